@@ -1,0 +1,98 @@
+//! The placement seam: the one way to reach an actor by its name. With one node every name leads here; the next
+//! step puts the shard map of the cluster in front of it.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hash, RandomState};
+
+use parking_lot::Mutex;
+
+use crate::resident::{Handle, Refused, Resident};
+
+/// How many locks the names are spread over.
+const STRIPES: usize = 256;
+
+/// How many sweeps it takes to visit every resident once.
+pub(crate) const SWEEPS: usize = 16;
+
+/// The residents of one kind on this node, by name.
+pub(crate) struct Directory<K, R: Resident> {
+    stripes: Vec<Mutex<HashMap<K, Handle<R>>>>,
+    hasher: RandomState,
+}
+
+impl<K: Hash + Eq + Clone, R: Resident> Directory<K, R> {
+    pub(crate) fn new() -> Self {
+        Self {
+            stripes: (0..STRIPES).map(|_| Mutex::new(HashMap::new())).collect(),
+            hasher: RandomState::new(),
+        }
+    }
+
+    #[allow(clippy::cast_possible_truncation, clippy::indexing_slicing)] // a hash, taken modulo the length
+    fn stripe(&self, name: &K) -> &Mutex<HashMap<K, Handle<R>>> {
+        &self.stripes[self.hasher.hash_one(name) as usize % STRIPES]
+    }
+
+    /// The resident of that name if it is here.
+    pub(crate) fn find(&self, name: &K) -> Option<Handle<R>> {
+        self.stripe(name).lock().get(name).cloned()
+    }
+
+    /// Sends to the resident of that name, which `make` makes if it is not here.
+    pub(crate) fn cast(&self, name: &K, msg: R::Msg, make: impl Fn() -> R) -> Result<(), Refused<R::Msg>> {
+        let mut msg = msg;
+        // A resident that has just left is replaced once; a second one can't leave before its first message.
+        for _ in 0..3 {
+            let handle = {
+                let mut stripe = self.stripe(name).lock();
+                stripe.entry(name.clone()).or_insert_with(|| Handle::new(make())).clone()
+            };
+            match handle.cast(msg) {
+                Err(Refused::Gone(back)) => {
+                    msg = back;
+                    self.remove(name, &handle);
+                }
+                other => return other,
+            }
+        }
+        Err(Refused::Gone(msg))
+    }
+
+    /// Enters a resident under its name; the one that was there is returned.
+    pub(crate) fn insert(&self, name: K, handle: Handle<R>) -> Option<Handle<R>> {
+        self.stripe(&name).lock().insert(name, handle)
+    }
+
+    /// Forgets this very resident.
+    pub(crate) fn remove(&self, name: &K, handle: &Handle<R>) {
+        let mut stripe = self.stripe(name).lock();
+        if stripe.get(name).is_some_and(|known| known.same(handle)) {
+            stripe.remove(name);
+        }
+    }
+
+    /// Everybody's names and handles; a copy, made stripe by stripe.
+    pub(crate) fn all(&self) -> Vec<(K, Handle<R>)> {
+        let mut all = Vec::new();
+        for stripe in &self.stripes {
+            all.extend(stripe.lock().iter().map(|(name, handle)| (name.clone(), handle.clone())));
+        }
+        all
+    }
+
+    /// How many residents are known.
+    pub(crate) fn len(&self) -> usize {
+        self.stripes.iter().map(|stripe| stripe.lock().len()).sum()
+    }
+
+    /// Visits a sixteenth of the residents: those without a message for `rest_after` visits are asked to rest, those
+    /// that have gone are forgotten.
+    pub(crate) fn sweep(&self, turn: usize, rest_after: u8) {
+        for stripe in self.stripes.iter().skip(turn % SWEEPS).step_by(SWEEPS) {
+            stripe.lock().retain(|_, handle| {
+                handle.sweep(rest_after);
+                !handle.is_gone()
+            });
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! XEP-0352 Client State Indication, version 1.0.0: while a client says that nobody looks at it, presence and chat
+//! states wait, the last of each; anything else is preceded by what waited, in order, so that a phone's radio is not
+//! woken for what nobody sees.
+
+use rookery_proto::xmpp::ns;
+use rookery_proto::xmpp::stanza::{PresenceType, Stanza, Type};
+
+use crate::feature::{Feature, Xep};
+use crate::session::Delivery;
+
+/// XEP-0352. Advertised among the stream features, not in disco.
+pub const CSI: Feature = Feature {
+    xep: Xep {
+        number: 352,
+        version: "1.0.0",
+        name: "Client State Indication",
+        note: "presence and chat states wait, the last of each; everything else is sent at once",
+    },
+    ..Feature::NONE
+};
+
+/// What waits for at most; then all of it is sent.
+const HELD: usize = 512;
+
+/// What is held back for an inactive client, in the order in which it will be sent.
+#[derive(Default)]
+pub(crate) struct Held(Vec<Delivery>);
+
+#[derive(PartialEq, Eq)]
+enum Class {
+    Presence,
+    ChatState,
+}
+
+impl Held {
+    /// Holds a stanza back, or returns it if it must be sent now (and what is held before it).
+    pub(crate) fn hold(&mut self, delivery: Delivery) -> Option<Delivery> {
+        let Some(class) = class(&delivery.outgoing.stanza) else { return Some(delivery) };
+        if self.0.len() >= HELD {
+            return Some(delivery);
+        }
+        let from = &delivery.outgoing.stanza.from;
+        let same = |held: &Delivery| held.outgoing.stanza.from == *from && self::class(&held.outgoing.stanza).as_ref() == Some(&class);
+        if let Some(at) = self.0.iter().position(same) {
+            self.0.remove(at).receipt.done();
+        }
+        self.0.push(delivery);
+        None
+    }
+
+    /// Takes out what is held.
+    pub(crate) fn take(&mut self) -> Vec<Delivery> {
+        std::mem::take(&mut self.0)
+    }
+}
+
+/// Which of the kinds that may wait, if any. Requests for a subscription and errors may not.
+fn class(stanza: &Stanza) -> Option<Class> {
+    match stanza.type_ {
+        Type::Presence(PresenceType::Available | PresenceType::Unavailable) => Some(Class::Presence),
+        Type::Message(kind) if kind != rookery_proto::xmpp::stanza::MessageType::Error => {
+            // Only a state, whatever little comes with it (XEP-0085 section 5.5, hints).
+            let mut state = false;
+            for child in stanza.children() {
+                match child.ns() {
+                    ns::CHATSTATES => state = true,
+                    ns::HINTS => {}
+                    ns::CLIENT if child.name() == "thread" => {}
+                    _ => return None,
+                }
+            }
+            state.then_some(Class::ChatState)
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipe::{Outgoing, Receipt};
+    use rookery_proto::xmpp::jid::Jid;
+    use rookery_proto::xmpp::stanza::MessageType;
+
+    fn delivery(stanza: Stanza) -> Delivery {
+        Delivery { outgoing: Outgoing::new(stanza), id: None, receipt: Receipt::none() }
+    }
+
+    fn presence(from: &str, status: &str) -> Delivery {
+        let stanza = Stanza::new(Type::Presence(PresenceType::Available)).from(Jid::parse(from).unwrap());
+        delivery(stanza.payload(format!("<status>{status}</status>").into_bytes()))
+    }
+
+    fn state(from: &str, state: &str) -> Delivery {
+        let stanza = Stanza::new(Type::Message(MessageType::Chat)).from(Jid::parse(from).unwrap());
+        delivery(stanza.payload(format!("<{state} xmlns='http://jabber.org/protocol/chatstates'/>").into_bytes()))
+    }
+
+    #[test]
+    fn the_last_of_each_waits_and_messages_do_not() {
+        let mut held = Held::default();
+        assert!(held.hold(presence("a@x/1", "one")).is_none());
+        assert!(held.hold(presence("b@x/1", "other")).is_none());
+        assert!(held.hold(state("a@x/1", "composing")).is_none());
+        assert!(held.hold(presence("a@x/1", "two")).is_none());
+        assert!(held.hold(state("a@x/1", "paused")).is_none());
+        let body = Stanza::new(Type::Message(MessageType::Chat)).payload(&b"<body>hi</body>"[..]);
+        assert!(held.hold(delivery(body)).is_some());
+        let sent: Vec<String> =
+            held.take().iter().map(|d| String::from_utf8(d.outgoing.stanza.to_bytes()).unwrap()).collect();
+        assert_eq!(sent.len(), 3);
+        assert!(sent[0].contains("other") && sent[1].contains("two") && sent[2].contains("paused"), "{sent:?}");
+        assert!(held.take().is_empty());
+    }
+}

@@ -1,0 +1,432 @@
+//! The server as the program sees it: what users and sessions share, and the way to them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use rookery_cluster::entity::Entity;
+use rookery_cluster::seams::Seams;
+use rookery_cluster::store::{self, Batcher, Store};
+use rookery_cluster::tables::archive::IdCipher;
+use rookery_cluster::tables::{accounts, secrets, sessions};
+use rookery_proto::sasl::{Credentials, Fakes};
+use rookery_proto::xmpp::error::{Condition, StanzaError, StreamCondition};
+use rookery_proto::xmpp::jid::{BareJid, Jid};
+use rookery_proto::xmpp::stanza::Stanza;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::credentials;
+use crate::directory::{Directory, SWEEPS};
+use crate::link::{Authenticated, ConnInfo, Link};
+use crate::options::Options;
+use crate::pipe::{Pipe, Receipt};
+use crate::resident::Refused;
+use crate::session::{self, Session, SessionId};
+use crate::user::{self, Change, Inbound, User};
+use crate::wheel::Wheel;
+
+/// The server could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store does not answer as it must.
+    #[error("the store refused: {0}")]
+    Store(#[from] store::Error),
+}
+
+/// Why a session was not resumed (XEP-0198 section 5): the client binds a new one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("there is no session to resume under that id")]
+pub struct NotResumed;
+
+struct Inner {
+    options: RwLock<Arc<Options>>,
+    store: Store,
+    batcher: Batcher,
+    seams: Seams,
+    users: Directory<BareJid, User>,
+    sessions: Directory<SessionId, Session>,
+    wheel: Wheel,
+    ids: IdCipher,
+    fakes: Fakes,
+    started: Instant,
+    stopping: AtomicBool,
+}
+
+/// The server. Cheap to clone.
+#[derive(Clone)]
+pub struct Host(Arc<Inner>);
+
+/// One open session, for the operator.
+#[derive(Clone, Debug)]
+pub struct SessionInfo {
+    /// Its full JID.
+    pub jid: String,
+    /// When it was bound, microseconds since 1970.
+    pub since: u64,
+    /// The client's address.
+    pub address: String,
+    /// Whether it has a connection now, or waits to be resumed.
+    pub connected: bool,
+    /// Its priority if it is available.
+    pub priority: Option<i8>,
+}
+
+impl Host {
+    /// Starts the server on `store` and brings back the sessions that outlived the last process.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the store can't be read.
+    pub async fn start(options: Options, store: Store, seams: Seams) -> Result<Self, Error> {
+        let random = seams.random.clone();
+        let (archive_key, salt) = store
+            .write(store::Options::default(), |tx| {
+                let random = random.clone();
+                Box::pin(async move {
+                    let archive: secrets::Secret<16> =
+                        secrets::get_or_make(&mut **tx, secrets::ARCHIVE_KEY, &*random).await?;
+                    let salt: secrets::Secret<32> =
+                        secrets::get_or_make(&mut **tx, secrets::FAKE_SALT, &*random).await?;
+                    Ok((archive, salt))
+                })
+            })
+            .await?;
+        let host = Self(Arc::new(Inner {
+            fakes: Fakes::new(*salt.expose(), options.iterations),
+            options: RwLock::new(Arc::new(options)),
+            batcher: Batcher::start(store.clone(), store::BatcherSettings::default()),
+            store,
+            seams,
+            users: Directory::new(),
+            sessions: Directory::new(),
+            wheel: Wheel::new(),
+            ids: IdCipher::new(archive_key.expose()),
+            started: Instant::now(),
+            stopping: AtomicBool::new(false),
+        }));
+        host.restore().await?;
+        tokio::spawn(housekeeping(Arc::downgrade(&host.0)));
+        Ok(host)
+    }
+
+    /// Activates every user with a session on record, so that its presence is there and its time runs.
+    async fn restore(&self) -> Result<(), Error> {
+        let mut restored = 0u64;
+        for shard in 0..rookery_cluster::entity::SHARDS {
+            let shard = rookery_cluster::entity::Shard(shard);
+            let mut after: Option<(Entity, [u8; 16])> = None;
+            loop {
+                let from = after.clone();
+                let page = self
+                    .0
+                    .store
+                    .read(|tx| {
+                        let from = from.clone();
+                        Box::pin(async move {
+                            sessions::page(&mut **tx, shard, from.as_ref().map(|(u, s)| (u, s)), 200).await
+                        })
+                    })
+                    .await?;
+                for stored in &page.rows {
+                    if let Ok(jid) = BareJid::parse(stored.user.as_str()) {
+                        self.wake(&jid);
+                        restored += 1;
+                    }
+                }
+                match page.rows.last() {
+                    Some(last) if page.more => after = Some((last.user.clone(), last.sid)),
+                    _ => break,
+                }
+            }
+        }
+        if restored > 0 {
+            tracing::info!(sessions = restored, "sessions of the last process wait to be resumed");
+        }
+        Ok(())
+    }
+
+    fn wake(&self, jid: &BareJid) {
+        let _ = self.cast_user(jid, user::Msg::Then(Box::new(|_| {})));
+    }
+
+    /// Takes over new options (SIGHUP).
+    pub fn reload(&self, options: Options) {
+        *self.0.options.write() = Arc::new(options);
+    }
+
+    /// The options in force.
+    pub fn options(&self) -> Arc<Options> {
+        self.0.options.read().clone()
+    }
+
+    /// Whether users of this domain live here.
+    pub fn serves(&self, domain: &str) -> bool {
+        self.0.options.read().domain(domain).is_some()
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    /// Clock and randomness.
+    pub fn seams(&self) -> &Seams {
+        &self.0.seams
+    }
+
+    /// The cipher of archive ids.
+    pub fn ids(&self) -> &IdCipher {
+        &self.0.ids
+    }
+
+    /// How long this process has served.
+    pub fn uptime(&self) -> Duration {
+        self.0.started.elapsed()
+    }
+
+    /// Keys that look real, for users that do not exist.
+    pub fn fakes(&self) -> &Fakes {
+        &self.0.fakes
+    }
+
+    pub(crate) fn batcher(&self) -> &Batcher {
+        &self.0.batcher
+    }
+
+    pub(crate) fn wheel(&self) -> &Wheel {
+        &self.0.wheel
+    }
+
+    pub(crate) fn sessions(&self) -> &Directory<SessionId, Session> {
+        &self.0.sessions
+    }
+
+    /// The epoch of archive ids: with one node, one.
+    pub(crate) fn epoch(&self) -> u32 {
+        1
+    }
+
+    /// An id for a stanza or a resource: 16 characters, unpredictable.
+    pub fn random_id(&self) -> String {
+        use base64::Engine as _;
+        base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(self.0.seams.bytes::<12>())
+    }
+
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        tokio::spawn(work);
+    }
+
+    /// The SCRAM keys of a user, `None` if there is no such user or it is disabled.
+    ///
+    /// # Errors
+    /// [`Error::Store`]
+    pub async fn credentials(&self, user: &BareJid) -> Result<Option<Credentials>, Error> {
+        let entity = Entity::new(user.as_str());
+        let account = self
+            .0
+            .store
+            .read(|tx| {
+                let entity = entity.clone();
+                Box::pin(async move { accounts::get(&mut **tx, &entity).await })
+            })
+            .await?;
+        Ok(account.filter(|account| !account.disabled).and_then(|account| credentials::from_account(&account)))
+    }
+
+    /// Opens a session (RFC 6120 section 7).
+    ///
+    /// # Errors
+    /// What to answer the bind request with.
+    pub async fn bind(
+        &self,
+        who: Authenticated,
+        resource: Option<&str>,
+        conn: ConnInfo,
+        pipe: Arc<Pipe>,
+    ) -> Result<Link, StanzaError> {
+        if self.0.stopping.load(Ordering::Relaxed) {
+            return Err(StanzaError::new(Condition::ServiceUnavailable));
+        }
+        let (reply, answer) = oneshot::channel();
+        let bind = user::Bind { resource: resource.map(str::to_owned), conn, pipe, reply };
+        self.cast_user(who.jid(), user::Msg::Bind(Box::new(bind)))
+            .map_err(|_| StanzaError::new(Condition::ResourceConstraint))?;
+        answer.await.unwrap_or_else(|_| Err(StanzaError::new(Condition::InternalServerError)))
+    }
+
+    /// Goes on with a session (XEP-0198 section 5). `<resumed/>` and what the client missed come through the pipe.
+    ///
+    /// # Errors
+    /// [`NotResumed`], whatever the reason: an id that never was, one of another user, one that has expired.
+    pub async fn resume(
+        &self,
+        who: Authenticated,
+        previd: &str,
+        h: u32,
+        conn: ConnInfo,
+        pipe: Arc<Pipe>,
+    ) -> Result<Link, NotResumed> {
+        let (sid, key) = session::parse_resumption_id(previd).ok_or(NotResumed)?;
+        let (reply, answer) = oneshot::channel();
+        let resume = user::Resume { sid, key, h, conn, pipe, reply };
+        self.cast_user(who.jid(), user::Msg::Resume(Box::new(resume))).map_err(|_| NotResumed)?;
+        let link = answer.await.ok().flatten();
+        if link.is_none() {
+            metrics::counter!("rookery_sm_failed_total").increment(1);
+        }
+        link.ok_or(NotResumed)
+    }
+
+    fn cast_user(&self, jid: &BareJid, msg: user::Msg) -> Result<(), Refused<user::Msg>> {
+        self.0.users.cast(jid, msg, || User::new(self.clone(), jid.clone()))
+    }
+
+    /// Sends a stanza to where its `to` says. One without `to` goes nowhere.
+    pub(crate) fn route(&self, stanza: Stanza, receipt: Receipt, origin: Option<(SessionId, u32)>) {
+        self.route_from(Arc::new(stanza), receipt, origin);
+    }
+
+    /// The same for a shared stanza.
+    pub(crate) fn route_from(&self, stanza: Arc<Stanza>, receipt: Receipt, origin: Option<(SessionId, u32)>) {
+        let Some(to) = stanza.to.as_ref() else { return receipt.done() };
+        if !self.serves(to.domain()) {
+            return self.bounce(&stanza, receipt, Condition::RemoteServerNotFound);
+        }
+        if to.local().is_none() {
+            // A request to the host was answered before it came here; the host takes no messages.
+            return self.bounce(&stanza, receipt, Condition::ServiceUnavailable);
+        }
+        let user = to.to_bare();
+        self.to_user(&user, stanza, receipt, origin, None);
+    }
+
+    pub(crate) fn to_user(
+        &self,
+        user: &BareJid,
+        stanza: Arc<Stanza>,
+        receipt: Receipt,
+        origin: Option<(SessionId, u32)>,
+        change: Option<Box<Change>>,
+    ) {
+        // Presence matters only to users who are here (RFC 6121 section 8.5.1 has nobody else care).
+        if change.is_none() && matches!(stanza.type_, rookery_proto::xmpp::stanza::Type::Presence(_)) {
+            if let Some(handle) = self.0.users.find(user) {
+                let _ = handle.cast(user::Msg::In(Box::new(Inbound { stanza, receipt: Receipt::none(), origin: None, change })));
+            }
+            return receipt.done();
+        }
+        let msg = user::Msg::In(Box::new(Inbound { stanza, receipt, origin, change }));
+        match self.cast_user(user, msg) {
+            Ok(()) => {}
+            Err(Refused::Full(user::Msg::In(inbound)) | Refused::Gone(user::Msg::In(inbound))) => {
+                metrics::counter!("rookery_limits_hit_total", "limit" => "user_queue").increment(1);
+                let Inbound { stanza, receipt, .. } = *inbound;
+                self.bounce(&stanza, receipt, Condition::ResourceConstraint);
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// A presence for a local user, if it has sessions at all; the stanza's `to` is left out and means this user.
+    pub(crate) fn to_user_if_here(&self, user: &BareJid, stanza: &Arc<Stanza>) {
+        if let Some(handle) = self.0.users.find(user) {
+            let inbound = Inbound { stanza: stanza.clone(), receipt: Receipt::none(), origin: None, change: None };
+            let _ = handle.cast(user::Msg::In(Box::new(inbound)));
+        }
+    }
+
+    /// Answers a stanza with an error, if it may be answered, and settles it.
+    pub(crate) fn bounce(&self, stanza: &Stanza, receipt: Receipt, condition: Condition) {
+        if let Some(reply) = stanza.error_reply(&StanzaError::new(condition))
+            && reply.to.as_ref().is_some_and(|to: &Jid| to.local().is_some() && self.serves(to.domain()))
+        {
+            self.route(reply, Receipt::none(), None);
+        }
+        receipt.done();
+    }
+
+    /// All open sessions whose JID begins with `prefix`.
+    pub async fn session_list(&self, prefix: &str) -> Vec<SessionInfo> {
+        let mut all = Vec::new();
+        for (jid, handle) in self.0.users.all() {
+            if !jid.as_str().starts_with(prefix.split('/').next().unwrap_or_default()) {
+                continue;
+            }
+            let (reply, answer) = oneshot::channel();
+            let ask = user::Msg::Then(Box::new(move |user: &mut User| drop(reply.send(user.session_infos()))));
+            if handle.cast_always(ask).is_ok()
+                && let Ok(infos) = answer.await
+            {
+                all.extend(infos.into_iter().filter(|info| info.jid.starts_with(prefix)));
+            }
+        }
+        all.sort_by(|a, b| a.jid.cmp(&b.jid));
+        all
+    }
+
+    /// Ends the sessions of a bare JID, or the one of a full JID; returns how many there were.
+    pub async fn kick(&self, jid: &Jid, text: &'static str) -> usize {
+        let Some(handle) = self.0.users.find(&jid.to_bare()) else { return 0 };
+        let (reply, answer) = oneshot::channel();
+        let jid = jid.clone();
+        let kick = move |user: &mut User| {
+            let matching: Vec<SessionId> = user
+                .sessions()
+                .iter()
+                .filter(|s| jid.resource().is_none() || s.jid.as_str() == jid.as_str())
+                .map(|s| s.sid)
+                .collect();
+            for sid in &matching {
+                user.end_session(*sid, StreamCondition::NotAuthorized, text);
+            }
+            let _ = reply.send(matching.len());
+        };
+        let _ = handle.cast_always(user::Msg::Then(Box::new(kick)));
+        answer.await.unwrap_or(0)
+    }
+
+    /// Runs a step in the actor of `jid` if it is here: how changes made by the operator reach it.
+    pub async fn with_user(&self, jid: &BareJid, step: impl FnOnce(&mut User) + Send + 'static) {
+        if let Some(handle) = self.0.users.find(jid) {
+            let (reply, answer) = oneshot::channel();
+            let step = move |user: &mut User| {
+                step(user);
+                let _ = reply.send(());
+            };
+            let _ = handle.cast_always(user::Msg::Then(Box::new(step)));
+            let _ = answer.await;
+        }
+    }
+
+    /// Ends all streams with `<system-shutdown/>`, keeps every resumable session for the next process, and waits until
+    /// everything is committed.
+    pub async fn shutdown(&self) {
+        self.0.stopping.store(true, Ordering::Relaxed);
+        for (_, session) in self.0.sessions.all() {
+            let _ = session.cast_always(session::Msg::Suspend);
+        }
+        // Behind everything that was submitted before.
+        let _ = self.0.batcher.write(store::Writes::new(&Entity::new(""), store::Ops::new())).await;
+    }
+}
+
+/// Once a second: turns the wheel, and lets those rest that have nothing to do.
+async fn housekeeping(inner: std::sync::Weak<Inner>) {
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut turn = 0usize;
+    loop {
+        ticks.tick().await;
+        let Some(inner) = inner.upgrade() else { return };
+        inner.wheel.tick();
+        turn = (turn + 1) % SWEEPS;
+        // Two visits without a message: 16 to 32 seconds.
+        inner.users.sweep(turn, 2);
+        inner.sessions.sweep(turn, 2);
+        if turn == 0 {
+            #[allow(clippy::cast_precision_loss)] // a gauge
+            metrics::gauge!("rookery_users").set(inner.users.len() as f64);
+        }
+    }
+}

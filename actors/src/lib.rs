@@ -1,0 +1,27 @@
+//! Users, sessions and the features that act on them.
+//!
+//! - [`host`]: what they share, and the way to them. [`directory`](crate::host::Host): the placement seam.
+//! - [`user`]: the actor of a bare JID, the one place where things about it are decided. [`session`]: a bound resource.
+//! - [`pipe`] and [`link`]: between a session and its connection, which lives in the program and knows the socket.
+//! - [`feature`] and [`features`]: one file per XEP, each one `const` that declares everything.
+//!
+//! Nothing in here opens a socket, reads a file or knows TLS. Nothing in here blocks or waits inside an actor.
+
+pub mod credentials;
+mod directory;
+pub mod feature;
+pub mod features;
+pub mod host;
+pub mod link;
+pub mod options;
+pub mod pipe;
+mod resident;
+mod stored;
+pub mod session;
+pub mod user;
+mod wheel;
+
+pub use host::Host;
+pub use link::{Authenticated, ConnInfo, Link};
+pub use options::Options;
+pub use pipe::{Close, Down, Ledger, Outgoing, Pipe};

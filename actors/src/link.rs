@@ -1,0 +1,106 @@
+//! What a connection holds of its session.
+
+use std::sync::Arc;
+
+use rookery_proto::xmpp::jid::{BareJid, FullJid};
+use rookery_proto::xmpp::stanza::Stanza;
+
+use crate::pipe::Ledger;
+use crate::resident::Handle;
+use crate::session::{Msg, Session};
+
+/// Somebody who has proved who they are. Only made from the outcome of SASL.
+#[derive(Clone, Debug)]
+pub struct Authenticated(BareJid);
+
+impl Authenticated {
+    /// To be called by whoever has just verified the proof of this user, and nobody else.
+    pub fn by_sasl(user: BareJid) -> Self {
+        Self(user)
+    }
+
+    /// Who.
+    pub fn jid(&self) -> &BareJid {
+        &self.0
+    }
+}
+
+/// What people want to know about a connection.
+#[derive(Clone, Debug)]
+pub struct ConnInfo {
+    /// The client's address.
+    pub address: Arc<str>,
+}
+
+/// A connection's end of its session. Dropping it without [`Link::closed`] counts as a lost connection.
+pub struct Link {
+    handle: Option<Handle<Session>>,
+    jid: FullJid,
+    ledger: Arc<Ledger>,
+    /// Which of the session's connections this is; a stale one's end means nothing.
+    generation: u32,
+}
+
+impl Link {
+    pub(crate) fn new(handle: Handle<Session>, jid: FullJid, ledger: Arc<Ledger>, generation: u32) -> Self {
+        Self { handle: Some(handle), jid, ledger, generation }
+    }
+
+    /// The session's full JID.
+    pub fn jid(&self) -> &FullJid {
+        &self.jid
+    }
+
+    /// What is settled of the stanzas handed up.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+
+    fn cast(&self, msg: Msg) {
+        // A session that is gone has closed the pipe already.
+        if let Some(handle) = &self.handle {
+            let _ = handle.cast_always(msg);
+        }
+    }
+
+    /// Hands a stanza to the session. The caller keeps to a window of unsettled stanzas ([`Ledger::open`]).
+    pub fn up(&self, stanza: Stanza) {
+        let receipt = self.ledger.enter();
+        self.cast(Msg::Up { stanza: Box::new(stanza), receipt });
+    }
+
+    /// The client's `<a h=''/>` (XEP-0198 section 4).
+    pub fn down_ack(&self, h: u32) {
+        self.cast(Msg::DownAck(h));
+    }
+
+    /// The client's `<enable/>` (XEP-0198 section 3). From here on the stanzas count from 1 again: [`Link::ledger`] is a
+    /// new one. The answer comes through the pipe. `max` is what the client asked for, seconds.
+    pub fn enable(&mut self, resume: bool, max: Option<u32>) {
+        self.ledger = Ledger::new(0);
+        self.cast(Msg::Enable { resume, max, ledger: self.ledger.clone() });
+    }
+
+    /// The client is looked at, or not (XEP-0352).
+    pub fn csi(&self, active: bool) {
+        self.cast(Msg::Csi(active));
+    }
+
+    /// Everything before a [`crate::Down::Mark`] is written to the socket.
+    pub fn marked(&self) {
+        self.cast(Msg::Written);
+    }
+
+    /// The connection has ended: `clean` if the client closed its stream, else it was lost and the session may be
+    /// resumed.
+    pub fn closed(mut self, clean: bool) {
+        self.cast(Msg::Closed { clean, generation: self.generation });
+        self.handle = None;
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.cast(Msg::Closed { clean: false, generation: self.generation });
+    }
+}

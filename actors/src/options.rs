@@ -1,0 +1,116 @@
+//! What the operator decides about users and sessions. The program `rookery` validates its configuration file into
+//! this; see the configuration reference in README.md for the defaults and their reasons.
+
+use std::time::Duration;
+
+/// A domain whose users live here.
+#[derive(Clone, Debug)]
+pub struct Domain {
+    /// Its name, normalised (RFC 7622 section 3.2).
+    pub name: String,
+    /// Whether strangers may make accounts (XEP-0077).
+    pub open_registration: bool,
+    /// Contact addresses (XEP-0157): kind (`abuse`, `admin`, `support`, …) and address as a URI.
+    pub contact: Vec<(String, String)>,
+}
+
+/// What is archived if a user says nothing else (XEP-0441's words).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Archive {
+    /// Everything.
+    Always,
+    /// Only messages with contacts of the roster.
+    Roster,
+    /// Nothing; messages are kept only until they are delivered.
+    Never,
+}
+
+/// Limits on what users may ask for. Every one has a specified error at the limit.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Contacts in a roster.
+    pub roster_items: usize,
+    /// Groups of one contact.
+    pub roster_groups: usize,
+    /// Bound resources of one user, hibernating ones included.
+    pub sessions_per_user: usize,
+    /// Stanzas sent to a session and not acknowledged by it (XEP-0198).
+    pub unacked_stanzas: usize,
+    /// The same in bytes of payload.
+    pub unacked_bytes: usize,
+    /// Messages that wait for a user who is offline, where nothing is archived.
+    pub offline_messages: usize,
+    /// Entities a session may send directed presence to.
+    pub directed_presences: usize,
+    /// Blocked JIDs of one user (XEP-0191).
+    pub blocked: usize,
+    /// One vCard, bytes (XEP-0054).
+    pub vcard_bytes: usize,
+    /// One element of private XML, bytes (XEP-0049).
+    pub private_bytes: usize,
+    /// Elements of private XML of one user.
+    pub private_items: usize,
+    /// Messages per archive page (XEP-0313).
+    pub archive_page: usize,
+    /// Accounts that one address may register in an hour (XEP-0077).
+    pub registrations_per_hour: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            roster_items: 2_000,
+            roster_groups: 50,
+            sessions_per_user: 16,
+            unacked_stanzas: 2_000,
+            unacked_bytes: 4 << 20,
+            offline_messages: 1_000,
+            directed_presences: 256,
+            blocked: 1_000,
+            vcard_bytes: 128 << 10,
+            private_bytes: 64 << 10,
+            private_items: 100,
+            archive_page: 250,
+            registrations_per_hour: 5,
+        }
+    }
+}
+
+/// Everything together.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The domains, at least one.
+    pub domains: Vec<Domain>,
+    /// The archive's default policy.
+    pub archive: Archive,
+    /// Messages older than that are removed; zero keeps them.
+    pub retention: Duration,
+    /// How long a session waits to be resumed (XEP-0198) at most.
+    pub resume: Duration,
+    /// PBKDF2 rounds of new passwords (RFC 5802 asks for 4,096 at least).
+    pub iterations: u32,
+    /// This node's public name and port for `<enabled location='…'/>`, if clients should come back to it.
+    pub location: Option<String>,
+    /// The limits.
+    pub limits: Limits,
+}
+
+impl Options {
+    /// The defaults for these domains.
+    pub fn new(domains: Vec<Domain>) -> Self {
+        Self {
+            domains,
+            archive: Archive::Always,
+            retention: Duration::ZERO,
+            resume: Duration::from_secs(600),
+            iterations: 10_000,
+            location: None,
+            limits: Limits::default(),
+        }
+    }
+
+    /// The domain of that name.
+    pub fn domain(&self, name: &str) -> Option<&Domain> {
+        self.domains.iter().find(|domain| domain.name == name)
+    }
+}

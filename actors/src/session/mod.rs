@@ -1,0 +1,458 @@
+//! The session actor: a bound resource. It numbers what goes to its client, keeps it until the client has it
+//! (XEP-0198), holds back what need not wake a phone (XEP-0352), and outlives its connection.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rookery_cluster::seams::Seams;
+use rookery_cluster::tables::archive::ArchiveId;
+use rookery_cluster::tables::sessions;
+use rookery_proto::xmpp::error::StreamCondition;
+use rookery_proto::xmpp::jid::{FullJid, Jid};
+use rookery_proto::xmpp::stanza::{PresenceType, Stanza, Type};
+
+use crate::features::xep_0352_csi as csi;
+use crate::host::Host;
+use crate::link::Link;
+use crate::pipe::{Close, Down, Ledger, Outgoing, Pipe, Receipt};
+use crate::resident::{Handle, Idle, Resident};
+use crate::user::{self, Available, User};
+
+mod record;
+mod sm;
+
+pub(crate) use sm::Unacked;
+pub(crate) use sm::parse_resumption_id;
+use sm::Sm;
+
+/// A session's identity: random, never reused.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct SessionId(pub [u8; 16]);
+
+impl SessionId {
+    /// A new one.
+    pub(crate) fn random(seams: &Seams) -> Self {
+        Self(seams.bytes())
+    }
+
+    /// From sixteen bytes.
+    pub(crate) fn from_slice(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+}
+
+/// A stanza for the session's client.
+pub(crate) struct Delivery {
+    pub(crate) outgoing: Outgoing,
+    /// Its place in the user's archive: it is durable there.
+    pub(crate) id: Option<ArchiveId>,
+    pub(crate) receipt: Receipt,
+}
+
+/// What of a session survives in its record.
+#[derive(Clone, Default)]
+pub(crate) struct Flags {
+    pub(crate) carbons: bool,
+    pub(crate) interested: bool,
+    pub(crate) blocks_push: bool,
+    pub(crate) presence: Option<Available>,
+}
+
+/// What a session actor is sent.
+pub(crate) enum Msg {
+    /// A stanza from the client.
+    Up { stanza: Box<Stanza>, receipt: Receipt },
+    /// A stanza for the client.
+    Deliver(Box<Delivery>),
+    DownAck(u32),
+    Enable { resume: bool, max: Option<u32>, ledger: Arc<Ledger> },
+    Resume(Box<user::Resume>),
+    Csi(bool),
+    Flags(Box<Flags>),
+    /// Tell the user when the client has everything sent so far.
+    Mark,
+    /// The connection has written everything before the last mark.
+    Written,
+    Closed { clean: bool, generation: u32 },
+    Kick(StreamCondition, &'static str),
+    /// The process stops: the stream ends, a resumable session stays on record.
+    Suspend,
+    /// A second has passed since something asked for it.
+    Tick,
+    /// The time to resume is over, if there was no connection since.
+    Expire { generation: u32 },
+    /// The record is written.
+    Recorded,
+    /// A message that waits for its ack is safe in the offline queue, under this id.
+    Kept { number: u32, id: ArchiveId },
+}
+
+/// A session.
+pub(crate) struct Session {
+    host: Host,
+    user: Handle<User>,
+    sid: SessionId,
+    jid: FullJid,
+    pipe: Option<Arc<Pipe>>,
+    ledger: Arc<Ledger>,
+    generation: u32,
+    sm: Option<Box<Sm>>,
+    csi: Option<Box<csi::Held>>,
+    flags: Box<Flags>,
+    address: Arc<str>,
+    /// What the client has confirmed of the archive.
+    acked: Option<ArchiveId>,
+    /// Restored from a record, and not resumed yet.
+    restored: bool,
+    ended: bool,
+    /// The user's view of whether there is a connection.
+    connected: Arc<AtomicBool>,
+}
+
+impl Session {
+    #[allow(clippy::too_many_arguments)] // a constructor with one caller
+    pub(crate) fn new(
+        host: Host,
+        user: Handle<User>,
+        sid: SessionId,
+        jid: FullJid,
+        pipe: Arc<Pipe>,
+        ledger: Arc<Ledger>,
+        acked: Option<ArchiveId>,
+        address: Arc<str>,
+        connected: Arc<AtomicBool>,
+    ) -> Self {
+        Self {
+            connected,
+            host,
+            user,
+            sid,
+            jid,
+            pipe: Some(pipe),
+            ledger,
+            generation: 0,
+            sm: None,
+            csi: None,
+            flags: Box::default(),
+            address,
+            acked,
+            restored: false,
+            ended: false,
+        }
+    }
+
+    /// A hibernating session from its record; its time to be resumed begins anew.
+    pub(crate) fn restore(
+        host: Host,
+        user: Handle<User>,
+        sid: SessionId,
+        jid: FullJid,
+        stored: &sessions::Stored,
+        presence: Option<Available>,
+    ) -> Handle<Self> {
+        let record = &stored.record;
+        let flag = |bit| record.flags & bit != 0;
+        let max = Duration::from_secs(record.max_resume_s.into());
+        let flags = Flags {
+            carbons: flag(sessions::flags::CARBONS),
+            interested: flag(sessions::flags::ROSTER),
+            blocks_push: flag(sessions::flags::BLOCKLIST),
+            presence,
+        };
+        let handle = Handle::new(Self {
+            host: host.clone(),
+            user,
+            sid,
+            jid,
+            pipe: None,
+            ledger: Ledger::new(stored.cursor.up_handled),
+            generation: 0,
+            connected: Arc::default(),
+            csi: flag(sessions::flags::INACTIVE).then(Box::default),
+            flags: Box::new(flags),
+            address: record.address.as_str().into(),
+            acked: stored.cursor.acked,
+            restored: true,
+            ended: false,
+            sm: Some(Box::new(Sm::restored(max, stored))),
+        });
+        expire_later(&host, &handle, max, 0);
+        handle
+    }
+
+    fn up(&mut self, mut stanza: Stanza, receipt: Receipt) {
+        // RFC 6120 section 8.1.2.1: the server says who it is from.
+        stanza.from = Some(Jid::from(self.jid.clone()));
+        let msg = user::Msg::Out { sid: self.sid, stanza: Box::new(stanza), receipt };
+        match self.user.cast(msg) {
+            Ok(()) => {}
+            Err(crate::resident::Refused::Full(user::Msg::Out { stanza, receipt, .. })) => {
+                metrics::counter!("rookery_limits_hit_total", "limit" => "user_queue").increment(1);
+                let error = rookery_proto::xmpp::error::StanzaError::new(rookery_proto::xmpp::error::Condition::ResourceConstraint);
+                if let Some(reply) = stanza.error_reply(&error) {
+                    self.deliver(Delivery { outgoing: Outgoing::new(reply), id: None, receipt: Receipt::none() });
+                }
+                receipt.done();
+            }
+            Err(_) => self.close(Close::Error(StreamCondition::InternalServerError, "this account had to be restarted; please reconnect")),
+        }
+    }
+
+    fn deliver(&mut self, delivery: Delivery) {
+        if self.ended {
+            return self.hand_back(delivery);
+        }
+        if let Some(held) = &mut self.csi {
+            let Some(delivery) = held.hold(delivery) else { return };
+            self.flush_held();
+            return self.send(delivery);
+        }
+        self.send(delivery);
+    }
+
+    fn flush_held(&mut self) {
+        let Some(held) = &mut self.csi else { return };
+        for delivery in held.take() {
+            self.send(delivery);
+        }
+    }
+
+    /// Numbers a stanza, keeps it if the client confirms what it gets, and puts it into the pipe.
+    fn send(&mut self, delivery: Delivery) {
+        let Delivery { outgoing, id, receipt } = delivery;
+        let pushed = match &self.pipe {
+            Some(pipe) => pipe.push(Down::Stanza(outgoing.clone())),
+            None => Ok(()),
+        };
+        match &mut self.sm {
+            Some(sm) => {
+                let limits = &self.host.options().limits;
+                if !sm.keep(outgoing, id, receipt, limits) {
+                    metrics::counter!("rookery_limits_hit_total", "limit" => "unacked").increment(1);
+                    return self.too_slow();
+                }
+                if sm.wants_ack() {
+                    self.request_ack();
+                }
+                self.want_tick();
+            }
+            None => receipt.done(),
+        }
+        if pushed == Err(crate::pipe::Refused::Full) {
+            metrics::counter!("rookery_limits_hit_total", "limit" => "pipe").increment(1);
+            self.too_slow();
+        }
+    }
+
+    /// The client does not keep up. What is durable waits in the archive; the connection ends.
+    fn too_slow(&mut self) {
+        tracing::info!(jid = %self.jid, "session ended: its client does not take what it is sent");
+        self.close(Close::Error(StreamCondition::PolicyViolation, "you do not take what you are sent"));
+        self.end();
+    }
+
+    /// What reaches a session that has ended is treated as what it had not confirmed.
+    fn hand_back(&self, delivery: Delivery) {
+        let Delivery { outgoing, id, receipt } = delivery;
+        let unacked = vec![Unacked::late(outgoing, id, receipt)];
+        let ended = user::Ended { sid: self.sid, unacked, replay_after: None, recorded: false };
+        let _ = self.user.cast_always(user::Msg::Ended(Box::new(ended)));
+    }
+
+    fn close(&mut self, close: Close) {
+        if let Some(pipe) = self.pipe.take() {
+            let _ = pipe.push(Down::Close(close));
+        }
+    }
+
+    /// The session is over for good.
+    fn end(&mut self) {
+        if self.ended {
+            return;
+        }
+        self.ended = true;
+        let unacked = self.sm.as_mut().map(|sm| sm.take_unacked()).unwrap_or_default();
+        let recorded = self.sm.as_ref().is_some_and(|sm| sm.resumable());
+        let replay_after = if self.restored { self.acked } else { None };
+        let ended = user::Ended { sid: self.sid, unacked, replay_after, recorded };
+        let _ = self.user.cast_always(user::Msg::Ended(Box::new(ended)));
+    }
+
+    fn closed(&mut self, clean: bool, generation: u32, me: &Handle<Self>) {
+        if generation != self.generation || self.ended {
+            return;
+        }
+        self.pipe = None;
+        self.connected.store(false, Ordering::Relaxed);
+        let max = self.sm.as_ref().filter(|sm| sm.resumable()).map(|sm| sm.max);
+        match max {
+            Some(max) if !clean => {
+                tracing::info!(jid = %self.jid, seconds = max.as_secs(), "connection lost; the session waits to be resumed");
+                self.generation = self.generation.wrapping_add(1);
+                expire_later(&self.host, me, max, self.generation);
+                self.keep_open_messages(true);
+                self.write_record();
+            }
+            _ => {
+                tracing::info!(jid = %self.jid, clean, "session closed");
+                self.end();
+            }
+        }
+    }
+
+    /// The process stops. Resumable sessions stay on record; the others end as if their clients had closed them.
+    fn suspend(&mut self) {
+        self.close(Close::Error(StreamCondition::SystemShutdown, "the server restarts; please come back"));
+        if self.sm.as_ref().is_some_and(|sm| sm.resumable()) {
+            self.keep_open_messages(true);
+            self.generation = self.generation.wrapping_add(1);
+            self.write_record();
+        } else {
+            self.end();
+        }
+    }
+
+    fn expire(&mut self, generation: u32) {
+        if generation != self.generation || self.pipe.is_some() || self.ended {
+            return;
+        }
+        tracing::info!(jid = %self.jid, "session ended: it was not resumed in time");
+        self.end();
+    }
+
+    fn csi(&mut self, active: bool) {
+        if active {
+            self.flush_held();
+            self.csi = None;
+        } else if self.csi.is_none() {
+            self.csi = Some(Box::default());
+        }
+        self.write_record();
+    }
+
+    fn mark(&mut self) {
+        match (&mut self.sm, &self.pipe) {
+            (Some(sm), _) => {
+                sm.mark();
+                if sm.mark_reached() {
+                    let _ = self.user.cast_always(user::Msg::Marked { sid: self.sid });
+                } else {
+                    self.request_ack();
+                }
+            }
+            (None, Some(pipe)) => drop(pipe.push(Down::Mark)),
+            (None, None) => {}
+        }
+    }
+}
+
+/// Presence of the kinds that a session's record keeps.
+pub(crate) fn is_available(stanza: &Stanza) -> bool {
+    stanza.type_ == Type::Presence(PresenceType::Available)
+}
+
+fn expire_later(host: &Host, handle: &Handle<Session>, max: Duration, generation: u32) {
+    let weak = handle.downgrade();
+    host.wheel().after(max, move || {
+        if let Some(session) = weak.upgrade() {
+            let _ = session.cast_always(Msg::Expire { generation });
+        }
+    });
+}
+
+impl Resident for Session {
+    type Msg = Msg;
+    const QUEUE: u32 = 4_096;
+
+    fn handle(&mut self, msg: Msg, me: &Handle<Self>) {
+        match msg {
+            Msg::Up { stanza, receipt } => self.up(*stanza, receipt),
+            Msg::Deliver(delivery) => self.deliver(*delivery),
+            Msg::DownAck(h) => self.down_ack(h),
+            Msg::Enable { resume, max, ledger } => self.enable(resume, max, ledger),
+            Msg::Resume(resume) => self.resume(*resume, me),
+            Msg::Csi(active) => self.csi(active),
+            Msg::Flags(flags) => {
+                self.flags = flags;
+                self.write_record();
+            }
+            Msg::Mark => self.mark(),
+            Msg::Written => drop(self.user.cast_always(user::Msg::Marked { sid: self.sid })),
+            Msg::Closed { clean, generation } => self.closed(clean, generation, me),
+            Msg::Kick(condition, text) => {
+                tracing::info!(jid = %self.jid, ?condition, "session ended: {text}");
+                self.close(Close::Error(condition, text));
+                self.end();
+            }
+            Msg::Suspend => self.suspend(),
+            Msg::Tick => self.tick(),
+            Msg::Expire { generation } => self.expire(generation),
+            Msg::Recorded => self.recorded(),
+            Msg::Kept { number, id } => self.kept(number, id),
+        }
+        // A timer that was asked for is set here, where the way back is known.
+        if let Some(sm) = &mut self.sm
+            && sm.tick_wanted()
+        {
+            let weak = me.downgrade();
+            self.host.wheel().after(Duration::from_secs(1), move || {
+                if let Some(session) = weak.upgrade() {
+                    let _ = session.cast_always(Msg::Tick);
+                }
+            });
+        }
+        self.set_me(me);
+    }
+
+    fn idle(&self) -> Idle {
+        if self.ended { Idle::Leave } else { Idle::Rest }
+    }
+}
+
+impl Session {
+    /// The record is written in the background and reports back here.
+    fn set_me(&mut self, me: &Handle<Self>) {
+        if self.sm.as_ref().is_some_and(|sm| sm.record_due()) {
+            self.submit_record(me);
+        }
+    }
+
+    fn resume(&mut self, resume: user::Resume, me: &Handle<Self>) {
+        let user::Resume { key, h, conn, pipe, reply, .. } = resume;
+        let allowed = !self.ended && self.sm.as_ref().is_some_and(|sm| sm.may_resume(&key, h, self.restored));
+        if !allowed {
+            let _ = reply.send(None);
+            return;
+        }
+        // An old socket may not have noticed yet that it is dead.
+        self.close(Close::Abandon);
+        self.generation = self.generation.wrapping_add(1);
+        self.address = conn.address;
+        tracing::info!(jid = %self.jid, address = %self.address, restored = self.restored, "session resumed");
+        metrics::counter!("rookery_sm_resumed_total").increment(1);
+        let link = Link::new(me.clone(), self.jid.clone(), self.ledger.clone(), self.generation);
+        if let Err(Some(link)) = reply.send(Some(link)) {
+            link.closed(false);
+            return;
+        }
+        let restored = std::mem::take(&mut self.restored);
+        let _ = pipe.push(Down::Nonza(sm::resumed(self.ledger.settled(), self.sid, &key)));
+        if let Some(sm) = &mut self.sm {
+            let acked = sm.resume(h, restored);
+            for outgoing in sm.unacked() {
+                let _ = pipe.push(Down::Stanza(outgoing));
+            }
+            self.acked = acked.or(self.acked);
+        }
+        self.pipe = Some(pipe);
+        self.connected.store(true, Ordering::Relaxed);
+        self.csi = None; // XEP-0352 section 5: active again until the client says otherwise
+        let (sid, acked) = (self.sid, self.acked);
+        let _ = self.user.cast_always(user::Msg::Resumed { sid, restored, acked });
+        if self.sm.as_ref().is_some_and(|sm| sm.has_unacked()) {
+            self.request_ack();
+        }
+        self.write_record();
+    }
+}

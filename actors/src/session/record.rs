@@ -1,0 +1,69 @@
+//! A resumable session's record in the store: what it takes to come back after its home died. Written in the
+//! background, in batches with everything else; no login waits for it.
+
+use bytes::Bytes;
+use rookery_cluster::entity::Entity;
+use rookery_cluster::store::{Ops, Writes};
+use rookery_cluster::tables::sessions;
+
+use super::{Msg, Session};
+use crate::resident::Handle;
+
+impl Session {
+    /// The record has changed; it is written after this step, at most one write at a time.
+    pub(super) fn write_record(&mut self) {
+        if let Some(sm) = &mut self.sm
+            && sm.resumable()
+            && !self.ended
+        {
+            sm.need_record();
+        }
+    }
+
+    pub(super) fn recorded(&mut self) {
+        if let Some(sm) = &mut self.sm {
+            sm.written();
+        }
+    }
+
+    pub(super) fn submit_record(&mut self, me: &Handle<Self>) {
+        let Some(sm) = &mut self.sm else { return };
+        let (down_acked, created_at, Some(hash)) = sm.counts() else { return };
+        let presence = self.flags.presence.as_ref();
+        let mut flags = sessions::flags::RESUMABLE;
+        for (set, bit) in [
+            (self.flags.carbons, sessions::flags::CARBONS),
+            (self.flags.interested, sessions::flags::ROSTER),
+            (self.flags.blocks_push, sessions::flags::BLOCKLIST),
+            (self.csi.is_some(), sessions::flags::INACTIVE),
+        ] {
+            flags |= if set { bit } else { 0 };
+        }
+        let record = sessions::Record {
+            resource: self.jid.resource().to_owned(),
+            token_hash: Bytes::copy_from_slice(&hash),
+            created_at,
+            max_resume_s: u32::try_from(sm.max.as_secs()).unwrap_or(u32::MAX),
+            presence: presence.map(|presence| presence.stanza.to_bytes().into()).unwrap_or_default(),
+            priority: presence.map_or(0, |presence| presence.priority.into()),
+            flags,
+            address: self.address.to_string(),
+            ..sessions::Record::default()
+        };
+        sm.writing();
+        let cursor = sessions::Cursor { up_handled: self.ledger.settled(), down_acked, acked: self.acked };
+        let mut ops = Ops::new();
+        let user = Entity::new(self.jid.bare_str());
+        sessions::put(&mut ops, &user, &self.sid.0, &record).ok();
+        sessions::put_cursor(&mut ops, &user, &self.sid.0, &cursor);
+        let weak = me.downgrade();
+        let submitted = self.host.batcher().submit(Writes::new(&user, ops), move |_| {
+            if let Some(session) = weak.upgrade() {
+                let _ = session.cast_always(Msg::Recorded);
+            }
+        });
+        if submitted.is_err() {
+            sm.written();
+        }
+    }
+}

@@ -1,0 +1,385 @@
+//! XEP-0198 Stream Management, version 1.6.2: numbers, acknowledgements, resumption. The connection answers `<r/>`
+//! from the ledger; everything about what goes down to the client is here.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use rookery_cluster::store::{Ops, Writes};
+use rookery_cluster::tables::archive::ArchiveId;
+use rookery_cluster::tables::{archive, sessions};
+use rookery_proto::xml::write;
+use rookery_proto::xmpp::ns;
+use rookery_proto::xmpp::stanza::{Stanza, Type};
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+
+use super::{Session, SessionId};
+use crate::options::Limits;
+use crate::pipe::{Close, Down, Ledger, Outgoing, Receipt};
+use crate::user;
+
+/// A stanza that the client has not confirmed.
+pub(crate) struct Unacked {
+    pub(crate) outgoing: Outgoing,
+    /// Its place in the user's archive.
+    pub(crate) id: Option<ArchiveId>,
+    pub(crate) receipt: Receipt,
+    /// Its place in the offline queue, if it was put there because the client took long.
+    pub(crate) queued: Option<ArchiveId>,
+    bytes: usize,
+    /// It has waited for a tick.
+    aged: bool,
+    /// Somebody else answers for it: it is on its way into the offline queue.
+    safe: bool,
+}
+
+impl Unacked {
+    /// One that came too late to be sent.
+    pub(crate) fn late(outgoing: Outgoing, id: Option<ArchiveId>, receipt: Receipt) -> Self {
+        Self { bytes: 0, outgoing, id, receipt, queued: None, aged: false, safe: false }
+    }
+}
+
+/// The record's way to the store: at most one write is under way.
+#[derive(PartialEq, Eq)]
+enum Record {
+    Clean,
+    Due,
+    Writing,
+    WritingAndDue,
+}
+
+/// The state of stream management, after `<enable/>`.
+pub(super) struct Sm {
+    /// How long the session may be resumed.
+    pub(super) max: Duration,
+    /// SHA-256 of the secret half of the resumption id; `None` if it was enabled without resumption.
+    key_hash: Option<[u8; 32]>,
+    sent: u32,
+    acked: u32,
+    unacked: VecDeque<Unacked>,
+    bytes: usize,
+    /// What was sent when the last `<r/>` went out, until it is answered.
+    asked: Option<u32>,
+    /// What was sent when the user asked to be told.
+    mark: Option<u32>,
+    record: Record,
+    /// A tick is on its way, or is to be ordered.
+    ticking: bool,
+    order_tick: bool,
+    created_at: u64,
+}
+
+/// An `<r/>` goes out at the latest after so many stanzas without a confirmation.
+const ASK_AFTER: u32 = 24;
+
+impl Sm {
+    fn new(max: Duration, key_hash: Option<[u8; 32]>, created_at: u64) -> Self {
+        Self {
+            max,
+            key_hash,
+            sent: 0,
+            acked: 0,
+            unacked: VecDeque::new(),
+            bytes: 0,
+            asked: None,
+            mark: None,
+            record: Record::Clean,
+            ticking: false,
+            order_tick: false,
+            created_at,
+        }
+    }
+
+    pub(super) fn restored(max: Duration, stored: &sessions::Stored) -> Self {
+        let record = &stored.record;
+        let key_hash = record.token_hash[..].try_into().ok();
+        let mut sm = Self::new(max, key_hash, record.created_at);
+        sm.sent = stored.cursor.down_acked;
+        sm.acked = stored.cursor.down_acked;
+        sm
+    }
+
+    pub(super) fn resumable(&self) -> bool {
+        self.key_hash.is_some()
+    }
+
+    /// Numbers and keeps a stanza; false if there are too many.
+    pub(super) fn keep(&mut self, outgoing: Outgoing, id: Option<ArchiveId>, receipt: Receipt, limits: &Limits) -> bool {
+        let bytes = outgoing.stanza.size() + outgoing.extra.len();
+        self.sent = self.sent.wrapping_add(1);
+        self.bytes += bytes;
+        self.unacked.push_back(Unacked { outgoing, id, receipt, queued: None, bytes, aged: false, safe: false });
+        self.unacked.len() <= limits.unacked_stanzas && self.bytes <= limits.unacked_bytes
+    }
+
+    pub(super) fn wants_ack(&self) -> bool {
+        let unasked = self.sent.wrapping_sub(self.asked.unwrap_or(self.acked));
+        unasked >= ASK_AFTER
+    }
+
+    pub(super) fn has_unacked(&self) -> bool {
+        !self.unacked.is_empty()
+    }
+
+    pub(super) fn unacked(&self) -> impl Iterator<Item = Outgoing> {
+        self.unacked.iter().map(|unacked| unacked.outgoing.clone())
+    }
+
+    pub(super) fn take_unacked(&mut self) -> Vec<Unacked> {
+        self.bytes = 0;
+        std::mem::take(&mut self.unacked).into()
+    }
+
+    pub(super) fn mark(&mut self) {
+        self.mark = Some(self.sent);
+    }
+
+    /// Whether the client has everything before the mark.
+    pub(super) fn mark_reached(&mut self) -> bool {
+        let reached = self.mark.is_some_and(|mark| self.acked.wrapping_sub(mark) < u32::MAX / 2);
+        if reached {
+            self.mark = None;
+        }
+        reached
+    }
+
+    pub(super) fn tick_wanted(&mut self) -> bool {
+        std::mem::take(&mut self.order_tick)
+    }
+
+    pub(super) fn record_due(&self) -> bool {
+        self.record == Record::Due
+    }
+
+    /// Whether `key` is the secret of this session and `h` a number it can have reached.
+    pub(super) fn may_resume(&self, key: &[u8; 16], h: u32, restored: bool) -> bool {
+        let Some(hash) = &self.key_hash else { return false };
+        let known: bool = hash.ct_eq(&key_hash(key)).into();
+        // After a restart nobody remembers how much was sent beyond what was confirmed.
+        known && (restored || h.wrapping_sub(self.acked) <= self.sent.wrapping_sub(self.acked))
+    }
+
+    /// The client is back and has got `h` stanzas. Returns the last archived message among those.
+    pub(super) fn resume(&mut self, h: u32, restored: bool) -> Option<ArchiveId> {
+        self.asked = None;
+        if restored {
+            // Stanzas that came while the session had no home to count them follow after what the client counts.
+            self.acked = h;
+            self.sent = h.wrapping_add(u32::try_from(self.unacked.len()).unwrap_or(u32::MAX));
+            return None;
+        }
+        self.confirm(h).0
+    }
+
+    /// Forgets what is confirmed by `h`; returns the last archived message among it, and ids in the offline queue.
+    fn confirm(&mut self, h: u32) -> (Option<ArchiveId>, Vec<ArchiveId>) {
+        let mut last = None;
+        let mut queued = Vec::new();
+        while self.acked != h {
+            let Some(item) = self.unacked.pop_front() else { break };
+            self.acked = self.acked.wrapping_add(1);
+            self.bytes -= item.bytes.min(self.bytes);
+            last = item.id.or(last);
+            queued.extend(item.queued);
+            item.receipt.done();
+        }
+        if self.unacked.is_empty() && self.unacked.capacity() > 32 {
+            self.unacked = VecDeque::new();
+        }
+        (last, queued)
+    }
+}
+
+/// What the store keeps of the resumption secret.
+fn key_hash(key: &[u8; 16]) -> [u8; 32] {
+    Sha256::digest(key).into()
+}
+
+/// The resumption id: the session's id and its secret.
+pub(crate) fn resumption_id(sid: SessionId, key: &[u8; 16]) -> String {
+    URL_SAFE_NO_PAD.encode([sid.0, *key].concat())
+}
+
+/// The way back.
+pub(crate) fn parse_resumption_id(id: &str) -> Option<(SessionId, [u8; 16])> {
+    let bytes = URL_SAFE_NO_PAD.decode(id).ok()?;
+    let (sid, key) = bytes.split_at_checked(16)?;
+    Some((SessionId::from_slice(sid)?, key.try_into().ok()?))
+}
+
+/// `<resumed/>`
+pub(super) fn resumed(h: u32, sid: SessionId, key: &[u8; 16]) -> Bytes {
+    let id = resumption_id(sid, key);
+    write::bytes(|w| {
+        w.start("resumed", ns::SM).attr_display("h", h).attr("previd", &id).end();
+    })
+    .into()
+}
+
+fn ask() -> Down {
+    Down::Nonza(Bytes::from_static(b"<r xmlns='urn:xmpp:sm:3'/>"))
+}
+
+impl Session {
+    pub(super) fn enable(&mut self, resume: bool, max: Option<u32>, ledger: Arc<Ledger>) {
+        let limit = self.host.options().resume;
+        let max = max.map_or(limit, |max| Duration::from_secs(max.into()).min(limit));
+        let key: [u8; 16] = self.host.seams().bytes();
+        let resume = resume && max > Duration::ZERO;
+        self.ledger = ledger;
+        self.sm = Some(Box::new(Sm::new(max, resume.then(|| key_hash(&key)), self.host.seams().clock.now_micros())));
+        let out = write::bytes(|w| {
+            w.start("enabled", ns::SM);
+            if resume {
+                w.attr("id", &resumption_id(self.sid, &key)).attr("resume", "true").attr_display("max", max.as_secs());
+                w.attr_opt("location", self.host.options().location.as_deref());
+            }
+            w.end();
+        });
+        if let Some(pipe) = &self.pipe {
+            let _ = pipe.push(Down::Enabled(out.into()));
+        }
+        if resume {
+            let _ = self.user.cast_always(user::Msg::Enabled { sid: self.sid });
+            self.write_record();
+        }
+    }
+
+    pub(super) fn request_ack(&mut self) {
+        if let (Some(sm), Some(pipe)) = (&mut self.sm, &self.pipe) {
+            sm.asked = Some(sm.sent);
+            let _ = pipe.push(ask());
+        }
+    }
+
+    pub(super) fn want_tick(&mut self) {
+        if let Some(sm) = &mut self.sm
+            && !sm.ticking
+        {
+            sm.ticking = true;
+            sm.order_tick = true;
+        }
+    }
+
+    pub(super) fn down_ack(&mut self, h: u32) {
+        let Some(sm) = &mut self.sm else { return };
+        if h.wrapping_sub(sm.acked) > sm.sent.wrapping_sub(sm.acked) {
+            let close = Close::HandledTooHigh { h, sent: sm.sent };
+            tracing::info!(jid = %self.jid, "session ended: its client confirmed more than it was sent");
+            self.close(close);
+            return self.end();
+        }
+        if sm.asked.is_some_and(|asked| h.wrapping_sub(asked) < u32::MAX / 2) {
+            sm.asked = None;
+        }
+        let (last, queued) = sm.confirm(h);
+        let marked = sm.mark_reached();
+        if !queued.is_empty() {
+            let entity = rookery_cluster::entity::Entity::new(self.jid.bare_str());
+            let mut ops = Ops::new();
+            for id in queued {
+                archive::remove(&mut ops, archive::Shelf::Queue, &entity, id);
+            }
+            let _ = self.host.batcher().submit(Writes::new(&entity, ops), |_| {});
+        }
+        if let Some(last) = last {
+            self.acked = Some(last);
+            self.write_record(); // an acknowledged message never comes again
+        }
+        if marked {
+            let _ = self.user.cast_always(user::Msg::Marked { sid: self.sid });
+        }
+    }
+
+    /// A second after something was sent: ask whether it has arrived, and make safe what has not.
+    pub(super) fn tick(&mut self) {
+        let Some(sm) = &mut self.sm else { return };
+        sm.ticking = false;
+        if sm.unacked.is_empty() {
+            return;
+        }
+        if sm.asked.is_none() {
+            self.request_ack();
+        }
+        self.keep_open_messages(false);
+        let waiting = self.sm.as_ref().is_some_and(|sm| sm.asked.is_none() || sm.unacked.iter().any(|u| u.open()));
+        if waiting {
+            self.want_tick();
+        }
+    }
+
+    /// Messages that are durable nowhere (nothing is archived) go into the offline queue if their client takes more
+    /// than a second or two, or has gone: only then may their sender's stanza be acknowledged.
+    pub(super) fn keep_open_messages(&mut self, now: bool) {
+        let (user, sid) = (self.user.clone(), self.sid);
+        let Some(sm) = &mut self.sm else { return };
+        let acked = sm.acked;
+        for (number, item) in (1u32..).zip(sm.unacked.iter_mut()) {
+            if !item.open() {
+                continue;
+            }
+            if !item.aged && !now {
+                item.aged = true;
+                continue;
+            }
+            item.safe = true;
+            let receipt = std::mem::replace(&mut item.receipt, Receipt::none());
+            let (stanza, number) = (item.outgoing.stanza.clone(), acked.wrapping_add(number));
+            let keep = move |user: &mut user::User| user.keep_for_session(sid, number, stanza, receipt);
+            let _ = user.cast_always(user::Msg::Then(Box::new(keep)));
+        }
+    }
+
+    pub(super) fn kept(&mut self, number: u32, id: ArchiveId) {
+        let Some(sm) = &mut self.sm else { return };
+        let at = number.wrapping_sub(sm.acked).wrapping_sub(1);
+        match sm.unacked.get_mut(at as usize) {
+            Some(item) if item.safe => item.queued = Some(id),
+            _ => {
+                // The client has confirmed it meanwhile.
+                let entity = rookery_cluster::entity::Entity::new(self.jid.bare_str());
+                let mut ops = Ops::new();
+                archive::remove(&mut ops, archive::Shelf::Queue, &entity, id);
+                let _ = self.host.batcher().submit(Writes::new(&entity, ops), |_| {});
+            }
+        }
+    }
+}
+
+impl Unacked {
+    /// A message that somebody waits for and that is durable nowhere.
+    fn open(&self) -> bool {
+        !self.safe && self.id.is_none() && self.receipt.is_open() && matches!(self.outgoing.stanza.type_, Type::Message(_))
+            && user::worth_keeping(stanza_of(&self.outgoing))
+    }
+}
+
+fn stanza_of(outgoing: &Outgoing) -> &Stanza {
+    &outgoing.stanza
+}
+
+impl Sm {
+    pub(super) fn counts(&self) -> (u32, u64, Option<[u8; 32]>) {
+        (self.acked, self.created_at, self.key_hash)
+    }
+
+    pub(super) fn need_record(&mut self) {
+        self.record = match self.record {
+            Record::Clean | Record::Due => Record::Due,
+            Record::Writing | Record::WritingAndDue => Record::WritingAndDue,
+        };
+    }
+
+    pub(super) fn writing(&mut self) {
+        self.record = Record::Writing;
+    }
+
+    pub(super) fn written(&mut self) {
+        self.record = if self.record == Record::WritingAndDue { Record::Due } else { Record::Clean };
+    }
+}

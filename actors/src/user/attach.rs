@@ -1,0 +1,245 @@
+//! Sessions come and go.
+
+use std::sync::Arc;
+
+use rookery_cluster::tables::archive::ArchiveId;
+use rookery_cluster::tables::{offline, sessions};
+use rookery_proto::xmpp::error::{Condition, StanzaError, StreamCondition};
+use rookery_proto::xmpp::jid::{FullJid, Jid};
+use rookery_proto::xmpp::stanza::{IqType, Stanza, Type};
+use tokio::sync::oneshot;
+
+use super::deliver::{Ops, Step, worth_keeping};
+use super::{Attached, Available, User, presence};
+use crate::link::{ConnInfo, Link};
+use crate::pipe::{Ledger, Pipe};
+use crate::resident::Handle;
+use crate::session::{self, Session, SessionId, Unacked};
+
+/// A connection wants a session (RFC 6120 section 7).
+pub(crate) struct Bind {
+    pub(crate) resource: Option<String>,
+    pub(crate) conn: ConnInfo,
+    pub(crate) pipe: Arc<Pipe>,
+    pub(crate) reply: oneshot::Sender<Result<Link, StanzaError>>,
+}
+
+/// A connection wants to go on with a session (XEP-0198 section 5).
+pub(crate) struct Resume {
+    pub(crate) sid: SessionId,
+    pub(crate) key: [u8; 16],
+    pub(crate) h: u32,
+    pub(crate) conn: ConnInfo,
+    pub(crate) pipe: Arc<Pipe>,
+    pub(crate) reply: oneshot::Sender<Option<Link>>,
+}
+
+/// A session is over.
+pub(crate) struct Ended {
+    pub(crate) sid: SessionId,
+    /// What its client has not confirmed.
+    pub(crate) unacked: Vec<Unacked>,
+    /// For a session that was restored and never resumed: the place in the archive its client has confirmed.
+    pub(crate) replay_after: Option<ArchiveId>,
+    /// It has a record in the store.
+    pub(crate) recorded: bool,
+}
+
+impl User {
+    pub(super) fn bind(&mut self, bind: Bind) {
+        let Bind { resource, conn, pipe, reply } = bind;
+        let resource = resource.unwrap_or_else(|| self.host.random_id());
+        let Ok(jid) = self.jid.with_resource(&resource) else {
+            let _ = reply.send(Err(StanzaError::new(Condition::BadRequest)));
+            return;
+        };
+        if let Some(old) = self.sessions.iter().find(|session| session.jid == jid).map(|session| session.sid) {
+            // RFC 6120 section 7.7.2.2: the newer session wins.
+            self.end_session(old, StreamCondition::Conflict, "replaced by a new session with the same resource");
+        }
+        if self.sessions.len() >= self.host.options().limits.sessions_per_user {
+            metrics::counter!("rookery_limits_hit_total", "limit" => "sessions_per_user").increment(1);
+            let _ = reply.send(Err(StanzaError::new(Condition::ResourceConstraint)));
+            return;
+        }
+        let Some(me) = self.me.clone() else { return };
+        let sid = SessionId::random(self.host.seams());
+        let ledger = Ledger::new(0);
+        let acked = self.ids.last;
+        let connected: Arc<std::sync::atomic::AtomicBool> = Arc::new(true.into());
+        let session = Session::new(
+            self.host.clone(),
+            me,
+            sid,
+            jid.clone(),
+            pipe,
+            ledger.clone(),
+            acked,
+            conn.address.clone(),
+            connected.clone(),
+        );
+        let handle = Handle::new(session);
+        self.attach(sid, jid.clone(), handle.clone(), conn.address.clone(), connected);
+        tracing::info!(jid = %jid, address = %conn.address, "session opened");
+        let link = Link::new(handle, jid, ledger, 0);
+        if let Err(Ok(link)) = reply.send(Ok(link)) {
+            link.closed(false); // the connection went while it waited
+        }
+    }
+
+    fn attach(
+        &mut self,
+        sid: SessionId,
+        jid: FullJid,
+        handle: Handle<Session>,
+        address: Arc<str>,
+        connected: Arc<std::sync::atomic::AtomicBool>,
+    ) {
+        self.host.sessions().insert(sid, handle.clone());
+        metrics::gauge!("rookery_sessions").increment(1.0);
+        self.sessions.push(Attached {
+            sid,
+            jid,
+            presence: None,
+            carbons: false,
+            interested: false,
+            blocks_push: false,
+            since: self.host.seams().clock.now_micros(),
+            address,
+            resumable: false,
+            draining: false,
+            replay_after: None,
+            directed: Vec::new(),
+            connected,
+            handle,
+        });
+    }
+
+    pub(super) fn resume(&mut self, resume: Resume) {
+        match self.session(resume.sid) {
+            Some(session) => {
+                if let Err(crate::resident::Refused::Full(session::Msg::Resume(resume)) | crate::resident::Refused::Gone(session::Msg::Resume(resume))) =
+                    session.handle.cast_always(session::Msg::Resume(Box::new(resume)))
+                {
+                    let _ = resume.reply.send(None);
+                }
+            }
+            None => drop(resume.reply.send(None)),
+        }
+    }
+
+    /// Ends one session with a stream error.
+    pub(crate) fn end_session(&mut self, sid: SessionId, condition: StreamCondition, text: &'static str) {
+        if let Some(session) = self.session(sid) {
+            let _ = session.handle.cast_always(session::Msg::Kick(condition, text));
+            self.detach(sid);
+        }
+    }
+
+    /// Takes a session out, and tells whom it concerns.
+    fn detach(&mut self, sid: SessionId) {
+        let Some(at) = self.sessions.iter().position(|session| session.sid == sid) else { return };
+        let gone = self.sessions.swap_remove(at);
+        metrics::gauge!("rookery_sessions").decrement(1.0);
+        self.host.sessions().remove(&sid, &gone.handle);
+        self.stop_drain(sid);
+        self.gone_unavailable(&gone);
+    }
+
+    /// A session is over: what its client has not got goes elsewhere.
+    pub(super) fn ended(&mut self, ended: Ended) {
+        let jid = self.session(ended.sid).map(|session| session.jid.clone());
+        self.detach(ended.sid);
+        self.forget(&ended);
+        if let (Some(after), false) = (ended.replay_after, self.takes_messages()) {
+            self.rewind(after);
+        }
+        let mut first_missed: Option<ArchiveId> = None;
+        for item in ended.unacked {
+            let Unacked { outgoing, id, receipt, .. } = item;
+            let stanza = outgoing.stanza;
+            match stanza.type_ {
+                Type::Iq(IqType::Get | IqType::Set) => self.refuse(&stanza, receipt, &StanzaError::new(Condition::RecipientUnavailable)),
+                Type::Message(_) if id.is_some() && self.takes_messages() => {
+                    // Others have got it already, or a copy; unless it was for this very resource.
+                    if jid.as_ref().is_some_and(|jid| stanza.to.as_ref().is_some_and(|to| to.as_str() == jid.as_str())) {
+                        self.pass_to_others(&stanza, &outgoing.extra);
+                    }
+                    receipt.done();
+                }
+                Type::Message(_) if id.is_some() => {
+                    first_missed = first_missed.or(id);
+                    receipt.done();
+                }
+                Type::Message(_) if worth_keeping(&stanza) && item.queued.is_none() => {
+                    if self.takes_messages() {
+                        let to = Jid::from(self.jid.clone());
+                        let stanza = Arc::new(Stanza::clone(&stanza).to(to));
+                        self.in_order(Step::In { stanza, id: None, copies: false, receipt });
+                    } else {
+                        self.keep_for_later(stanza, receipt);
+                    }
+                }
+                _ => receipt.done(),
+            }
+        }
+        if let Some(first) = first_missed {
+            self.rewind(first.before());
+        }
+    }
+
+    /// Everything after this entry counts as delivered to no device.
+    fn rewind(&mut self, to: ArchiveId) {
+        if self.offline.is_some_and(|cursor| cursor <= to) {
+            return;
+        }
+        self.offline = Some(to);
+        let mut ops = Ops::new();
+        offline::set(&mut ops, &self.entity, to);
+        self.submit(ops);
+    }
+
+    fn pass_to_others(&self, stanza: &Arc<Stanza>, extra: &bytes::Bytes) {
+        use crate::pipe::{Outgoing, Receipt};
+        for session in self.sessions.iter().filter(|s| s.takes_messages() && !s.carbons) {
+            let to = Some(Jid::from(session.jid.clone()));
+            session.deliver(Outgoing { stanza: stanza.clone(), to, extra: extra.clone() }, None, Receipt::none());
+        }
+    }
+
+    /// Removes an ended session's record.
+    pub(super) fn forget(&self, ended: &Ended) {
+        if ended.recorded {
+            let mut ops = Ops::new();
+            sessions::clear(&mut ops, &self.entity, &ended.sid.0);
+            self.submit(ops);
+        }
+    }
+
+    /// A session that outlived its home: it waits, as before, to be resumed.
+    pub(super) fn restore(&mut self, stored: sessions::Stored) {
+        let record = &stored.record;
+        let Ok(jid) = self.jid.with_resource(&record.resource) else { return };
+        let Some(me) = self.me.clone() else { return };
+        let sid = SessionId(stored.sid);
+        let presence = crate::stored::stanza(&record.presence).map(|stanza| {
+            let stanza = stanza.from(Jid::from(jid.clone()));
+            Available { priority: presence::priority(&stanza), stanza: Arc::new(stanza) }
+        });
+        let address: Arc<str> = record.address.as_str().into();
+        let flag = |bit| record.flags & bit != 0;
+        let carbons = flag(sessions::flags::CARBONS);
+        let interested = flag(sessions::flags::ROSTER);
+        let blocks_push = flag(sessions::flags::BLOCKLIST);
+        let handle = Session::restore(self.host.clone(), me, sid, jid.clone(), &stored, presence.clone());
+        self.attach(sid, jid, handle, address, Arc::new(false.into()));
+        if let Some(session) = self.session_mut(sid) {
+            session.presence = presence;
+            session.carbons = carbons;
+            session.interested = interested;
+            session.blocks_push = blocks_push;
+            session.resumable = true;
+            session.draining = true;
+        }
+    }
+}

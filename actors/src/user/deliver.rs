@@ -1,0 +1,338 @@
+//! The order of things: a message reaches the user's sessions after its commit, and in the order of the archive.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use rookery_cluster::store::Writes;
+use rookery_cluster::tables::archive::{ArchiveId, Shelf};
+use rookery_cluster::tables::{archive, offline, seen};
+use rookery_proto::xmpp::error::{Condition, StanzaError};
+use rookery_proto::xmpp::jid::{BareJid, Jid};
+use rookery_proto::xmpp::stanza::{MessageType, Stanza, Type};
+use smallvec::SmallVec;
+
+use super::{Msg, User};
+use crate::feature::Direction;
+use crate::features::{xep_0280_carbons as carbons, xep_0359_stanza_ids as stanza_ids};
+use crate::pipe::{Outgoing, Receipt};
+use crate::session::SessionId;
+
+/// What is to be done once a commit is there.
+pub(super) enum Step {
+    /// Deliver a message to the user's sessions.
+    In { stanza: Arc<Stanza>, id: Option<ArchiveId>, copies: bool, receipt: Receipt },
+    /// Copy a message that one of the user's sessions sent to the others.
+    Sent { stanza: Arc<Stanza>, id: Option<ArchiveId>, sid: SessionId, receipt: Receipt },
+    /// It is safe in the offline queue; there is nobody to deliver it to.
+    Kept { stanza: Arc<Stanza>, receipt: Receipt },
+}
+
+struct Waiting {
+    step: Step,
+    /// `None` while the commit is under way.
+    ok: Option<bool>,
+}
+
+/// The messages that wait for their commit, or behind one that does.
+#[derive(Default)]
+pub(super) struct Pending {
+    waiting: VecDeque<Waiting>,
+    /// The sequence number of the front.
+    first: u64,
+}
+
+impl Pending {
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+}
+
+/// How many messages of one user may wait for the store.
+const PENDING: usize = 2_048;
+
+/// The writes of one message.
+pub(super) use rookery_cluster::store::Ops;
+
+impl User {
+    /// Writes in the background what may as well be lost in a crash.
+    pub(super) fn submit(&self, ops: Ops) {
+        let _ = self.host.batcher().submit(Writes::new(&self.entity, ops), |_| {});
+    }
+
+    /// Into the offline queue, for a session whose client takes long to confirm it.
+    pub(crate) fn keep_for_session(&mut self, sid: SessionId, number: u32, stanza: Arc<Stanza>, receipt: Receipt) {
+        let with = stanza.from.as_ref().map_or_else(|| self.jid.clone(), Jid::to_bare);
+        let (id, ops) = self.keep(Shelf::Queue, Direction::In, &stanza, &with, None);
+        self.queued += 1;
+        self.after_commit(ops, Step::Kept { stanza, receipt });
+        if let Some(session) = self.session(sid) {
+            let _ = session.handle.cast_always(crate::session::Msg::Kept { number, id });
+        }
+    }
+
+    /// The next archive id.
+    pub(super) fn next_id(&mut self) -> ArchiveId {
+        self.ids.next(self.host.seams().clock.now_micros(), self.host.epoch())
+    }
+
+    /// The writes that keep a message, at `place`, under a new id.
+    pub(super) fn keep(
+        &mut self,
+        place: Shelf,
+        direction: Direction,
+        stanza: &Stanza,
+        with: &BareJid,
+        origin: Option<(SessionId, u32)>,
+    ) -> (ArchiveId, Ops) {
+        let id = self.next_id();
+        let mut bytes = Vec::with_capacity(256);
+        stanza.write(&mut bytes);
+        let other = match direction {
+            Direction::In => stanza.from.as_ref(),
+            Direction::Out => stanza.to.as_ref(),
+        };
+        let entry = archive::Entry {
+            with: with.as_str().to_owned(),
+            with_full: other.filter(|jid| jid.resource().is_some()).map(|jid| jid.as_str().to_owned()).unwrap_or_default(),
+            direction: match direction {
+                Direction::In => archive::Direction::In.into(),
+                Direction::Out => archive::Direction::Out.into(),
+            },
+            stanza: bytes.into(),
+            stored_at: self.host.seams().clock.now_micros(),
+            flags: 0,
+        };
+        let mut ops = Ops::new();
+        let last_day = if place == Shelf::Archive { self.day } else { self.queue_day };
+        // Only a stanza over every limit of a stream could be too large.
+        let day = archive::append(&mut ops, place, &self.entity, id, &entry, last_day).ok();
+        match place {
+            Shelf::Archive => self.day = day,
+            Shelf::Queue => self.queue_day = day,
+        }
+        if let Some((sid, n)) = origin {
+            // In the same transaction: when the stanza comes again, it is known to be here.
+            seen::put(&mut ops, &self.entity, &sid.0, seen::Seen { last: n.into(), at: entry.stored_at });
+            self.remember(sid, n);
+        }
+        (id, ops)
+    }
+
+    /// Whether this stanza of a resumable session was taken before.
+    pub(super) fn taken_before(&self, origin: Option<(SessionId, u32)>) -> bool {
+        // Numbers wrap (XEP-0198 section 4): older means behind by less than half the circle.
+        origin.is_some_and(|(sid, n)| self.seen.get(&sid).is_some_and(|last| last.wrapping_sub(n) < u32::MAX / 2))
+    }
+
+    fn remember(&mut self, sid: SessionId, n: u32) {
+        if self.seen.len() >= 4_096 && !self.seen.contains_key(&sid) {
+            // The rows in the store are pruned by age; memory may forget any of them, at the price of one read at the
+            // next activation.
+            let forget: Vec<SessionId> = self.seen.keys().take(1_024).copied().collect();
+            for sid in forget {
+                self.seen.remove(&sid);
+            }
+        }
+        self.seen.insert(sid, n);
+    }
+
+    /// Commits `ops`, then takes `step`, after everything that came before it.
+    pub(super) fn after_commit(&mut self, ops: Ops, step: Step) {
+        if self.pending.waiting.len() >= PENDING {
+            metrics::counter!("rookery_limits_hit_total", "limit" => "user_pending").increment(1);
+            self.fail(step, &StanzaError::new(Condition::ResourceConstraint));
+            return;
+        }
+        let seq = self.pending.first + self.pending.waiting.len() as u64;
+        self.pending.waiting.push_back(Waiting { step, ok: None });
+        let Some(me) = self.me.clone() else { return };
+        let submitted = self.host.batcher().submit(Writes::new(&self.entity, ops), move |result| {
+            if let Err(error) = &result {
+                tracing::warn!(%error, "a message could not be stored; its sender gets an error");
+            }
+            let _ = me.cast_always(Msg::Committed { seq, ok: result.is_ok() });
+        });
+        if submitted.is_err() {
+            self.committed(seq, false);
+        }
+    }
+
+    /// Takes `step` at once, or after those that wait for their commit.
+    pub(super) fn in_order(&mut self, step: Step) {
+        if self.pending.is_empty() {
+            self.take_step(step);
+        } else if self.pending.waiting.len() >= PENDING {
+            self.fail(step, &StanzaError::new(Condition::ResourceConstraint));
+        } else {
+            self.pending.waiting.push_back(Waiting { step, ok: Some(true) });
+        }
+    }
+
+    pub(super) fn committed(&mut self, seq: u64, ok: bool) {
+        let at = usize::try_from(seq.wrapping_sub(self.pending.first)).unwrap_or(usize::MAX);
+        let Some(waiting) = self.pending.waiting.get_mut(at) else { return };
+        waiting.ok = Some(ok);
+        while let Some(Waiting { ok: Some(_), .. }) = self.pending.waiting.front() {
+            let Some(Waiting { step, ok }) = self.pending.waiting.pop_front() else { return };
+            self.pending.first += 1;
+            if ok == Some(true) {
+                self.take_step(step);
+            } else {
+                self.fail(step, &StanzaError::new(Condition::InternalServerError));
+            }
+        }
+        if self.pending.is_empty() && self.pending.waiting.capacity() > 32 {
+            self.pending.waiting = VecDeque::new();
+        }
+    }
+
+    /// The store refused: the sender is told, nothing is delivered.
+    fn fail(&mut self, step: Step, error: &StanzaError) {
+        match step {
+            Step::In { stanza, receipt, .. } | Step::Kept { stanza, receipt } | Step::Sent { stanza, receipt, .. } => {
+                self.refuse(&stanza, receipt, error);
+            }
+        }
+    }
+
+    fn take_step(&mut self, step: Step) {
+        match step {
+            Step::In { stanza, id, copies, receipt } => self.deliver(&stanza, id, copies, receipt),
+            Step::Sent { stanza, id, sid, receipt } => {
+                self.copy_sent(&stanza, id, sid);
+                receipt.done();
+            }
+            Step::Kept { receipt, .. } => receipt.done(),
+        }
+    }
+
+    /// The element that names a message's place in this user's archive (XEP-0359).
+    pub(super) fn stanza_id(&self, id: ArchiveId) -> Vec<u8> {
+        stanza_ids::stanza_id(&self.jid, &self.host.ids().seal(id))
+    }
+
+    /// RFC 6121 section 8.5: to the sessions that a message is for, copies to the others.
+    fn deliver(&mut self, stanza: &Arc<Stanza>, id: Option<ArchiveId>, copies: bool, receipt: Receipt) {
+        let extra = id.map(|id| self.stanza_id(id)).unwrap_or_default();
+        let outgoing = Outgoing { stanza: stanza.clone(), to: None, extra: extra.into() };
+        let full = stanza.to.as_ref().filter(|to| to.resource().is_some());
+        let mut receipt = Some(receipt);
+        let mut reached = false;
+        let mut skipped: SmallVec<[SessionId; 2]> = SmallVec::new();
+        for session in &self.sessions {
+            let direct = match full {
+                Some(to) => session.jid.as_str() == to.as_str(),
+                None => session.takes_messages(),
+            };
+            if !direct {
+                continue;
+            }
+            reached = true;
+            if session.draining && id.is_some() {
+                skipped.push(session.sid); // it reads the archive, and will come to this one
+                continue;
+            }
+            // One of the sessions carries the obligation where nothing is archived.
+            let receipt = match (id, &receipt) {
+                (None, Some(_)) => receipt.take().unwrap_or_else(Receipt::none),
+                _ => Receipt::none(),
+            };
+            session.deliver(outgoing.clone(), id, receipt);
+        }
+        if let Some(id) = id {
+            for sid in skipped {
+                self.skipped(sid, id);
+            }
+        }
+        if !reached && full.is_some() && is_chat(stanza) {
+            // The resource went while the message was on its way: as if it had come for the bare JID.
+            return self.deliver_elsewhere(stanza, id, receipt.unwrap_or_else(Receipt::none));
+        }
+        if !reached && id.is_some() && self.offline.is_none() {
+            // It was to be delivered, and is archived, but the last session has just gone.
+            return self.now_offline(stanza, id, receipt.unwrap_or_else(Receipt::none));
+        }
+        if !reached && id.is_none() && worth_keeping(stanza) {
+            let receipt = receipt.take().unwrap_or_else(Receipt::none);
+            return self.keep_for_later(stanza.clone(), receipt);
+        }
+        if copies {
+            self.copy_received(stanza, id, full);
+        }
+        if let Some(receipt) = receipt {
+            receipt.done();
+        }
+    }
+
+    fn deliver_elsewhere(&mut self, stanza: &Arc<Stanza>, id: Option<ArchiveId>, receipt: Receipt) {
+        let bare = Arc::new(Stanza::clone(stanza).to(Jid::from(self.jid.clone())));
+        self.deliver(&bare, id, false, receipt);
+    }
+
+    /// The first message that no device will get: from here on it is offline.
+    fn now_offline(&mut self, stanza: &Arc<Stanza>, id: Option<ArchiveId>, receipt: Receipt) {
+        let Some(before) = id.map(ArchiveId::before) else { return receipt.done() };
+        self.offline = Some(before);
+        let mut ops = Ops::new();
+        offline::set(&mut ops, &self.entity, before);
+        self.after_commit(ops, Step::Kept { stanza: stanza.clone(), receipt });
+    }
+
+    /// Into the offline queue: for messages that the archive does not keep.
+    pub(super) fn keep_for_later(&mut self, stanza: Arc<Stanza>, receipt: Receipt) {
+        let with = stanza.from.as_ref().map_or_else(|| self.jid.clone(), Jid::to_bare);
+        let (_, ops) = self.keep(Shelf::Queue, Direction::In, &stanza, &with, None);
+        self.queued += 1;
+        metrics::counter!("rookery_offline_stored_total").increment(1);
+        self.after_commit(ops, Step::Kept { stanza, receipt });
+    }
+
+    /// XEP-0280: copies of what another of the user's sessions has got.
+    fn copy_received(&self, stanza: &Arc<Stanza>, id: Option<ArchiveId>, full: Option<&Jid>) {
+        for session in self.sessions.iter().filter(|session| session.carbons) {
+            let got_it = match full {
+                Some(to) => session.jid.as_str() == to.as_str(),
+                None => session.takes_messages(),
+            };
+            if got_it || (session.draining && id.is_some()) {
+                continue;
+            }
+            let extra = id.map(|id| self.stanza_id(id)).unwrap_or_default();
+            let copy = carbons::carbon(carbons::Kind::Received, &self.jid, stanza, &extra, &session.jid);
+            session.deliver(Outgoing::new(copy), id, Receipt::none());
+        }
+    }
+
+    /// XEP-0280: copies of what one of the user's sessions has sent.
+    fn copy_sent(&self, stanza: &Arc<Stanza>, id: Option<ArchiveId>, sender: SessionId) {
+        for session in self.sessions.iter().filter(|session| session.carbons && session.sid != sender) {
+            if session.draining && id.is_some() {
+                continue;
+            }
+            let extra = id.map(|id| self.stanza_id(id)).unwrap_or_default();
+            let copy = carbons::carbon(carbons::Kind::Sent, &self.jid, stanza, &extra, &session.jid);
+            session.deliver(Outgoing::new(copy), id, Receipt::none());
+        }
+    }
+}
+
+/// Chat and normal messages: those that RFC 6121 section 8.5 re-routes and keeps.
+pub(super) fn is_chat(stanza: &Stanza) -> bool {
+    matches!(stanza.type_, Type::Message(MessageType::Chat))
+}
+
+/// XEP-0160 section 3: chat messages with a body and normal ones are kept for a user who is offline; chat states and
+/// the like are not, nor what asks not to be (XEP-0334).
+pub(crate) fn worth_keeping(stanza: &Stanza) -> bool {
+    use rookery_proto::xmpp::ns;
+    if stanza.has("no-store", ns::HINTS) {
+        return false;
+    }
+    match stanza.type_ {
+        Type::Message(MessageType::Normal) => !stanza.children().all(|c| c.ns() == ns::CHATSTATES),
+        Type::Message(MessageType::Chat) => {
+            stanza.has("body", ns::CLIENT) || stanza.has("store", ns::HINTS) || stanza.has("encrypted", "eu.siacs.conversations.axolotl")
+        }
+        _ => false,
+    }
+}

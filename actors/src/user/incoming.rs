@@ -1,0 +1,172 @@
+//! What is sent to a user (RFC 6121 section 8.5).
+
+use std::sync::Arc;
+
+use rookery_cluster::tables::archive::Shelf;
+use rookery_cluster::tables::offline;
+use rookery_proto::xmpp::error::{Condition, StanzaError};
+use rookery_proto::xmpp::jid::{BareJid, Jid};
+use rookery_proto::xmpp::stanza::{IqType, MessageType, Stanza, Type};
+
+use super::deliver::{Step, worth_keeping};
+use super::{Inbound, User};
+use crate::feature::{Direction, Hints, Passing, Phase, Verdict};
+use crate::features;
+use crate::pipe::{Outgoing, Receipt};
+use crate::session::SessionId;
+
+impl User {
+    pub(super) fn incoming(&mut self, inbound: Inbound) {
+        match inbound.stanza.type_ {
+            Type::Message(kind) => self.incoming_message(kind, inbound),
+            Type::Presence(kind) => self.incoming_presence(kind, inbound),
+            Type::Iq(kind) => self.incoming_iq(kind, inbound),
+        }
+    }
+
+    /// Runs the hooks of all phases over a message. An error ends it.
+    pub(super) fn pass(&self, stanza: Stanza, direction: Direction, with: BareJid) -> Result<Passing, (Stanza, Verdict)> {
+        let mut passing =
+            Passing { stanza, direction, with, archive: false, hints: Hints::default(), copies: false };
+        for phase in [Phase::Check, Phase::Filter, Phase::Archive, Phase::Copy] {
+            for hook in features::message_hooks(phase) {
+                match (hook.run)(self, &mut passing) {
+                    Verdict::Pass => {}
+                    verdict => return Err((passing.stanza, verdict)),
+                }
+            }
+        }
+        Ok(passing)
+    }
+
+    /// Asks the filters about anything that is not a message.
+    pub(super) fn filter(&self, direction: Direction, stanza: &Stanza, with: &Jid) -> Verdict {
+        for filter in features::filters() {
+            match filter(self, direction, stanza, with) {
+                Verdict::Pass => {}
+                verdict => return verdict,
+            }
+        }
+        Verdict::Pass
+    }
+
+    fn incoming_message(&mut self, kind: MessageType, inbound: Inbound) {
+        let Inbound { stanza, receipt, origin, .. } = inbound;
+        if self.taken_before(origin) {
+            return receipt.done();
+        }
+        let Some(from) = stanza.from.clone() else { return receipt.done() };
+        let mut passing = match self.pass(Arc::unwrap_or_clone(stanza), Direction::In, from.to_bare()) {
+            Ok(passing) => passing,
+            Err((stanza, Verdict::Refuse(error))) => return self.refuse(&stanza, receipt, &error),
+            Err(_) => return receipt.done(),
+        };
+        if passing.stanza.to.is_none() {
+            passing.stanza.to = Some(Jid::from(self.jid.clone()));
+        }
+        let Passing { stanza, archive, copies, with, .. } = passing;
+        match self.plan(kind, &stanza) {
+            Plan::Deliver => self.keep_and_deliver(stanza, archive, copies, &with, origin, receipt),
+            Plan::Bare => {
+                let to = Jid::from(self.jid.clone());
+                self.keep_and_deliver(stanza.to(to), archive, copies, &with, origin, receipt);
+            }
+            Plan::Ignore => receipt.done(),
+            Plan::Refuse => self.refuse(&stanza, receipt, &StanzaError::new(Condition::ServiceUnavailable)),
+        }
+    }
+
+    /// RFC 6121 sections 8.5.2 and 8.5.3, the table of 8.5.4.
+    fn plan(&self, kind: MessageType, stanza: &Stanza) -> Plan {
+        let full = stanza.to.as_ref().filter(|to| to.resource().is_some());
+        let matched = full.is_some_and(|to| self.sessions.iter().any(|s| s.jid.as_str() == to.as_str()));
+        match (kind, full, matched) {
+            (_, Some(_), true) => Plan::Deliver,
+            (MessageType::Error, _, _) => Plan::Ignore,
+            (MessageType::Groupchat, _, _) => Plan::Refuse,
+            // 8.5.3.2.1: a chat goes to another resource, and so to the offline store.
+            (MessageType::Chat, Some(_), false) => Plan::Bare,
+            (MessageType::Normal, Some(_), false) => Plan::Refuse,
+            (MessageType::Headline, Some(_), false) => Plan::Ignore,
+            (MessageType::Headline, None, _) if !self.takes_messages() => Plan::Ignore,
+            _ => Plan::Deliver,
+        }
+    }
+
+    fn keep_and_deliver(
+        &mut self,
+        stanza: Stanza,
+        archive: bool,
+        copies: bool,
+        with: &BareJid,
+        origin: Option<(SessionId, u32)>,
+        receipt: Receipt,
+    ) {
+        let reachable = match stanza.to.as_ref().filter(|to| to.resource().is_some()) {
+            Some(_) => true, // `plan` has seen the session
+            None => self.takes_messages(),
+        };
+        let worth = reachable || worth_keeping(&stanza);
+        if archive {
+            let before = self.ids.last;
+            let (id, mut ops) = self.keep(Shelf::Archive, Direction::In, &stanza, with, origin);
+            if !reachable && worth && self.offline.is_none() {
+                let cursor = before.unwrap_or_else(|| id.before());
+                offline::set(&mut ops, &self.entity, cursor);
+                self.offline = Some(cursor);
+                metrics::counter!("rookery_offline_stored_total").increment(1);
+            }
+            metrics::counter!("rookery_archive_appends_total").increment(1);
+            let stanza = Arc::new(stanza);
+            let step = if reachable {
+                Step::In { stanza, id: Some(id), copies, receipt }
+            } else {
+                Step::Kept { stanza, receipt }
+            };
+            self.after_commit(ops, step);
+        } else if reachable {
+            self.in_order(Step::In { stanza: Arc::new(stanza), id: None, copies, receipt });
+        } else if !worth {
+            receipt.done();
+        } else if self.queued >= self.host.options().limits.offline_messages {
+            metrics::counter!("rookery_limits_hit_total", "limit" => "offline_messages").increment(1);
+            self.refuse(&stanza, receipt, &StanzaError::new(Condition::ServiceUnavailable)); // XEP-0160 section 4
+        } else {
+            let (_, ops) = self.keep(Shelf::Queue, Direction::In, &stanza, with, origin);
+            self.queued += 1;
+            metrics::counter!("rookery_offline_stored_total").increment(1);
+            self.after_commit(ops, Step::Kept { stanza: Arc::new(stanza), receipt });
+        }
+    }
+
+    fn incoming_iq(&mut self, kind: IqType, inbound: Inbound) {
+        let Inbound { stanza, receipt, .. } = inbound;
+        let Some(from) = stanza.from.clone() else { return receipt.done() };
+        let request = matches!(kind, IqType::Get | IqType::Set);
+        match self.filter(Direction::In, &stanza, &from) {
+            Verdict::Pass => {}
+            Verdict::Refuse(error) if request => return self.refuse(&stanza, receipt, &error),
+            _ => return receipt.done(),
+        }
+        match stanza.to.as_ref().filter(|to| to.resource().is_some()) {
+            Some(to) => match self.sessions.iter().find(|s| s.jid.as_str() == to.as_str()) {
+                Some(session) => {
+                    session.deliver(Outgoing::new(stanza), None, Receipt::none());
+                    receipt.done();
+                }
+                None if request => self.refuse(&stanza, receipt, &StanzaError::new(Condition::ServiceUnavailable)),
+                None => receipt.done(),
+            },
+            None if request => self.answer(None, &stanza, receipt),
+            None => receipt.done(), // an answer that nobody here has asked for
+        }
+    }
+}
+
+enum Plan {
+    Deliver,
+    /// As if it had been sent to the bare JID.
+    Bare,
+    Ignore,
+    Refuse,
+}

@@ -1,0 +1,207 @@
+//! Requests: who may ask what, and the queue in which those that need the store run one after the other.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use rookery_proto::xmpp::error::{Condition, StanzaError};
+use rookery_proto::xmpp::jid::Jid;
+use rookery_proto::xmpp::stanza::{IqType, Stanza, Type};
+
+use super::User;
+use crate::feature::{Done, Method, Request, Run, Scope, Who};
+use crate::features;
+use crate::pipe::{Outgoing, Receipt};
+use crate::session::SessionId;
+
+type Started = Pin<Box<dyn Future<Output = Result<Done, StanzaError>> + Send>>;
+
+/// Something that needs the store and must run in order.
+struct Operation {
+    start: Box<dyn FnOnce() -> Started + Send>,
+    /// The IQ to answer, and the session that asked if it is one of ours.
+    request: Option<(Option<SessionId>, Box<Stanza>)>,
+    receipt: Receipt,
+}
+
+/// The operations of one account. One runs at a time, so that each sees what the one before has done.
+#[derive(Default)]
+pub(super) struct Ops {
+    running: Option<(Option<(Option<SessionId>, Box<Stanza>)>, Receipt)>,
+    waiting: VecDeque<Operation>,
+}
+
+impl Ops {
+    pub(super) fn busy(&self) -> bool {
+        self.running.is_some()
+    }
+}
+
+/// How many operations of one account may wait.
+const OPERATIONS: usize = 256;
+
+impl User {
+    /// Runs something that needs the store, in order. What it returns is applied to this actor; then `receipt` is done.
+    pub(super) fn operation<F>(&mut self, receipt: Receipt, start: impl FnOnce() -> F + Send + 'static)
+    where
+        F: Future<Output = Result<Done, StanzaError>> + Send + 'static,
+    {
+        self.enqueue(Operation { start: Box::new(move || Box::pin(start())), request: None, receipt });
+    }
+
+    /// Answers an IQ request to this account or, from one of its sessions, to the host.
+    pub(super) fn answer(&mut self, sid: Option<SessionId>, stanza: &Stanza, receipt: Receipt) {
+        let result = self.dispatch(sid, stanza);
+        match result {
+            Ok(Dispatch::Now(reply)) => {
+                self.reply(sid, stanza.result(reply));
+                receipt.done();
+            }
+            Ok(Dispatch::Later(start)) => {
+                let request = Some((sid, Box::new(stanza.clone())));
+                self.enqueue(Operation { start, request, receipt });
+            }
+            Err(error) => {
+                if let Some(reply) = stanza.error_reply(&error) {
+                    self.reply(sid, reply);
+                }
+                receipt.done();
+            }
+        }
+    }
+
+    fn dispatch(&mut self, sid: Option<SessionId>, stanza: &Stanza) -> Result<Dispatch, StanzaError> {
+        let method = match stanza.type_ {
+            Type::Iq(IqType::Get) => Method::Get,
+            Type::Iq(IqType::Set) => Method::Set,
+            _ => return Err(StanzaError::new(Condition::BadRequest)),
+        };
+        let (Some(from), Some(to), Some(id)) = (&stanza.from, &stanza.to, &stanza.id) else {
+            return Err(StanzaError::new(Condition::BadRequest));
+        };
+        // RFC 6120 section 8.2.3: exactly one child.
+        let mut children = stanza.children();
+        let (Some(child), None) = (children.next(), children.next()) else {
+            return Err(StanzaError::new(Condition::BadRequest));
+        };
+        let scope = if to.local().is_some() { Scope::Account } else { Scope::Host };
+        let handler = features::iq_handler(scope, method, child.name(), child.ns());
+        let owner = from.bare_str() == self.jid.as_str();
+        let handler = match handler {
+            Some(handler) if scope == Scope::Host || owner || handler.who == Who::Anyone => handler,
+            Some(handler) if handler.who == Who::Subscriber && self.roster.sees_me(from) => handler,
+            // Nobody learns whether an account exists: as for one that does not (RFC 6120 section 8.3.3.19) …
+            Some(handler) if handler.who == Who::Subscriber => return Err(StanzaError::new(Condition::ServiceUnavailable)),
+            // … except where the specification wants `<forbidden/>`.
+            Some(_) => return Err(StanzaError::new(Condition::Forbidden)),
+            None => return Err(StanzaError::new(Condition::ServiceUnavailable)),
+        };
+        let request = Request {
+            from: from.clone(),
+            sid,
+            account: self.jid.clone(),
+            to: to.clone(),
+            id: id.clone(),
+            method,
+            lang: stanza.lang.clone(),
+            child: child.bytes(),
+        };
+        match handler.run {
+            Run::Now(run) => run(self, &request).map(Dispatch::Now),
+            Run::Store(run) => {
+                let host = self.host.clone();
+                Ok(Dispatch::Later(Box::new(move || run(host, request))))
+            }
+        }
+    }
+
+    fn enqueue(&mut self, operation: Operation) {
+        if self.ops.waiting.len() >= OPERATIONS {
+            metrics::counter!("rookery_limits_hit_total", "limit" => "user_operations").increment(1);
+            if let Some((sid, stanza)) = &operation.request
+                && let Some(reply) = stanza.error_reply(&StanzaError::new(Condition::ResourceConstraint))
+            {
+                self.reply(*sid, reply);
+            }
+            return operation.receipt.done();
+        }
+        self.ops.waiting.push_back(operation);
+        self.next_operation();
+    }
+
+    fn next_operation(&mut self) {
+        if self.ops.busy() {
+            return;
+        }
+        let Some(Operation { start, request, receipt }) = self.ops.waiting.pop_front() else { return };
+        self.ops.running = Some((request, receipt));
+        self.spawn(async move {
+            // On a task of its own, so that a panic in it is an error of this request and not the end of the queue.
+            let result = tokio::spawn(start()).await.unwrap_or_else(|_| Err(StanzaError::new(Condition::InternalServerError)));
+            let then: crate::feature::Then = Box::new(move |user: &mut User| user.operation_done(result));
+            then
+        });
+    }
+
+    fn operation_done(&mut self, result: Result<Done, StanzaError>) {
+        let Some((request, receipt)) = self.ops.running.take() else { return };
+        match result {
+            Ok(done) => {
+                if let Some(then) = done.then {
+                    then(self);
+                }
+                if let Some((sid, stanza)) = request {
+                    for outgoing in done.before {
+                        self.reply_outgoing(sid, outgoing);
+                    }
+                    self.reply(sid, stanza.result(done.reply));
+                }
+            }
+            Err(error) => {
+                if let Some((sid, stanza)) = request
+                    && let Some(reply) = stanza.error_reply(&error)
+                {
+                    self.reply(sid, reply);
+                }
+            }
+        }
+        receipt.done();
+        self.next_operation();
+    }
+
+    fn reply(&self, sid: Option<SessionId>, stanza: Stanza) {
+        self.reply_outgoing(sid, Outgoing::new(stanza));
+    }
+
+    fn reply_outgoing(&self, sid: Option<SessionId>, outgoing: Outgoing) {
+        match sid {
+            Some(sid) => self.send(sid, outgoing),
+            None => self.host.route_from(outgoing.stanza, Receipt::none(), None),
+        }
+    }
+
+    /// A roster push to all interested sessions (RFC 6121 section 2.1.6).
+    pub(super) fn push(&self, query: &[u8]) {
+        self.push_to(query, |session| session.interested);
+    }
+
+    /// An IQ set with this payload to each session that `wants` it (roster and block list pushes).
+    pub fn push_to(&self, payload: &[u8], wants: impl Fn(&super::Attached) -> bool) {
+        let mut wants = self.sessions.iter().filter(|session| wants(session)).peekable();
+        if wants.peek().is_none() {
+            return;
+        }
+        let id = self.host.random_id();
+        let push = Stanza::new(Type::Iq(IqType::Set)).id(id.as_str()).payload(payload.to_vec());
+        let push = Arc::new(push.from(Jid::from(self.jid.clone())));
+        for session in wants {
+            let to = Some(Jid::from(session.jid.clone()));
+            session.deliver(Outgoing { stanza: push.clone(), to, extra: bytes::Bytes::new() }, None, Receipt::none());
+        }
+    }
+}
+
+enum Dispatch {
+    Now(Vec<u8>),
+    Later(Box<dyn FnOnce() -> Started + Send>),
+}

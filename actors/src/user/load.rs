@@ -1,0 +1,120 @@
+//! What a user actor reads from the store when it is first needed.
+
+use std::collections::VecDeque;
+
+use rookery_cluster::entity::Entity;
+use rookery_cluster::store;
+use rookery_cluster::tables::archive::{self, ArchiveId};
+use rookery_cluster::tables::{accounts, blocks, mam_prefs, offline, roster, seen, sessions};
+use rookery_proto::xmpp::error::{Condition, StanzaError};
+
+use super::{Msg, Phase, User, roster::Roster};
+use crate::features::xep_0191_blocking::Blocks;
+use crate::options::Limits;
+use crate::session::SessionId;
+
+/// Everything a user actor remembers.
+pub(crate) struct Loaded {
+    /// `None` if there is no such account.
+    account: Option<Account>,
+}
+
+struct Account {
+    roster: Roster,
+    blocks: Blocks,
+    prefs: Option<mam_prefs::Preferences>,
+    last: Option<ArchiveId>,
+    offline: Option<ArchiveId>,
+    queued: bool,
+    seen: Vec<(SessionId, u32)>,
+    sessions: Vec<sessions::Stored>,
+}
+
+async fn read(tx: &mut dyn store::Transaction, user: &Entity, limits: &Limits) -> store::Result<Loaded> {
+    if !accounts::exists(tx, user).await? {
+        return Ok(Loaded { account: None });
+    }
+    let items = roster::load(tx, user, limits.roster_items * 2).await?.rows;
+    let version = roster::version(tx, user).await?.unwrap_or_default();
+    let seen = seen::load(tx, user, 4_096).await?.rows;
+    Ok(Loaded {
+        account: Some(Account {
+            roster: Roster::load(&items, version),
+            blocks: Blocks::load(blocks::load(tx, user, limits.blocked).await?.rows),
+            prefs: mam_prefs::get(tx, user).await?,
+            last: archive::last_id(tx, archive::Shelf::Archive, user).await?,
+            offline: offline::get(tx, user).await?,
+            queued: archive::last_id(tx, archive::Shelf::Queue, user).await?.is_some(),
+            // Numbers of a session are 32 bits (XEP-0198); the table has room for more.
+            seen: seen.into_iter().map(|(sid, seen)| (SessionId(sid), u32::try_from(seen.last).unwrap_or(0))).collect(),
+            sessions: sessions::load(tx, user, limits.sessions_per_user).await?.rows,
+        }),
+    })
+}
+
+impl User {
+    /// Asks the store; the answer comes as [`Msg::Loaded`].
+    pub(super) fn load(&self) {
+        let Some(me) = self.me.clone() else { return };
+        let (host, entity) = (self.host.clone(), self.entity.clone());
+        let limits = host.options().limits.clone();
+        self.host.clone().spawn(async move {
+            let loaded = host
+                .store()
+                .read(|tx| {
+                    let (entity, limits) = (entity.clone(), limits.clone());
+                    Box::pin(async move { read(&mut **tx, &entity, &limits).await })
+                })
+                .await;
+            let loaded = loaded.map(Box::new).map_err(|error| {
+                tracing::warn!(user = %entity, %error, "a user could not be loaded; requests to it fail until the store answers");
+                StanzaError::new(Condition::InternalServerError)
+            });
+            let _ = me.cast_always(Msg::Loaded(loaded));
+        });
+    }
+
+    pub(super) fn loaded(&mut self, loaded: Result<Box<Loaded>, StanzaError>) {
+        let Phase::Loading(waiting) = std::mem::replace(&mut self.phase, Phase::Ready) else { return };
+        match loaded {
+            Ok(loaded) => match loaded.account {
+                Some(account) => self.take(account),
+                None => self.phase = Phase::Nobody,
+            },
+            Err(error) => {
+                // Answer all who wait; the next message asks the store again.
+                self.phase = Phase::Loading(VecDeque::new());
+                self.me = None;
+                for msg in waiting {
+                    match msg {
+                        Msg::In(inbound) => self.refuse(&inbound.stanza, inbound.receipt, &error),
+                        Msg::Bind(bind) => drop(bind.reply.send(Err(error.clone()))),
+                        Msg::Resume(resume) => drop(resume.reply.send(None)),
+                        _ => {}
+                    }
+                }
+                return;
+            }
+        }
+        for msg in waiting {
+            match &self.phase {
+                Phase::Nobody => self.nobody(msg),
+                _ => self.ready(msg),
+            }
+        }
+    }
+
+    fn take(&mut self, account: Account) {
+        self.roster = account.roster;
+        self.blocks = account.blocks;
+        self.prefs = account.prefs;
+        self.ids = archive::Clock::after(account.last);
+        self.day = account.last.map(ArchiveId::day);
+        self.offline = account.offline;
+        self.queued = usize::from(account.queued);
+        self.seen = account.seen.into_iter().collect();
+        for record in account.sessions {
+            self.restore(record);
+        }
+    }
+}

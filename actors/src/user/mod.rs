@@ -1,0 +1,383 @@
+//! The user actor: the one place where things about a bare JID are decided, in order. It is a state machine: every
+//! [`Msg`] is one step that never waits; what takes time is spawned and comes back as a message.
+//!
+//! - `attach`: sessions come and go. `outgoing`: what the user's sessions send. `incoming`: what is sent to the user.
+//! - `deliver`: the order of archive and delivery. `offline`: what waits for a device.
+//! - `presence`, `subscription`, `roster`: RFC 6121. `iq`: requests, answered by [`crate::features`].
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use rookery_cluster::entity::Entity;
+use rookery_cluster::tables::archive::{self, ArchiveId};
+use rookery_cluster::tables::mam_prefs;
+use rookery_proto::xmpp::error::{Condition, StanzaError};
+use rookery_proto::xmpp::jid::{BareJid, FullJid};
+use rookery_proto::xmpp::stanza::Stanza;
+
+use crate::feature::Then;
+use crate::features::xep_0191_blocking::Blocks;
+use crate::host::Host;
+use crate::pipe::{Outgoing, Receipt};
+use crate::resident::{Handle, Idle, Resident};
+use crate::session::{self, Session, SessionId};
+
+mod attach;
+mod deliver;
+mod incoming;
+mod iq;
+mod load;
+mod offline;
+mod outgoing;
+mod presence;
+pub mod roster;
+mod roster_iq;
+mod subscribe;
+mod subscription;
+
+pub(crate) use attach::{Bind, Ended, Resume};
+pub(crate) use deliver::worth_keeping;
+pub use roster_iq::ROSTER;
+pub(crate) use load::Loaded;
+pub(crate) use subscribe::Change;
+
+/// A presence that makes a session available.
+#[derive(Clone, Debug)]
+pub struct Available {
+    /// The presence as it was sent, with `from`.
+    pub stanza: Arc<Stanza>,
+    /// RFC 6121 section 4.7.2.3
+    pub priority: i8,
+}
+
+/// A session as its user sees it.
+pub struct Attached {
+    /// Which.
+    pub sid: SessionId,
+    /// Its full JID.
+    pub jid: FullJid,
+    /// Its last available presence; `None` before the first and after unavailable.
+    pub presence: Option<Available>,
+    /// It asked for carbons (XEP-0280).
+    pub carbons: bool,
+    /// It asked for the roster and gets pushes (RFC 6121 section 2.1.6).
+    pub interested: bool,
+    /// It asked for the block list and gets pushes (XEP-0191).
+    pub blocks_push: bool,
+    /// When it was bound, microseconds since 1970.
+    pub since: u64,
+    /// Where from, for people.
+    pub address: Arc<str>,
+    /// It can be resumed (XEP-0198), so duplicates are possible and remembered.
+    pub(crate) resumable: bool,
+    /// It is served from the store and must not get archived messages live.
+    pub(crate) draining: bool,
+    /// Where the replay of a restored session begins.
+    pub(crate) replay_after: Option<ArchiveId>,
+    /// Whom it sent directed presence to (RFC 6121 section 4.6).
+    pub(crate) directed: Vec<rookery_proto::xmpp::jid::Jid>,
+    /// Whether it has a connection; the session says so.
+    pub(crate) connected: Arc<std::sync::atomic::AtomicBool>,
+    pub(crate) handle: Handle<Session>,
+}
+
+/// A stanza to a user, or a change of the roster that its other side has committed.
+pub(crate) struct Inbound {
+    pub(crate) stanza: Arc<Stanza>,
+    pub(crate) receipt: Receipt,
+    /// The sender's session and number, if that session can be resumed: the stanza may come again.
+    pub(crate) origin: Option<(SessionId, u32)>,
+    /// What the sender's transaction has changed in this user's roster.
+    pub(crate) change: Option<Box<Change>>,
+}
+
+/// What a user actor is sent.
+pub(crate) enum Msg {
+    /// What the store knows of this user.
+    Loaded(Result<Box<Loaded>, StanzaError>),
+    Bind(Box<Bind>),
+    Resume(Box<Resume>),
+    /// From one of the user's own sessions.
+    Out { sid: SessionId, stanza: Box<Stanza>, receipt: Receipt },
+    /// To this user.
+    In(Box<Inbound>),
+    /// The commit of the oldest waiting message is done.
+    Committed { seq: u64, ok: bool },
+    /// A step that something spawned asks for.
+    Then(Then),
+    /// A session is over.
+    Ended(Box<Ended>),
+    /// A session's client has everything before the last mark (XEP-0198), or its connection has written it.
+    Marked { sid: SessionId },
+    /// A session was resumed; if it was restored, its client has confirmed the archive up to here.
+    Resumed { sid: SessionId, restored: bool, acked: Option<ArchiveId> },
+    /// A session's resumption was enabled.
+    Enabled { sid: SessionId },
+}
+
+enum Phase {
+    /// What came before the store answered.
+    Loading(VecDeque<Msg>),
+    /// There is no such account.
+    Nobody,
+    Ready,
+}
+
+/// How many messages a loading user keeps.
+const LOADING: usize = 512;
+
+/// A user.
+pub struct User {
+    host: Host,
+    jid: BareJid,
+    entity: Entity,
+    me: Option<Handle<User>>,
+    phase: Phase,
+    sessions: Vec<Attached>,
+    roster: roster::Roster,
+    /// Whom this user has blocked (XEP-0191).
+    pub blocks: Blocks,
+    /// The user's archiving preferences (XEP-0441), if any are set.
+    pub prefs: Option<mam_prefs::Preferences>,
+    ids: archive::Clock,
+    /// The day of the last archive entry.
+    day: Option<u32>,
+    /// The same of the offline queue.
+    queue_day: Option<u32>,
+    /// Everything incoming after this entry was delivered to no device.
+    offline: Option<ArchiveId>,
+    /// How many messages wait in the offline queue, about.
+    queued: usize,
+    drains: Vec<offline::Drain>,
+    /// The last number taken from each resumable session that sends to this user.
+    seen: HashMap<SessionId, u32>,
+    pending: deliver::Pending,
+    ops: iq::Ops,
+}
+
+impl User {
+    /// A user that will ask the store when its first message comes.
+    pub(crate) fn new(host: Host, jid: BareJid) -> Self {
+        let entity = Entity::new(jid.as_str());
+        Self {
+            host,
+            jid,
+            entity,
+            me: None,
+            phase: Phase::Loading(VecDeque::new()),
+            sessions: Vec::new(),
+            roster: roster::Roster::default(),
+            blocks: Blocks::default(),
+            prefs: None,
+            ids: archive::Clock::default(),
+            day: None,
+            queue_day: None,
+            offline: None,
+            queued: 0,
+            drains: Vec::new(),
+            seen: HashMap::new(),
+            pending: deliver::Pending::default(),
+            ops: iq::Ops::default(),
+        }
+    }
+
+    /// The server this user is on.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// The user's bare JID.
+    pub fn jid(&self) -> &BareJid {
+        &self.jid
+    }
+
+    /// The user's name in the store.
+    pub fn entity(&self) -> &Entity {
+        &self.entity
+    }
+
+    /// The sessions, hibernating ones included.
+    pub fn sessions(&self) -> &[Attached] {
+        &self.sessions
+    }
+
+    /// One of the sessions.
+    pub fn session(&self, sid: SessionId) -> Option<&Attached> {
+        self.sessions.iter().find(|session| session.sid == sid)
+    }
+
+    /// The same, to change its flags; call [`User::changed`] afterwards if they must survive a restart.
+    pub fn session_mut(&mut self, sid: SessionId) -> Option<&mut Attached> {
+        self.sessions.iter_mut().find(|session| session.sid == sid)
+    }
+
+    /// The contacts.
+    pub fn roster(&self) -> &roster::Roster {
+        &self.roster
+    }
+
+    /// Sends a stanza to one of the user's sessions.
+    pub fn send(&self, sid: SessionId, outgoing: Outgoing) {
+        if let Some(session) = self.session(sid) {
+            session.deliver(outgoing, None, Receipt::none());
+        }
+    }
+
+    /// Ends all sessions with this stream error, as when the account is removed.
+    pub fn end_all(&mut self, condition: rookery_proto::xmpp::error::StreamCondition, text: &'static str) {
+        for session in &self.sessions {
+            let _ = session.handle.cast_always(session::Msg::Kick(condition, text));
+        }
+    }
+
+    /// What the operator wants to know of the sessions.
+    pub(crate) fn session_infos(&self) -> Vec<crate::host::SessionInfo> {
+        self.sessions
+            .iter()
+            .map(|session| crate::host::SessionInfo {
+                jid: session.jid.as_str().to_owned(),
+                since: session.since,
+                address: session.address.to_string(),
+                connected: session.connected.load(std::sync::atomic::Ordering::Relaxed),
+                priority: session.presence.as_ref().map(|presence| presence.priority),
+            })
+            .collect()
+    }
+
+    /// The account was removed: nothing of it is written any more.
+    pub fn removed(&mut self) {
+        self.phase = Phase::Nobody;
+    }
+
+    /// This session's flags have changed: they go into its record.
+    pub fn changed(&self, sid: SessionId) {
+        if let Some(session) = self.session(sid) {
+            let flags = session::Flags {
+                carbons: session.carbons,
+                interested: session.interested,
+                blocks_push: session.blocks_push,
+                presence: session.presence.clone(),
+            };
+            let _ = session.handle.cast_always(session::Msg::Flags(Box::new(flags)));
+        }
+    }
+
+    /// Whether a session is available with a priority that takes messages to the bare JID.
+    fn takes_messages(&self) -> bool {
+        self.sessions.iter().any(Attached::takes_messages)
+    }
+
+    /// Runs `work` apart from the actor and takes the step it returns.
+    fn spawn(&self, work: impl Future<Output = Then> + Send + 'static) {
+        let Some(me) = self.me.clone() else { return };
+        self.host.spawn(async move {
+            let then = work.await;
+            let _ = me.cast_always(Msg::Then(then));
+        });
+    }
+
+    fn ready(&mut self, msg: Msg) {
+        match msg {
+            Msg::Loaded(_) => {}
+            Msg::Bind(bind) => self.bind(*bind),
+            Msg::Resume(resume) => self.resume(*resume),
+            Msg::Out { sid, stanza, receipt } => self.outgoing(sid, *stanza, receipt),
+            Msg::In(inbound) => self.incoming(*inbound),
+            Msg::Committed { seq, ok } => self.committed(seq, ok),
+            Msg::Then(then) => then(self),
+            Msg::Ended(ended) => self.ended(*ended),
+            Msg::Marked { sid } => self.marked(sid),
+            Msg::Resumed { sid, restored, acked } => {
+                if restored {
+                    self.start_replay(sid, acked);
+                }
+            }
+            Msg::Enabled { sid } => {
+                if let Some(session) = self.session_mut(sid) {
+                    session.resumable = true;
+                }
+                self.changed(sid);
+            }
+        }
+    }
+
+    /// What happens to messages when there is no such account.
+    fn nobody(&mut self, msg: Msg) {
+        match msg {
+            Msg::Bind(bind) => drop(bind.reply.send(Err(StanzaError::new(Condition::NotAllowed)))),
+            Msg::Resume(resume) => drop(resume.reply.send(None)),
+            Msg::Out { receipt, .. } => receipt.done(),
+            Msg::In(inbound) => self.refuse(&inbound.stanza, inbound.receipt, &StanzaError::new(Condition::ServiceUnavailable)),
+            Msg::Then(then) => then(self),
+            Msg::Ended(ended) => self.forget(&ended),
+            Msg::Loaded(_) | Msg::Committed { .. } | Msg::Marked { .. } | Msg::Resumed { .. } | Msg::Enabled { .. } => {}
+        }
+    }
+
+    /// Answers a stanza with an error, if it may be answered, and settles it.
+    fn refuse(&self, stanza: &Stanza, receipt: Receipt, error: &StanzaError) {
+        if let Some(reply) = stanza.error_reply(error) {
+            self.host.route(reply, Receipt::none(), None);
+        }
+        receipt.done();
+    }
+}
+
+impl Attached {
+    /// Available, with a priority that takes messages to the bare JID (RFC 6121 section 8.5.2).
+    pub(crate) fn takes_messages(&self) -> bool {
+        self.presence.as_ref().is_some_and(|presence| presence.priority >= 0)
+    }
+
+    /// Hands a stanza to the session. `id` is its place in the archive, if it is there; the receipt is done when the
+    /// client has it, or it is safe elsewhere.
+    pub(crate) fn deliver(&self, outgoing: Outgoing, id: Option<ArchiveId>, receipt: Receipt) {
+        let msg = session::Msg::Deliver(Box::new(session::Delivery { outgoing, id, receipt }));
+        // A session that has just ended reports what it had; what comes after it finds no session at the next look.
+        if let Err(crate::resident::Refused::Full(msg) | crate::resident::Refused::Gone(msg)) = self.handle.cast(msg)
+            && let session::Msg::Deliver(delivery) = msg
+        {
+            metrics::counter!("rookery_limits_hit_total", "limit" => "session_queue").increment(1);
+            delivery.receipt.done();
+        }
+    }
+}
+
+impl Resident for User {
+    type Msg = Msg;
+    const QUEUE: u32 = 4_096;
+
+    fn handle(&mut self, msg: Msg, me: &Handle<Self>) {
+        if self.me.is_none() {
+            self.me = Some(me.clone());
+            self.load();
+        }
+        match &mut self.phase {
+            Phase::Ready => self.ready(msg),
+            Phase::Nobody => self.nobody(msg),
+            Phase::Loading(waiting) => match msg {
+                Msg::Loaded(loaded) => self.loaded(loaded),
+                msg if waiting.len() < LOADING => waiting.push_back(msg),
+                Msg::In(inbound) => {
+                    self.refuse(&inbound.stanza, inbound.receipt, &StanzaError::new(Condition::ResourceConstraint));
+                }
+                // Everything else comes from few: the user's own connections, which wait for the answer.
+                msg => waiting.push_back(msg),
+            },
+        }
+    }
+
+    fn idle(&self) -> Idle {
+        match &self.phase {
+            Phase::Loading(_) => Idle::Stay,
+            Phase::Nobody if self.sessions.is_empty() => Idle::Leave,
+            _ if !self.pending.is_empty() || self.ops.busy() || !self.drains.is_empty() => Idle::Stay,
+            Phase::Ready if self.sessions.is_empty() => Idle::Leave,
+            _ => Idle::Rest,
+        }
+    }
+
+    fn gone(&mut self) {
+        self.me = None;
+    }
+}

@@ -1,0 +1,90 @@
+//! What a user's own sessions send.
+
+use std::sync::Arc;
+
+use rookery_cluster::tables::archive::Shelf;
+use rookery_proto::xmpp::jid::Jid;
+use rookery_proto::xmpp::stanza::{IqType, PresenceType, Stanza, Type};
+
+use super::User;
+use super::deliver::Step;
+use crate::feature::{Direction, Verdict};
+use crate::pipe::{Outgoing, Receipt};
+use crate::session::SessionId;
+
+impl User {
+    pub(super) fn outgoing(&mut self, sid: SessionId, stanza: Stanza, receipt: Receipt) {
+        if self.session(sid).is_none() {
+            return receipt.done(); // the session was replaced while this was on its way
+        }
+        match stanza.type_ {
+            Type::Message(_) => self.send_message(sid, stanza, receipt),
+            Type::Presence(PresenceType::Available | PresenceType::Unavailable) if stanza.to.is_none() => {
+                self.broadcast(sid, stanza);
+                receipt.done();
+            }
+            Type::Presence(kind) => self.send_presence(sid, kind, stanza, receipt),
+            Type::Iq(kind) => self.send_iq(sid, kind, stanza, receipt),
+        }
+    }
+
+    /// The stanza's number, if its session can be resumed and the stanza may come again.
+    fn origin(&self, sid: SessionId, receipt: &Receipt) -> Option<(SessionId, u32)> {
+        self.session(sid).is_some_and(|session| session.resumable).then(|| (sid, receipt.number()))
+    }
+
+    fn send_message(&mut self, sid: SessionId, mut stanza: Stanza, receipt: Receipt) {
+        // RFC 6121 section 8.1: without `to` it is for the sender's own bare JID.
+        let to = stanza.to.get_or_insert_with(|| Jid::from(self.jid.clone())).clone();
+        let with = to.to_bare();
+        let origin = self.origin(sid, &receipt);
+        let passing = match self.pass(stanza, Direction::Out, with) {
+            Ok(passing) => passing,
+            Err((stanza, Verdict::Refuse(error))) => {
+                self.answer_own(sid, &stanza, &error);
+                return receipt.done();
+            }
+            Err(_) => return receipt.done(),
+        };
+        let stanza = Arc::new(passing.stanza);
+        // A message to oneself is archived once, when it comes in.
+        let own = passing.with == self.jid;
+        let copies = passing.copies && self.sessions.iter().any(|s| s.carbons && s.sid != sid);
+        if passing.archive && !own {
+            if !self.taken_before(origin) {
+                let (id, ops) = self.keep(Shelf::Archive, Direction::Out, &stanza, &passing.with, origin);
+                metrics::counter!("rookery_archive_appends_total").increment(1);
+                self.after_commit(ops, Step::Sent { stanza: stanza.clone(), id: copies.then_some(id), sid, receipt: receipt.split() });
+            }
+        } else if copies && !own {
+            self.in_order(Step::Sent { stanza: stanza.clone(), id: None, sid, receipt: Receipt::none() });
+        }
+        self.host.route_from(stanza, receipt, origin);
+    }
+
+    fn send_iq(&mut self, sid: SessionId, kind: IqType, mut stanza: Stanza, receipt: Receipt) {
+        // RFC 6120 section 10.3.3: without `to` it is for the sender's own account.
+        let to = stanza.to.get_or_insert_with(|| Jid::from(self.jid.clone())).clone();
+        let request = matches!(kind, IqType::Get | IqType::Set);
+        let own_bare = to.as_str() == self.jid.as_str();
+        let to_host = to.local().is_none() && to.resource().is_none() && self.host.serves(to.domain());
+        if own_bare || to_host {
+            return if request { self.answer(Some(sid), &stanza, receipt) } else { receipt.done() };
+        }
+        match self.filter(Direction::Out, &stanza, &to) {
+            Verdict::Pass => self.host.route_from(Arc::new(stanza), receipt, None),
+            Verdict::Refuse(error) => {
+                self.answer_own(sid, &stanza, &error);
+                receipt.done();
+            }
+            Verdict::Drop => receipt.done(),
+        }
+    }
+
+    /// Answers one of the user's own sessions with an error.
+    pub(super) fn answer_own(&self, sid: SessionId, stanza: &Stanza, error: &rookery_proto::xmpp::error::StanzaError) {
+        if let Some(reply) = stanza.error_reply(error) {
+            self.send(sid, Outgoing::new(reply));
+        }
+    }
+}

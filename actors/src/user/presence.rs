@@ -1,0 +1,238 @@
+//! Presence (RFC 6121 section 4): broadcast, probes, directed presence and its clean-up.
+
+use std::sync::Arc;
+
+use rookery_proto::xmpp::jid::{BareJid, Jid};
+use rookery_proto::xmpp::ns;
+use rookery_proto::xmpp::stanza::{PresenceType, Stanza, Type};
+
+use super::subscription::Kind;
+use super::{Available, Inbound, User};
+use crate::feature::{Direction, Verdict};
+use crate::pipe::{Outgoing, Receipt};
+use crate::session::SessionId;
+
+impl User {
+    /// A session's presence without `to`.
+    pub(super) fn broadcast(&mut self, sid: SessionId, stanza: Stanza) {
+        let available = stanza.type_ == Type::Presence(PresenceType::Available);
+        let stanza = Arc::new(stanza);
+        let Some(session) = self.session_mut(sid) else { return };
+        let first = session.presence.is_none();
+        if !available && first && session.directed.is_empty() {
+            return; // it was not available: nobody is to be told
+        }
+        let takes_messages_before = session.takes_messages();
+        session.presence = available.then(|| Available { stanza: stanza.clone(), priority: priority(&stanza) });
+        let takes_messages = session.takes_messages();
+        let directed = if available { Vec::new() } else { std::mem::take(&mut session.directed) };
+        self.changed(sid);
+        self.tell_subscribers(&stanza);
+        // 4.4.2 and 4.5.2: the user's other available resources, and for unavailable also the one that sent it.
+        for other in self.sessions.iter().filter(|s| s.presence.is_some() && (s.sid != sid || available)) {
+            other.deliver(self.to_session(&stanza, &other.jid), None, Receipt::none());
+        }
+        for whom in directed {
+            if !self.roster.sees_me(&whom) {
+                self.send_on(stanza_to(&stanza, whom));
+            }
+        }
+        if available && first {
+            self.came_online(sid);
+        }
+        if takes_messages && !takes_messages_before {
+            self.start_drain(sid);
+        }
+        if !available && !self.sessions.iter().any(|s| s.presence.is_some()) {
+            self.remember_last(&stanza);
+        }
+    }
+
+    /// To all contacts that see this user (4.2.2). One shared stanza; a contact without sessions costs a look-up.
+    fn tell_subscribers(&self, stanza: &Arc<Stanza>) {
+        for contact in self.roster.iter().filter(|contact| contact.from()) {
+            self.tell(stanza, &contact.jid);
+        }
+    }
+
+    fn tell(&self, stanza: &Arc<Stanza>, contact: &BareJid) {
+        let to = Jid::from(contact.clone());
+        if matches!(self.filter(Direction::Out, stanza, &to), Verdict::Pass) {
+            self.host.to_user_if_here(contact, stanza);
+        }
+    }
+
+    /// 4.3: asks for the presence of all contacts, and shows what has waited.
+    fn came_online(&mut self, sid: SessionId) {
+        let Some(session) = self.session(sid) else { return };
+        let own = Jid::from(session.jid.clone());
+        let probe = Arc::new(Stanza::new(Type::Presence(PresenceType::Probe)).from(own));
+        for contact in self.roster.iter().filter(|contact| contact.to()) {
+            self.tell(&probe, &contact.jid);
+        }
+        for other in self.sessions.iter().filter(|s| s.sid != sid) {
+            if let Some(presence) = &other.presence {
+                session.deliver(self.to_session(&presence.stanza, &session.jid), None, Receipt::none());
+            }
+        }
+        // 3.1.3: requests that nobody has answered yet.
+        for (from, request) in self.roster.requests() {
+            if let Some(stanza) = crate::stored::stanza(request) {
+                let stanza = stanza.from(Jid::from(from.clone())).to(Jid::from(self.jid.clone()));
+                session.deliver(Outgoing::new(stanza), None, Receipt::none());
+            }
+        }
+    }
+
+    fn to_session(&self, stanza: &Arc<Stanza>, jid: &rookery_proto::xmpp::jid::FullJid) -> Outgoing {
+        Outgoing { stanza: stanza.clone(), to: Some(Jid::from(jid.clone())), extra: bytes::Bytes::new() }
+    }
+
+    /// Routes a presence, if the filters let it.
+    fn send_on(&self, stanza: Stanza) {
+        let Some(to) = stanza.to.clone() else { return };
+        if matches!(self.filter(Direction::Out, &stanza, &to), Verdict::Pass) {
+            self.host.route(stanza, Receipt::none(), None);
+        }
+    }
+
+    /// A session's presence with `to`, or about a subscription.
+    pub(super) fn send_presence(&mut self, sid: SessionId, kind: PresenceType, stanza: Stanza, receipt: Receipt) {
+        if let Some(kind) = Kind::of(kind) {
+            return self.subscribe(sid, kind, stanza, receipt);
+        }
+        let Some(to) = stanza.to.clone() else { return receipt.done() };
+        match self.filter(Direction::Out, &stanza, &to) {
+            Verdict::Pass => {}
+            Verdict::Refuse(error) => {
+                self.answer_own(sid, &stanza, &error);
+                return receipt.done();
+            }
+            Verdict::Drop => return receipt.done(),
+        }
+        let limit = self.host.options().limits.directed_presences;
+        match kind {
+            PresenceType::Available => {
+                let Some(session) = self.session_mut(sid) else { return receipt.done() };
+                if !session.directed.contains(&to) {
+                    if session.directed.len() >= limit {
+                        metrics::counter!("rookery_limits_hit_total", "limit" => "directed_presences").increment(1);
+                        let error = rookery_proto::xmpp::error::StanzaError::new(rookery_proto::xmpp::error::Condition::ResourceConstraint);
+                        self.answer_own(sid, &stanza, &error);
+                        return receipt.done();
+                    }
+                    session.directed.push(to);
+                }
+                self.host.route_from(Arc::new(stanza), receipt, None);
+            }
+            PresenceType::Unavailable => {
+                if let Some(session) = self.session_mut(sid) {
+                    session.directed.retain(|whom| *whom != to);
+                }
+                self.host.route_from(Arc::new(stanza), receipt, None);
+            }
+            PresenceType::Error => self.host.route_from(Arc::new(stanza), receipt, None),
+            // Probes are the server's business (section 4.3).
+            _ => receipt.done(),
+        }
+    }
+
+    pub(super) fn incoming_presence(&mut self, kind: PresenceType, inbound: Inbound) {
+        let Inbound { stanza, receipt, change, .. } = inbound;
+        let Some(from) = stanza.from.clone() else { return receipt.done() };
+        if let Some(change) = change {
+            self.changed_by_other(&stanza, &from.to_bare(), *change);
+            return receipt.done();
+        }
+        if !matches!(self.filter(Direction::In, &stanza, &from), Verdict::Pass) {
+            return receipt.done();
+        }
+        match kind {
+            PresenceType::Probe => self.probed(&from),
+            PresenceType::Available | PresenceType::Unavailable | PresenceType::Error => {
+                let full = stanza.to.as_ref().filter(|to| to.resource().is_some());
+                for session in &self.sessions {
+                    let meant = match full {
+                        Some(to) => session.jid.as_str() == to.as_str(),
+                        None => session.presence.is_some() && kind != PresenceType::Error,
+                    };
+                    if meant {
+                        let to = stanza.to.is_none().then(|| Jid::from(session.jid.clone()));
+                        let outgoing = Outgoing { stanza: stanza.clone(), to, extra: bytes::Bytes::new() };
+                        session.deliver(outgoing, None, Receipt::none());
+                    }
+                }
+            }
+            // Subscription stanzas of local users come with their change; others will come from links.
+            _ => {}
+        }
+        receipt.done();
+    }
+
+    /// 4.3.2: answers a probe of a contact that sees this user.
+    fn probed(&self, from: &Jid) {
+        if !self.roster.sees_me(from) && from.bare_str() != self.jid.as_str() {
+            return;
+        }
+        for session in &self.sessions {
+            if let Some(presence) = &session.presence {
+                self.send_on(stanza_to(&presence.stanza, from.clone()));
+            }
+        }
+    }
+
+    /// A contact has just been allowed to see this user: it gets the presence there is (3.1.5), or, when it may no
+    /// longer, unavailable from all resources (3.2.2, 3.3.3).
+    pub(super) fn show_presence(&self, contact: &BareJid, available: bool) {
+        for session in self.sessions.iter().filter(|s| s.presence.is_some()) {
+            let stanza = match (&session.presence, available) {
+                (Some(presence), true) => presence.stanza.clone(),
+                _ => Arc::new(unavailable(&session.jid)),
+            };
+            self.tell(&stanza, contact);
+        }
+    }
+
+    /// A session ended without saying so: as if it had sent unavailable.
+    pub(super) fn gone_unavailable(&mut self, session: &super::Attached) {
+        let stanza = Arc::new(unavailable(&session.jid));
+        if session.presence.is_some() {
+            self.tell_subscribers(&stanza);
+            for other in self.sessions.iter().filter(|s| s.presence.is_some() && s.sid != session.sid) {
+                other.deliver(self.to_session(&stanza, &other.jid), None, Receipt::none());
+            }
+        }
+        for whom in &session.directed {
+            if !self.roster.sees_me(whom) || session.presence.is_none() {
+                self.send_on(stanza_to(&stanza, whom.clone()));
+            }
+        }
+        if session.presence.is_some() && !self.sessions.iter().any(|s| s.presence.is_some()) {
+            self.remember_last(&stanza);
+        }
+    }
+
+    /// XEP-0012: when, and with which words, the last resource went offline.
+    fn remember_last(&self, stanza: &Stanza) {
+        let status = stanza.child("status", ns::CLIENT).map(|c| c.text().into_owned()).unwrap_or_default();
+        let record = rookery_cluster::tables::last::Last { at: self.host.seams().clock.now_micros(), status };
+        let mut ops = super::deliver::Ops::new();
+        rookery_cluster::tables::last::put(&mut ops, self.entity(), &record).ok();
+        self.submit(ops);
+    }
+}
+
+/// `<presence type='unavailable' from='…'/>`
+fn unavailable(from: &rookery_proto::xmpp::jid::FullJid) -> Stanza {
+    Stanza::new(Type::Presence(PresenceType::Unavailable)).from(Jid::from(from.clone()))
+}
+
+/// The same stanza, its payload shared, for somebody else.
+fn stanza_to(stanza: &Arc<Stanza>, to: Jid) -> Stanza {
+    Stanza::clone(stanza).to(to)
+}
+
+/// `<priority/>`, 0 if it is not there or no number from -128 to 127 (section 4.7.2.3).
+pub(super) fn priority(stanza: &Stanza) -> i8 {
+    stanza.child("priority", ns::CLIENT).and_then(|c| c.text().trim().parse().ok()).unwrap_or(0)
+}

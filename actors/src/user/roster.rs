@@ -1,0 +1,151 @@
+//! A user's contacts as the user actor remembers them, and how they are written in stanzas (RFC 6121 section 2).
+
+use rookery_cluster::tables::roster::{Item, Subscription};
+use rookery_proto::xml::write::{self, Writer};
+use rookery_proto::xmpp::jid::{BareJid, Jid};
+use rookery_proto::xmpp::ns;
+
+/// A contact in memory: what deliveries and presence need. Names and groups stay in the store and are read when the
+/// roster is asked for.
+#[derive(Clone, Debug)]
+pub struct Contact {
+    /// Who.
+    pub jid: BareJid,
+    /// Who sees whose presence.
+    pub subscription: Subscription,
+}
+
+impl Contact {
+    /// The contact sees our presence.
+    pub fn from(&self) -> bool {
+        matches!(self.subscription, Subscription::From | Subscription::Both)
+    }
+
+    /// We see the contact's presence.
+    pub fn to(&self) -> bool {
+        matches!(self.subscription, Subscription::To | Subscription::Both)
+    }
+}
+
+/// All contacts of a user, sorted by JID.
+#[derive(Clone, Debug, Default)]
+pub struct Roster {
+    contacts: Vec<Contact>,
+    /// Requests that the user has not answered: from whom, and the stanza.
+    requests: Vec<(BareJid, bytes::Bytes)>,
+    /// The version of what is in the store (RFC 6121 section 2.6).
+    pub version: String,
+}
+
+impl Roster {
+    /// From the rows of the store. Rows that are no contacts yet (only a request that waits) are left out.
+    pub(crate) fn load(items: &[Item], version: String) -> Self {
+        let mut roster = Self { contacts: Vec::with_capacity(items.len()), requests: Vec::new(), version };
+        for item in items {
+            roster.apply(item);
+        }
+        roster
+    }
+
+    /// The contact of that JID.
+    pub fn get(&self, jid: &BareJid) -> Option<&Contact> {
+        let at = self.contacts.binary_search_by(|c| c.jid.cmp(jid)).ok()?;
+        self.contacts.get(at)
+    }
+
+    /// All contacts.
+    pub fn iter(&self) -> impl Iterator<Item = &Contact> {
+        self.contacts.iter()
+    }
+
+    /// Requests that wait for the user's answer (section 3.1.3).
+    pub fn requests(&self) -> impl Iterator<Item = (&BareJid, &[u8])> {
+        self.requests.iter().map(|(from, stanza)| (from, &stanza[..]))
+    }
+
+    /// Whether that entity may see this user's presence.
+    pub fn sees_me(&self, who: &Jid) -> bool {
+        self.get(&who.to_bare()).is_some_and(Contact::from)
+    }
+
+    /// Takes over what was committed for one contact.
+    pub(crate) fn apply(&mut self, item: &Item) {
+        let Ok(jid) = BareJid::parse(&item.jid) else { return };
+        self.requests.retain(|(from, _)| *from != jid);
+        if let Some(request) = &item.pending_in {
+            self.requests.push((jid.clone(), request.clone()));
+        }
+        match self.contacts.binary_search_by(|c| c.jid.cmp(&jid)) {
+            Ok(at) if !in_roster(item) => drop(self.contacts.remove(at)),
+            Ok(at) => {
+                if let Some(contact) = self.contacts.get_mut(at) {
+                    contact.subscription = item.subscription();
+                }
+            }
+            Err(at) if in_roster(item) => {
+                self.contacts.insert(at, Contact { jid, subscription: item.subscription() });
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// Forgets a contact.
+    pub(crate) fn remove(&mut self, jid: &BareJid) {
+        self.contacts.retain(|contact| contact.jid != *jid);
+    }
+}
+
+/// Whether a row is a contact that clients see. Rows that hold only an unanswered request or a pre-approval are not
+/// (RFC 6121 appendix A.2: "None + Pending In" is never pushed).
+pub(crate) fn in_roster(item: &Item) -> bool {
+    !item.unlisted
+}
+
+/// Appends `<item/>` (RFC 6121 section 2.1.2).
+pub(crate) fn write_item(w: &mut Writer<'_>, item: &Item) {
+    w.start("item", ns::ROSTER).attr("jid", &item.jid);
+    w.attr_opt("name", item.name.as_deref()).attr("subscription", subscription_name(item.subscription()));
+    if item.ask_subscribe {
+        w.attr("ask", "subscribe");
+    }
+    if item.approved {
+        w.attr("approved", "true");
+    }
+    for group in &item.groups {
+        w.start("group", ns::ROSTER).text(group).end();
+    }
+    w.end();
+}
+
+/// The value of the `subscription` attribute.
+pub(crate) fn subscription_name(subscription: Subscription) -> &'static str {
+    match subscription {
+        Subscription::None => "none",
+        Subscription::To => "to",
+        Subscription::From => "from",
+        Subscription::Both => "both",
+    }
+}
+
+/// `<query xmlns='jabber:iq:roster'/>` with these items.
+pub(crate) fn query(version: Option<&str>, items: &[Item]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(64 + items.len() * 96);
+    let w = &mut Writer::new(&mut out);
+    w.start("query", ns::ROSTER);
+    if let Some(version) = version {
+        w.attr("ver", version);
+    }
+    for item in items.iter().filter(|item| in_roster(item)) {
+        write_item(w, item);
+    }
+    w.end();
+    out
+}
+
+/// The same for a contact that was removed.
+pub(crate) fn query_removed(version: &str, jid: &BareJid) -> Vec<u8> {
+    write::bytes(|w| {
+        w.start("query", ns::ROSTER).attr("ver", version);
+        w.start("item", ns::ROSTER).attr("jid", jid.as_str()).attr("subscription", "remove").end().end();
+    })
+}

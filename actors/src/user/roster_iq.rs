@@ -1,0 +1,215 @@
+//! The roster's IQs (RFC 6121 section 2), declared as a feature like every other.
+
+use rookery_cluster::entity::Entity;
+use rookery_cluster::store::{self, Transaction};
+use rookery_cluster::tables::roster as table;
+use rookery_proto::xmpp::element::Element;
+use rookery_proto::xmpp::error::{Condition, StanzaError};
+use rookery_proto::xmpp::jid::{BareJid, Jid};
+use rookery_proto::xmpp::ns;
+use rookery_proto::xmpp::stanza::{Stanza, Type};
+
+use super::subscribe::{self, Acted};
+use super::subscription::Kind;
+use super::{User, roster};
+use crate::feature::{Done, Feature, Iq, Method, Request, Run, Scope, Then, Who, Work, Xep};
+use crate::host::Host;
+
+/// RFC 6121 section 2: the roster, with versions (2.6).
+pub const ROSTER: Feature = Feature {
+    xep: Xep { number: 237, version: "1.3", name: "Roster Versioning", note: "as in RFC 6121" },
+    iq: &[
+        Iq { scope: Scope::Account, method: Method::Get, name: "query", ns: ns::ROSTER, who: Who::Owner, run: Run::Store(get) },
+        Iq { scope: Scope::Account, method: Method::Set, name: "query", ns: ns::ROSTER, who: Who::Owner, run: Run::Store(set) },
+    ],
+    ..Feature::NONE
+};
+
+fn get(host: Host, request: Request) -> Work {
+    Box::pin(async move {
+        let known = request.element()?.attr("ver").map(str::to_owned);
+        let entity = Entity::new(request.account.as_str());
+        let limit = host.options().limits.roster_items;
+        let (items, version) = host
+            .store()
+            .read(|tx| {
+                let (entity, known) = (entity.clone(), known.clone());
+                Box::pin(async move {
+                    let version = table::version(&mut **tx, &entity).await?.unwrap_or_default();
+                    if known.as_deref() == Some(version.as_str()) && !version.is_empty() {
+                        return Ok((None, version));
+                    }
+                    Ok((Some(table::load(&mut **tx, &entity, limit * 2).await?.rows), version))
+                })
+            })
+            .await
+            .map_err(|_| StanzaError::new(Condition::InternalServerError))?;
+        // 2.6.3: nothing but the result if the client's copy is current.
+        let reply = items.map(|items| roster::query(known.is_some().then_some(version.as_str()), &items));
+        let sid = request.sid;
+        let then: Then = Box::new(move |user: &mut User| {
+            if let Some(session) = sid.and_then(|sid| user.session_mut(sid)) {
+                session.interested = true; // 2.1.6: from now on it gets pushes
+            }
+            if let Some(sid) = sid {
+                user.changed(sid);
+            }
+        });
+        Ok(Done { reply: reply.unwrap_or_default(), then: Some(then), ..Done::default() })
+    })
+}
+
+/// The one item of a roster set, checked.
+#[derive(Clone)]
+struct Set {
+    jid: BareJid,
+    name: Option<String>,
+    groups: Vec<String>,
+    remove: bool,
+}
+
+/// The longest name of a contact or group, bytes.
+const NAME: usize = 1_023;
+
+fn parse(query: &Element, own: &BareJid, max_groups: usize) -> Result<Set, StanzaError> {
+    let mut items = query.children();
+    let (Some(item), None) = (items.next(), items.next()) else { return Err(StanzaError::new(Condition::BadRequest)) };
+    if item.name() != "item" || item.ns() != ns::ROSTER {
+        return Err(StanzaError::new(Condition::BadRequest));
+    }
+    let jid = Jid::parse(item.attr("jid").ok_or(StanzaError::new(Condition::BadRequest))?).map_err(|_| StanzaError::new(Condition::JidMalformed))?;
+    let jid = jid.to_bare();
+    if jid == *own {
+        return Err(StanzaError::new(Condition::NotAllowed));
+    }
+    let name = item.attr("name").filter(|name| !name.is_empty()).map(str::to_owned);
+    let mut groups = Vec::new();
+    for group in item.children().filter(|child| child.name() == "group") {
+        let text = group.text();
+        // 2.3.3: empty groups and doubles are errors of the client.
+        if text.is_empty() || text.len() > NAME || groups.len() >= max_groups {
+            return Err(StanzaError::new(Condition::NotAcceptable));
+        }
+        if groups.contains(&text) {
+            return Err(StanzaError::new(Condition::BadRequest));
+        }
+        groups.push(text);
+    }
+    if name.as_ref().is_some_and(|name| name.len() > NAME) {
+        return Err(StanzaError::new(Condition::NotAcceptable));
+    }
+    Ok(Set { jid, name, groups, remove: item.attr("subscription") == Some("remove") })
+}
+
+fn set(host: Host, request: Request) -> Work {
+    Box::pin(async move {
+        let limits = host.options().limits.clone();
+        let set = parse(&request.element()?, &request.account, limits.roster_groups)?;
+        let own = Entity::new(request.account.as_str());
+        if set.remove {
+            return remove(host, own, request.account, set.jid).await;
+        }
+        let item = host
+            .store()
+            .write(store::Options::owner(&own), |tx| {
+                let (own, set) = (own.clone(), set.clone());
+                Box::pin(async move { put(&mut **tx, &own, set, limits.roster_items).await })
+            })
+            .await
+            .map_err(|_| StanzaError::new(Condition::InternalServerError))?;
+        let Some(item) = item else {
+            metrics::counter!("rookery_limits_hit_total", "limit" => "roster_items").increment(1);
+            return Err(StanzaError::new(Condition::ResourceConstraint));
+        };
+        let (version, _) = subscribe::versions(&host, &own, None).await;
+        Ok(Done::then(move |user: &mut User| {
+            user.roster.apply(&item);
+            user.roster.version.clone_from(&version);
+            user.push(&roster::query(Some(&version), std::slice::from_ref(&item)));
+        }))
+    })
+}
+
+/// Writes the user's part of an item; `None` if there would be too many.
+async fn put(tx: &mut dyn Transaction, own: &Entity, set: Set, limit: usize) -> store::Result<Option<table::Item>> {
+    let item = table::get(tx, own, set.jid.as_str()).await?;
+    if item.as_ref().is_none_or(|item| item.unlisted) && table::count(tx, own, limit * 2).await?.listed >= limit {
+        return Ok(None);
+    }
+    let mut item = item.unwrap_or_else(|| table::Item { jid: set.jid.as_str().to_owned(), ..table::Item::default() });
+    item.name = set.name;
+    item.groups = set.groups;
+    item.unlisted = false;
+    table::put(tx, own, &item)?;
+    Ok(Some(item))
+}
+
+/// 2.5: removes a contact, and with it the subscriptions in both directions.
+async fn remove(host: Host, own: Entity, account: BareJid, contact: BareJid) -> Result<Done, StanzaError> {
+    let other = Entity::new(contact.as_str());
+    let local = host.serves(contact.domain());
+    let limit = host.options().limits.roster_items;
+    let acted = host
+        .store()
+        .write(store::Options::owner(&own), |tx| {
+            let (own, other) = (own.clone(), other.clone());
+            Box::pin(async move { removal(&mut **tx, &own, &other, local, limit).await })
+        })
+        .await
+        .map_err(|_| StanzaError::new(Condition::InternalServerError))?
+        .ok_or(StanzaError::new(Condition::ItemNotFound))?;
+    let (version, others) = subscribe::versions(&host, &own, Some(&other)).await;
+    Ok(Done::then(move |user: &mut User| {
+        for (kind, acted) in acted {
+            let stanza = Stanza::new(Type::Presence(kind.presence()))
+                .from(Jid::from(account.clone()))
+                .to(Jid::from(contact.clone()));
+            user.acted(&contact, stanza, acted.silent(), (version.clone(), others.clone()));
+        }
+        user.roster.remove(&contact);
+        user.push(&roster::query_removed(&version, &contact));
+    }))
+}
+
+async fn removal(
+    tx: &mut dyn Transaction,
+    own: &Entity,
+    other: &Entity,
+    local: bool,
+    limit: usize,
+) -> store::Result<Option<Vec<(Kind, Acted)>>> {
+    let Some(item) = table::get(tx, own, other.as_str()).await? else { return Ok(None) };
+    if item.unlisted {
+        return Ok(None);
+    }
+    let mut acted = Vec::new();
+    for kind in [Kind::Unsubscribe, Kind::Unsubscribed] {
+        // Each only where it means something: nobody is told that a subscription ended which never was.
+        let item = table::get(tx, own, other.as_str()).await?.unwrap_or_default();
+        let (to, from) = match item.subscription() {
+            table::Subscription::None => (false, false),
+            table::Subscription::To => (true, false),
+            table::Subscription::From => (false, true),
+            table::Subscription::Both => (true, true),
+        };
+        let due = match kind {
+            Kind::Unsubscribe => to || item.ask_subscribe,
+            _ => from || item.pending_in.is_some(),
+        };
+        if due && let Some(done) = subscribe::act(tx, own, other, local, kind, b"", limit).await? {
+            acted.push((kind, done));
+        }
+    }
+    table::remove(tx, own, other.as_str());
+    Ok(Some(acted))
+}
+
+impl Acted {
+    /// Without a push of its own: the removal is pushed instead.
+    fn silent(mut self) -> Self {
+        if let Some((_, push)) = &mut self.own {
+            *push = false;
+        }
+        self
+    }
+}

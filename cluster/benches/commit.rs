@@ -1,0 +1,114 @@
+//! What a durable write costs: `cargo bench -p rookery-cluster --bench commit`.
+//!
+//! 1, 16 and 256 submitters, each with one write of 2 keys of 300 bytes under way, through the batcher and as transactions
+//! of their own. CPU is that of the whole process (user and system), the submitters included.
+#![allow(missing_docs, clippy::unwrap_used, clippy::cast_precision_loss)]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rookery_cluster::entity::Entity;
+use rookery_cluster::seams::Seams;
+use rookery_cluster::store::batcher::Settings;
+use rookery_cluster::store::embedded::{Durability, Embedded};
+use rookery_cluster::store::keys::{Key, Kind};
+use rookery_cluster::store::memory::Memory;
+use rookery_cluster::store::{Batcher, Database, Mutate as _, Op, Ops, Options, Store, Writes};
+
+fn cpu() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let ticks: u64 = stat.rsplit(')').next().map_or(0, |rest| {
+        rest.split_whitespace().skip(11).take(2).filter_map(|t| t.parse::<u64>().ok()).sum()
+    });
+    Duration::from_millis(ticks * 10)
+}
+
+fn writes(submitter: u64, n: u64) -> Writes {
+    let entity = Entity::new(format!("user{submitter}@example.org"));
+    let mut ops = Ops::new();
+    for kind in [Kind::Archive, Kind::Seen] {
+        let key = Key::of(kind, &entity).u64(if kind == Kind::Archive { n } else { 0 }).u64(0).finish();
+        ops.put(key, Bytes::from(vec![b'x'; 300]));
+    }
+    Writes::new(&entity, ops)
+}
+
+async fn run(name: &str, store: Store, submitters: u64, batched: bool, time: Duration) {
+    let batcher = Batcher::start(store.clone(), Settings::default());
+    let (began, used) = (Instant::now(), cpu());
+    let tasks: Vec<_> = (0..submitters)
+        .map(|submitter| {
+            let (store, batcher) = (store.clone(), batcher.clone());
+            tokio::spawn(async move {
+                let mut waits = Vec::new();
+                for n in 0.. {
+                    let start = Instant::now();
+                    if start - began > time {
+                        break;
+                    }
+                    let writes = writes(submitter, n);
+                    if batched {
+                        batcher.write(writes).await.unwrap();
+                    } else {
+                        let ops = &writes.ops;
+                        let write = store.write(Options::default(), |tx| {
+                            for op in ops {
+                                if let Op::Set { key, value } = op {
+                                    tx.put(key.clone(), value.clone());
+                                }
+                            }
+                            Box::pin(std::future::ready(Ok(())))
+                        });
+                        write.await.unwrap();
+                    }
+                    waits.push(start.elapsed());
+                }
+                waits
+            })
+        })
+        .collect();
+    let mut waits = Vec::new();
+    for task in tasks {
+        waits.extend(task.await.unwrap());
+    }
+    let (elapsed, used) = (began.elapsed(), cpu().saturating_sub(used));
+    waits.sort();
+    let at = |share: f64| waits.get((waits.len() as f64 * share) as usize).copied().unwrap_or_default();
+    println!(
+        "{name:<18} {submitters:>4} {:<12} {:>8.0}/s  {:>6.1} us CPU each  p50 {:>8.1?}  p99 {:>8.1?}",
+        if batched { "batcher" } else { "transactions" },
+        waits.len() as f64 / elapsed.as_secs_f64(),
+        used.as_secs_f64() * 1e6 / waits.len() as f64,
+        at(0.5),
+        at(0.99),
+    );
+}
+
+fn main() {
+    // `cargo test` runs benches too, to see that they work.
+    let quick = !std::env::args().any(|arg| arg == "--bench");
+    let time = Duration::from_millis(if quick { 20 } else { 3000 });
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let folder =
+        tempfile::tempdir_in(std::env::var_os("BENCH_DIR").as_deref().map_or(Path::new("."), Path::new))
+            .unwrap();
+    runtime.block_on(async {
+        for engine in ["memory", "embedded buffered", "embedded sync"] {
+            let path = folder.path().join(engine.replace(' ', "-"));
+            let db: Arc<dyn Database> = match engine {
+                "memory" => Arc::new(Memory::new()),
+                "embedded sync" => Arc::new(Embedded::open(&path, Durability::Sync).unwrap()),
+                _ => Arc::new(Embedded::open(&path, Durability::Buffered).unwrap()),
+            };
+            let store = Store::new(db, Seams::system());
+            for submitters in [1, 16, 256] {
+                for batched in [true, false] {
+                    run(engine, store.clone(), submitters, batched, time).await;
+                }
+            }
+            store.close().await.unwrap();
+        }
+    });
+}

@@ -1,0 +1,12 @@
+//! What the nodes of a cluster share: the store, and the seams through which the rest of Rookery sees
+//! time, chance and placement. Nothing in here knows a feature of XMPP.
+//!
+//! - [`seams`]: clock and randomness, passed in, never global.
+//! - [`entity`]: what is placed (users, rooms, links) and on which of the 1024 shards it lies.
+//! - [`store`]: the transaction trait in FoundationDB's verbs, its engines, and the one runner.
+//! - [`tables`]: typed functions over a transaction, one file per table. A table never commits.
+
+pub mod entity;
+pub mod seams;
+pub mod store;
+pub mod tables;

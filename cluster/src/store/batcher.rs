@@ -1,0 +1,237 @@
+//! Group commit: the writes of many users in one transaction.
+//!
+//! One commit is under way at a time; what comes meanwhile gathers and goes together when it is done. So a write that comes
+//! alone does not wait, and under load the groups grow by themselves. Writes are committed, and their callbacks called,
+//! in the order of submission. Bodies are set and clear only, with keys made before: repeating them is harmless.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::{gauge, histogram};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+use super::{Class, Error, Op, Ops, Options, Result, Store, limits, runner};
+use crate::entity::{Entity, Shard};
+
+/// Limits of a batcher.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Bodies that may wait.
+    pub queue: usize,
+    /// Their bytes.
+    pub queue_bytes: usize,
+    /// Bodies of one commit.
+    pub group: usize,
+    /// How long a body may wait before its commit begins, and how long a commit may take.
+    pub deadline: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { queue: 100_000, queue_bytes: 64_000_000, group: 1000, deadline: runner::DEADLINE }
+    }
+}
+
+/// Writes that belong together.
+#[derive(Clone, Debug)]
+pub struct Writes {
+    /// What to do, in order.
+    pub ops: Ops,
+    /// The shard of the entity they are about, for the fence.
+    pub shard: Shard,
+}
+
+impl Writes {
+    /// Writes about `entity`.
+    pub fn new(entity: &Entity, ops: Ops) -> Self {
+        Self { ops, shard: entity.shard() }
+    }
+
+    fn check(&self) -> Result<usize> {
+        let mut size = 0;
+        for op in &self.ops {
+            let (key, value) = match op {
+                Op::Set { key, value } => (key, value.len()),
+                Op::Clear { key } => (key, 0),
+                Op::ClearRange { begin, .. } => (begin, 0),
+            };
+            if key.len() > limits::KEY || value > limits::VALUE {
+                return Err(Error::new(Class::TooLarge, "a key or value over its limit"));
+            }
+            // As the engines count: the key, and the two ends of its conflict range.
+            size += op.size() + key.len() * 2 + 1;
+        }
+        if size > runner::BUDGET / 2 {
+            return Err(Error::new(Class::TooLarge, "the writes are larger than half a transaction"));
+        }
+        Ok(size)
+    }
+}
+
+type Done = Box<dyn FnOnce(Result<()>) + Send>;
+
+struct Waiting {
+    writes: Writes,
+    size: usize,
+    since: Instant,
+    done: Done,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Waiting>,
+    bytes: usize,
+    closed: bool,
+}
+
+struct Shared {
+    settings: Settings,
+    queue: Mutex<Queue>,
+    work: Notify,
+}
+
+/// Commits the writes of many in groups. Cheap to clone; when the last clone goes, what waits is still committed.
+#[derive(Clone)]
+pub struct Batcher(Arc<Front>);
+
+/// What the clones share; its end is the end of the batcher.
+struct Front(Arc<Shared>);
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        self.0.queue.lock().closed = true;
+        self.0.work.notify_one();
+    }
+}
+
+impl Batcher {
+    /// Starts a batcher on `store`. Must be called within a tokio runtime.
+    pub fn start(store: Store, settings: Settings) -> Self {
+        let shared = Arc::new(Shared { settings, queue: Mutex::default(), work: Notify::new() });
+        tokio::spawn(run(Arc::clone(&shared), store));
+        Self(Arc::new(Front(shared)))
+    }
+
+    /// Hands writes over; `done` gets the outcome, on the batcher's task: it must be quick and not block. After success
+    /// the writes are durable. On failure nothing is known to be written ([`Class::MaybeCommitted`]: it may be).
+    ///
+    /// # Errors
+    /// At once, and then `done` is never called: [`Class::TooLarge`], or [`Class::Unavailable`] if too much waits.
+    pub fn submit(&self, writes: Writes, done: impl FnOnce(Result<()>) + Send + 'static) -> Result<()> {
+        let size = writes.check()?;
+        let shared = &self.0.0;
+        let waiting = Waiting { writes, size, since: Instant::now(), done: Box::new(done) };
+        let mut queue = shared.queue.lock();
+        let full =
+            queue.waiting.len() >= shared.settings.queue || queue.bytes + size > shared.settings.queue_bytes;
+        if full {
+            return Err(Error::new(Class::Unavailable, "too many writes wait for the store"));
+        }
+        queue.bytes += size;
+        queue.waiting.push_back(waiting);
+        let first = queue.waiting.len() == 1;
+        drop(queue);
+        if first {
+            shared.work.notify_one();
+        }
+        Ok(())
+    }
+
+    /// The same for who can wait.
+    ///
+    /// # Errors
+    /// Those of [`Batcher::submit`], at once or later.
+    pub async fn write(&self, writes: Writes) -> Result<()> {
+        let (done, outcome) = oneshot::channel();
+        self.submit(writes, |result| drop(done.send(result)))?;
+        let ended = || Error::new(Class::MaybeCommitted, "the batcher ended");
+        outcome.await.unwrap_or_else(|_| Err(ended()))
+    }
+
+    /// Bodies that wait now.
+    pub fn waiting(&self) -> usize {
+        self.0.0.queue.lock().waiting.len()
+    }
+}
+
+/// The batcher's task.
+async fn run(shared: Arc<Shared>, store: Store) {
+    loop {
+        let group = shared.take();
+        if group.is_empty() {
+            if shared.queue.lock().closed {
+                return;
+            }
+            shared.work.notified().await;
+            continue;
+        }
+        let (writes, dones) = shared.split(group);
+        if writes.is_empty() {
+            continue;
+        }
+        let outcome = commit(&store, &writes, shared.settings.deadline).await;
+        for done in dones {
+            done(outcome.clone());
+        }
+    }
+}
+
+/// All bodies in one transaction.
+async fn commit(store: &Store, writes: &[Writes], deadline: Duration) -> Result<()> {
+    let mut shards: Vec<Shard> = writes.iter().map(|writes| writes.shard).collect();
+    shards.sort_unstable();
+    shards.dedup();
+    histogram!("rookery_store_batch_size", "of" => "bodies")
+        .record(u32::try_from(writes.len()).unwrap_or(u32::MAX));
+    let options = Options { shards, deadline, operation: None };
+    store
+        .write(options, |tx| {
+            for op in writes.iter().flat_map(|writes| &writes.ops) {
+                match op {
+                    Op::Set { key, value } => tx.put(key.clone(), value.clone()),
+                    other => other.apply(&mut **tx),
+                }
+            }
+            Box::pin(std::future::ready(Ok(())))
+        })
+        .await
+}
+
+impl Shared {
+    /// The next group, as large as one commit may be.
+    fn take(&self) -> Vec<Waiting> {
+        let mut group = Vec::new();
+        let mut bytes = 0;
+        let mut queue = self.queue.lock();
+        while let Some(next) = queue.waiting.front() {
+            if group.len() >= self.settings.group || bytes + next.size > runner::BUDGET {
+                break;
+            }
+            bytes += next.size;
+            queue.bytes -= next.size;
+            group.extend(queue.waiting.pop_front());
+        }
+        let left = u32::try_from(queue.waiting.len()).unwrap_or(u32::MAX);
+        drop(queue);
+        gauge!("rookery_store_queue_length", "queue" => "bodies").set(left);
+        group
+    }
+
+    /// Refuses those that waited too long: their clients were told, or have gone.
+    fn split(&self, group: Vec<Waiting>) -> (Vec<Writes>, Vec<Done>) {
+        let now = Instant::now();
+        let (mut writes, mut dones) = (Vec::with_capacity(group.len()), Vec::with_capacity(group.len()));
+        for waiting in group {
+            if waiting.since + self.settings.deadline < now {
+                (waiting.done)(Err(Error::new(Class::Unavailable, "the store was too slow for this write")));
+            } else {
+                writes.push(waiting.writes);
+                dones.push(waiting.done);
+            }
+        }
+        (writes, dones)
+    }
+}

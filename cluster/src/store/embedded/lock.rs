@@ -1,0 +1,27 @@
+//! One process per folder.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::Path;
+
+use crate::store::{Class, Error, Result};
+
+/// The lock of a folder, until it is dropped or the process ends.
+pub(super) struct Lock(#[allow(dead_code)] File); // held, not used
+
+impl Lock {
+    /// Takes the lock at `folder/lock`.
+    pub(super) fn take(folder: &Path) -> Result<Self> {
+        let path = folder.join("lock");
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        let file = file.map_err(|e| super::disk(e).with(path.display()))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self(file)),
+            Err(TryLockError::WouldBlock) => Err(taken().with(folder.display())),
+            Err(TryLockError::Error(error)) => Err(super::disk(error)),
+        }
+    }
+}
+
+pub(super) fn taken() -> Error {
+    Error::new(Class::Unavailable, "another process has the store open")
+}

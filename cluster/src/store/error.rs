@@ -1,0 +1,69 @@
+//! What can go wrong in a transaction, and what the runner does about it.
+
+/// How the runner treats an error; the one classification for all engines.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Class {
+    /// Passing trouble: nothing was committed; begin again.
+    Retry,
+    /// Another transaction wrote what this one read; nothing was committed; begin again.
+    Conflict,
+    /// The commit may or may not have happened, and may still be on its way.
+    MaybeCommitted,
+    /// This node or shard was taken over; stop writing.
+    Fenced,
+    /// A key, value or transaction over its limit; the caller must ask for less.
+    TooLarge,
+    /// The store cannot be reached or is closed.
+    Unavailable,
+    /// The data on disk or a stored record is not what it must be.
+    Corrupt,
+    /// The caller broke a rule of the interface (a key outside the legal range, a read of a versionstamp that is not
+    /// known yet): an error in the program. Nothing was committed.
+    Misuse,
+}
+
+impl Class {
+    /// The name in logs and as the label `class` of `rookery_store_retries_total`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Retry => "retry",
+            Self::Conflict => "conflict",
+            Self::MaybeCommitted => "maybe_committed",
+            Self::Fenced => "fenced",
+            Self::TooLarge => "too_large",
+            Self::Unavailable => "unavailable",
+            Self::Corrupt => "corrupt",
+            Self::Misuse => "misuse",
+        }
+    }
+
+    /// Whether the runner begins again after an error of this class.
+    pub const fn repeats(self) -> bool {
+        matches!(self, Self::Retry | Self::Conflict | Self::MaybeCommitted | Self::Unavailable)
+    }
+}
+
+/// An error of the store.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    /// How to treat it.
+    pub class: Class,
+    /// What happened, in static words.
+    pub message: &'static str,
+    /// Details for the log, if there are any.
+    pub detail: Option<std::sync::Arc<str>>,
+}
+
+impl Error {
+    /// An error of that class.
+    pub const fn new(class: Class, message: &'static str) -> Self {
+        Self { class, message, detail: None }
+    }
+
+    /// The same with details for the log: numbers and paths, never stored values.
+    pub fn with(mut self, detail: impl std::fmt::Display) -> Self {
+        self.detail = Some(detail.to_string().into());
+        self
+    }
+}

@@ -1,0 +1,344 @@
+//! The one way to run transactions: error classes, repetition with jittered pauses, a budget, a deadline, the fence, and
+//! the answer to "commit unknown".
+//!
+//! A commit whose outcome is unknown may still be on its way. So every transaction that writes reads and writes (as
+//! conflicts only) a key of its own that all attempts share: once a later attempt is committed, an earlier one that is
+//! late must fail. A body whose writes are the same every time is then simply repeated. Any other body names an
+//! [`OperationId`]: the mark of that operation is set in the same transaction, and looked for before a repetition.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use metrics::counter;
+use parking_lot::Mutex;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::keys::{Key, Kind};
+use super::{Class, Database, Error, Fut, Isolation, Result, Transaction, Tx};
+use crate::entity::{Entity, Shard};
+use crate::seams::Seams;
+
+/// A transaction may write that many bytes; the engines allow ten times as much.
+pub const BUDGET: usize = 1_000_000;
+/// How long a transaction may take, all attempts together, unless its options say otherwise.
+pub const DEADLINE: Duration = Duration::from_secs(5);
+
+/// The pause before the first repetition, on average; doubles from one to the next …
+const PAUSE: Duration = Duration::from_millis(2);
+/// … up to this.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// Marks of operations that are over, to be cleared with the next; more are left to [`Store::sweep`].
+const FINISHED: usize = 64;
+
+/// Names one operation that must not be done twice.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct OperationId(pub [u8; 16]);
+
+/// How a transaction is to be run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Given if the body does more when it is done twice (adds, versionstamped keys, fresh ids). Made anew for each
+    /// call by [`Store::operation`].
+    pub operation: Option<OperationId>,
+    /// All attempts together; the answer is [`Class::Unavailable`] then, or [`Class::MaybeCommitted`] if a commit was
+    /// under way.
+    pub deadline: Duration,
+    /// The shards whose ownership the fence must prove. None = the transaction needs no owner.
+    pub shards: Vec<Shard>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { operation: None, deadline: DEADLINE, shards: Vec::new() }
+    }
+}
+
+impl Options {
+    /// The defaults, for a write of the owner of `entity`.
+    pub fn owner(entity: &Entity) -> Self {
+        Self { shards: vec![entity.shard()], ..Self::default() }
+    }
+
+    /// The same, as that operation.
+    pub fn operation(mut self, id: OperationId) -> Self {
+        self.operation = Some(id);
+        self
+    }
+
+    /// The same with another deadline.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+}
+
+/// Ties writes to the right to write: gives them the read version of the node's last beat and puts the rows of node
+/// and shards in their conflict set. There is none on a node that is alone.
+pub trait Fence: Send + Sync + 'static {
+    /// Prepares an attempt before its body runs. From the second attempt on (`attempt` 1) a cached read version may be what
+    /// failed, so a fresh one is needed. Fails with [`Class::Fenced`].
+    fn join<'a>(
+        &'a self,
+        tx: &'a mut dyn Transaction,
+        shards: &'a [Shard],
+        attempt: u32,
+    ) -> Fut<'a, Result<()>>;
+}
+
+/// What runs in a transaction: `|tx| Box::pin(async move { … })`. It may be called more than once.
+pub trait Body<'env, T>: for<'a> FnMut(&'a mut Tx<'env>) -> Fut<'a, Result<T>> + Send {}
+
+impl<'env, T, F: for<'a> FnMut(&'a mut Tx<'env>) -> Fut<'a, Result<T>> + Send> Body<'env, T> for F {}
+
+/// The store as the program sees it. Cheap to clone.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+struct Inner {
+    db: Arc<dyn Database>,
+    seams: Seams,
+    fence: Option<Arc<dyn Fence>>,
+    closed: AtomicBool,
+    finished: Mutex<Vec<Bytes>>,
+}
+
+impl Store {
+    /// A store over `db`, without a fence.
+    pub fn new(db: Arc<dyn Database>, seams: Seams) -> Self {
+        Self::build(db, seams, None)
+    }
+
+    /// A store whose writes are fenced.
+    pub fn fenced(db: Arc<dyn Database>, seams: Seams, fence: Arc<dyn Fence>) -> Self {
+        Self::build(db, seams, Some(fence))
+    }
+
+    fn build(db: Arc<dyn Database>, seams: Seams, fence: Option<Arc<dyn Fence>>) -> Self {
+        let (closed, finished) = (AtomicBool::new(false), Mutex::default());
+        Self(Arc::new(Inner { db, seams, fence, closed, finished }))
+    }
+
+    /// The engine beneath.
+    pub fn database(&self) -> &Arc<dyn Database> {
+        &self.0.db
+    }
+
+    /// The seams it was made with.
+    pub fn seams(&self) -> &Seams {
+        &self.0.seams
+    }
+
+    /// A fresh id for an operation that must not be done twice.
+    pub fn operation(&self) -> OperationId {
+        OperationId(self.0.seams.bytes())
+    }
+
+    /// Waits until everything committed is on disk, then closes. Transactions that run end as unavailable.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub async fn close(&self) -> Result<()> {
+        self.0.closed.store(true, Ordering::Release);
+        self.0.db.close().await
+    }
+
+    /// Runs a body that only reads, at one version. It is repeated on passing trouble.
+    ///
+    /// # Errors
+    /// Those of the body and the engine; [`Class::Unavailable`] at the default deadline.
+    pub async fn read<'env, T>(&self, mut body: impl Body<'env, T>) -> Result<T> {
+        let work = async {
+            for attempt in 0.. {
+                let mut tx = Tx::new(self.0.db.begin());
+                match body(&mut tx).await {
+                    Err(error) if error.class.repeats() => self.pause(attempt, &error).await?,
+                    outcome => return outcome,
+                }
+            }
+            Err(late())
+        };
+        timeout_at(Instant::now() + DEADLINE, work).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    /// Runs a body and commits what it wrote; repeats both on conflicts and passing trouble. The body must not do anything
+    /// that cannot be done again, and its writes must be the same each time unless the options name an operation.
+    ///
+    /// # Errors
+    /// Those of the body and the engine; [`Class::TooLarge`] above [`BUDGET`]; at the deadline as [`Options`] says.
+    pub async fn write<'env, T: Send>(&self, options: Options, mut body: impl Body<'env, T>) -> Result<T> {
+        let doubt = AtomicBool::new(false);
+        let deadline = Instant::now() + options.deadline;
+        let id = options.operation.unwrap_or_else(|| self.operation());
+        let run = Run { store: self, options: &options, own: own_key(id), doubt: &doubt };
+        let outcome = timeout_at(deadline, run.repeat(&mut body)).await;
+        match outcome.unwrap_or_else(|_| Err(late())) {
+            Err(error) if error.class != Class::MaybeCommitted && doubt.load(Ordering::Acquire) => {
+                Err(Error { class: Class::MaybeCommitted, ..error })
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Removes marks of operations set before `before` (microseconds since 1970), at most `limit`. A node does this
+    /// at its start and now and then; only crashes leave marks.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub async fn sweep(&self, before: u64, limit: usize) -> Result<usize> {
+        self.write(Options::default(), |tx| {
+            Box::pin(async move {
+                let page = tx.scan(marks(), limit).await?;
+                let is_old = |mark: &Bytes| read_mark(mark).is_none_or(|(_, at)| at < before);
+                let old: Vec<&Bytes> =
+                    page.rows.iter().filter(|(_, mark)| is_old(mark)).map(|(key, _)| key).collect();
+                old.iter().for_each(|key| tx.clear(key));
+                Ok(old.len())
+            })
+        })
+        .await
+    }
+
+    /// Waits before attempt `attempt + 1`; gives the error back if there is no point.
+    async fn pause(&self, attempt: u32, error: &Error) -> Result<()> {
+        counter!("rookery_store_retries_total", "class" => error.class.name()).increment(1);
+        if self.0.closed.load(Ordering::Acquire) {
+            return Err(error.clone());
+        }
+        let average = PAUSE.saturating_mul(1 << attempt.min(16)).min(LONGEST_PAUSE);
+        let chance = u32::from(u16::from_be_bytes(self.0.seams.bytes()));
+        // Between half and one and a half of the average.
+        sleep(average / 2 + average * chance / u32::from(u16::MAX)).await;
+        Ok(())
+    }
+}
+
+/// One call of [`Store::write`].
+struct Run<'a> {
+    store: &'a Store,
+    options: &'a Options,
+    own: Bytes,
+    /// Whether a commit is, or may be, under way.
+    doubt: &'a AtomicBool,
+}
+
+impl Run<'_> {
+    async fn repeat<'env, T: Send>(&self, body: &mut impl Body<'env, T>) -> Result<T> {
+        // What attempts of unknown outcome would have returned.
+        let mut unknown: Vec<(u32, T)> = Vec::new();
+        for attempt in 0.. {
+            let error = match self.attempt(attempt, &mut unknown, body).await {
+                Err(error) if error.class.repeats() => error,
+                outcome => return outcome,
+            };
+            self.store.pause(attempt, &error).await?;
+        }
+        Err(late())
+    }
+
+    async fn attempt<'env, T: Send>(
+        &self,
+        attempt: u32,
+        unknown: &mut Vec<(u32, T)>,
+        body: &mut impl Body<'env, T>,
+    ) -> Result<T> {
+        let inner = &self.store.0;
+        let mut tx = Tx::new(inner.db.begin());
+        if let Some(fence) = &inner.fence {
+            fence.join(&mut *tx, &self.options.shards, attempt).await?;
+        }
+        let named = self.options.operation.is_some();
+        if named
+            && !unknown.is_empty()
+            && let Some(mark) = tx.get(&self.own).await?
+        {
+            let done = read_mark(&mark).map(|(attempt, _)| attempt);
+            if let Some(place) = unknown.iter().position(|(attempt, _)| Some(*attempt) == done) {
+                self.settle(named);
+                return Ok(unknown.swap_remove(place).1);
+            }
+            return Err(Error::new(Class::Misuse, "the id of another operation was used again"));
+        }
+        let value = body(&mut tx).await?;
+        if tx.size() > BUDGET {
+            return Err(Error::new(Class::TooLarge, "the transaction is larger than 1 MB"));
+        }
+        if tx.size() > 0 {
+            self.claim(&mut tx, attempt, named);
+        }
+        self.doubt.store(true, Ordering::Release);
+        match tx.into_inner().commit().await {
+            Ok(_) => {
+                self.settle(named);
+                Ok(value)
+            }
+            Err(error) if error.class == Class::MaybeCommitted => {
+                unknown.push((attempt, value));
+                Err(error)
+            }
+            Err(error) => {
+                self.doubt.store(!unknown.is_empty(), Ordering::Release);
+                Err(error)
+            }
+        }
+    }
+
+    /// Puts the key of this call in the conflict sets, and the mark of a named operation in the store.
+    fn claim(&self, tx: &mut Tx<'_>, attempt: u32, named: bool) {
+        let mut end = BytesMut::from(self.own.as_ref());
+        end.put_u8(0);
+        tx.add_read_conflict(&self.own, &end);
+        if named {
+            let mut mark = BytesMut::with_capacity(12);
+            mark.put_u32(attempt);
+            mark.put_u64(self.store.0.seams.clock.now_micros());
+            tx.set(&self.own, &mark);
+            for key in std::mem::take(&mut *self.store.0.finished.lock()) {
+                tx.clear(&key);
+            }
+        } else {
+            tx.add_write_conflict(&self.own, &end);
+        }
+    }
+
+    /// The call is over; its mark may go.
+    fn settle(&self, named: bool) {
+        self.doubt.store(false, Ordering::Release);
+        let mut finished = self.store.0.finished.lock();
+        if named && finished.len() < FINISHED {
+            finished.push(self.own.clone());
+        }
+    }
+}
+
+/// Marks belong to no entity.
+fn own_key(id: OperationId) -> Bytes {
+    Key::of(Kind::Operation, &Entity::new("")).fixed(&id.0).finish()
+}
+
+fn marks() -> std::ops::Range<Bytes> {
+    Key::of(Kind::Operation, &Entity::new("")).range()
+}
+
+/// The attempt that set a mark, and when.
+fn read_mark(mark: &[u8]) -> Option<(u32, u64)> {
+    let (attempt, rest) = mark.split_first_chunk::<4>()?;
+    let at = rest.first_chunk::<8>()?;
+    Some((u32::from_be_bytes(*attempt), u64::from_be_bytes(*at)))
+}
+
+fn late() -> Error {
+    Error::new(Class::Unavailable, "the store did not answer in time")
+}
+
+/// Reads one key outside any transaction of the caller's: the value right now.
+impl Store {
+    /// The value of `key`.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub async fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
+        self.read(|tx| Transaction::get(&mut **tx, key, Isolation::Snapshot)).await
+    }
+}

@@ -1,0 +1,209 @@
+//! The configuration: `rookery.toml`, read by the list [`OPTIONS`], validated into types before anything starts.
+//!
+//! All problems are reported at once, each with its line and what to do. Unknown names are problems: a limit that is
+//! misspelt must not silently be the default.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+mod address;
+mod describe;
+mod options;
+mod problem;
+mod read;
+mod reference;
+mod validate;
+
+pub use address::Network;
+pub use describe::describe;
+pub use options::{Kind, OPTIONS, Opt, SECTIONS};
+pub use problem::{Error, Problem};
+pub use reference::{example, markdown};
+
+/// A whole configuration, valid by construction.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Config {
+    /// The file it came from; `None` for the development defaults.
+    pub file: Option<PathBuf>,
+    /// The folder of everything the node keeps.
+    pub data_dir: PathBuf,
+    /// The store.
+    pub store: Store,
+    /// Where the node listens.
+    pub listen: Listen,
+    /// The domains, at least one, each once.
+    pub domains: Vec<Domain>,
+    /// The archive.
+    pub archive: Archive,
+    /// Authentication.
+    pub sasl: Sasl,
+    /// How long a session waits to be resumed.
+    pub resume: Duration,
+    /// The limits.
+    pub limits: Limits,
+    /// The log.
+    pub log: Log,
+}
+
+/// `[store]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Store {
+    /// Which store.
+    pub url: String,
+    /// Whether an acknowledged write is on disk (`true`) or only with the operating system.
+    pub sync: bool,
+}
+
+/// `[listen]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Listen {
+    /// STARTTLS.
+    pub c2s: Vec<SocketAddr>,
+    /// Direct TLS.
+    pub c2s_tls: Vec<SocketAddr>,
+    /// Metrics and health.
+    pub http: Vec<SocketAddr>,
+    /// The path of the admin socket.
+    pub admin: PathBuf,
+    /// The networks from which a PROXY header is required; `None` while the protocol is off.
+    pub proxy: Option<Vec<Network>>,
+    /// `host:port` of this very node, for XEP-0198's `location`.
+    pub public: Option<String>,
+}
+
+/// `[[domain]]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Domain {
+    /// The domain, normalised.
+    pub name: String,
+    /// Its certificate; `None`: one of our own making.
+    pub certificate: Option<CertificateFiles>,
+    /// Whether anybody may make an account.
+    pub registration: bool,
+    /// XEP-0157: the kind (`abuse`) and the URI.
+    pub contact: Vec<(&'static str, String)>,
+}
+
+/// Where a certificate lies.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CertificateFiles {
+    /// PEM: the certificate and its chain.
+    pub certificate: PathBuf,
+    /// PEM: the private key.
+    pub key: PathBuf,
+}
+
+/// What is archived for users who did not choose.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ArchiveDefault {
+    /// Everything.
+    Always,
+    /// What is exchanged with contacts.
+    Roster,
+    /// Nothing.
+    Never,
+}
+
+/// `[archive]`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Archive {
+    /// The policy.
+    pub default: ArchiveDefault,
+    /// How many days messages are kept; `None`: for ever.
+    pub retention_days: Option<u32>,
+}
+
+/// `[sasl]`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sasl {
+    /// PBKDF2 rounds.
+    pub iterations: u32,
+    /// Whether PLAIN is offered.
+    pub plain: bool,
+}
+
+/// `[limits]`; the list of options documents each.
+#[allow(missing_docs)] // documented once, in `OPTIONS`
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    pub connections: usize,
+    pub connections_per_address: usize,
+    pub connections_before_login: usize,
+    pub connections_before_login_per_address: usize,
+    pub login: Duration,
+    pub login_attempts: u32,
+    pub login_failures_per_address: u32,
+    pub login_delay: Duration,
+    pub registrations_per_hour: u32,
+    pub stanza_bytes_before_login: usize,
+    pub stanza_bytes: usize,
+    pub stanza_depth: usize,
+    pub bytes_per_second: u64,
+    pub bytes_burst: u64,
+    pub stanzas_per_second: u64,
+    pub stanzas_burst: u64,
+    pub idle: Duration,
+    pub answer: Duration,
+    pub close: Duration,
+    pub sessions_per_user: usize,
+    pub roster_items: usize,
+    pub roster_groups: usize,
+    pub blocked: usize,
+    pub private_bytes: usize,
+    pub vcard_bytes: usize,
+    pub offline_messages: usize,
+    pub archive_page: usize,
+}
+
+/// `[log]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Log {
+    /// Level or directives.
+    pub level: String,
+    /// JSON objects instead of lines.
+    pub json: bool,
+}
+
+impl Config {
+    /// What `rookery` without a file and without a flag is: domain `localhost`, loopback only, open registration,
+    /// everything in `./rookery-data`.
+    pub fn development() -> Self {
+        let loopback = |port| vec![SocketAddr::from(([127, 0, 0, 1], port))];
+        let data_dir = PathBuf::from("rookery-data");
+        // The list alone is valid, as a test shows; an empty file only lacks its domain.
+        let mut config = validate::defaults();
+        config.listen.c2s = loopback(5222);
+        config.listen.c2s_tls = loopback(5223);
+        config.listen.admin = data_dir.join("admin.sock");
+        config.data_dir = data_dir;
+        config.domains = vec![Domain {
+            name: "localhost".to_owned(),
+            certificate: None,
+            registration: true,
+            contact: Vec::new(),
+        }];
+        config
+    }
+
+    /// Reads and validates `path`.
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| Error::Unreadable { path: path.to_owned(), source })?;
+        let base = path.parent().unwrap_or(Path::new(""));
+        match parse(&text, base) {
+            Ok(config) => Ok(Self { file: Some(path.to_owned()), ..config }),
+            Err(problems) => Err(Error::Invalid { path: path.to_owned(), problems }),
+        }
+    }
+
+    /// The file, or the development defaults if there is none.
+    pub fn load_or_development(path: Option<&Path>) -> Result<Self, Error> {
+        path.map_or_else(|| Ok(Self::development()), Self::load)
+    }
+}
+
+/// Reads the text of a `rookery.toml`; relative paths start at `base`. On failure all problems, by line.
+pub fn parse(text: &str, base: &Path) -> Result<Config, Vec<Problem>> {
+    validate::parse(text, base)
+}

@@ -1,0 +1,155 @@
+//! Every option of `rookery.toml`: one list. Reading, checking, defaults and the reference in the README derive from it.
+
+/// What an option holds, and its default.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Kind {
+    /// `true` or `false`.
+    Flag(bool),
+    /// A whole number with its unit, within bounds.
+    Number {
+        /// When the file does not say.
+        default: u64,
+        /// The least that is taken.
+        min: u64,
+        /// The most that is taken.
+        max: u64,
+    },
+    /// Text.
+    Text(&'static str),
+    /// One of these words; the first is the default.
+    Word(&'static [&'static str]),
+    /// A list of texts.
+    List(&'static [&'static str]),
+}
+
+/// One option.
+#[derive(Clone, Copy, Debug)]
+pub struct Opt {
+    /// The table it stands in, as in `limits`; empty for the top of the file.
+    pub section: &'static str,
+    /// Its name.
+    pub name: &'static str,
+    /// What it holds.
+    pub kind: Kind,
+    /// Whether SIGHUP (or `rookery` over the admin socket) applies a change to the running node.
+    pub reload: bool,
+    /// What it means, for people.
+    pub doc: &'static str,
+}
+
+const fn opt(section: &'static str, name: &'static str, kind: Kind, reload: bool, doc: &'static str) -> Opt {
+    Opt { section, name, kind, reload, doc }
+}
+
+const fn number(default: u64, min: u64, max: u64) -> Kind {
+    Kind::Number { default, min, max }
+}
+
+const fn limit(name: &'static str, default: u64, min: u64, max: u64, doc: &'static str) -> Opt {
+    opt("limits", name, number(default, min, max), true, doc)
+}
+
+const fn contact(name: &'static str, doc: &'static str) -> Opt {
+    opt("domain.contact", name, Kind::List(&[]), true, doc)
+}
+
+/// The sections, in the order of the reference, with a line each.
+pub const SECTIONS: &[(&str, &str)] = &[
+    ("", "The top of the file."),
+    ("store", "Where everything durable is kept."),
+    ("listen", "Where the node listens. A port of 0 takes any free one; `<data_dir>/ports.json` names it."),
+    ("domain", "One `[[domain]]` for each domain that is served."),
+    ("domain.contact", "Addresses of the people behind the domain, as URIs (XEP-0157), told to everybody who asks."),
+    ("archive", "The message archive (XEP-0313)."),
+    ("sasl", "Authentication."),
+    ("session", "Sessions and their resumption (XEP-0198)."),
+    ("limits", "Nothing is unbounded. The defaults suit the open internet."),
+    ("log", "What is logged to standard error."),
+];
+
+/// All options.
+pub const OPTIONS: &[Opt] = &[
+    opt("", "data_dir", Kind::Text("/var/lib/rookery"), false, "The folder of everything this node keeps. A relative path starts at the folder of the configuration file."),
+    opt("store", "url", Kind::Text("embedded:"), false, "The store: `embedded:` keeps everything in `data_dir`; `memory:` forgets it at the end of the process."),
+    opt("store", "durability", Kind::Word(&["sync", "buffered"]), false, "`sync`: on disk before anything is acknowledged. `buffered`: handed to the operating system; survives the process, not a power cut."),
+    opt("listen", "c2s", Kind::List(&["[::]:5222"]), false, "Clients that begin with STARTTLS, which is required."),
+    opt("listen", "c2s_tls", Kind::List(&["[::]:5223"]), false, "Clients that begin with TLS (XEP-0368, ALPN `xmpp-client`)."),
+    opt("listen", "http", Kind::List(&["127.0.0.1:5280"]), false, "`/metrics`, `/healthz` and `/readyz`. Not for the public."),
+    opt("listen", "admin", Kind::Text(""), false, "The admin socket, as in `unix:/run/rookery/admin.sock`; empty: `admin.sock` in `data_dir`."),
+    opt("listen", "proxy_protocol", Kind::Flag(false), false, "Whether connections from `proxy_trusted` to `c2s` and `c2s_tls` begin with a PROXY header, v1 or v2, as a load balancer sends it."),
+    opt("listen", "proxy_trusted", Kind::List(&["127.0.0.0/8", "::1/128"]), true, "The networks whose PROXY header is believed and required. A connection from anywhere else is refused while `proxy_protocol` is on."),
+    opt("listen", "public", Kind::Text(""), true, "`host:port` at which clients reach this very node, told to them for resumption (XEP-0198 `location`); empty: not told."),
+    opt("domain", "name", Kind::Text(""), true, "The domain, as in `example.org`."),
+    opt("domain", "certificate", Kind::Text(""), true, "PEM file of the certificate and its chain. Without it the node makes one, signed by its own authority in `<data_dir>/tls`."),
+    opt("domain", "key", Kind::Text(""), true, "PEM file of the certificate's private key; readable by its owner only."),
+    opt("domain", "registration", Kind::Word(&["closed", "open"]), true, "Whether anybody may make an account from a client (XEP-0077), within the limits below."),
+    contact("abuse", "Abuse."),
+    contact("admin", "Administrators."),
+    contact("feedback", "Feedback."),
+    contact("sales", "Sales."),
+    contact("security", "Security."),
+    contact("status", "Status pages."),
+    contact("support", "Support."),
+    opt("archive", "default", Kind::Word(&["always", "roster", "never"]), true, "What is archived for users who did not choose (XEP-0441): everything, what is exchanged with contacts, or nothing."),
+    opt("archive", "retention_days", number(0, 0, 36_500), true, "Days after which archived messages are removed; 0 keeps them."),
+    opt("sasl", "iterations", number(10_000, 4_096, 10_000_000), true, "PBKDF2 rounds of newly set passwords. More is safer if the store is stolen, and makes a client's login slower."),
+    opt("sasl", "plain", Kind::Flag(true), true, "Whether PLAIN is offered, over TLS, beside SCRAM."),
+    opt("session", "resume_seconds", number(600, 1, 86_400), true, "How long a session without a connection waits to be resumed, at most."),
+    limit("connections", 50_000, 1, 10_000_000, "Connections to `c2s` and `c2s_tls` together."),
+    limit("connections_per_address", 500, 1, 10_000_000, "Connections from one IPv4 address or one IPv6 /64 network."),
+    limit("connections_before_login", 5_000, 1, 10_000_000, "Connections that are not logged in yet."),
+    limit("connections_before_login_per_address", 100, 1, 10_000_000, "The same from one IPv4 address or one IPv6 /64 network."),
+    limit("login_seconds", 30, 1, 3_600, "Seconds from the connection to a bound or resumed session."),
+    limit("login_attempts", 3, 2, 100, "Authentication attempts on one connection (RFC 6120 section 6.4.5)."),
+    limit("login_failures_per_address", 10, 1, 1_000_000, "Failed logins from one address within ten minutes before its further attempts are delayed, a second more each time."),
+    limit("login_delay_seconds", 20, 1, 3_600, "The longest such delay."),
+    limit("registrations_per_hour", 10, 1, 1_000_000, "Accounts made from one address within an hour, where registration is open."),
+    limit("stanza_bytes_before_login", 10_000, 4_096, 1_048_576, "The largest element before a session is bound."),
+    limit("stanza_bytes", 262_144, 10_000, 16_777_216, "The largest stanza (XEP-0478)."),
+    limit("stanza_depth", 64, 8, 1_000, "How deep elements may be nested."),
+    limit("bytes_per_second", 262_144, 1_000, 1_000_000_000, "Bytes a client may send per second over time; beyond, reading slows down."),
+    limit("bytes_burst", 1_048_576, 10_000, 1_000_000_000, "Bytes a client may send at once before that."),
+    limit("stanzas_per_second", 500, 1, 10_000_000, "Stanzas a client may send per second over time; beyond, reading slows down."),
+    limit("stanzas_burst", 2_000, 1, 10_000_000, "Stanzas a client may send at once before that."),
+    limit("idle_seconds", 300, 10, 86_400, "Seconds of silence after which a client is asked whether it is there (XEP-0198 `<r/>`, or white space); told by XEP-0478."),
+    limit("answer_seconds", 60, 1, 3_600, "Seconds it then has to show a sign of life, and a client that does not read has to take what it is sent."),
+    limit("close_seconds", 5, 1, 600, "Seconds that a client has to close its side of the stream."),
+    limit("sessions_per_user", 20, 1, 10_000, "Bound resources of one account."),
+    limit("roster_items", 2_000, 1, 1_000_000, "Contacts in a roster."),
+    limit("roster_groups", 50, 1, 10_000, "Groups of one contact."),
+    limit("blocked", 2_000, 1, 1_000_000, "Entries of a block list (XEP-0191)."),
+    limit("private_bytes", 65_536, 1_000, 1_000_000, "The largest element of private storage (XEP-0049)."),
+    limit("vcard_bytes", 131_072, 1_000, 1_000_000, "The largest vCard (XEP-0054)."),
+    limit("offline_messages", 1_000, 1, 1_000_000, "Messages kept for an absent account that keeps no archive."),
+    limit("archive_page", 250, 1, 1_000, "Messages in one page of an archive."),
+    opt("log", "level", Kind::Text("info"), true, "`error`, `warn`, `info`, `debug` or `trace`, or directives as in `info,rookery_actors=debug`."),
+    opt("log", "format", Kind::Word(&["text", "json"]), false, "Lines for people or JSON objects."),
+];
+
+/// The option of that name.
+pub fn find(section: &str, name: &str) -> Option<&'static Opt> {
+    OPTIONS.iter().find(|o| o.section == section && o.name == name)
+}
+
+impl Opt {
+    /// The name with its section, as in `limits.stanza_bytes`.
+    pub fn path(&self) -> String {
+        path(self.section, self.name)
+    }
+
+    /// The default as TOML.
+    pub fn default_toml(&self) -> String {
+        match self.kind {
+            Kind::Flag(flag) => flag.to_string(),
+            Kind::Number { default, .. } => default.to_string(),
+            Kind::Text(text) => format!("{text:?}"),
+            Kind::Word(words) => format!("{:?}", words.first().copied().unwrap_or_default()),
+            Kind::List(list) => format!("{list:?}"),
+        }
+    }
+}
+
+/// `section.name`.
+pub(super) fn path(section: &str, name: &str) -> String {
+    if section.is_empty() { name.to_owned() } else { format!("{section}.{name}") }
+}

@@ -1,0 +1,388 @@
+//! From the tables of the file to a valid [`Config`].
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rookery_proto::xmpp::jid::Jid;
+use toml::de::DeTable;
+
+use super::problem::Problem;
+use super::read::{Found, Reader, Section};
+use super::{
+    Archive, ArchiveDefault, CertificateFiles, Config, Domain, Limits, Listen, Log, Network, Sasl, Store, address,
+};
+
+/// The defaults of the list; the domains are empty.
+pub(super) fn defaults() -> Config {
+    let mut reader = Reader::new("");
+    read(&mut reader, &DeTable::new(), Path::new(""))
+}
+
+pub(super) fn parse(text: &str, base: &Path) -> Result<Config, Vec<Problem>> {
+    let mut reader = Reader::new(text);
+    let (table, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        let line = error.span().map_or(0, |span| reader.line(&span));
+        reader.problem(line, "", error.message(), "see https://toml.io for the syntax");
+    }
+    let config = read(&mut reader, table.get_ref(), base);
+    if config.domains.is_empty() && errors.is_empty() {
+        reader.problem(0, "domain", "no domain is served", "add [[domain]] with name = \"example.org\"");
+    }
+    if reader.problems.is_empty() {
+        return Ok(config);
+    }
+    let mut problems = reader.problems;
+    problems.sort_by_key(|p| p.line);
+    Err(problems)
+}
+
+fn read(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path) -> Config {
+    let top = r.top(file);
+    let data_dir = base.join(r.text(&top, "data_dir").value);
+    Config {
+        file: None,
+        store: store(r, file),
+        listen: listen(r, file, base, &data_dir),
+        domains: domains(r, file, base),
+        archive: archive(r, file),
+        sasl: sasl(r, file),
+        resume: {
+            let section = r.section(file, "session");
+            secs(r, &section, "resume_seconds")
+        },
+        limits: limits(r, file),
+        log: log(r, file),
+        data_dir,
+    }
+}
+
+fn store(r: &mut Reader<'_>, file: &DeTable<'_>) -> Store {
+    let section = r.section(file, "store");
+    let url = r.text(&section, "url");
+    if !["embedded:", "memory:"].contains(&url.value.as_str()) {
+        let what = format!("is {:?}", url.value);
+        r.problem(url.line, "store.url", what, "this build knows \"embedded:\" and \"memory:\"");
+    }
+    Store { url: url.value, sync: r.text(&section, "durability").value == "sync" }
+}
+
+fn listen(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path, data_dir: &Path) -> Listen {
+    let section = r.section(file, "listen");
+    let admin = r.text(&section, "admin");
+    let path = match (admin.value.as_str(), admin.value.strip_prefix("unix:")) {
+        ("", _) => data_dir.join("admin.sock"),
+        (_, Some(path)) if !path.is_empty() => base.join(path),
+        _ => {
+            let what = format!("is {:?}", admin.value);
+            r.problem(admin.line, "listen.admin", what, "write \"unix:\" and the path of the socket");
+            PathBuf::new()
+        }
+    };
+    let listen = Listen {
+        c2s: sockets(r, &section, "c2s"),
+        c2s_tls: sockets(r, &section, "c2s_tls"),
+        http: sockets(r, &section, "http"),
+        admin: path,
+        proxy: proxy(r, &section),
+        public: public(r, &section),
+    };
+    let mut seen: Vec<SocketAddr> = Vec::new();
+    for at in listen.c2s.iter().chain(&listen.c2s_tls).chain(&listen.http).filter(|a| a.port() != 0) {
+        if seen.contains(at) {
+            r.problem(section.line, "listen", format!("{at} is there twice"), "give every listener its own address or port");
+        }
+        seen.push(*at);
+    }
+    listen
+}
+
+fn sockets(r: &mut Reader<'_>, section: &Section<'_, '_>, name: &str) -> Vec<SocketAddr> {
+    let mut all = Vec::new();
+    for Found { value, line } in r.list(section, name) {
+        match address::socket(&value) {
+            Some(address) => all.push(address),
+            None => {
+                let remedy = "write an IP address and a port, as in \"[::]:5222\" or \"127.0.0.1:5222\"";
+                r.problem(line, format!("listen.{name}"), format!("is {value:?}"), remedy);
+            }
+        }
+    }
+    all
+}
+
+fn proxy(r: &mut Reader<'_>, section: &Section<'_, '_>) -> Option<Vec<Network>> {
+    let on = r.flag(section, "proxy_protocol").value;
+    let mut networks = Vec::new();
+    for Found { value, line } in r.list(section, "proxy_trusted") {
+        match Network::parse(&value) {
+            Some(network) => networks.push(network),
+            None => {
+                let remedy = "write a network, as in \"10.0.0.0/8\" (no bits set behind the prefix), or an address";
+                r.problem(line, "listen.proxy_trusted", format!("is {value:?}"), remedy);
+            }
+        }
+    }
+    on.then_some(networks)
+}
+
+/// XEP-0198 section 5: a hostname or an address, then a colon and a port.
+fn public(r: &mut Reader<'_>, section: &Section<'_, '_>) -> Option<String> {
+    let found = r.text(section, "public");
+    if found.value.is_empty() {
+        return None;
+    }
+    let sound = found.value.rsplit_once(':').is_some_and(|(host, port)| {
+        let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+        Jid::parse(host).is_ok_and(|j| j.local().is_none() && j.resource().is_none()) && port.parse::<u16>().is_ok_and(|p| p > 0)
+    });
+    if !sound {
+        let what = format!("is {:?}", found.value);
+        r.problem(found.line, "listen.public", what, "write host:port, as in \"node1.example.org:5222\"");
+    }
+    Some(found.value)
+}
+
+fn domains(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path) -> Vec<Domain> {
+    let mut all: Vec<Domain> = Vec::new();
+    for (section, table) in r.sections(file, "domain") {
+        let name = r.text(&section, "name");
+        let domain = Domain {
+            name: match Jid::parse(&name.value) {
+                Ok(jid) if jid.local().is_none() && jid.resource().is_none() => jid.domain().to_owned(),
+                _ => {
+                    let line = if name.line > 0 { name.line } else { section.line };
+                    r.problem(line, "domain.name", format!("is {:?}", name.value), "write a domain, as in \"example.org\"");
+                    name.value
+                }
+            },
+            certificate: certificate(r, &section, base),
+            registration: r.text(&section, "registration").value == "open",
+            contact: contact(r, table),
+        };
+        if all.iter().any(|d| d.name == domain.name) {
+            r.problem(name.line, "domain.name", format!("{} is there twice", domain.name), "remove one of the two");
+        }
+        all.push(domain);
+    }
+    all
+}
+
+fn certificate(r: &mut Reader<'_>, section: &Section<'_, '_>, base: &Path) -> Option<CertificateFiles> {
+    let (certificate, key) = (r.text(section, "certificate"), r.text(section, "key"));
+    match (certificate.value.is_empty(), key.value.is_empty()) {
+        (true, true) => return None,
+        (true, false) => r.problem(key.line, "domain.certificate", "is missing", "a key needs its certificate"),
+        (false, true) => r.problem(certificate.line, "domain.key", "is missing", "a certificate needs its key"),
+        (false, false) => {}
+    }
+    let files = CertificateFiles { certificate: base.join(&certificate.value), key: base.join(&key.value) };
+    for (option, path, found) in
+        [("domain.certificate", &files.certificate, &certificate), ("domain.key", &files.key, &key)]
+    {
+        if !found.value.is_empty() && let Err(error) = std::fs::File::open(path) {
+            let what = format!("{} can't be read: {error}", path.display());
+            r.problem(found.line, option, what, "correct the path, or let the user that runs rookery read it");
+        }
+    }
+    Some(files)
+}
+
+/// XEP-0157 section 2: the kinds of addresses there are.
+const CONTACTS: [&str; 7] = ["abuse", "admin", "feedback", "sales", "security", "status", "support"];
+
+fn contact(r: &mut Reader<'_>, domain: &DeTable<'_>) -> Vec<(&'static str, String)> {
+    let section = r.section(domain, "domain.contact");
+    let mut all = Vec::new();
+    for kind in CONTACTS {
+        for Found { value, line } in r.list(&section, kind) {
+            let scheme = value.split_once(':').map_or("", |(scheme, _)| scheme);
+            if scheme.is_empty() || !scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b)) {
+                let remedy = "write a URI, as in \"xmpp:help@example.org\" or \"mailto:help@example.org\"";
+                r.problem(line, format!("domain.contact.{kind}"), format!("is {value:?}"), remedy);
+            }
+            all.push((kind, value));
+        }
+    }
+    all
+}
+
+fn archive(r: &mut Reader<'_>, file: &DeTable<'_>) -> Archive {
+    let section = r.section(file, "archive");
+    Archive {
+        default: match r.text(&section, "default").value.as_str() {
+            "never" => ArchiveDefault::Never,
+            "roster" => ArchiveDefault::Roster,
+            _ => ArchiveDefault::Always,
+        },
+        retention_days: u32::try_from(r.number(&section, "retention_days").value).ok().filter(|d| *d > 0),
+    }
+}
+
+fn sasl(r: &mut Reader<'_>, file: &DeTable<'_>) -> Sasl {
+    let section = r.section(file, "sasl");
+    Sasl { iterations: count(r, &section, "iterations"), plain: r.flag(&section, "plain").value }
+}
+
+fn limits(r: &mut Reader<'_>, file: &DeTable<'_>) -> Limits {
+    let s = r.section(file, "limits");
+    let limits = Limits {
+        connections: size(r, &s, "connections"),
+        connections_per_address: size(r, &s, "connections_per_address"),
+        connections_before_login: size(r, &s, "connections_before_login"),
+        connections_before_login_per_address: size(r, &s, "connections_before_login_per_address"),
+        login: secs(r, &s, "login_seconds"),
+        login_attempts: count(r, &s, "login_attempts"),
+        login_failures_per_address: count(r, &s, "login_failures_per_address"),
+        login_delay: secs(r, &s, "login_delay_seconds"),
+        registrations_per_hour: count(r, &s, "registrations_per_hour"),
+        stanza_bytes_before_login: size(r, &s, "stanza_bytes_before_login"),
+        stanza_bytes: size(r, &s, "stanza_bytes"),
+        stanza_depth: size(r, &s, "stanza_depth"),
+        bytes_per_second: r.number(&s, "bytes_per_second").value,
+        bytes_burst: r.number(&s, "bytes_burst").value,
+        stanzas_per_second: r.number(&s, "stanzas_per_second").value,
+        stanzas_burst: r.number(&s, "stanzas_burst").value,
+        idle: secs(r, &s, "idle_seconds"),
+        answer: secs(r, &s, "answer_seconds"),
+        close: secs(r, &s, "close_seconds"),
+        sessions_per_user: size(r, &s, "sessions_per_user"),
+        roster_items: size(r, &s, "roster_items"),
+        roster_groups: size(r, &s, "roster_groups"),
+        blocked: size(r, &s, "blocked"),
+        private_bytes: size(r, &s, "private_bytes"),
+        vcard_bytes: size(r, &s, "vcard_bytes"),
+        offline_messages: size(r, &s, "offline_messages"),
+        archive_page: size(r, &s, "archive_page"),
+    };
+    if limits.stanza_bytes_before_login > limits.stanza_bytes {
+        let remedy = "before login a client gets no more than after it";
+        r.problem(s.line, "limits.stanza_bytes_before_login", "is larger than limits.stanza_bytes", remedy);
+    }
+    limits
+}
+
+fn log(r: &mut Reader<'_>, file: &DeTable<'_>) -> Log {
+    let section = r.section(file, "log");
+    Log { level: r.text(&section, "level").value, json: r.text(&section, "format").value == "json" }
+}
+
+fn size(r: &mut Reader<'_>, section: &Section<'_, '_>, name: &str) -> usize {
+    usize::try_from(r.number(section, name).value).unwrap_or(usize::MAX)
+}
+
+fn count(r: &mut Reader<'_>, section: &Section<'_, '_>, name: &str) -> u32 {
+    u32::try_from(r.number(section, name).value).unwrap_or(u32::MAX)
+}
+
+fn secs(r: &mut Reader<'_>, section: &Section<'_, '_>, name: &str) -> Duration {
+    Duration::from_secs(r.number(section, name).value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(text: &str) -> Vec<(usize, String)> {
+        let problems = parse(text, Path::new("/")).unwrap_err();
+        problems.into_iter().map(|p| (p.line, p.option)).collect()
+    }
+
+    #[test]
+    fn the_file_of_the_documentation() {
+        let text = r#"
+data_dir = "/var/lib/rookery"
+[store]
+url = "embedded:"
+durability = "buffered"
+[listen]
+c2s = ["[::]:5222"]
+c2s_tls = ["[::]:5223"]
+http = ["127.0.0.1:5280"]
+admin = "unix:/run/rookery/admin.sock"
+proxy_protocol = true
+proxy_trusted = ["10.0.0.0/8"]
+public = "node1.example.org:5222"
+[[domain]]
+name = "Example.ORG"
+registration = "open"
+[domain.contact]
+abuse = ["mailto:abuse@example.org"]
+[[domain]]
+name = "example.net"
+[archive]
+default = "roster"
+retention_days = 30
+[limits]
+stanza_bytes = 100_000
+"#;
+        let config = parse(text, Path::new("/etc/rookery")).unwrap();
+        assert_eq!(config.domains[0].name, "example.org");
+        assert!(config.domains[0].registration && !config.domains[1].registration);
+        assert_eq!(config.domains[0].contact, [("abuse", "mailto:abuse@example.org".to_owned())]);
+        assert_eq!(config.archive, Archive { default: ArchiveDefault::Roster, retention_days: Some(30) });
+        assert_eq!((config.limits.stanza_bytes, config.limits.stanza_depth), (100_000, 64));
+        assert!(!config.store.sync);
+        assert_eq!(config.listen.proxy.as_ref().map(Vec::len), Some(1));
+    }
+
+    #[test]
+    fn all_problems_at_once_with_their_lines() {
+        let text = r#"data_dir = 7
+colour = "red"
+[listen]
+c2s = ["localhost:5222", "[::]:0"]
+admin = "/run/x"
+proxy_trusted = ["10.0.0.1/8"]
+[[domain]]
+registration = "maybe"
+certificate = "/nowhere/at/all.pem"
+[limits]
+stanza_bytes = 1
+stanzas = 5
+[domain.contact]
+abuse = ["call me"]
+"#;
+        let found = lines(text);
+        let want: Vec<(usize, &str)> = vec![
+            (1, "data_dir"),
+            (2, "colour"),
+            (4, "listen.c2s"),
+            (5, "listen.admin"),
+            (6, "listen.proxy_trusted"),
+            (7, "domain.name"),
+            (8, "domain.registration"),
+            (9, "domain.key"),
+            (9, "domain.certificate"),
+            (11, "limits.stanza_bytes"),
+            (12, "limits.stanzas"),
+            (14, "domain.contact.abuse"),
+        ];
+        let found: Vec<(usize, &str)> = found.iter().map(|(l, o)| (*l, o.as_str())).collect();
+        for item in &want {
+            assert!(found.contains(item), "{item:?} is not in {found:#?}");
+        }
+        assert_eq!(found.len(), want.len(), "{found:#?}");
+    }
+
+    #[test]
+    fn syntax_domains_and_relations() {
+        assert_eq!(lines("data_dir = \n[[domain]]\nname='a.example'\n")[0].0, 1);
+        assert_eq!(lines(""), [(0, "domain".to_owned())]);
+        assert_eq!(lines("[[domain]]\nname='a.example'\n[[domain]]\nname='A.example'")[0], (4, "domain.name".to_owned()));
+        assert_eq!(lines("[[domain]]\nname='a@b/c'")[0], (2, "domain.name".to_owned()));
+        assert_eq!(lines("domain = 'x'")[0], (1, "domain".to_owned()));
+        let same = "[listen]\nc2s=['127.0.0.1:1']\nhttp=['127.0.0.1:1']\n[[domain]]\nname='a.example'";
+        assert_eq!(lines(same), [(1, "listen".to_owned())]);
+    }
+
+    #[test]
+    fn development_defaults() {
+        let config = Config::development();
+        assert!(config.listen.c2s.iter().chain(&config.listen.c2s_tls).chain(&config.listen.http).all(|a| a.ip().is_loopback()));
+        assert!(config.domains[0].registration && config.store.sync);
+        assert_eq!(config.listen.admin, Path::new("rookery-data/admin.sock"));
+        assert_eq!(config.limits.stanza_bytes, 262_144);
+    }
+}

@@ -1,0 +1,180 @@
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use rookery_cluster::seams::{Clock, Seams};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use sha2::Digest as _;
+
+use super::*;
+
+struct At(i64);
+
+impl Clock for At {
+    fn now_micros(&self) -> u64 {
+        u64::try_from(self.0).unwrap() * 1_000_000
+    }
+}
+
+const NOW: i64 = 1_900_000_000;
+
+fn seams(now: i64) -> Seams {
+    Seams { clock: Arc::new(At(now)), ..Seams::system() }
+}
+
+fn config(folder: &Path, domains: &[&str]) -> Config {
+    let mut config = Config::development();
+    config.data_dir = folder.to_owned();
+    let one = config.domains[0].clone();
+    config.domains = domains.iter().map(|d| config::Domain { name: (*d).to_owned(), ..one.clone() }).collect();
+    config
+}
+
+/// A client that trusts the node's own authority, with the handshake's result on both sides.
+async fn handshake(
+    tls: &Tls,
+    folder: &Path,
+    sni: &str,
+    alpn: &[&[u8]],
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> (io::Result<Accepted<tokio::io::DuplexStream>>, io::Result<tokio_rustls::client::TlsStream<tokio::io::DuplexStream>>) {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(folder.join("tls/ca.pem")).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut client = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anyhow(roots)))
+        .with_no_client_auth();
+    client.alpn_protocols = alpn.iter().map(|a| a.to_vec()).collect();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
+    let (ours, theirs) = tokio::io::duplex(64 * 1024);
+    let name = ServerName::try_from(sni.to_owned()).unwrap();
+    tokio::join!(accept_direct(tls, ours), connector.connect(name, theirs))
+}
+
+use std::io;
+
+/// Verifies against the roots at the tests' own time.
+#[derive(Debug)]
+struct Anyhow(rustls::RootCertStore);
+
+impl rustls::client::danger::ServerCertVerifier for Anyhow {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        _: &[u8],
+        _: rustls::pki_types::UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        let now = rustls::pki_types::UnixTime::since_unix_epoch(std::time::Duration::from_secs(u64::try_from(NOW).unwrap()));
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        let certificate = rustls::server::ParsedCertificate::try_from(end_entity)?;
+        let algorithms = provider.signature_verification_algorithms.all;
+        rustls::client::verify_server_cert_signed_by_trust_anchor(&certificate, &self.0, intermediates, now, algorithms)?;
+        rustls::client::verify_server_name(&certificate, name)?;
+        Ok(rustls::client::danger::ServerCertVerified::assertion())
+    }
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        let algorithms = rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &algorithms)
+    }
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        let algorithms = rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &algorithms)
+    }
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+const BOTH: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];
+
+#[tokio::test]
+async fn the_certificate_is_that_of_the_name_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let tls = Tls::load(&config(folder.path(), &["localhost", "bücher.example"]), seams(NOW)).unwrap();
+    let (server, client) = handshake(&tls, folder.path(), "xn--bcher-kva.example", &[accept::ALPN], BOTH).await;
+    let (server, client) = (server.unwrap(), client.unwrap());
+    assert_eq!(server.sni.as_deref(), Some("xn--bcher-kva.example"));
+    assert_eq!(server.protocol, "TLSv1.3");
+    assert_eq!(client.get_ref().1.alpn_protocol(), Some(accept::ALPN));
+    // Both ends derive the same bindings.
+    let exported: [u8; 32] = client.get_ref().1.export_keying_material([0; 32], b"EXPORTER-Channel-Binding", None).unwrap();
+    assert_eq!(server.bindings.exporter, Some(exported));
+    let sent = client.get_ref().1.peer_certificates().unwrap()[0].clone();
+    assert_eq!(server.bindings.server_end_point.as_deref(), Some(sha2::Sha256::digest(&sent).as_slice()));
+}
+
+#[tokio::test]
+async fn other_protocols_and_unknown_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let tls = Tls::load(&config(folder.path(), &["localhost"]), seams(NOW)).unwrap();
+    let (server, client) = handshake(&tls, folder.path(), "localhost", &[b"http/1.1"], BOTH).await;
+    assert!(server.is_err() && client.is_err(), "a browser gets no XMPP stream");
+    let (server, _) = handshake(&tls, folder.path(), "localhost", &[], &[&rustls::version::TLS12]).await;
+    let server = server.unwrap();
+    assert_eq!((server.protocol, server.bindings.exporter), ("TLSv1.2", None));
+    assert!(server.bindings.server_end_point.is_some());
+    let (_, client) = handshake(&tls, folder.path(), "elsewhere.example", &[], BOTH).await;
+    assert!(client.unwrap_err().to_string().contains("NotValidForName") || tls.identity(Some("x")).domain == "localhost");
+}
+
+#[tokio::test]
+async fn a_bad_new_certificate_keeps_the_old_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(folder.path(), &["localhost"]);
+    let tls = Tls::load(&config, seams(NOW)).unwrap();
+    assert_eq!(tls.reload(&config), Vec::<String>::new());
+    let broken = folder.path().join("broken.pem");
+    std::fs::write(&broken, "no certificate").unwrap();
+    config.domains[0].certificate = Some(config::CertificateFiles { certificate: broken.clone(), key: broken });
+    let notes = tls.reload(&config);
+    assert!(notes[0].contains("the old certificate stays"), "{notes:?}");
+    let (server, client) = handshake(&tls, folder.path(), "localhost", &[], BOTH).await;
+    assert!(server.is_ok() && client.is_ok());
+    assert!(Tls::load(&config, seams(NOW)).is_err());
+}
+
+#[test]
+fn made_once_private_and_renewed_in_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = development::certificate(folder.path(), "localhost", NOW).unwrap();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&files.key), mode(&folder.path().join("ca-key.pem"))), (0o600, 0o600));
+    let read = || std::fs::read(&files.certificate).unwrap();
+    let first = read();
+    development::certificate(folder.path(), "localhost", NOW + 300 * 86_400).unwrap();
+    assert!(read() == first);
+    development::certificate(folder.path(), "localhost", NOW + 370 * 86_400).unwrap();
+    assert!(read() != first);
+    // With a new authority its certificates are new, too.
+    let second = read();
+    std::fs::remove_file(folder.path().join("ca.pem")).unwrap();
+    development::certificate(folder.path(), "localhost", NOW + 370 * 86_400).unwrap();
+    assert!(read() != second);
+    let escape = development::certificate(folder.path(), "..%2f..", NOW).unwrap();
+    assert!(escape.certificate.starts_with(folder.path()) && escape.certificate.file_name().is_some());
+}
+
+#[test]
+fn a_certificate_needs_its_own_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let a = development::certificate(folder.path(), "a.example", NOW).unwrap();
+    let b = development::certificate(folder.path(), "b.example", NOW).unwrap();
+    let mut config = config(folder.path(), &["a.example"]);
+    config.domains[0].certificate = Some(config::CertificateFiles { certificate: a.certificate, key: b.key });
+    assert!(matches!(Tls::load(&config, seams(NOW)), Err(Error::Unusable { .. })));
+}

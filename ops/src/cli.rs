@@ -1,0 +1,306 @@
+//! The words of the command line. What they do is in [`crate::commands`] and in the program; here is only what can be
+//! said, so that help, completion and documentation have one source.
+//!
+//! There is deliberately no option that takes a password: every user of the machine can read the arguments of a process.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::admin::Address;
+
+const EXAMPLES: &str = "\
+Examples:
+  rookery                                         start a node for trying things out, on this machine only
+  rookery serve --config /etc/rookery/rookery.toml
+  rookery user add juliet@example.org             make an account; its password is shown once
+  rookery user list --domain example.org
+  rookery session list
+  rookery export juliet@example.org --output juliet.xml
+
+Exit codes: 0 done, 1 a fault of ours, 2 wrong usage, 3 not found, 4 exists already, 5 invalid input,
+6 no node answers or it cannot now, 7 a limit was reached.";
+
+const PASSWORDS: &str = "\
+The password comes from a file or from standard input; without either, one is generated and shown once. It is never
+given as an argument, because every user of this machine could read it there.";
+
+const ADD_EXAMPLES: &str = "\
+Examples:
+  rookery user add juliet@example.org
+  rookery user add juliet@example.org --password-file secret.txt
+  printf %s \"$PASSWORD\" | rookery user add juliet@example.org --password-stdin";
+
+const IMPORT_EXAMPLES: &str = "\
+Each line is a bare JID, a tab, and a password. Accounts that exist are left as they are, so an import that was cut
+short can be run again. Lines that cannot be used are reported with their numbers; the others are taken.
+
+Examples:
+  rookery user import accounts.tsv
+  zcat accounts.tsv.gz | rookery user import -";
+
+/// A clustered XMPP server. Without a command it serves.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "rookery", version, about, after_help = EXAMPLES, max_term_width = 110, propagate_version = false)]
+pub struct Cli {
+    /// The configuration file; without one: development defaults, on loopback, in ./rookery-data
+    #[arg(long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+
+    /// The admin socket of the node to talk to, as unix:/path; the default is that of the configuration
+    #[arg(long, value_name = "ADDRESS", global = true)]
+    pub admin: Option<Address>,
+
+    /// What to do
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+impl Cli {
+    /// What to do: `serve` if nothing was said.
+    pub fn verb(&self) -> Command {
+        self.command.clone().unwrap_or(Command::Serve)
+    }
+}
+
+/// A command.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Run a node until it is told to stop (SIGINT, SIGTERM)
+    Serve,
+    /// Check the configuration and say what a node would do with it
+    Check,
+    /// Print the version
+    Version,
+    /// A command for a node, or for the data folder when no node runs.
+    #[command(flatten)]
+    Admin(AdminCommand),
+}
+
+/// What goes through [`crate::admin::Admin`].
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum AdminCommand {
+    /// Make, change, remove and list accounts
+    #[command(subcommand)]
+    User(UserCommand),
+    /// List and end sessions
+    #[command(subcommand)]
+    Session(SessionCommand),
+    /// Write an account, or a host with all its accounts, as XML (XEP-0227)
+    #[command(after_help = "Example:\n  rookery export example.org --output example.org.xml")]
+    Export {
+        /// The bare JID of an account, or the name of a host
+        #[arg(value_name = "JID|HOST")]
+        target: String,
+        /// Write to this file, which only you may read, instead of standard output
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Read accounts from an XML file (XEP-0227)
+    Import {
+        /// The file; - is standard input
+        file: PathBuf,
+    },
+    /// Read the configuration again: certificates, limits, domains and log level
+    Reload,
+    /// Tell how the node is
+    Status {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Set the log level of the running node, until it reloads or restarts
+    #[command(after_help = "Example:\n  rookery log-level info,rookery_actors=debug")]
+    LogLevel {
+        /// error, warn, info, debug or trace; or several of module=level, separated by commas
+        level: String,
+    },
+}
+
+/// `rookery user …`
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum UserCommand {
+    /// Make an account
+    #[command(long_about = "Make an account.\n\n".to_owned() + PASSWORDS, after_help = ADD_EXAMPLES)]
+    Add {
+        /// The bare JID, as in juliet@example.org
+        jid: String,
+        /// Where the password comes from.
+        #[command(flatten)]
+        password: PasswordSource,
+    },
+    /// Set the password of an account
+    #[command(long_about = "Set the password of an account.\n\n".to_owned() + PASSWORDS)]
+    Passwd {
+        /// The bare JID
+        jid: String,
+        /// Where the password comes from.
+        #[command(flatten)]
+        password: PasswordSource,
+    },
+    /// Remove an account and everything it owns
+    Remove {
+        /// The bare JID
+        jid: String,
+    },
+    /// List accounts
+    List {
+        /// Only those of this domain
+        #[arg(long)]
+        domain: Option<String>,
+        /// At most so many
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        limit: Option<u64>,
+        /// Print a JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make accounts in bulk from a file: on each line a JID, a tab and a password
+    #[command(after_help = IMPORT_EXAMPLES)]
+    Import {
+        /// The file; - is standard input
+        file: PathBuf,
+    },
+}
+
+/// `rookery session …`
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum SessionCommand {
+    /// List sessions
+    List {
+        /// Only those of this domain, bare JID or full JID
+        filter: Option<String>,
+        /// At most so many
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        limit: Option<u64>,
+        /// Print a JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// End a session (full JID) or all sessions of a user (bare JID)
+    Kick {
+        /// The full or bare JID
+        jid: String,
+        /// What their clients are told
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+}
+
+/// Where a password comes from. Neither: it is generated and shown once.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Args)]
+#[group(multiple = false)]
+pub struct PasswordSource {
+    /// Read the password from this file; one line break at its end is not part of it
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+    /// Read the password from standard input, to its end
+    #[arg(long)]
+    pub password_stdin: bool,
+}
+
+impl AdminCommand {
+    /// Whether this only makes sense with a running node. The others also work on the data folder of a node that is
+    /// down.
+    pub fn needs_node(&self) -> bool {
+        match self {
+            Self::Session(_) | Self::Reload | Self::Status { .. } | Self::LogLevel { .. } => true,
+            Self::User(_) | Self::Export { .. } | Self::Import { .. } => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once("rookery").chain(line.split_whitespace()))
+    }
+
+    #[test]
+    fn the_definitions_are_sound() {
+        Cli::command_for_update().debug_assert();
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_command_serves() {
+        assert_eq!(parse("").unwrap().verb(), Command::Serve);
+        let cli = parse("--config a.toml").unwrap();
+        assert_eq!((cli.verb(), cli.config), (Command::Serve, Some("a.toml".into())));
+        let cli = parse("serve --config a.toml").unwrap();
+        assert_eq!((cli.verb(), cli.config), (Command::Serve, Some("a.toml".into())));
+        assert_eq!(parse("check").unwrap().verb(), Command::Check);
+        assert_eq!(parse("version").unwrap().verb(), Command::Version);
+    }
+
+    #[test]
+    fn passwords_come_from_one_place_and_never_from_an_argument() {
+        let command = |line: &str| match parse(line).unwrap().verb() {
+            Command::Admin(AdminCommand::User(UserCommand::Add { password, .. })) => password,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(command("user add a@b"), PasswordSource::default());
+        assert!(command("user add a@b --password-stdin").password_stdin);
+        assert_eq!(command("user add a@b --password-file f").password_file, Some("f".into()));
+        for wrong in [
+            "user add a@b secret",
+            "user add a@b --password secret",
+            "user add a@b --password=secret",
+            "user passwd a@b secret",
+            "user add a@b --password-stdin --password-file f",
+            "user add",
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+        // Whatever is added later: an option with a password in its name takes a file's name or nothing.
+        let user = Cli::command();
+        let user = user.find_subcommand("user").unwrap();
+        for option in user.get_subcommands().flat_map(clap::Command::get_arguments) {
+            let id = option.get_id().as_str();
+            assert!(!id.contains("password") || ["password_file", "password_stdin"].contains(&id), "{id}");
+        }
+    }
+
+    #[test]
+    fn admin_commands_are_understood() {
+        let cli = parse("session list juliet@example.org --limit 5 --json --admin unix:/run/a").unwrap();
+        assert_eq!(cli.admin, Some("unix:/run/a".parse().unwrap()));
+        let filter = Some("juliet@example.org".to_owned());
+        let list = SessionCommand::List { filter, limit: Some(5), json: true };
+        assert_eq!(cli.verb(), Command::Admin(AdminCommand::Session(list)));
+        let export = AdminCommand::Export { target: "b".into(), output: Some("f".into()) };
+        assert_eq!(parse("export b -o f").unwrap().verb(), Command::Admin(export));
+        let import = UserCommand::Import { file: "-".into() };
+        assert_eq!(parse("user import -").unwrap().verb(), Command::Admin(AdminCommand::User(import)));
+        for wrong in ["status --admin /run/a", "user list --limit 0", "session kick", "frobnicate"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_needs_a_node_says_so() {
+        for (line, needs) in [
+            ("status", true),
+            ("reload", true),
+            ("log-level debug", true),
+            ("session list", true),
+            ("user list", false),
+            ("import f", false),
+            ("export b", false),
+        ] {
+            let Command::Admin(command) = parse(line).unwrap().verb() else { panic!("{line}") };
+            assert_eq!(command.needs_node(), needs, "{line}");
+        }
+    }
+
+    #[test]
+    fn help_has_examples() {
+        let help = Cli::command().render_help().to_string();
+        assert!(help.contains("Examples:") && help.contains("rookery user add juliet@example.org"), "{help}");
+        assert!(help.contains("Exit codes:"), "{help}");
+    }
+}

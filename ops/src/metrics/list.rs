@@ -1,0 +1,121 @@
+//! The list of everything that is measured. Descriptions, buckets, the check of names used in the sources and the
+//! alert rules' check are all derived from it. Names, labels and units are a promise to dashboards: they only grow.
+
+use Kind::{Counter, Gauge, Histogram};
+
+/// What a metric is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// A distribution, with the upper bounds of its buckets.
+    Histogram(&'static [f64]),
+}
+
+/// One metric.
+#[derive(Debug, Clone, Copy)]
+pub struct Metric {
+    /// Its name in Prometheus, unit included.
+    pub name: &'static str,
+    /// What it is.
+    pub kind: Kind,
+    /// Its unit, for the description.
+    pub unit: metrics::Unit,
+    /// What it says, for an operator.
+    pub help: &'static str,
+    /// Its labels. The values of each are few and chosen by us, never by a client.
+    pub labels: &'static [&'static str],
+}
+
+/// From 100 µs to 30 s.
+const SECONDS: &[f64] = &[
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+    30.0,
+];
+
+/// From 256 B to 16 MiB.
+const BYTES: &[f64] =
+    &[256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262_144.0, 1_048_576.0, 4_194_304.0, 16_777_216.0];
+
+/// From 1 to 4,096 of something.
+const COUNTS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0];
+
+const N: metrics::Unit = metrics::Unit::Count;
+const S: metrics::Unit = metrics::Unit::Seconds;
+const B: metrics::Unit = metrics::Unit::Bytes;
+
+/// A line of the list.
+const fn m(
+    name: &'static str,
+    kind: Kind,
+    unit: metrics::Unit,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Metric {
+    Metric { name, kind, unit, help, labels }
+}
+
+/// Everything that is measured, by subject.
+#[rustfmt::skip] // one metric, one or two lines
+pub const METRICS: &[Metric] = &[
+    // Connections: sockets and their streams.
+    m("rookery_connections", Gauge, N, &["kind"], "Open client connections, by listener (c2s, c2s_tls)"),
+    m("rookery_connections_total", Counter, N, &["kind"], "Client connections accepted since the start"),
+    m("rookery_received_bytes_total", Counter, B, &["kind"], "Bytes read from clients, after TLS"),
+    m("rookery_sent_bytes_total", Counter, B, &["kind"], "Bytes written to clients, before TLS"),
+    m("rookery_tls_handshakes_total", Counter, N, &["version", "outcome"],
+        "TLS handshakes, by version (1.2, 1.3, none) and outcome (ok, failed, timeout)"),
+    m("rookery_tls_handshake_seconds", Histogram(SECONDS), S, &[], "Time of TLS handshakes that succeeded"),
+    m("rookery_stream_errors_total", Counter, N, &["condition"], "Streams closed by us with an error, by RFC 6120 condition"),
+    m("rookery_certificate_expiry_seconds", Gauge, S, &["domain"], "When the domain's certificate expires, in seconds since 1970"),
+
+    // Logins.
+    m("rookery_logins_total", Counter, N, &["mechanism", "outcome"], "SASL attempts, by mechanism and outcome (ok, failed, aborted)"),
+    m("rookery_login_failures_total", Counter, N, &["reason"], "SASL attempts that failed, by RFC 6120 condition"),
+    m("rookery_login_seconds", Histogram(SECONDS), S, &[], "Time from the first SASL step to success"),
+    m("rookery_registrations_total", Counter, N, &["outcome"], "In-band registrations (XEP-0077), by outcome (ok, refused, failed)"),
+
+    // Sessions, users and their traffic.
+    m("rookery_sessions", Gauge, N, &[], "Bound resources, those that wait to be resumed included"),
+    m("rookery_sessions_opened_total", Counter, N, &[], "Resources bound since the start"),
+    m("rookery_sessions_closed_total", Counter, N, &["reason"], "Sessions that ended, by reason"),
+    m("rookery_sm_resumed_total", Counter, N, &[], "Sessions resumed (XEP-0198)"),
+    m("rookery_sm_failed_total", Counter, N, &[], "Resumptions (XEP-0198) refused, because the session is not there any more"),
+    m("rookery_users", Gauge, N, &[], "Users with an actor; those at rest have none"),
+    m("rookery_stanzas_total", Counter, N, &["kind", "direction"], "Stanzas, by kind (message, presence, iq) and direction (in, out)"),
+    m("rookery_stanza_errors_total", Counter, N, &["condition"], "Stanza errors that we answered, by RFC 6120 condition"),
+    m("rookery_message_seconds", Histogram(SECONDS), S, &[], "Time from reading a message to its being safe to ack"),
+    m("rookery_limits_hit_total", Counter, N, &["limit"], "How often a limit of the configuration was hit, by its name"),
+    m("rookery_queue_length", Gauge, N, &["queue"], "Entries that wait in a queue, over all of its kind"),
+
+    // Archive and offline.
+    m("rookery_archive_appends_total", Counter, N, &[], "Messages committed to archives"),
+    m("rookery_archive_queries_total", Counter, N, &["outcome"], "Archive pages asked for (XEP-0313), by outcome (ok, error)"),
+    m("rookery_archive_query_seconds", Histogram(SECONDS), S, &[], "Time to answer a page of an archive"),
+    m("rookery_offline_stored_total", Counter, N, &[], "Messages kept for users without a session"),
+    m("rookery_offline_drained_total", Counter, N, &[], "Kept messages delivered to a session"),
+
+    // The store.
+    m("rookery_store_commit_seconds", Histogram(SECONDS), S, &[], "Time of a commit, durability included"),
+    m("rookery_store_commit_bytes", Histogram(BYTES), B, &[], "Size of a commit: keys and values written"),
+    m("rookery_store_conflicts_total", Counter, N, &[], "Commits refused because another transaction was first"),
+    m("rookery_store_retries_total", Counter, N, &["class"], "Transactions run again, by class of error"),
+    m("rookery_store_batch_size", Histogram(COUNTS), N, &["of"],
+        "How many went together, of bodies in a transaction and of commits in a write"),
+    m("rookery_store_queue_length", Gauge, N, &["queue"], "What waits for the store, by queue (bodies, commits)"),
+
+    // The program itself.
+    m("rookery_ready", Gauge, N, &[], "1 if the node takes work, 0 if /readyz says why not"),
+    m("rookery_build_info", Gauge, N, &["version"], "Always 1; the version is in the label"),
+    m("rookery_uptime_seconds", Gauge, S, &[], "Seconds since the node started"),
+    m("rookery_log_lines_lost_total", Counter, N, &[], "Log lines dropped because nobody read the log"),
+    m("rookery_http_requests_total", Counter, N, &["path", "status"], "Requests to the HTTP listener"),
+    m("rookery_admin_requests_total", Counter, N, &["method", "outcome"], "Requests on the admin socket"),
+    m("process_resident_memory_bytes", Gauge, B, &[], "Resident memory of the process"),
+    m("process_cpu_seconds_total", Gauge, S, &[], "User and system CPU time of the process"),
+    m("process_threads", Gauge, N, &[], "Threads of the process"),
+    m("process_open_fds", Gauge, N, &[], "Open file descriptors of the process"),
+    m("process_max_fds", Gauge, N, &[], "Most file descriptors that the process may open"),
+];

@@ -1,0 +1,4 @@
+//! `cargo +nightly fuzz run sasl` in `proto`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| rookery_proto::fuzzing::sasl(data));

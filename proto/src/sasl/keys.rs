@@ -1,0 +1,221 @@
+//! What is stored instead of a password: RFC 5802 section 3, once for each hash.
+
+use super::{Hash, password};
+use crate::xmpp::BareJid;
+use std::{fmt, sync::Arc};
+use subtle::ConstantTimeEq;
+
+/// The fewest iterations that RFC 5802 5.1 advises.
+pub const MIN_ITERATIONS: u32 = 4096;
+/// The most iterations: seconds of work. A stored or offered count above it is refused.
+pub const MAX_ITERATIONS: u32 = 5_000_000;
+/// Bytes of the salts that this server makes.
+pub const SALT_BYTES: usize = 16;
+
+/// Why keys cannot be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The text cannot be a password.
+    #[error(transparent)]
+    Password(#[from] password::Error),
+    /// The count is not between [`MIN_ITERATIONS`] and [`MAX_ITERATIONS`].
+    #[error("{0} iterations are too few or too many")]
+    Iterations(u32),
+    /// No salt, or one of more than 1024 bytes.
+    #[error("the salt is empty or too long")]
+    Salt,
+}
+
+/// The keys of one password for one hash. Who has them can pose as the server, and search for the password, but not log in.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ScramKeys {
+    /// Rounds of PBKDF2.
+    pub iterations: u32,
+    /// Random, per password and hash.
+    pub salt: Vec<u8>,
+    /// `H(ClientKey)`; proves a client.
+    pub stored_key: Vec<u8>,
+    /// Proves the server to the client.
+    pub server_key: Vec<u8>,
+}
+
+impl fmt::Debug for ScramKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ScramKeys").field("iterations", &self.iterations).finish_non_exhaustive()
+    }
+}
+
+/// Makes the keys of a password. Milliseconds of work: do it on a thread that may block.
+///
+/// # Errors
+/// [`Error`] if password, salt or count are out of bounds.
+pub fn derive(hash: Hash, password: &str, salt: &[u8], iterations: u32) -> Result<ScramKeys, Error> {
+    let password = password::prepare(password)?;
+    if !(MIN_ITERATIONS..=MAX_ITERATIONS).contains(&iterations) {
+        return Err(Error::Iterations(iterations));
+    }
+    if !(1..=1024).contains(&salt.len()) {
+        return Err(Error::Salt);
+    }
+    let salted = hash.stretch(password.as_bytes(), salt, iterations);
+    let client_key = hash.hmac(&salted, &[b"Client Key"]);
+    Ok(ScramKeys {
+        iterations,
+        salt: salt.to_vec(),
+        stored_key: hash.digest(&client_key),
+        server_key: hash.hmac(&salted, &[b"Server Key"]),
+    })
+}
+
+/// All that is stored of a password: keys for each hash, so that every client finds a mechanism.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// For SCRAM-SHA-1.
+    pub sha1: ScramKeys,
+    /// For SCRAM-SHA-256; PLAIN is judged by it too.
+    pub sha256: ScramKeys,
+    /// For SCRAM-SHA-512.
+    pub sha512: ScramKeys,
+}
+
+impl Credentials {
+    /// Makes the keys of a password for every hash: three times the work of [`derive()`]. `seed` is fresh and random; each hash gets a
+    /// salt of its own from it.
+    ///
+    /// # Errors
+    /// [`Error`] if password or count are out of bounds.
+    pub fn derive(password: &str, seed: &[u8; 32], iterations: u32) -> Result<Self, Error> {
+        let make =
+            |hash: Hash| derive(hash, password, &salt(seed, &[b"salt", hash.name().as_bytes()]), iterations);
+        Ok(Self { sha1: make(Hash::Sha1)?, sha256: make(Hash::Sha256)?, sha512: make(Hash::Sha512)? })
+    }
+
+    /// The keys for one hash.
+    #[must_use]
+    pub const fn get(&self, hash: Hash) -> &ScramKeys {
+        match hash {
+            Hash::Sha1 => &self.sha1,
+            Hash::Sha256 => &self.sha256,
+            Hash::Sha512 => &self.sha512,
+        }
+    }
+
+    /// Whether this is the password, in time that does not depend on how wrong it is. Milliseconds of work.
+    #[must_use]
+    pub fn verify_password(&self, password: &str) -> bool {
+        let keys = &self.sha256;
+        // A text that cannot be a password costs as much as one that is wrong.
+        let prepared = password::prepare(password);
+        let text = prepared.as_deref().unwrap_or("-");
+        let rounds = keys.iterations.clamp(1, MAX_ITERATIONS);
+        let salted = Hash::Sha256.stretch(text.as_bytes(), &keys.salt, rounds);
+        let stored = Hash::Sha256.digest(&Hash::Sha256.hmac(&salted, &[b"Client Key"]));
+        let same = bool::from(stored.ct_eq(&keys.stored_key));
+        same & prepared.is_ok()
+    }
+}
+
+/// Answers for users that do not exist, so that nobody finds out by trying who does.
+///
+/// A client that asks twice gets the same salt, as from a real user, and none that another server would give. The secret belongs
+/// to the deployment: every node has the same, and it stays the same over restarts.
+#[derive(Clone)]
+pub struct Fakes {
+    secret: Arc<[u8; 32]>,
+    iterations: u32,
+}
+
+impl fmt::Debug for Fakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fakes").field("iterations", &self.iterations).finish_non_exhaustive()
+    }
+}
+
+impl Fakes {
+    /// `iterations` is the count that new passwords get, for the same reason: after it was raised, users who keep an older password
+    /// can be told from users that do not exist.
+    #[must_use]
+    pub fn new(secret: [u8; 32], iterations: u32) -> Self {
+        Self { secret: Arc::new(secret), iterations }
+    }
+
+    /// Keys that no password fits, always the same for the same user. Costs microseconds.
+    #[must_use]
+    pub fn keys(&self, hash: Hash, user: &BareJid) -> ScramKeys {
+        let name = user.as_str().as_bytes();
+        // The NUL cannot occur in a JID: no two (user, hash) make the same text.
+        let tail = [b"\0", hash.name().as_bytes()].concat();
+        let key = |label: &[u8]| hash.hmac(self.secret.as_slice(), &[label, name, &tail]);
+        ScramKeys {
+            iterations: self.iterations,
+            salt: salt(&self.secret, &[b"fake salt\0", name, &tail]),
+            stored_key: key(b"fake stored key\0"),
+            server_key: key(b"fake server key\0"),
+        }
+    }
+
+    /// [`Fakes::keys`] for every hash.
+    #[must_use]
+    pub fn credentials(&self, user: &BareJid) -> Credentials {
+        Credentials {
+            sha1: self.keys(Hash::Sha1, user),
+            sha256: self.keys(Hash::Sha256, user),
+            sha512: self.keys(Hash::Sha512, user),
+        }
+    }
+}
+
+fn salt(secret: &[u8; 32], parts: &[&[u8]]) -> Vec<u8> {
+    let mut salt = Hash::Sha256.hmac(secret, parts);
+    salt.truncate(SALT_BYTES);
+    salt
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verifies_the_password_and_no_other() {
+        let credentials = Credentials::derive("pencil", &[7; 32], 4096).unwrap();
+        assert!(credentials.verify_password("pencil"));
+        assert!(credentials.verify_password("pen\u{ad}cil"), "prepared alike");
+        for wrong in ["Pencil", "pencil ", "", "-", "\u{0}", "pencilpencil"] {
+            assert!(!credentials.verify_password(wrong), "{wrong:?}");
+        }
+        let salts = Hash::ALL.map(|h| credentials.get(h).salt.clone());
+        assert!(salts[0] != salts[1] && salts[1] != salts[2] && salts.iter().all(|s| s.len() == SALT_BYTES));
+    }
+
+    #[test]
+    fn bounds_are_kept() {
+        let made = |password, iterations| Credentials::derive(password, &[0; 32], iterations);
+        assert_eq!(made("", 4096), Err(Error::Password(password::Error::Empty)));
+        assert_eq!(made("x", 4095), Err(Error::Iterations(4095)));
+        assert_eq!(made("x", u32::MAX), Err(Error::Iterations(u32::MAX)));
+        assert_eq!(derive(Hash::Sha1, "x", b"", 4096), Err(Error::Salt));
+    }
+
+    #[test]
+    fn fakes_are_stable_and_look_real() {
+        let user = |name: &str| BareJid::parse(name).unwrap();
+        let fakes = Fakes::new([1; 32], 10_000);
+        let real = Credentials::derive("x", &[0; 32], 10_000).unwrap();
+        for hash in Hash::ALL {
+            let (fake, real) = (fakes.keys(hash, &user("a@b")), real.get(hash));
+            assert_eq!(fake, fakes.clone().keys(hash, &user("A@b")));
+            assert_eq!((fake.iterations, fake.salt.len()), (real.iterations, real.salt.len()));
+            assert_eq!(fake.stored_key.len(), real.stored_key.len());
+            assert_ne!(fake.salt, fakes.keys(hash, &user("c@b")).salt);
+            assert_ne!(fake.salt, Fakes::new([2; 32], 10_000).keys(hash, &user("a@b")).salt);
+        }
+        assert_ne!(fakes.keys(Hash::Sha1, &user("a@b")).salt, fakes.keys(Hash::Sha256, &user("a@b")).salt);
+    }
+
+    #[test]
+    fn debug_tells_no_secret() {
+        let credentials = Credentials::derive("pencil", &[7; 32], 4096).unwrap();
+        let text = format!("{credentials:?} {:?}", Fakes::new([201; 32], 4096));
+        assert!(!text.contains("key") && !text.contains("salt") && !text.contains("201"), "{text}");
+    }
+}

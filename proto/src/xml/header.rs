@@ -1,0 +1,210 @@
+//! Stream headers (RFC 6120 section 4.7 and 4.8).
+
+use super::{
+    Error, Limits, Scope, Text,
+    check::{self, Shape, Start, Visitor},
+    escape,
+};
+use crate::xmpp::{jid::Jid, ns};
+
+/// The opening tag of a peer's stream.
+#[derive(Clone, Debug)]
+pub struct StreamHeader {
+    /// The domain that the peer wants to talk to.
+    pub to: Option<Jid>,
+    /// Who the peer says it is.
+    pub from: Option<Jid>,
+    /// The stream's id, which only a receiving entity gives.
+    pub id: Option<Text>,
+    /// Major and minor number; none means a stream from before RFC 3920.
+    pub version: Option<(u16, u16)>,
+    /// The language for text meant for human eyes.
+    pub lang: Option<Text>,
+    /// The content namespace: `jabber:client` or `jabber:server`.
+    pub content: &'static str,
+    /// What the header declared, to read the rest of the stream with.
+    pub scope: Scope,
+}
+
+impl StreamHeader {
+    /// Reads the frame that the framer called `Open`. Any prefix may stand for the namespace of streams, and the
+    /// content namespace may be the default or have a prefix (RFC 6120 section 4.8).
+    ///
+    /// # Errors
+    /// What [`check::element`] refuses; `Namespace` if it is no XMPP stream; `Addressing` for an address that is
+    /// not a JID; `Version` for a version that is not `number.number`.
+    pub fn parse(frame: &[u8], limits: &Limits) -> Result<Self, Error> {
+        let mut reading = Reading { header: Self::empty(), declared: Vec::new(), problem: None };
+        check::walk(check::text(frame, limits)?, Shape::Open, &Scope::NOTHING, limits, &mut reading)?;
+        let Reading { mut header, declared, problem } = reading;
+        let bound = |uri: &str| declared.iter().any(|(_, bound)| bound == uri);
+        let default = declared.iter().find(|(prefix, _)| prefix.is_empty()).map(|(_, uri)| uri.as_str());
+        header.content = match default {
+            Some(ns::CLIENT) => ns::CLIENT,
+            Some(ns::SERVER) => ns::SERVER,
+            _ if bound(ns::CLIENT) => ns::CLIENT,
+            _ if bound(ns::SERVER) => ns::SERVER,
+            _ => return Err(Error::Namespace),
+        };
+        header.scope = Scope::new(header.content, declared);
+        match problem {
+            Some(problem) => Err(problem),
+            None => Ok(header),
+        }
+    }
+
+    fn empty() -> Self {
+        let (content, scope) = (ns::CLIENT, Scope::CLIENT);
+        Self { to: None, from: None, id: None, version: None, lang: None, content, scope }
+    }
+}
+
+struct Reading {
+    header: StreamHeader,
+    declared: Vec<(Text, Text)>,
+    problem: Option<Error>,
+}
+
+impl<'a> Visitor<'a> for Reading {
+    fn start(&mut self, tag: &Start<'a, '_>) -> Result<(), Error> {
+        if tag.local != "stream" || tag.ns.uri != ns::STREAM {
+            return Err(Error::Namespace);
+        }
+        for attribute in tag.attributes {
+            let value = attribute.value();
+            if let Some(prefix) = attribute.declares() {
+                self.declared.push((Text::from(prefix), Text::from(value)));
+                continue;
+            }
+            match (attribute.name.prefix, attribute.name.local) {
+                ("", "to") => self.header.to = self.jid(&value),
+                ("", "from") => self.header.from = self.jid(&value),
+                ("", "id") => self.header.id = Some(value.into()),
+                ("", "version") => match version(&value) {
+                    None => self.problem = Some(Error::Version),
+                    version => self.header.version = version,
+                },
+                ("xml", "lang") => self.header.lang = Some(value.into()),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, _: i32, _: usize, _: usize) {}
+}
+
+impl Reading {
+    fn jid(&mut self, value: &str) -> Option<Jid> {
+        let jid = Jid::parse(value).ok();
+        if jid.is_none() {
+            self.problem = Some(Error::Addressing);
+        }
+        jid
+    }
+}
+
+fn version(text: &str) -> Option<(u16, u16)> {
+    let number = |digits: &str| {
+        (!digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
+    };
+    let (major, minor) = text.split_once('.')?;
+    Some((number(major)?, number(minor)?))
+}
+
+/// Writes our own header: the declaration, then the opening tag with `version='1.0'`.
+///
+/// `content` is `jabber:client` or `jabber:server`; `from` is our domain, `to` the peer if it said who it is.
+pub fn write(
+    out: &mut Vec<u8>,
+    content: &'static str,
+    from: Option<&str>,
+    to: Option<&str>,
+    id: Option<&str>,
+    lang: Option<&str>,
+) {
+    out.extend_from_slice(b"<?xml version='1.0'?><stream:stream xmlns='");
+    out.extend_from_slice(content.as_bytes());
+    out.extend_from_slice(b"' xmlns:stream='");
+    out.extend_from_slice(ns::STREAM.as_bytes());
+    out.extend_from_slice(b"' version='1.0'");
+    for (name, value) in [(" from='", from), (" to='", to), (" id='", id), (" xml:lang='", lang)] {
+        if let Some(value) = value {
+            out.extend_from_slice(name.as_bytes());
+            escape::attribute(out, value);
+            out.push(b'\'');
+        }
+    }
+    out.push(b'>');
+}
+
+/// What closes a stream that [`write`](write()) opened.
+pub const CLOSE: &[u8] = b"</stream:stream>";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(frame: &str) -> Result<StreamHeader, Error> {
+        StreamHeader::parse(frame.as_bytes(), &Limits::LOGIN)
+    }
+
+    #[test]
+    fn the_usual_header() {
+        let header = parse(
+            "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' \
+             to='example.org' from='romeo@example.org' version='1.0' xml:lang='de'>",
+        )
+        .unwrap();
+        assert_eq!(header.to.unwrap().as_str(), "example.org");
+        assert_eq!(header.from.unwrap().as_str(), "romeo@example.org");
+        assert_eq!(header.version, Some((1, 0)));
+        assert_eq!(header.lang.unwrap(), "de");
+        assert_eq!(header.scope, Scope::CLIENT);
+        assert!(header.id.is_none());
+    }
+
+    #[test]
+    fn other_prefixes_mean_the_same() {
+        let header =
+            parse("<stream xmlns='http://etherx.jabber.org/streams' xmlns:c='jabber:client' version='1.0'>")
+                .unwrap();
+        assert_eq!(header.content, ns::CLIENT);
+        assert_eq!(header.scope.lookup("c"), Some(ns::CLIENT));
+        assert_eq!(header.scope.lookup(""), Some(ns::STREAM));
+        let header =
+            parse("<s:stream xmlns='jabber:server' xmlns:s='http://etherx.jabber.org/streams'>").unwrap();
+        assert_eq!((header.content, header.version), (ns::SERVER, None));
+    }
+
+    #[test]
+    fn refused() {
+        const NS: &str = "xmlns='jabber:client' xmlns:s='http://etherx.jabber.org/streams'";
+        for (header, error) in [
+            ("<stream xmlns='jabber:client'>".to_owned(), Error::Namespace),
+            ("<s:stream xmlns:s='jabber:client'>".to_owned(), Error::Namespace),
+            ("<s:stream xmlns='x' xmlns:s='http://etherx.jabber.org/streams'>".to_owned(), Error::Namespace),
+            ("<stream:stream xmlns='jabber:client'>".to_owned(), Error::UnboundPrefix),
+            (format!("<s:steam {NS}>"), Error::Namespace),
+            (format!("<s:stream {NS} to='@'>"), Error::Addressing),
+            (format!("<s:stream {NS} version='1'>"), Error::Version),
+            (format!("<s:stream {NS} version='+1.0'>"), Error::Version),
+            (format!("<s:stream {NS} version='99999.0'>"), Error::Version),
+        ] {
+            assert_eq!(parse(&header).err(), Some(error), "{header}");
+        }
+        assert!(matches!(parse(&format!("<s:stream {NS}/>")), Err(Error::NotWellFormed(_))));
+        assert!(matches!(parse(&format!("<s:stream {NS}> ")), Err(Error::NotWellFormed(_))));
+    }
+
+    #[test]
+    fn ours_is_read_back() {
+        let mut out = Vec::new();
+        write(&mut out, ns::CLIENT, Some("example.org"), None, Some("a'b"), Some("en"));
+        let text = String::from_utf8(out).unwrap();
+        let (declaration, open) = text.split_at(text.find("<stream").unwrap());
+        check::declaration(declaration.as_bytes()).unwrap();
+        let header = parse(open).unwrap();
+        assert_eq!((header.id.unwrap().as_str(), header.lang.unwrap().as_str()), ("a'b", "en"));
+    }
+}

@@ -1,0 +1,16 @@
+//! XMPP's own vocabulary: who is addressed, what a stanza is, and how one says no.
+
+pub mod datetime;
+pub mod element;
+pub mod error;
+pub mod forms;
+pub mod jid;
+pub mod ns;
+pub mod rsm;
+pub mod stanza;
+pub mod toplevel;
+
+pub use element::Element;
+pub use error::{Condition, ErrorType, SaslFailure, StanzaError, StreamCondition, StreamError};
+pub use jid::{BareJid, FullJid, Jid};
+pub use stanza::Stanza;

@@ -1,0 +1,101 @@
+"""Profanity in tmux, driven by its keys, chats with a slixmpp-free peer: a second Profanity. Needs profanity and tmux.
+
+Arguments: host, STARTTLS port, direct TLS port, domain. Exit code 77: not installed.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+
+HOST, PORT, DOMAIN = sys.argv[1], sys.argv[2], sys.argv[4]
+PATIENCE = 30
+RUN = uuid.uuid4().hex[:8]
+for program in ("profanity", "tmux"):
+    if shutil.which(program) is None:
+        print(f"{program} is not installed (apt-get install profanity tmux)")
+        sys.exit(77)
+
+HOME = tempfile.mkdtemp(prefix="profanity-")
+SOCKET = os.path.join(HOME, "tmux")
+
+
+def tmux(*args):
+    return subprocess.run(["tmux", "-S", SOCKET, *args], check=True, capture_output=True, text=True).stdout
+
+
+class Profanity:
+    """One profanity in one tmux session with a home of its own."""
+
+    def __init__(self, name):
+        self.name = name
+        home = os.path.join(HOME, name)
+        os.makedirs(os.path.join(home, ".config", "profanity"))
+        env = f"HOME={home} XDG_CONFIG_HOME={home}/.config XDG_DATA_HOME={home}/.local/share LANG=C.UTF-8 TERM=screen"
+        tmux("new-session", "-d", "-s", name, "-x", "150", "-y", "50", f"env {env} profanity")
+        self.see("Profanity")
+
+    def screen(self):
+        return tmux("capture-pane", "-p", "-t", self.name)
+
+    def type(self, text):
+        tmux("send-keys", "-t", self.name, "-l", text)
+        tmux("send-keys", "-t", self.name, "Enter")
+
+    def see(self, *texts):
+        """Waits until the screen shows one of these. A terminal has no event to wait for: it is read again."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            screen = self.screen()
+            for text in texts:
+                if text in screen:
+                    return text
+            time.sleep(0.05)
+        sys.exit(f"{self.name} never saw {texts}; the screen is:\n{self.screen()}")
+
+    def enter(self, user, password, how):
+        """Connects (how='/connect') or makes the account (how='/register'), trusting the certificate once asked."""
+        if how == "/register":
+            self.type(f"/register {user} {DOMAIN} server {HOST} port {PORT} tls trust")
+            self.see("password", "Password", "Enter")
+            self.type(password)
+            self.see("confirm", "Confirm")
+            self.type(password)
+            self.see("egistration successful", "Registered", "successful")
+            return
+        self.type(f"/connect {user}@{DOMAIN}/prof server {HOST} port {PORT} tls trust")
+        self.see("Enter password", "password:")
+        self.type(password)
+        self.see("logged in successfully")
+
+
+def main():
+    romeo, juliet = Profanity("romeo"), Profanity("juliet")
+    romeo_jid, juliet_jid = f"romeo-{RUN}@{DOMAIN}", f"juliet-{RUN}@{DOMAIN}"
+    romeo.enter(f"romeo-{RUN}", "montague", "/register")
+    juliet.enter(f"juliet-{RUN}", "capulet", "/register")
+    romeo.enter(f"romeo-{RUN}", "montague", "/connect")
+    juliet.enter(f"juliet-{RUN}", "capulet", "/connect")
+
+    romeo.type(f"/sub request {juliet_jid}")
+    juliet.see("ubscription request")
+    juliet.type(f"/sub allow {romeo_jid}")
+    romeo.see("has been accepted", "now subscribed", "ubscription", "online")
+
+    romeo.type(f"/msg {juliet_jid} But soft, what light")
+    juliet.see("unread", "Win 2", "<<", "romeo-", "But soft")
+    juliet.type(f"/msg {romeo_jid}")
+    juliet.see("But soft, what light")
+    juliet.type("Good night, good night")
+    romeo.see("Good night, good night")
+    print("all as it should be")
+
+
+try:
+    main()
+finally:
+    subprocess.run(["tmux", "-S", SOCKET, "kill-server"], check=False, capture_output=True)
+    shutil.rmtree(HOME, ignore_errors=True)

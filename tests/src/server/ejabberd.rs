@@ -1,0 +1,1 @@
+//! ejabberd as Debian ships it, configured like Rookery.
