@@ -222,7 +222,7 @@ pub struct MessageHook {
 pub type StanzaFilter = fn(&User, Direction, &Stanza, with: &Jid) -> Verdict;
 
 /// Adds to a disco#info answer: extended information forms (XEP-0128) as complete child elements.
-pub type DiscoForm = fn(&Host, Scope, &mut Vec<u8>);
+pub type DiscoForm = fn(&Host, domain: &str, Scope, &mut Vec<u8>);
 
 /// A feature: what one XEP adds to the server.
 pub struct Feature {

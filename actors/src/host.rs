@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::credentials;
 use crate::directory::{Directory, SWEEPS};
+use crate::features::xep_0077_registration::Registrations;
 use crate::link::{Authenticated, ConnInfo, Link};
 use crate::options::Options;
 use crate::pipe::{Pipe, Receipt};
@@ -50,6 +51,7 @@ struct Inner {
     wheel: Wheel,
     ids: IdCipher,
     fakes: Fakes,
+    registrations: Registrations,
     started: Instant,
     stopping: AtomicBool,
 }
@@ -94,6 +96,7 @@ impl Host {
             .await?;
         let host = Self(Arc::new(Inner {
             fakes: Fakes::new(*salt.expose(), options.iterations),
+            registrations: Registrations::default(),
             options: RwLock::new(Arc::new(options)),
             batcher: Batcher::start(store.clone(), store::BatcherSettings::default()),
             store,
@@ -188,6 +191,11 @@ impl Host {
     /// Keys that look real, for users that do not exist.
     pub fn fakes(&self) -> &Fakes {
         &self.0.fakes
+    }
+
+    /// Who has registered lately (XEP-0077).
+    pub fn registrations(&self) -> &Registrations {
+        &self.0.registrations
     }
 
     pub(crate) fn batcher(&self) -> &Batcher {

@@ -69,6 +69,13 @@ impl Link {
         self.cast(Msg::Up { stanza: Box::new(stanza), receipt });
     }
 
+    /// Takes the place of [`Link::up`] for a stanza that was refused before it became one: it counts, and the session
+    /// sends the answer, if there is one, so that it counts as well (XEP-0198 section 4).
+    pub fn answer(&self, answer: Option<Stanza>) {
+        let receipt = self.ledger.enter();
+        self.cast(Msg::Answer { reply: answer.map(Box::new), receipt });
+    }
+
     /// The client's `<a h=''/>` (XEP-0198 section 4).
     pub fn down_ack(&self, h: u32) {
         self.cast(Msg::DownAck(h));

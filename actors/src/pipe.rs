@@ -36,7 +36,7 @@ impl Outgoing {
 
     /// Appends the stanza's bytes to `out`.
     pub fn write(&self, out: &mut Vec<u8>) {
-        self.stanza.write_with(out, self.to.as_ref(), &self.extra);
+        self.stanza.write_with(out, self.to.as_ref().or(self.stanza.to.as_ref()), &self.extra);
     }
 }
 
@@ -202,6 +202,12 @@ impl Ledger {
     /// Everything up to this number is settled: the `h` of `<a/>`.
     pub fn settled(&self) -> u32 {
         self.inner.lock().settled
+    }
+
+    /// How many are entered in all: settled, or not yet.
+    pub fn received(&self) -> u32 {
+        let inner = self.inner.lock();
+        inner.settled.wrapping_add(u32::try_from(inner.open.len()).unwrap_or(u32::MAX))
     }
 
     /// How many are entered and not settled.

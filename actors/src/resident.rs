@@ -223,6 +223,7 @@ mod tests {
 
     struct Sum(u64, Idle);
 
+    #[derive(Debug)]
     enum Msg {
         Add(u64),
         Get(oneshot::Sender<u64>),

@@ -75,14 +75,75 @@ async fn run(name: &str, store: Store, submitters: u64, batched: bool, time: Dur
     }
     let (elapsed, used) = (began.elapsed(), cpu().saturating_sub(used));
     waits.sort();
-    let at = |share: f64| waits.get((waits.len() as f64 * share) as usize).copied().unwrap_or_default();
+    let at = |percent: usize| waits.get(waits.len() * percent / 100).copied().unwrap_or_default();
     println!(
         "{name:<18} {submitters:>4} {:<12} {:>8.0}/s  {:>6.1} us CPU each  p50 {:>8.1?}  p99 {:>8.1?}",
         if batched { "batcher" } else { "transactions" },
         waits.len() as f64 / elapsed.as_secs_f64(),
         used.as_secs_f64() * 1e6 / waits.len() as f64,
-        at(0.5),
-        at(0.99),
+        at(50),
+        at(99),
+    );
+}
+
+/// Writes at a fixed rate, as a server has them.
+async fn at_rate(name: &str, store: &Store, rate: u64, pace: Duration, time: Duration) {
+    let batcher = Batcher::start(store.clone(), Settings { pace, ..Settings::default() });
+    let waits = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let (began, used) = (Instant::now(), cpu());
+    let mut tick = tokio::time::interval(Duration::from_millis(1));
+    let mut sent = 0;
+    while began.elapsed() < time {
+        tick.tick().await;
+        let due = u64::try_from(began.elapsed().as_micros()).unwrap() * rate / 1_000_000;
+        for n in sent..due {
+            let (start, waits) = (Instant::now(), waits.clone());
+            let done = move |_| waits.lock().push(start.elapsed());
+            batcher.submit(writes(n % 100, n), done).unwrap();
+        }
+        sent = due;
+    }
+    batcher.flush().await.unwrap();
+    let used = cpu().saturating_sub(used);
+    let mut waits = std::mem::take(&mut *waits.lock());
+    waits.sort();
+    let at = |percent: usize| waits.get(waits.len() * percent / 100).copied().unwrap_or_default();
+    println!(
+        "{name:<18} {rate:>5}/s, pace {pace:?}: {:>6.1} us CPU each  p50 {:>8.1?}  p99 {:>8.1?}",
+        used.as_secs_f64() * 1e6 / waits.len() as f64,
+        at(50),
+        at(99),
+    );
+}
+
+/// Point reads, and pages of the newest 50, of an archive of `rows`.
+async fn reads(name: &str, store: &Store, rows: u64) {
+    let batcher = Batcher::start(store.clone(), Settings::default());
+    for n in 0..rows {
+        while batcher.submit(writes(7, n), |_| ()).is_err() {
+            batcher.flush().await.unwrap();
+        }
+    }
+    batcher.flush().await.unwrap();
+    let entity = Entity::new("user7@example.org");
+    let (points, pages) = (rows, rows / 10);
+    let began = Instant::now();
+    for n in 0..points {
+        let key = Key::of(Kind::Archive, &entity).u64(n * 7919 % rows).u64(0).finish();
+        assert!(store.get(&key).await.unwrap().is_some());
+    }
+    let point = began.elapsed();
+    let began = Instant::now();
+    for _ in 0..pages {
+        let range = &Key::of(Kind::Archive, &entity).range();
+        let page = store.read(|tx| Box::pin(async move { tx.scan_back(range.clone(), 50).await }));
+        assert_eq!(page.await.unwrap().rows.len(), 50);
+    }
+    let micros = |time: Duration, n: u64| time.as_secs_f64() * 1e6 / n as f64;
+    println!(
+        "{name:<18} point read {:.1} us, page of 50 from the end {:.1} us ({rows} rows)",
+        micros(point, points),
+        micros(began.elapsed(), pages)
     );
 }
 
@@ -95,7 +156,9 @@ fn main() {
         tempfile::tempdir_in(std::env::var_os("BENCH_DIR").as_deref().map_or(Path::new("."), Path::new))
             .unwrap();
     runtime.block_on(async {
-        for engine in ["memory", "embedded buffered", "embedded sync"] {
+        let only = std::env::var("BENCH_ENGINE").ok();
+        let engines = ["memory", "embedded buffered", "embedded sync"];
+        for engine in engines.into_iter().filter(|e| only.as_deref().is_none_or(|only| e.contains(only))) {
             let path = folder.path().join(engine.replace(' ', "-"));
             let db: Arc<dyn Database> = match engine {
                 "memory" => Arc::new(Memory::new()),
@@ -103,11 +166,21 @@ fn main() {
                 _ => Arc::new(Embedded::open(&path, Durability::Buffered).unwrap()),
             };
             let store = Store::new(db, Seams::system());
-            for submitters in [1, 16, 256] {
+            let submitters: &[u64] =
+                if std::env::var_os("BENCH_RATES").is_some() { &[] } else { &[1, 16, 256] };
+            for submitters in submitters.iter().copied() {
                 for batched in [true, false] {
                     run(engine, store.clone(), submitters, batched, time).await;
                 }
             }
+            if engine == "embedded sync" {
+                for rate in [1000, 2000, 10_000] {
+                    for pace in [0, 2, 3, 5] {
+                        at_rate(engine, &store, rate, Duration::from_millis(pace), time).await;
+                    }
+                }
+            }
+            reads(engine, &store, if quick { 100 } else { 20_000 }).await;
             store.close().await.unwrap();
         }
     });

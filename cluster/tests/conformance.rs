@@ -1,5 +1,5 @@
 //! The conformance suite on the engines of this crate: one test per case and engine.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing)] // a test
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
 //! The embedded engine when the process is killed and when its journal is damaged.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing)] // a test
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};

@@ -1,11 +1,25 @@
 //! The node: configuration, TLS, listeners and connections. The program `rookery` puts them together.
 //!
-//! - [`config`]: `rookery.toml`, validated into types.
+//! - [`config`]: `rookery.toml`, validated into types. [`check`](mod@check) says what it would do.
+//! - [`serve`]: a node from its start to its end; [`start`], [`listeners`], [`signals`], [`reload`] are its parts.
+//! - [`connection`]: a client's stream, from its first byte to its last.
 //! - [`tls`]: certificates by domain, handshakes, channel bindings, and a development authority.
 //! - [`net`]: the network seam, and what is refused before a byte of XMPP is read.
+//! - [`admin`]: what an operator can ask of a node, or of its data folder.
 //!
 //! Deliberately absent: anything about a user. A connection is a reliable pipe to its session (`rookery-actors`).
 
+pub mod admin;
+pub mod check;
 pub mod config;
+pub mod connection;
+pub mod greeting;
+pub mod listeners;
 pub mod net;
+pub mod options;
+pub mod ports;
+pub mod reload;
+pub mod serve;
+pub mod signals;
+pub mod start;
 pub mod tls;

@@ -1,1 +1,71 @@
-fn main() {}
+//! The program `rookery`.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use rookery_cluster::seams::Seams;
+use rookery_node::admin::Folder;
+use rookery_node::config::Config;
+use rookery_node::{check, serve};
+use rookery_ops::admin::{Address, Error, Kind, connect, not_running};
+use rookery_ops::cli::{AdminCommand, Cli, Command};
+use rookery_ops::commands::{self, Terminal};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let command = cli.verb();
+    if command == Command::Version {
+        println!("rookery {}", rookery_ops::VERSION);
+        return ExitCode::SUCCESS;
+    }
+    let config = match Config::load_or_development(cli.config.as_deref()) {
+        Ok(config) => config,
+        Err(error) => return fail(&error, Kind::Invalid.exit_code()),
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error, 1),
+    };
+    match command {
+        Command::Serve => {
+            runtime.block_on(serve::run(config)).map_or_else(|e| fail(&e, 1), |()| ExitCode::SUCCESS)
+        }
+        Command::Admin(command) => match runtime.block_on(administer(command, cli.admin, config)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error, error.kind.exit_code()),
+        },
+        Command::Check | Command::Version => match check::check(&config) {
+            Ok(text) => {
+                print!("{text}");
+                ExitCode::SUCCESS
+            }
+            Err(error) => fail(&error, Kind::Invalid.exit_code()),
+        },
+    }
+}
+
+fn fail(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
+    eprintln!("rookery: {error}");
+    ExitCode::from(code)
+}
+
+/// Asks the running node, or works on its data folder if none runs.
+async fn administer(command: AdminCommand, at: Option<Address>, config: Config) -> Result<(), Error> {
+    let seams = Seams::system();
+    let random = seams.random.clone();
+    let terminal = Terminal::system(move |buf| random.fill(buf));
+    let address = match at {
+        Some(address) => address,
+        None => Address::new(&config.listen.admin)?,
+    };
+    match connect(&address).await? {
+        Some(remote) => commands::run(&command, &remote, &terminal).await,
+        None if command.needs_node() => Err(not_running(&address)),
+        None => {
+            let folder = Folder::open(config, seams).await?;
+            let done = commands::run(&command, &folder, &terminal).await;
+            folder.close().await?;
+            done
+        }
+    }
+}

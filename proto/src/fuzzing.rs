@@ -12,8 +12,11 @@ use crate::{
     xmpp::{BareJid, Element, Jid, Stanza, stanza},
 };
 
+/// A target: any bytes in, a panic if a promise is broken.
+pub type Target = fn(&[u8]);
+
 /// Every target by name.
-pub const TARGETS: &[(&str, fn(&[u8]))] =
+pub const TARGETS: &[(&str, Target)] =
     &[("framer", framer), ("stanza", stanza), ("element", element), ("jid", jid), ("sasl", sasl)];
 
 /// Small limits, so that short inputs reach them.

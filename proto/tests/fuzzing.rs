@@ -1,5 +1,6 @@
 //! The fuzz targets over their corpus and over mutations of it: always the same ones, and short. `cargo fuzz` in
 //! `proto/fuzz` runs the same targets without end.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests, which may panic")]
 
 use proptest::prelude::*;
 use rookery_proto::fuzzing::{self, TARGETS};
@@ -7,11 +8,58 @@ use std::{fs, path::Path};
 
 /// What mutations put in: pieces that mean something to the parsers.
 const PIECES: &[&str] = &[
-    "<", ">", "/>", "</", "'", "\"", "&", ";", "=", " ", "]]>", "<![CDATA[", "<!--", "<?xml version='1.0'?>", "&amp;",
-    "&#10;", "&#x41;", "&#0;", "xmlns='", "xmlns:a='", " xmlns='jabber:client'", " xmlns='jabber:server'", " xmlns=''",
-    "a:b", " a:b='c'", "xml:lang='", "<a:b xmlns:a='u'>", "</a:b>", "<body>", "</body>", "<message>", "</message>",
-    "<iq id='1' type='set'>", "</iq>", "<stream:x/>", "<stream:stream>", "</stream:stream>", "\r\n", "\0", "\u{fffe}",
-    "ü", "🙂", "\u{200d}", "@", "/", ".", "xn--", "n,,", "p=", ",r=", "c=biws", "\n",
+    "<",
+    ">",
+    "/>",
+    "</",
+    "'",
+    "\"",
+    "&",
+    ";",
+    "=",
+    " ",
+    "]]>",
+    "<![CDATA[",
+    "<!--",
+    "<?xml version='1.0'?>",
+    "&amp;",
+    "&#10;",
+    "&#x41;",
+    "&#0;",
+    "xmlns='",
+    "xmlns:a='",
+    " xmlns='jabber:client'",
+    " xmlns='jabber:server'",
+    " xmlns=''",
+    "a:b",
+    " a:b='c'",
+    "xml:lang='",
+    "<a:b xmlns:a='u'>",
+    "</a:b>",
+    "<body>",
+    "</body>",
+    "<message>",
+    "</message>",
+    "<iq id='1' type='set'>",
+    "</iq>",
+    "<stream:x/>",
+    "<stream:stream>",
+    "</stream:stream>",
+    "\r\n",
+    "\0",
+    "\u{fffe}",
+    "ü",
+    "🙂",
+    "\u{200d}",
+    "@",
+    "/",
+    ".",
+    "xn--",
+    "n,,",
+    "p=",
+    ",r=",
+    "c=biws",
+    "\n",
 ];
 
 /// A xorshift generator: the same numbers on every machine.

@@ -30,10 +30,13 @@ def tmux(*args):
 class Profanity:
     """One profanity in one tmux session with a home of its own."""
 
+    all = []
+
     def __init__(self, name):
         self.name = name
+        Profanity.all.append(self)
         home = os.path.join(HOME, name)
-        os.makedirs(os.path.join(home, ".config", "profanity"))
+        os.makedirs(os.path.join(home, ".config", "profanity"), exist_ok=True)
         env = f"HOME={home} XDG_CONFIG_HOME={home}/.config XDG_DATA_HOME={home}/.local/share LANG=C.UTF-8 TERM=screen"
         tmux("new-session", "-d", "-s", name, "-x", "150", "-y", "50", f"env {env} profanity")
         self.see("Profanity")
@@ -54,17 +57,21 @@ class Profanity:
                 if text in screen:
                     return text
             time.sleep(0.05)
-        sys.exit(f"{self.name} never saw {texts}; the screen is:\n{self.screen()}")
+        others = "\n".join(other.screen() for other in Profanity.all if other is not self)
+        sys.exit(f"{self.name} never saw {texts}; the screen is:\n{self.screen()}\nthe other one:\n{others}")
 
     def enter(self, user, password, how):
         """Connects (how='/connect') or makes the account (how='/register'), trusting the certificate once asked."""
         if how == "/register":
-            self.type(f"/register {user} {DOMAIN} server {HOST} port {PORT} tls trust")
+            self.type(f"/register {user} {DOMAIN} port {PORT} tls trust")
             self.see("password", "Password", "Enter")
             self.type(password)
             self.see("confirm", "Confirm")
             self.type(password)
             self.see("egistration successful", "Registered", "successful")
+            # Profanity 0.13 never authenticates on a connection after a registration: a bug of its own. Start it again.
+            tmux("kill-session", "-t", self.name)
+            Profanity.all.remove(self)
             return
         self.type(f"/connect {user}@{DOMAIN}/prof server {HOST} port {PORT} tls trust")
         self.see("Enter password", "password:")
@@ -73,20 +80,21 @@ class Profanity:
 
 
 def main():
-    romeo, juliet = Profanity("romeo"), Profanity("juliet")
     romeo_jid, juliet_jid = f"romeo-{RUN}@{DOMAIN}", f"juliet-{RUN}@{DOMAIN}"
-    romeo.enter(f"romeo-{RUN}", "montague", "/register")
-    juliet.enter(f"juliet-{RUN}", "capulet", "/register")
+    # The first session keeps tmux alive.
+    tmux("new-session", "-d", "-s", "keeper", "cat")
+    Profanity("romeo").enter(f"romeo-{RUN}", "montague", "/register")
+    Profanity("juliet").enter(f"juliet-{RUN}", "capulet", "/register")
+    romeo, juliet = Profanity("romeo"), Profanity("juliet")
     romeo.enter(f"romeo-{RUN}", "montague", "/connect")
     juliet.enter(f"juliet-{RUN}", "capulet", "/connect")
 
     romeo.type(f"/sub request {juliet_jid}")
-    juliet.see("ubscription request")
+    juliet.see("authorization request")
     juliet.type(f"/sub allow {romeo_jid}")
-    romeo.see("has been accepted", "now subscribed", "ubscription", "online")
+    romeo.see("ccepted your", "has been accepted", "now subscribed", "Subscription", "uthorization")
 
     romeo.type(f"/msg {juliet_jid} But soft, what light")
-    juliet.see("unread", "Win 2", "<<", "romeo-", "But soft")
     juliet.type(f"/msg {romeo_jid}")
     juliet.see("But soft, what light")
     juliet.type("Good night, good night")

@@ -21,9 +21,8 @@ async def story():
     romeo.send_presence_subscription(pto=juliet.boundjid.bare)
     await within(seen, "romeo's presence at juliet's")
     await within(seen_too, "juliet's presence at romeo's")
-    roster = await romeo.get_roster()
-    item = roster["roster"]["items"][juliet.boundjid.bare]
-    assert item["subscription"] == "both", item
+    while romeo.client_roster[juliet.boundjid.bare]["subscription"] != "both":
+        await within(romeo.expect("roster_update"), "the mutual subscription in romeo's roster")
 
     # Her second device gets copies of both directions.
     phone = Client(f"{JULIET}@{DOMAIN}/phone", "capulet", ["xep_0280"])

@@ -15,5 +15,6 @@
 pub mod client;
 pub mod dialogue;
 pub mod harness;
+pub mod load;
 pub mod server;
 pub mod xml;

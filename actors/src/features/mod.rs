@@ -4,19 +4,71 @@
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
+use rookery_cluster::store::{self, Class};
+use rookery_proto::xmpp::error::{Condition, StanzaError};
+
 use crate::feature::{Feature, Iq, MessageHook, Method, Phase, Scope, StanzaFilter};
 use crate::user;
 
+pub mod doap;
+pub mod elsewhere;
+#[cfg(test)]
+pub(crate) mod testing;
+pub mod xep_0012_last;
+pub mod xep_0030_disco;
+pub mod xep_0049_private_xml;
+pub mod xep_0054_vcard;
+pub mod xep_0077_registration;
+pub mod xep_0092_version;
+pub mod xep_0115_caps;
+pub mod xep_0157_contact;
 pub mod xep_0191_blocking;
+pub mod xep_0199_ping;
+pub mod xep_0202_time;
 pub mod xep_0203_delay;
 pub mod xep_0280_carbons;
+pub mod xep_0297_forwarding;
+pub mod xep_0313_mam;
+pub mod xep_0334_hints;
 pub mod xep_0352_csi;
 pub mod xep_0359_stanza_ids;
+pub mod xep_0441_mam_prefs;
+pub mod xep_0478_stream_limits;
 
-/// Every feature of the server.
+/// Every feature of the server. Hooks of one phase run in this order; blocking goes first among the filters, so that
+/// nothing answers who is blocked.
 pub const ALL: &[&Feature] = &[
+    &elsewhere::DATA_FORMS,
+    &xep_0191_blocking::BLOCKING,
+    &xep_0012_last::LAST,
+    &xep_0030_disco::DISCO,
+    &xep_0049_private_xml::PRIVATE_XML,
+    &xep_0054_vcard::VCARD,
+    &xep_0054_vcard::AVATARS,
+    &elsewhere::RESULT_SETS,
+    &xep_0077_registration::REGISTRATION,
+    &elsewhere::DATE_TIME,
+    &xep_0092_version::VERSION,
+    &xep_0115_caps::CAPS,
+    &elsewhere::DISCO_EXTENSIONS,
+    &xep_0157_contact::CONTACT,
+    &elsewhere::OFFLINE,
+    &elsewhere::STREAM_MANAGEMENT,
+    &xep_0199_ping::PING,
+    &xep_0202_time::TIME,
+    &xep_0203_delay::DELAY,
     &user::ROSTER,
+    &xep_0280_carbons::CARBONS,
+    &xep_0297_forwarding::FORWARDING,
+    &xep_0313_mam::MAM,
+    &xep_0334_hints::HINTS,
     &xep_0352_csi::CSI,
+    &xep_0359_stanza_ids::STANZA_IDS,
+    &elsewhere::SRV_FOR_TLS,
+    &elsewhere::SASL_BINDINGS,
+    &xep_0441_mam_prefs::MAM_PREFS,
+    &elsewhere::SCRAM_DOWNGRADE,
+    &xep_0478_stream_limits::STREAM_LIMITS,
 ];
 
 /// The hooks of one phase, in the order of [`ALL`].
@@ -55,4 +107,25 @@ pub(crate) fn iq_handler(scope: Scope, method: Method, name: &str, ns: &str) -> 
     // The map's keys live for ever and the query's do not; comparing as the shorter is fine.
     let found: &Vec<&'static Iq> = handlers.get(&(ns, name))?;
     found.iter().find(|iq| iq.scope == scope && iq.method == method).copied()
+}
+
+/// The answer when the store fails: the client may try again if that can help.
+pub(crate) fn store_failed(error: &store::Error) -> StanzaError {
+    match error.class {
+        Class::Retry | Class::Conflict | Class::MaybeCommitted | Class::Unavailable | Class::Fenced => {
+            tracing::warn!(%error, detail = error.detail.as_deref(), "a request failed because the store did");
+            StanzaError::new(Condition::ResourceConstraint).text("the store is busy, try again")
+        }
+        Class::TooLarge => StanzaError::new(Condition::PolicyViolation).text("too large to be stored"),
+        Class::Corrupt | Class::Misuse => {
+            tracing::error!(%error, detail = error.detail.as_deref(), "a request failed: a fault of this server");
+            StanzaError::new(Condition::InternalServerError)
+        }
+    }
+}
+
+/// The answer when a limit is hit, which is counted under its name.
+pub(crate) fn over(limit: &'static str, condition: Condition, text: &'static str) -> StanzaError {
+    metrics::counter!("rookery_limits_hit_total", "limit" => limit).increment(1);
+    StanzaError::new(condition).text(text)
 }

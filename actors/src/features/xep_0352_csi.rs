@@ -40,7 +40,9 @@ impl Held {
             return Some(delivery);
         }
         let from = &delivery.outgoing.stanza.from;
-        let same = |held: &Delivery| held.outgoing.stanza.from == *from && self::class(&held.outgoing.stanza).as_ref() == Some(&class);
+        let same = |held: &Delivery| {
+            held.outgoing.stanza.from == *from && self::class(&held.outgoing.stanza).as_ref() == Some(&class)
+        };
         if let Some(at) = self.0.iter().position(same) {
             self.0.remove(at).receipt.done();
         }
@@ -83,7 +85,7 @@ mod tests {
     use rookery_proto::xmpp::stanza::MessageType;
 
     fn delivery(stanza: Stanza) -> Delivery {
-        Delivery { outgoing: Outgoing::new(stanza), id: None, receipt: Receipt::none() }
+        Delivery { outgoing: Outgoing::new(stanza), id: None, queued: None, receipt: Receipt::none() }
     }
 
     fn presence(from: &str, status: &str) -> Delivery {
@@ -93,7 +95,9 @@ mod tests {
 
     fn state(from: &str, state: &str) -> Delivery {
         let stanza = Stanza::new(Type::Message(MessageType::Chat)).from(Jid::parse(from).unwrap());
-        delivery(stanza.payload(format!("<{state} xmlns='http://jabber.org/protocol/chatstates'/>").into_bytes()))
+        delivery(
+            stanza.payload(format!("<{state} xmlns='http://jabber.org/protocol/chatstates'/>").into_bytes()),
+        )
     }
 
     #[test]
@@ -109,7 +113,10 @@ mod tests {
         let sent: Vec<String> =
             held.take().iter().map(|d| String::from_utf8(d.outgoing.stanza.to_bytes()).unwrap()).collect();
         assert_eq!(sent.len(), 3);
-        assert!(sent[0].contains("other") && sent[1].contains("two") && sent[2].contains("paused"), "{sent:?}");
+        assert!(
+            sent[0].contains("other") && sent[1].contains("two") && sent[2].contains("paused"),
+            "{sent:?}"
+        );
         assert!(held.take().is_empty());
     }
 }

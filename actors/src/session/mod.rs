@@ -10,7 +10,7 @@ use rookery_cluster::tables::archive::ArchiveId;
 use rookery_cluster::tables::sessions;
 use rookery_proto::xmpp::error::StreamCondition;
 use rookery_proto::xmpp::jid::{FullJid, Jid};
-use rookery_proto::xmpp::stanza::{PresenceType, Stanza, Type};
+use rookery_proto::xmpp::stanza::Stanza;
 
 use crate::features::xep_0352_csi as csi;
 use crate::host::Host;
@@ -47,6 +47,8 @@ pub(crate) struct Delivery {
     pub(crate) outgoing: Outgoing,
     /// Its place in the user's archive: it is durable there.
     pub(crate) id: Option<ArchiveId>,
+    /// Its place in the offline queue, if it lies there until the client has it.
+    pub(crate) queued: Option<ArchiveId>,
     pub(crate) receipt: Receipt,
 }
 
@@ -63,6 +65,8 @@ pub(crate) struct Flags {
 pub(crate) enum Msg {
     /// A stanza from the client.
     Up { stanza: Box<Stanza>, receipt: Receipt },
+    /// The connection's own answer to a stanza that was none.
+    Answer { reply: Option<Box<Stanza>>, receipt: Receipt },
     /// A stanza for the client.
     Deliver(Box<Delivery>),
     DownAck(u32),
@@ -191,7 +195,7 @@ impl Session {
                 metrics::counter!("rookery_limits_hit_total", "limit" => "user_queue").increment(1);
                 let error = rookery_proto::xmpp::error::StanzaError::new(rookery_proto::xmpp::error::Condition::ResourceConstraint);
                 if let Some(reply) = stanza.error_reply(&error) {
-                    self.deliver(Delivery { outgoing: Outgoing::new(reply), id: None, receipt: Receipt::none() });
+                    self.deliver(Delivery { outgoing: Outgoing::new(reply), id: None, queued: None, receipt: Receipt::none() });
                 }
                 receipt.done();
             }
@@ -220,7 +224,7 @@ impl Session {
 
     /// Numbers a stanza, keeps it if the client confirms what it gets, and puts it into the pipe.
     fn send(&mut self, delivery: Delivery) {
-        let Delivery { outgoing, id, receipt } = delivery;
+        let Delivery { outgoing, id, queued, receipt } = delivery;
         let pushed = match &self.pipe {
             Some(pipe) => pipe.push(Down::Stanza(outgoing.clone())),
             None => Ok(()),
@@ -228,7 +232,7 @@ impl Session {
         match &mut self.sm {
             Some(sm) => {
                 let limits = &self.host.options().limits;
-                if !sm.keep(outgoing, id, receipt, limits) {
+                if !sm.keep(Unacked::new(outgoing, id, queued, receipt), limits) {
                     metrics::counter!("rookery_limits_hit_total", "limit" => "unacked").increment(1);
                     return self.too_slow();
                 }
@@ -254,8 +258,8 @@ impl Session {
 
     /// What reaches a session that has ended is treated as what it had not confirmed.
     fn hand_back(&self, delivery: Delivery) {
-        let Delivery { outgoing, id, receipt } = delivery;
-        let unacked = vec![Unacked::late(outgoing, id, receipt)];
+        let Delivery { outgoing, id, queued, receipt } = delivery;
+        let unacked = vec![Unacked::new(outgoing, id, queued, receipt)];
         let ended = user::Ended { sid: self.sid, unacked, replay_after: None, recorded: false };
         let _ = self.user.cast_always(user::Msg::Ended(Box::new(ended)));
     }
@@ -347,10 +351,6 @@ impl Session {
     }
 }
 
-/// Presence of the kinds that a session's record keeps.
-pub(crate) fn is_available(stanza: &Stanza) -> bool {
-    stanza.type_ == Type::Presence(PresenceType::Available)
-}
 
 fn expire_later(host: &Host, handle: &Handle<Session>, max: Duration, generation: u32) {
     let weak = handle.downgrade();
@@ -368,6 +368,13 @@ impl Resident for Session {
     fn handle(&mut self, msg: Msg, me: &Handle<Self>) {
         match msg {
             Msg::Up { stanza, receipt } => self.up(*stanza, receipt),
+            Msg::Answer { reply, receipt } => {
+                if let Some(reply) = reply {
+                    let outgoing = Outgoing::new(*reply);
+                    self.deliver(Delivery { outgoing, id: None, queued: None, receipt: Receipt::none() });
+                }
+                receipt.done();
+            }
             Msg::Deliver(delivery) => self.deliver(*delivery),
             Msg::DownAck(h) => self.down_ack(h),
             Msg::Enable { resume, max, ledger } => self.enable(resume, max, ledger),
@@ -439,11 +446,12 @@ impl Session {
         let restored = std::mem::take(&mut self.restored);
         let _ = pipe.push(Down::Nonza(sm::resumed(self.ledger.settled(), self.sid, &key)));
         if let Some(sm) = &mut self.sm {
-            let acked = sm.resume(h, restored);
+            let (acked, queued) = sm.resume(h, restored);
             for outgoing in sm.unacked() {
                 let _ = pipe.push(Down::Stanza(outgoing));
             }
             self.acked = acked.or(self.acked);
+            self.unqueue(&queued);
         }
         self.pipe = Some(pipe);
         self.connected.store(true, Ordering::Relaxed);

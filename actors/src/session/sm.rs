@@ -8,6 +8,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
+use rookery_cluster::entity::Entity;
 use rookery_cluster::store::{Ops, Writes};
 use rookery_cluster::tables::archive::ArchiveId;
 use rookery_cluster::tables::{archive, sessions};
@@ -38,9 +39,15 @@ pub(crate) struct Unacked {
 }
 
 impl Unacked {
-    /// One that came too late to be sent.
-    pub(crate) fn late(outgoing: Outgoing, id: Option<ArchiveId>, receipt: Receipt) -> Self {
-        Self { bytes: 0, outgoing, id, receipt, queued: None, aged: false, safe: false }
+    /// One that is about to be sent, or came too late for that.
+    pub(crate) fn new(
+        outgoing: Outgoing,
+        id: Option<ArchiveId>,
+        queued: Option<ArchiveId>,
+        receipt: Receipt,
+    ) -> Self {
+        let bytes = outgoing.stanza.size() + outgoing.extra.len();
+        Self { bytes, outgoing, id, receipt, queued, aged: false, safe: false }
     }
 }
 
@@ -109,11 +116,10 @@ impl Sm {
     }
 
     /// Numbers and keeps a stanza; false if there are too many.
-    pub(super) fn keep(&mut self, outgoing: Outgoing, id: Option<ArchiveId>, receipt: Receipt, limits: &Limits) -> bool {
-        let bytes = outgoing.stanza.size() + outgoing.extra.len();
+    pub(super) fn keep(&mut self, item: Unacked, limits: &Limits) -> bool {
         self.sent = self.sent.wrapping_add(1);
-        self.bytes += bytes;
-        self.unacked.push_back(Unacked { outgoing, id, receipt, queued: None, bytes, aged: false, safe: false });
+        self.bytes += item.bytes;
+        self.unacked.push_back(item);
         self.unacked.len() <= limits.unacked_stanzas && self.bytes <= limits.unacked_bytes
     }
 
@@ -164,16 +170,16 @@ impl Sm {
         known && (restored || h.wrapping_sub(self.acked) <= self.sent.wrapping_sub(self.acked))
     }
 
-    /// The client is back and has got `h` stanzas. Returns the last archived message among those.
-    pub(super) fn resume(&mut self, h: u32, restored: bool) -> Option<ArchiveId> {
+    /// The client is back and has got `h` stanzas. Returns what [`Sm::confirm`] does.
+    pub(super) fn resume(&mut self, h: u32, restored: bool) -> (Option<ArchiveId>, Vec<ArchiveId>) {
         self.asked = None;
         if restored {
             // Stanzas that came while the session had no home to count them follow after what the client counts.
             self.acked = h;
             self.sent = h.wrapping_add(u32::try_from(self.unacked.len()).unwrap_or(u32::MAX));
-            return None;
+            return (None, Vec::new());
         }
-        self.confirm(h).0
+        self.confirm(h)
     }
 
     /// Forgets what is confirmed by `h`; returns the last archived message among it, and ids in the offline queue.
@@ -279,14 +285,7 @@ impl Session {
         }
         let (last, queued) = sm.confirm(h);
         let marked = sm.mark_reached();
-        if !queued.is_empty() {
-            let entity = rookery_cluster::entity::Entity::new(self.jid.bare_str());
-            let mut ops = Ops::new();
-            for id in queued {
-                archive::remove(&mut ops, archive::Shelf::Queue, &entity, id);
-            }
-            let _ = self.host.batcher().submit(Writes::new(&entity, ops), |_| {});
-        }
+        self.unqueue(&queued);
         if let Some(last) = last {
             self.acked = Some(last);
             self.write_record(); // an acknowledged message never comes again
@@ -342,12 +341,22 @@ impl Session {
             Some(item) if item.safe => item.queued = Some(id),
             _ => {
                 // The client has confirmed it meanwhile.
-                let entity = rookery_cluster::entity::Entity::new(self.jid.bare_str());
-                let mut ops = Ops::new();
-                archive::remove(&mut ops, archive::Shelf::Queue, &entity, id);
-                let _ = self.host.batcher().submit(Writes::new(&entity, ops), |_| {});
+                self.unqueue(&[id]);
             }
         }
+    }
+
+    /// The client has what lies in the offline queue under these ids.
+    pub(super) fn unqueue(&self, ids: &[ArchiveId]) {
+        if ids.is_empty() {
+            return;
+        }
+        let user = Entity::new(self.jid.bare_str());
+        let mut ops = Ops::new();
+        for id in ids {
+            archive::remove(&mut ops, archive::Shelf::Queue, &user, *id);
+        }
+        let _ = self.host.batcher().submit(Writes::new(&user, ops), |_| {});
     }
 }
 

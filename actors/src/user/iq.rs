@@ -134,6 +134,14 @@ impl User {
             return;
         }
         let Some(Operation { start, request, receipt }) = self.ops.waiting.pop_front() else { return };
+        if self.is_nobody() {
+            // The account was removed meanwhile: nothing is written for it any more.
+            if let Some(reply) = request.and_then(|(_, stanza)| stanza.error_reply(&Condition::ServiceUnavailable.into())) {
+                self.host.route(reply, Receipt::none(), None);
+            }
+            receipt.done();
+            return self.next_operation();
+        }
         self.ops.running = Some((request, receipt));
         self.spawn(async move {
             // On a task of its own, so that a panic in it is an error of this request and not the end of the queue.

@@ -38,6 +38,7 @@ mod subscription;
 pub(crate) use attach::{Bind, Ended, Resume};
 pub(crate) use deliver::worth_keeping;
 pub use roster_iq::ROSTER;
+pub(crate) use roster_iq::remove as remove_contact;
 pub(crate) use load::Loaded;
 pub(crate) use subscribe::Change;
 
@@ -211,6 +212,11 @@ impl User {
         self.sessions.iter_mut().find(|session| session.sid == sid)
     }
 
+    /// All of them, to change their flags.
+    pub fn sessions_mut(&mut self) -> impl Iterator<Item = &mut Attached> {
+        self.sessions.iter_mut()
+    }
+
     /// The contacts.
     pub fn roster(&self) -> &roster::Roster {
         &self.roster
@@ -247,6 +253,20 @@ impl User {
     /// The account was removed: nothing of it is written any more.
     pub fn removed(&mut self) {
         self.phase = Phase::Nobody;
+    }
+
+    fn is_nobody(&self) -> bool {
+        matches!(self.phase, Phase::Nobody)
+    }
+
+    /// An account of this name was made: what the actor knows is read again.
+    pub fn created(&mut self) {
+        if matches!(self.phase, Phase::Nobody) {
+            let fresh = Self::new(self.host.clone(), self.jid.clone());
+            let old = std::mem::replace(self, fresh);
+            (self.me, self.sessions, self.pending, self.ops) = (old.me, old.sessions, old.pending, old.ops);
+            self.load();
+        }
     }
 
     /// This session's flags have changed: they go into its record.
@@ -310,7 +330,9 @@ impl User {
             Msg::In(inbound) => self.refuse(&inbound.stanza, inbound.receipt, &StanzaError::new(Condition::ServiceUnavailable)),
             Msg::Then(then) => then(self),
             Msg::Ended(ended) => self.forget(&ended),
-            Msg::Loaded(_) | Msg::Committed { .. } | Msg::Marked { .. } | Msg::Resumed { .. } | Msg::Enabled { .. } => {}
+            // The account was removed while this was under way: whoever waits for it is told.
+            Msg::Committed { seq, .. } => self.committed(seq, false),
+            Msg::Loaded(_) | Msg::Marked { .. } | Msg::Resumed { .. } | Msg::Enabled { .. } => {}
         }
     }
 
@@ -332,7 +354,11 @@ impl Attached {
     /// Hands a stanza to the session. `id` is its place in the archive, if it is there; the receipt is done when the
     /// client has it, or it is safe elsewhere.
     pub(crate) fn deliver(&self, outgoing: Outgoing, id: Option<ArchiveId>, receipt: Receipt) {
-        let msg = session::Msg::Deliver(Box::new(session::Delivery { outgoing, id, receipt }));
+        self.hand(session::Delivery { outgoing, id, queued: None, receipt });
+    }
+
+    fn hand(&self, delivery: session::Delivery) {
+        let msg = session::Msg::Deliver(Box::new(delivery));
         // A session that has just ended reports what it had; what comes after it finds no session at the next look.
         if let Err(crate::resident::Refused::Full(msg) | crate::resident::Refused::Gone(msg)) = self.handle.cast(msg)
             && let session::Msg::Deliver(delivery) = msg

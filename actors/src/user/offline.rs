@@ -12,7 +12,7 @@ use super::deliver::{Ops, worth_keeping};
 use super::{Attached, User};
 use crate::features::{xep_0203_delay as delay, xep_0280_carbons as carbons};
 use crate::pipe::{Outgoing, Receipt};
-use crate::session::{self, SessionId};
+use crate::session::{self, Delivery, SessionId};
 
 /// Why the archive is read for a session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -100,7 +100,11 @@ impl User {
         let mut sent = 0u64;
         for (id, entry) in &page.entries {
             if let Some(outgoing) = self.from_archive(session, why, place, *id, entry) {
-                session.deliver(outgoing, (place == Shelf::Archive).then_some(*id), Receipt::none());
+                let (id, queued) = match place {
+                    Shelf::Archive => (Some(*id), None),
+                    Shelf::Queue => (None, Some(*id)),
+                };
+                session.hand(Delivery { outgoing, id, queued, receipt: Receipt::none() });
                 sent += 1;
             }
         }

@@ -109,9 +109,9 @@ fn set(host: Host, request: Request) -> Work {
         if set.remove {
             return remove(host, own, request.account, set.jid).await;
         }
-        let item = host
+        let (item, stamp) = host
             .store()
-            .write(store::Options::owner(&own), |tx| {
+            .write_stamped(store::Options::owner(&own), |tx| {
                 let (own, set) = (own.clone(), set.clone());
                 Box::pin(async move { put(&mut **tx, &own, set, limits.roster_items).await })
             })
@@ -121,7 +121,7 @@ fn set(host: Host, request: Request) -> Work {
             metrics::counter!("rookery_limits_hit_total", "limit" => "roster_items").increment(1);
             return Err(StanzaError::new(Condition::ResourceConstraint));
         };
-        let (version, _) = subscribe::versions(&host, &own, None).await;
+        let version = table::version_text(&stamp);
         Ok(Done::then(move |user: &mut User| {
             user.roster.apply(&item);
             user.roster.version.clone_from(&version);
@@ -145,26 +145,26 @@ async fn put(tx: &mut dyn Transaction, own: &Entity, set: Set, limit: usize) -> 
 }
 
 /// 2.5: removes a contact, and with it the subscriptions in both directions.
-async fn remove(host: Host, own: Entity, account: BareJid, contact: BareJid) -> Result<Done, StanzaError> {
+pub(crate) async fn remove(host: Host, own: Entity, account: BareJid, contact: BareJid) -> Result<Done, StanzaError> {
     let other = Entity::new(contact.as_str());
     let local = host.serves(contact.domain());
     let limit = host.options().limits.roster_items;
-    let acted = host
+    let (acted, stamp) = host
         .store()
-        .write(store::Options::owner(&own), |tx| {
+        .write_stamped(store::Options::owner(&own), |tx| {
             let (own, other) = (own.clone(), other.clone());
             Box::pin(async move { removal(&mut **tx, &own, &other, local, limit).await })
         })
         .await
-        .map_err(|_| StanzaError::new(Condition::InternalServerError))?
-        .ok_or(StanzaError::new(Condition::ItemNotFound))?;
-    let (version, others) = subscribe::versions(&host, &own, Some(&other)).await;
+        .map_err(|_| StanzaError::new(Condition::InternalServerError))?;
+    let acted = acted.ok_or(StanzaError::new(Condition::ItemNotFound))?;
+    let version = table::version_text(&stamp);
     Ok(Done::then(move |user: &mut User| {
         for (kind, acted) in acted {
             let stanza = Stanza::new(Type::Presence(kind.presence()))
                 .from(Jid::from(account.clone()))
                 .to(Jid::from(contact.clone()));
-            user.acted(&contact, stanza, acted.silent(), (version.clone(), others.clone()));
+            user.acted(&contact, stanza, acted.silent(), &version);
         }
         user.roster.remove(&contact);
         user.push(&roster::query_removed(&version, &contact));

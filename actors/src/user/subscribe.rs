@@ -122,17 +122,17 @@ impl User {
             stanza.write(&mut bytes);
             let result = host
                 .store()
-                .write(store::Options::owner(&own), |tx| {
+                .write_stamped(store::Options::owner(&own), |tx| {
                     let (own, other, bytes) = (own.clone(), other.clone(), bytes.clone());
                     Box::pin(async move { act(&mut **tx, &own, &other, local, kind, &bytes, limit).await })
                 })
                 .await;
             let then: Then = match result {
-                Ok(Some(acted)) => {
-                    let versions = versions(&host, &own, acted.other.is_some().then_some(&other)).await;
-                    Box::new(move |user: &mut User| user.acted(&contact, stanza, acted, versions))
+                Ok((Some(acted), stamp)) => {
+                    let version = table::version_text(&stamp);
+                    Box::new(move |user: &mut User| user.acted(&contact, stanza, acted, &version))
                 }
-                Ok(None) => Box::new(move |user: &mut User| {
+                Ok((None, _)) => Box::new(move |user: &mut User| {
                     user.answer_own(sid, &stanza, &StanzaError::new(Condition::ResourceConstraint));
                 }),
                 Err(_) => Box::new(move |user: &mut User| {
@@ -143,21 +143,22 @@ impl User {
         });
     }
 
-    /// The transaction is committed: memory, pushes, presence, and the contact follow.
-    pub(super) fn acted(&mut self, contact: &BareJid, stanza: Stanza, acted: Acted, versions: (String, String)) {
+    /// The transaction is committed: memory, pushes, presence, and the contact follow. `version` is what the commit made
+    /// the version of both rosters.
+    pub(super) fn acted(&mut self, contact: &BareJid, stanza: Stanza, acted: Acted, version: &str) {
         let kind = stanza.type_;
         if acted.shows == Some(false) {
             self.show_presence(contact, false); // 3.2.2: before `unsubscribed`, while it may still
         }
         if let Some((item, push)) = &acted.own {
             self.roster.apply(item);
-            self.roster.version.clone_from(&versions.0);
+            version.clone_into(&mut self.roster.version);
             if *push {
-                self.push(&roster::query(Some(&versions.0), std::slice::from_ref(item)));
+                self.push(&roster::query(Some(version), std::slice::from_ref(item)));
             }
         }
         if acted.routed {
-            let change = acted.other.map(|change| Box::new(Change { version: versions.1, ..change }));
+            let change = acted.other.map(|change| Box::new(Change { version: version.to_owned(), ..change }));
             if let Some(change) = change {
                 self.host.to_user(contact, Arc::new(stanza), Receipt::none(), None, Some(change));
             }
@@ -199,22 +200,4 @@ impl User {
             session.deliver(outgoing.clone(), None, Receipt::none());
         }
     }
-}
-
-/// The roster versions after a commit, of the own and of the other roster. A version read a moment later may be newer
-/// than the push it goes with; a client that then has a hole asks again, since the next version differs.
-pub(super) async fn versions(host: &crate::Host, own: &Entity, other: Option<&Entity>) -> (String, String) {
-    host.store()
-        .read(|tx| {
-            Box::pin(async move {
-                let own = table::version(&mut **tx, own).await?.unwrap_or_default();
-                let other = match other {
-                    Some(other) => table::version(&mut **tx, other).await?.unwrap_or_default(),
-                    None => String::new(),
-                };
-                Ok((own, other))
-            })
-        })
-        .await
-        .unwrap_or_default()
 }

@@ -1,7 +1,8 @@
 //! Group commit: the writes of many users in one transaction.
 //!
-//! One commit is under way at a time; what comes meanwhile gathers and goes together when it is done. So a write that comes
-//! alone does not wait, and under load the groups grow by themselves. Writes are committed, and their callbacks called,
+//! One commit is under way at a time, and one begins at most every [`Settings::pace`]; what comes meanwhile gathers and goes
+//! together. So a write that comes alone does not wait, and under load the groups grow by themselves (measured: see the
+//! settings). Writes are committed, and their callbacks called,
 //! in the order of submission. Bodies are set and clear only, with keys made before: repeating them is harmless.
 
 use std::collections::VecDeque;
@@ -11,10 +12,12 @@ use std::time::Duration;
 use metrics::{gauge, histogram};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::{Class, Error, Op, Ops, Options, Result, Store, limits, runner};
 use crate::entity::{Entity, Shard};
+
+const PACE: Duration = Duration::from_millis(3);
 
 /// Limits of a batcher.
 #[derive(Clone, Debug)]
@@ -25,13 +28,17 @@ pub struct Settings {
     pub queue_bytes: usize,
     /// Bodies of one commit.
     pub group: usize,
+    /// The least time from the beginning of one commit to that of the next. A durable commit costs about 50 µs of CPU
+    /// (sync, thread switches) besides the 15 to 20 µs for each body in it, so at a thousand writes a second this pace
+    /// halves the cost of none; a write that finds no pause waits 1.5 ms more on average.
+    pub pace: Duration,
     /// How long a body may wait before its commit begins, and how long a commit may take.
     pub deadline: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { queue: 100_000, queue_bytes: 64_000_000, group: 1000, deadline: runner::DEADLINE }
+        Self { queue: 100_000, queue_bytes: 64_000_000, group: 1000, pace: PACE, deadline: runner::DEADLINE }
     }
 }
 
@@ -151,6 +158,14 @@ impl Batcher {
         outcome.await.unwrap_or_else(|_| Err(ended()))
     }
 
+    /// Waits until everything submitted before is answered.
+    ///
+    /// # Errors
+    /// If the batcher ended, or what came right before failed.
+    pub async fn flush(&self) -> Result<()> {
+        self.write(Writes { ops: Ops::new(), shard: Shard(0) }).await
+    }
+
     /// Bodies that wait now.
     pub fn waiting(&self) -> usize {
         self.0.0.queue.lock().waiting.len()
@@ -159,15 +174,24 @@ impl Batcher {
 
 /// The batcher's task.
 async fn run(shared: Arc<Shared>, store: Store) {
+    let mut next = Instant::now();
     loop {
-        let group = shared.take();
-        if group.is_empty() {
-            if shared.queue.lock().closed {
-                return;
-            }
+        let (empty, closed) = {
+            let queue = shared.queue.lock();
+            (queue.waiting.is_empty(), queue.closed)
+        };
+        if empty && closed {
+            return;
+        }
+        if empty {
             shared.work.notified().await;
             continue;
         }
+        if next > Instant::now() {
+            sleep_until(next).await;
+        }
+        next = Instant::now() + shared.settings.pace;
+        let group = shared.take();
         let (writes, dones) = shared.split(group);
         if writes.is_empty() {
             continue;
@@ -181,7 +205,8 @@ async fn run(shared: Arc<Shared>, store: Store) {
 
 /// All bodies in one transaction.
 async fn commit(store: &Store, writes: &[Writes], deadline: Duration) -> Result<()> {
-    let mut shards: Vec<Shard> = writes.iter().map(|writes| writes.shard).collect();
+    let changing = writes.iter().filter(|writes| !writes.ops.is_empty());
+    let mut shards: Vec<Shard> = changing.map(|writes| writes.shard).collect();
     shards.sort_unstable();
     shards.dedup();
     histogram!("rookery_store_batch_size", "of" => "bodies")

@@ -43,7 +43,7 @@ impl Database for Memory {
 }
 
 /// A key's values, oldest first; `None` from the version on in which it was removed.
-type History = Vec<(Version, Option<Bytes>)>;
+type History = VecDeque<(Version, Option<Bytes>)>;
 
 #[derive(Default)]
 struct Data {
@@ -56,8 +56,17 @@ struct Data {
 #[derive(Default)]
 pub(crate) struct Versions(RwLock<Data>);
 
+/// How many values were there at `version`: the last of them is the one that it sees.
+fn until(history: &History, version: Version) -> usize {
+    history.partition_point(|(since, _)| *since <= version)
+}
+
 fn value_at(history: &History, version: Version) -> Option<&Bytes> {
-    history.iter().rev().find(|(since, _)| *since <= version).and_then(|(_, value)| value.as_ref())
+    // Mostly the newest is asked for.
+    match history.back() {
+        Some((since, value)) if *since <= version => value.as_ref(),
+        _ => history.get(until(history, version).checked_sub(1)?)?.1.as_ref(),
+    }
 }
 
 impl Backend for Versions {
@@ -104,7 +113,7 @@ impl Backend for Versions {
             if !history.is_empty() {
                 superseded.push_back((version, key));
             }
-            history.push((version, value));
+            history.push_back((version, value));
         }
         Ok(version)
     }
@@ -114,14 +123,18 @@ impl Backend for Versions {
             return;
         }
         let mut data = self.0.write();
-        while let Some((_, key)) = data.superseded.pop_front_if(|(version, _)| *version <= oldest) {
+        while data.superseded.front().is_some_and(|(version, _)| *version <= oldest) {
+            let Some((_, key)) = data.superseded.pop_front() else {
+                break;
+            };
             let Some(history) = data.rows.get_mut(&key) else {
                 continue;
             };
             // The newest value that `oldest` sees stays, and all after it.
-            let first = history.iter().rposition(|(since, _)| *since <= oldest).unwrap_or(0);
-            history.drain(..first);
-            if matches!(history.as_slice(), [(since, None)] if *since <= oldest) {
+            history.drain(..until(history, oldest).saturating_sub(1));
+            let gone = history.len() == 1
+                && history.front().is_some_and(|(since, value)| *since <= oldest && value.is_none());
+            if gone {
                 data.rows.remove(&key);
             }
         }

@@ -4,7 +4,9 @@
 //! A commit whose outcome is unknown may still be on its way. So every transaction that writes reads and writes (as
 //! conflicts only) a key of its own that all attempts share: once a later attempt is committed, an earlier one that is
 //! late must fail. A body whose writes are the same every time is then simply repeated. Any other body names an
-//! [`OperationId`]: the mark of that operation is set in the same transaction, and looked for before a repetition.
+//! [`OperationId`]: the mark of that operation is set in the same transaction, and looked for before a repetition. A call
+//! that ended without knowing leaves its key behind, and the next commit of this store writes it (as a conflict): what is late
+//! cannot undo what was written after it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +18,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::keys::{Key, Kind};
-use super::{Class, Database, Error, Fut, Isolation, Result, Transaction, Tx};
+use super::{Class, Database, Error, Fut, Isolation, Result, Transaction, Tx, Versionstamp};
 use crate::entity::{Entity, Shard};
 use crate::seams::Seams;
 
@@ -31,6 +33,9 @@ const PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// Marks of operations that are over, to be cleared with the next; more are left to [`Store::sweep`].
 const FINISHED: usize = 64;
+
+/// Calls that ended in doubt and are to be overtaken.
+const DOUBTFUL: usize = 64;
 
 /// Names one operation that must not be done twice.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -101,7 +106,10 @@ struct Inner {
     seams: Seams,
     fence: Option<Arc<dyn Fence>>,
     closed: AtomicBool,
+    /// Marks to be cleared.
     finished: Mutex<Vec<Bytes>>,
+    /// Keys of calls that ended without knowing whether they are committed.
+    doubtful: Mutex<Vec<Bytes>>,
 }
 
 impl Store {
@@ -116,8 +124,9 @@ impl Store {
     }
 
     fn build(db: Arc<dyn Database>, seams: Seams, fence: Option<Arc<dyn Fence>>) -> Self {
-        let (closed, finished) = (AtomicBool::new(false), Mutex::default());
-        Self(Arc::new(Inner { db, seams, fence, closed, finished }))
+        let closed = AtomicBool::new(false);
+        let (finished, doubtful) = Default::default();
+        Self(Arc::new(Inner { db, seams, fence, closed, finished, doubtful }))
     }
 
     /// The engine beneath.
@@ -162,19 +171,41 @@ impl Store {
         timeout_at(Instant::now() + DEADLINE, work).await.unwrap_or_else(|_| Err(late()))
     }
 
+    /// The value of `key` right now.
+    ///
+    /// # Errors
+    /// Those of [`Store::read`].
+    pub async fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
+        self.read(|tx| Transaction::get(&mut **tx, key, Isolation::Snapshot)).await
+    }
+
     /// Runs a body and commits what it wrote; repeats both on conflicts and passing trouble. The body must not do anything
     /// that cannot be done again, and its writes must be the same each time unless the options name an operation.
     ///
     /// # Errors
     /// Those of the body and the engine; [`Class::TooLarge`] above [`BUDGET`]; at the deadline as [`Options`] says.
-    pub async fn write<'env, T: Send>(&self, options: Options, mut body: impl Body<'env, T>) -> Result<T> {
+    pub async fn write<'env, T: Send>(&self, options: Options, body: impl Body<'env, T>) -> Result<T> {
+        self.write_stamped(options, body).await.map(|(value, _)| value)
+    }
+
+    /// The same, with the versionstamp of the commit: what the body's versionstamped keys and values have got. Zero if
+    /// the body wrote nothing.
+    ///
+    /// # Errors
+    /// Those of [`Store::write`].
+    pub async fn write_stamped<'env, T: Send>(
+        &self,
+        options: Options,
+        mut body: impl Body<'env, T>,
+    ) -> Result<(T, Versionstamp)> {
         let doubt = AtomicBool::new(false);
         let deadline = Instant::now() + options.deadline;
         let id = options.operation.unwrap_or_else(|| self.operation());
         let run = Run { store: self, options: &options, own: own_key(id), doubt: &doubt };
         let outcome = timeout_at(deadline, run.repeat(&mut body)).await;
         match outcome.unwrap_or_else(|_| Err(late())) {
-            Err(error) if error.class != Class::MaybeCommitted && doubt.load(Ordering::Acquire) => {
+            Err(error) if doubt.load(Ordering::Acquire) => {
+                run.leave_behind();
                 Err(Error { class: Class::MaybeCommitted, ..error })
             }
             outcome => outcome,
@@ -190,7 +221,7 @@ impl Store {
         self.write(Options::default(), |tx| {
             Box::pin(async move {
                 let page = tx.scan(marks(), limit).await?;
-                let is_old = |mark: &Bytes| read_mark(mark).is_none_or(|(_, at)| at < before);
+                let is_old = |mark: &Bytes| read_mark(mark).is_none_or(|mark| mark.at < before);
                 let old: Vec<&Bytes> =
                     page.rows.iter().filter(|(_, mark)| is_old(mark)).map(|(key, _)| key).collect();
                 old.iter().for_each(|key| tx.clear(key));
@@ -214,6 +245,23 @@ impl Store {
     }
 }
 
+/// What a transaction does for calls before it, if it is committed.
+#[derive(Default)]
+struct Claimed {
+    overtaken: Vec<Bytes>,
+    cleared: Vec<Bytes>,
+}
+
+impl Claimed {
+    fn settle(&self, inner: &Inner) {
+        for (list, done) in [(&inner.doubtful, &self.overtaken), (&inner.finished, &self.cleared)] {
+            if !done.is_empty() {
+                list.lock().retain(|key| !done.contains(key));
+            }
+        }
+    }
+}
+
 /// One call of [`Store::write`].
 struct Run<'a> {
     store: &'a Store,
@@ -224,7 +272,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    async fn repeat<'env, T: Send>(&self, body: &mut impl Body<'env, T>) -> Result<T> {
+    async fn repeat<'env, T: Send>(&self, body: &mut impl Body<'env, T>) -> Result<(T, Versionstamp)> {
         // What attempts of unknown outcome would have returned.
         let mut unknown: Vec<(u32, T)> = Vec::new();
         for attempt in 0.. {
@@ -242,7 +290,7 @@ impl Run<'_> {
         attempt: u32,
         unknown: &mut Vec<(u32, T)>,
         body: &mut impl Body<'env, T>,
-    ) -> Result<T> {
+    ) -> Result<(T, Versionstamp)> {
         let inner = &self.store.0;
         let mut tx = Tx::new(inner.db.begin());
         if let Some(fence) = &inner.fence {
@@ -253,10 +301,11 @@ impl Run<'_> {
             && !unknown.is_empty()
             && let Some(mark) = tx.get(&self.own).await?
         {
-            let done = read_mark(&mark).map(|(attempt, _)| attempt);
-            if let Some(place) = unknown.iter().position(|(attempt, _)| Some(*attempt) == done) {
+            if let Some(mark) = read_mark(&mark)
+                && let Some(place) = unknown.iter().position(|(attempt, _)| *attempt == mark.attempt)
+            {
                 self.settle(named);
-                return Ok(unknown.swap_remove(place).1);
+                return Ok((unknown.swap_remove(place).1, mark.stamp));
             }
             return Err(Error::new(Class::Misuse, "the id of another operation was used again"));
         }
@@ -264,14 +313,14 @@ impl Run<'_> {
         if tx.size() > BUDGET {
             return Err(Error::new(Class::TooLarge, "the transaction is larger than 1 MB"));
         }
-        if tx.size() > 0 {
-            self.claim(&mut tx, attempt, named);
-        }
-        self.doubt.store(true, Ordering::Release);
+        let writes = tx.size() > 0;
+        let claimed = if writes { self.claim(&mut tx, attempt, named) } else { Claimed::default() };
+        self.doubt.store(writes || !unknown.is_empty(), Ordering::Release);
         match tx.into_inner().commit().await {
-            Ok(_) => {
-                self.settle(named);
-                Ok(value)
+            Ok(committed) => {
+                self.settle(named && writes);
+                claimed.settle(inner);
+                Ok((value, committed.versionstamp))
             }
             Err(error) if error.class == Class::MaybeCommitted => {
                 unknown.push((attempt, value));
@@ -284,22 +333,37 @@ impl Run<'_> {
         }
     }
 
-    /// Puts the key of this call in the conflict sets, and the mark of a named operation in the store.
-    fn claim(&self, tx: &mut Tx<'_>, attempt: u32, named: bool) {
-        let mut end = BytesMut::from(self.own.as_ref());
-        end.put_u8(0);
+    /// Puts the key of this call in the conflict sets, and the mark of a named operation in the store; overtakes doubtful
+    /// calls, clears marks, and says which.
+    fn claim(&self, tx: &mut Tx<'_>, attempt: u32, named: bool) -> Claimed {
+        let overtaken = self.store.0.doubtful.lock().clone();
+        let mut cleared = Vec::new();
+        for key in &overtaken {
+            tx.add_write_conflict(key, &behind(key));
+        }
+        let end = behind(&self.own);
         tx.add_read_conflict(&self.own, &end);
         if named {
-            let mut mark = BytesMut::with_capacity(12);
+            let mut mark = BytesMut::with_capacity(22);
             mark.put_u32(attempt);
             mark.put_u64(self.store.0.seams.clock.now_micros());
-            tx.set(&self.own, &mark);
-            for key in std::mem::take(&mut *self.store.0.finished.lock()) {
-                tx.clear(&key);
-            }
+            mark.put_bytes(0, size_of::<Versionstamp>());
+            tx.set_versionstamped_value(&self.own, &mark, 12);
+            cleared.clone_from(&self.store.0.finished.lock());
+            cleared.iter().for_each(|key| tx.clear(key));
         } else {
             tx.add_write_conflict(&self.own, &end);
         }
+        Claimed { overtaken, cleared }
+    }
+
+    /// The call ends in doubt.
+    fn leave_behind(&self) {
+        let mut doubtful = self.store.0.doubtful.lock();
+        if doubtful.len() >= DOUBTFUL {
+            doubtful.remove(0); // the oldest is the least likely to be still on its way
+        }
+        doubtful.push(self.own.clone());
     }
 
     /// The call is over; its mark may go.
@@ -312,6 +376,13 @@ impl Run<'_> {
     }
 }
 
+fn behind(key: &[u8]) -> Bytes {
+    let mut end = BytesMut::with_capacity(key.len() + 1);
+    end.extend_from_slice(key);
+    end.put_u8(0);
+    end.freeze()
+}
+
 /// Marks belong to no entity.
 fn own_key(id: OperationId) -> Bytes {
     Key::of(Kind::Operation, &Entity::new("")).fixed(&id.0).finish()
@@ -321,24 +392,23 @@ fn marks() -> std::ops::Range<Bytes> {
     Key::of(Kind::Operation, &Entity::new("")).range()
 }
 
-/// The attempt that set a mark, and when.
-fn read_mark(mark: &[u8]) -> Option<(u32, u64)> {
-    let (attempt, rest) = mark.split_first_chunk::<4>()?;
-    let at = rest.first_chunk::<8>()?;
-    Some((u32::from_be_bytes(*attempt), u64::from_be_bytes(*at)))
+/// What a mark says.
+struct Mark {
+    /// The attempt that set it.
+    attempt: u32,
+    /// When, microseconds since 1970.
+    at: u64,
+    /// The versionstamp of the commit.
+    stamp: Versionstamp,
+}
+
+fn read_mark(mark: &[u8]) -> Option<Mark> {
+    let (attempt, rest) = mark.split_first_chunk()?;
+    let (at, rest) = rest.split_first_chunk()?;
+    let stamp = *rest.first_chunk()?;
+    Some(Mark { attempt: u32::from_be_bytes(*attempt), at: u64::from_be_bytes(*at), stamp })
 }
 
 fn late() -> Error {
     Error::new(Class::Unavailable, "the store did not answer in time")
-}
-
-/// Reads one key outside any transaction of the caller's: the value right now.
-impl Store {
-    /// The value of `key`.
-    ///
-    /// # Errors
-    /// Those of the engine.
-    pub async fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
-        self.read(|tx| Transaction::get(&mut **tx, key, Isolation::Snapshot)).await
-    }
 }

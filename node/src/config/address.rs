@@ -47,7 +47,7 @@ fn masked(address: IpAddr, bits: u8) -> u128 {
 }
 
 /// An address to listen at. A name is not resolved: what is opened to the world should be plain to read.
-pub fn socket(text: &str) -> Option<SocketAddr> {
+pub(super) fn socket(text: &str) -> Option<SocketAddr> {
     text.parse().ok()
 }
 

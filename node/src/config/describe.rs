@@ -11,10 +11,12 @@ pub fn describe(config: &Config) -> String {
         [] => "nowhere".to_owned(),
         all => all.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
     };
-    let from = config.file.as_ref().map_or("no file: development defaults".to_owned(), |f| f.display().to_string());
+    let from =
+        config.file.as_ref().map_or("no file: development defaults".to_owned(), |f| f.display().to_string());
     let _ = writeln!(out, "configuration  {from}");
     let durability = if config.store.sync { "on disk before anything is acknowledged" } else { "buffered" };
-    let _ = writeln!(out, "store          {} in {}, {durability}", config.store.url, config.data_dir.display());
+    let _ =
+        writeln!(out, "store          {} in {}, {durability}", config.store.url, config.data_dir.display());
     let _ = writeln!(out, "STARTTLS       {}", list(&config.listen.c2s));
     let _ = writeln!(out, "direct TLS     {}", list(&config.listen.c2s_tls));
     let _ = writeln!(out, "HTTP           {}", list(&config.listen.http));
@@ -25,7 +27,11 @@ pub fn describe(config: &Config) -> String {
             Some(files) => files.certificate.display().to_string(),
             None => "made by the node itself".to_owned(),
         };
-        let _ = writeln!(out, "domain         {}, registration {registration}, certificate {certificate}", domain.name);
+        let _ = writeln!(
+            out,
+            "domain         {}, registration {registration}, certificate {certificate}",
+            domain.name
+        );
     }
     let archive = match config.archive.default {
         ArchiveDefault::Always => "everything",
@@ -45,7 +51,10 @@ fn warnings(config: &Config) -> Vec<String> {
     let public = config.listen.c2s.iter().chain(&config.listen.c2s_tls).any(|a| !a.ip().is_loopback());
     for domain in &config.domains {
         if public && domain.certificate.is_none() {
-            all.push(format!("{}: no client outside trusts a certificate of the node's own making", domain.name));
+            all.push(format!(
+                "{}: no client outside trusts a certificate of the node's own making",
+                domain.name
+            ));
         }
         if public && domain.registration {
             all.push(format!("{}: registration is open to everybody; think of spam", domain.name));

@@ -121,6 +121,8 @@ pub struct Sasl {
     pub iterations: u32,
     /// Whether PLAIN is offered.
     pub plain: bool,
+    /// Whether SCRAM carries XEP-0474's proof.
+    pub downgrade_protection: bool,
 }
 
 /// `[limits]`; the list of options documents each.
@@ -152,6 +154,10 @@ pub struct Limits {
     pub blocked: usize,
     pub private_bytes: usize,
     pub vcard_bytes: usize,
+    pub private_items: usize,
+    pub directed_presences: usize,
+    pub unacked_stanzas: usize,
+    pub unacked_bytes: usize,
     pub offline_messages: usize,
     pub archive_page: usize,
 }

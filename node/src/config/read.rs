@@ -38,7 +38,13 @@ impl<'a> Reader<'a> {
         1 + before.iter().filter(|b| **b == b'\n').count()
     }
 
-    pub(super) fn problem(&mut self, line: usize, option: impl Into<String>, what: impl Into<String>, remedy: impl Into<String>) {
+    pub(super) fn problem(
+        &mut self,
+        line: usize,
+        option: impl Into<String>,
+        what: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
         self.problems.push(Problem { line, option: option.into(), what: what.into(), remedy: remedy.into() });
     }
 
@@ -53,18 +59,32 @@ impl<'a> Reader<'a> {
                 Section { name, table: Some(table), line }
             }
             other => {
-                self.problem(line, name, format!("is {}", kind_of(other)), format!("write it as a table: [{name}]"));
+                self.problem(
+                    line,
+                    name,
+                    format!("is {}", kind_of(other)),
+                    format!("write it as a table: [{name}]"),
+                );
                 Section { name, table: None, line }
             }
         }
     }
 
     /// The tables of `[[name]]`.
-    pub(super) fn sections<'t, 'i>(&mut self, parent: &'t DeTable<'i>, name: &'static str) -> Vec<(Section<'t, 'i>, &'t DeTable<'i>)> {
+    pub(super) fn sections<'t, 'i>(
+        &mut self,
+        parent: &'t DeTable<'i>,
+        name: &'static str,
+    ) -> Vec<(Section<'t, 'i>, &'t DeTable<'i>)> {
         let Some(value) = parent.get(name) else { return Vec::new() };
         let line = self.line(&value.span());
         let DeValue::Array(array) = value.get_ref() else {
-            self.problem(line, name, format!("is {}", kind_of(value.get_ref())), format!("write [[{name}]] with two brackets"));
+            self.problem(
+                line,
+                name,
+                format!("is {}", kind_of(value.get_ref())),
+                format!("write [[{name}]] with two brackets"),
+            );
             return Vec::new();
         };
         let mut all = Vec::new();
@@ -103,7 +123,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn value<'t, 'i>(&self, section: &Section<'t, 'i>, name: &str) -> Option<(&'t Spanned<DeValue<'i>>, usize)> {
+    fn value<'t, 'i>(
+        &self,
+        section: &Section<'t, 'i>,
+        name: &str,
+    ) -> Option<(&'t Spanned<DeValue<'i>>, usize)> {
         let value = section.table?.get(name)?;
         Some((value, self.line(&value.span())))
     }
@@ -126,7 +150,8 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn number(&mut self, section: &Section<'_, '_>, name: &str) -> Found<u64> {
-        let Some(Kind::Number { default, min, max }) = options::find(section.name, name).map(|o| o.kind) else {
+        let Some(Kind::Number { default, min, max }) = options::find(section.name, name).map(|o| o.kind)
+        else {
             debug_assert!(false, "{name} is not a number of the list");
             return Found { value: 0, line: 0 };
         };
@@ -136,7 +161,12 @@ impl<'a> Reader<'a> {
                 Ok(value) if (min..=max).contains(&value) => return Found { value, line },
                 _ => {
                     let path = options::path(section.name, name);
-                    self.problem(line, path, format!("is {number}"), format!("write a number from {min} to {max}"));
+                    self.problem(
+                        line,
+                        path,
+                        format!("is {number}"),
+                        format!("write a number from {min} to {max}"),
+                    );
                 }
             },
             other => self.wrong(section, name, line, other, &format!("a number from {min} to {max}")),

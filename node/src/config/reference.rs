@@ -21,7 +21,8 @@ pub fn markdown() -> String {
                 _ => String::new(),
             };
             let reload = if opt.reload { " ↻" } else { "" };
-            let _ = writeln!(out, "| `{}`{reload} | `{}` | {}{choice} |", opt.name, opt.default_toml(), opt.doc);
+            let _ =
+                writeln!(out, "| `{}`{reload} | `{}` | {}{choice} |", opt.name, opt.default_toml(), opt.doc);
         }
         out.push('\n');
     }

@@ -10,7 +10,8 @@ use toml::de::DeTable;
 use super::problem::Problem;
 use super::read::{Found, Reader, Section};
 use super::{
-    Archive, ArchiveDefault, CertificateFiles, Config, Domain, Limits, Listen, Log, Network, Sasl, Store, address,
+    Archive, ArchiveDefault, CertificateFiles, Config, Domain, Limits, Listen, Log, Network, Sasl, Store,
+    address,
 };
 
 /// The defaults of the list; the domains are empty.
@@ -80,6 +81,12 @@ fn listen(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path, data_dir: &Path) 
             PathBuf::new()
         }
     };
+    if let Err(error) = rookery_ops::admin::Address::new(&path)
+        && !path.as_os_str().is_empty()
+    {
+        let remedy = "write a short path, as in \"unix:/run/rookery/admin.sock\"";
+        r.problem(admin.line, "listen.admin", error.to_string(), remedy);
+    }
     let listen = Listen {
         c2s: sockets(r, &section, "c2s"),
         c2s_tls: sockets(r, &section, "c2s_tls"),
@@ -91,7 +98,12 @@ fn listen(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path, data_dir: &Path) 
     let mut seen: Vec<SocketAddr> = Vec::new();
     for at in listen.c2s.iter().chain(&listen.c2s_tls).chain(&listen.http).filter(|a| a.port() != 0) {
         if seen.contains(at) {
-            r.problem(section.line, "listen", format!("{at} is there twice"), "give every listener its own address or port");
+            r.problem(
+                section.line,
+                "listen",
+                format!("{at} is there twice"),
+                "give every listener its own address or port",
+            );
         }
         seen.push(*at);
     }
@@ -119,7 +131,8 @@ fn proxy(r: &mut Reader<'_>, section: &Section<'_, '_>) -> Option<Vec<Network>> 
         match Network::parse(&value) {
             Some(network) => networks.push(network),
             None => {
-                let remedy = "write a network, as in \"10.0.0.0/8\" (no bits set behind the prefix), or an address";
+                let remedy =
+                    "write a network, as in \"10.0.0.0/8\" (no bits set behind the prefix), or an address";
                 r.problem(line, "listen.proxy_trusted", format!("is {value:?}"), remedy);
             }
         }
@@ -135,7 +148,8 @@ fn public(r: &mut Reader<'_>, section: &Section<'_, '_>) -> Option<String> {
     }
     let sound = found.value.rsplit_once(':').is_some_and(|(host, port)| {
         let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
-        Jid::parse(host).is_ok_and(|j| j.local().is_none() && j.resource().is_none()) && port.parse::<u16>().is_ok_and(|p| p > 0)
+        Jid::parse(host).is_ok_and(|j| j.local().is_none() && j.resource().is_none())
+            && port.parse::<u16>().is_ok_and(|p| p > 0)
     });
     if !sound {
         let what = format!("is {:?}", found.value);
@@ -153,7 +167,12 @@ fn domains(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path) -> Vec<Domain> {
                 Ok(jid) if jid.local().is_none() && jid.resource().is_none() => jid.domain().to_owned(),
                 _ => {
                     let line = if name.line > 0 { name.line } else { section.line };
-                    r.problem(line, "domain.name", format!("is {:?}", name.value), "write a domain, as in \"example.org\"");
+                    r.problem(
+                        line,
+                        "domain.name",
+                        format!("is {:?}", name.value),
+                        "write a domain, as in \"example.org\"",
+                    );
                     name.value
                 }
             },
@@ -162,7 +181,12 @@ fn domains(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path) -> Vec<Domain> {
             contact: contact(r, table),
         };
         if all.iter().any(|d| d.name == domain.name) {
-            r.problem(name.line, "domain.name", format!("{} is there twice", domain.name), "remove one of the two");
+            r.problem(
+                name.line,
+                "domain.name",
+                format!("{} is there twice", domain.name),
+                "remove one of the two",
+            );
         }
         all.push(domain);
     }
@@ -173,17 +197,28 @@ fn certificate(r: &mut Reader<'_>, section: &Section<'_, '_>, base: &Path) -> Op
     let (certificate, key) = (r.text(section, "certificate"), r.text(section, "key"));
     match (certificate.value.is_empty(), key.value.is_empty()) {
         (true, true) => return None,
-        (true, false) => r.problem(key.line, "domain.certificate", "is missing", "a key needs its certificate"),
-        (false, true) => r.problem(certificate.line, "domain.key", "is missing", "a certificate needs its key"),
+        (true, false) => {
+            r.problem(key.line, "domain.certificate", "is missing", "a key needs its certificate")
+        }
+        (false, true) => {
+            r.problem(certificate.line, "domain.key", "is missing", "a certificate needs its key")
+        }
         (false, false) => {}
     }
     let files = CertificateFiles { certificate: base.join(&certificate.value), key: base.join(&key.value) };
     for (option, path, found) in
         [("domain.certificate", &files.certificate, &certificate), ("domain.key", &files.key, &key)]
     {
-        if !found.value.is_empty() && let Err(error) = std::fs::File::open(path) {
+        if !found.value.is_empty()
+            && let Err(error) = std::fs::File::open(path)
+        {
             let what = format!("{} can't be read: {error}", path.display());
-            r.problem(found.line, option, what, "correct the path, or let the user that runs rookery read it");
+            r.problem(
+                found.line,
+                option,
+                what,
+                "correct the path, or let the user that runs rookery read it",
+            );
         }
     }
     Some(files)
@@ -198,7 +233,8 @@ fn contact(r: &mut Reader<'_>, domain: &DeTable<'_>) -> Vec<(&'static str, Strin
     for kind in CONTACTS {
         for Found { value, line } in r.list(&section, kind) {
             let scheme = value.split_once(':').map_or("", |(scheme, _)| scheme);
-            if scheme.is_empty() || !scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b)) {
+            if scheme.is_empty() || !scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
+            {
                 let remedy = "write a URI, as in \"xmpp:help@example.org\" or \"mailto:help@example.org\"";
                 r.problem(line, format!("domain.contact.{kind}"), format!("is {value:?}"), remedy);
             }
@@ -222,7 +258,11 @@ fn archive(r: &mut Reader<'_>, file: &DeTable<'_>) -> Archive {
 
 fn sasl(r: &mut Reader<'_>, file: &DeTable<'_>) -> Sasl {
     let section = r.section(file, "sasl");
-    Sasl { iterations: count(r, &section, "iterations"), plain: r.flag(&section, "plain").value }
+    Sasl {
+        iterations: count(r, &section, "iterations"),
+        plain: r.flag(&section, "plain").value,
+        downgrade_protection: r.flag(&section, "downgrade_protection").value,
+    }
 }
 
 fn limits(r: &mut Reader<'_>, file: &DeTable<'_>) -> Limits {
@@ -253,6 +293,10 @@ fn limits(r: &mut Reader<'_>, file: &DeTable<'_>) -> Limits {
         blocked: size(r, &s, "blocked"),
         private_bytes: size(r, &s, "private_bytes"),
         vcard_bytes: size(r, &s, "vcard_bytes"),
+        private_items: size(r, &s, "private_items"),
+        directed_presences: size(r, &s, "directed_presences"),
+        unacked_stanzas: size(r, &s, "unacked_stanzas"),
+        unacked_bytes: size(r, &s, "unacked_bytes"),
         offline_messages: size(r, &s, "offline_messages"),
         archive_page: size(r, &s, "archive_page"),
     };
@@ -265,7 +309,16 @@ fn limits(r: &mut Reader<'_>, file: &DeTable<'_>) -> Limits {
 
 fn log(r: &mut Reader<'_>, file: &DeTable<'_>) -> Log {
     let section = r.section(file, "log");
-    Log { level: r.text(&section, "level").value, json: r.text(&section, "format").value == "json" }
+    let level = r.text(&section, "level");
+    if let Err(error) = rookery_ops::logging::check(&level.value) {
+        r.problem(
+            level.line,
+            "log.level",
+            error.to_string(),
+            "write \"info\", or directives as in \"info,rookery_actors=debug\"",
+        );
+    }
+    Log { level: level.value, json: r.text(&section, "format").value == "json" }
 }
 
 fn size(r: &mut Reader<'_>, section: &Section<'_, '_>, name: &str) -> usize {
@@ -370,7 +423,10 @@ abuse = ["call me"]
     fn syntax_domains_and_relations() {
         assert_eq!(lines("data_dir = \n[[domain]]\nname='a.example'\n")[0].0, 1);
         assert_eq!(lines(""), [(0, "domain".to_owned())]);
-        assert_eq!(lines("[[domain]]\nname='a.example'\n[[domain]]\nname='A.example'")[0], (4, "domain.name".to_owned()));
+        assert_eq!(
+            lines("[[domain]]\nname='a.example'\n[[domain]]\nname='A.example'")[0],
+            (4, "domain.name".to_owned())
+        );
         assert_eq!(lines("[[domain]]\nname='a@b/c'")[0], (2, "domain.name".to_owned()));
         assert_eq!(lines("domain = 'x'")[0], (1, "domain".to_owned()));
         let same = "[listen]\nc2s=['127.0.0.1:1']\nhttp=['127.0.0.1:1']\n[[domain]]\nname='a.example'";
@@ -380,7 +436,15 @@ abuse = ["call me"]
     #[test]
     fn development_defaults() {
         let config = Config::development();
-        assert!(config.listen.c2s.iter().chain(&config.listen.c2s_tls).chain(&config.listen.http).all(|a| a.ip().is_loopback()));
+        assert!(
+            config
+                .listen
+                .c2s
+                .iter()
+                .chain(&config.listen.c2s_tls)
+                .chain(&config.listen.http)
+                .all(|a| a.ip().is_loopback())
+        );
         assert!(config.domains[0].registration && config.store.sync);
         assert_eq!(config.listen.admin, Path::new("rookery-data/admin.sock"));
         assert_eq!(config.limits.stanza_bytes, 262_144);

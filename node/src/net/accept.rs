@@ -31,7 +31,8 @@ where
                 match gate.enter() {
                     Ok(pass) => serve(stream, peer, pass),
                     Err(refusal) => {
-                        metrics::counter!("rookery_limits_hit_total", "limit" => refusal.limit()).increment(1);
+                        metrics::counter!("rookery_limits_hit_total", "limit" => refusal.limit())
+                            .increment(1);
                         tracing::debug!(%peer, limit = refusal.limit(), "connection refused");
                     }
                 }

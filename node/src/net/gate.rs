@@ -5,6 +5,7 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use super::Origin;
 use crate::config::Limits;
@@ -69,7 +70,13 @@ struct Inner {
 
 /// Counts connections. Cheap to clone.
 #[derive(Clone)]
-pub struct Gate(Arc<Mutex<Inner>>);
+pub struct Gate(Arc<Shared>);
+
+struct Shared {
+    inner: Mutex<Inner>,
+    /// Somebody waits until there is no connection.
+    empty: Notify,
+}
 
 /// One counted connection; dropping it takes it off the count.
 pub struct Pass {
@@ -82,17 +89,17 @@ impl Gate {
     /// A gate with these limits.
     pub fn new(limits: &Limits) -> Self {
         let inner = Inner { bounds: limits.into(), total: Count::default(), by_origin: HashMap::new() };
-        Self(Arc::new(Mutex::new(inner)))
+        Self(Arc::new(Shared { inner: Mutex::new(inner), empty: Notify::new() }))
     }
 
     /// Other limits, for connections to come.
     pub fn set_limits(&self, limits: &Limits) {
-        self.0.lock().bounds = limits.into();
+        self.0.inner.lock().bounds = limits.into();
     }
 
     /// Counts a connection that was accepted, before it is known where it really comes from.
     pub fn enter(&self) -> Result<Pass, Refusal> {
-        let mut inner = self.0.lock();
+        let mut inner = self.0.inner.lock();
         if inner.total.all >= inner.bounds.connections {
             return Err(Refusal::Total);
         }
@@ -104,9 +111,21 @@ impl Gate {
         Ok(Pass { gate: self.clone(), origin: None, before_login: true })
     }
 
+    /// Waits until the last connection has ended.
+    pub async fn emptied(&self) {
+        loop {
+            let mut empty = std::pin::pin!(self.0.empty.notified());
+            empty.as_mut().enable();
+            if self.counts().0 == 0 {
+                return;
+            }
+            empty.await;
+        }
+    }
+
     /// Connections now: all, and those before login.
     pub fn counts(&self) -> (usize, usize) {
-        let total = self.0.lock().total;
+        let total = self.0.inner.lock().total;
         (total.all, total.before_login)
     }
 }
@@ -114,7 +133,7 @@ impl Gate {
 impl Pass {
     /// Counts the connection for its origin.
     pub fn from(&mut self, origin: Origin) -> Result<(), Refusal> {
-        let mut inner = self.gate.0.lock();
+        let mut inner = self.gate.0.inner.lock();
         let bounds = inner.bounds;
         let count = inner.by_origin.entry(origin).or_default();
         let refusal = if count.all >= bounds.per_address {
@@ -138,7 +157,7 @@ impl Pass {
         if !std::mem::replace(&mut self.before_login, false) {
             return;
         }
-        let mut inner = self.gate.0.lock();
+        let mut inner = self.gate.0.inner.lock();
         inner.total.before_login = inner.total.before_login.saturating_sub(1);
         if let Some(count) = self.origin.and_then(|o| inner.by_origin.get_mut(&o)) {
             count.before_login = count.before_login.saturating_sub(1);
@@ -149,9 +168,12 @@ impl Pass {
 impl Drop for Pass {
     fn drop(&mut self) {
         let waiting = usize::from(self.before_login);
-        let mut inner = self.gate.0.lock();
+        let mut inner = self.gate.0.inner.lock();
         inner.total.all = inner.total.all.saturating_sub(1);
         inner.total.before_login = inner.total.before_login.saturating_sub(waiting);
+        if inner.total.all == 0 {
+            self.gate.0.empty.notify_waiters();
+        }
         if let Some(Entry::Occupied(mut entry)) = self.origin.map(|o| inner.by_origin.entry(o)) {
             let count = entry.get_mut();
             count.all = count.all.saturating_sub(1);
@@ -210,7 +232,7 @@ mod tests {
         let mut d = gate.enter().unwrap();
         assert_eq!(d.from(origin(1)), Err(Refusal::PerAddress));
         drop((a, b, c, d));
-        assert!(gate.0.lock().by_origin.is_empty());
+        assert!(gate.0.inner.lock().by_origin.is_empty());
     }
 
     #[test]

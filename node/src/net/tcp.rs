@@ -41,7 +41,8 @@ impl Listener for TcpListener {
         let (stream, peer) = TcpListener::accept(self).await?;
         // Batches are made before they are written; the kernel need not wait for more.
         stream.set_nodelay(true)?;
-        let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(600)).with_interval(Duration::from_secs(60));
+        let keepalive =
+            TcpKeepalive::new().with_time(Duration::from_secs(600)).with_interval(Duration::from_secs(60));
         SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
         Ok((stream, peer))
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rookery_proto::sasl::ChannelBindings;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
@@ -21,7 +22,7 @@ pub struct Accepted<S> {
     pub sni: Option<String>,
     /// What SCRAM-*-PLUS may bind to.
     pub bindings: ChannelBindings,
-    /// The protocol's version and cipher suite, for people.
+    /// TLS's version: `1.2` or `1.3`.
     pub protocol: &'static str,
 }
 
@@ -63,11 +64,13 @@ async fn finish<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let begun = Instant::now();
     let stream = count(start.into_stream(config).await)?;
+    metrics::histogram!("rookery_tls_handshake_seconds").record(begun.elapsed().as_secs_f64());
     let connection = stream.get_ref().1;
     let protocol = match connection.protocol_version() {
-        Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
-        _ => "TLSv1.2",
+        Some(rustls::ProtocolVersion::TLSv1_3) => "1.3",
+        _ => "1.2",
     };
     metrics::counter!("rookery_tls_handshakes_total", "version" => protocol, "outcome" => "ok").increment(1);
     let bindings = ChannelBindings {
@@ -79,7 +82,8 @@ where
 
 fn count<T>(result: io::Result<T>) -> io::Result<T> {
     if result.is_err() {
-        metrics::counter!("rookery_tls_handshakes_total", "version" => "none", "outcome" => "failed").increment(1);
+        metrics::counter!("rookery_tls_handshakes_total", "version" => "none", "outcome" => "failed")
+            .increment(1);
     }
     result
 }

@@ -7,7 +7,8 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
 };
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -22,7 +23,7 @@ const DAY: i64 = 86_400;
 const AUTHORITY_DAYS: i64 = 3_650;
 const CERTIFICATE_DAYS: i64 = 397;
 /// What has less than this left is made anew.
-const RENEW: i64 = 30 * DAY;
+pub(super) const RENEW: i64 = 30 * DAY;
 
 /// The file of the authority's certificate, which clients have to trust.
 pub const AUTHORITY: &str = "ca.pem";
@@ -30,14 +31,21 @@ pub const AUTHORITY: &str = "ca.pem";
 /// The files of `domain`'s certificate in `folder`, made or renewed at `now` (seconds since 1970) if need be.
 pub fn certificate(folder: &Path, domain: &str, now: i64) -> Result<CertificateFiles, Error> {
     // A domain is no path: dots and letters of hosts only.
-    let stem: String = ascii(domain).chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' || c == '.' { c } else { '_' }).collect();
+    let stem: String = ascii(domain)
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || c == '-' || c == '.' { c } else { '_' })
+        .collect();
     let files = CertificateFiles {
         certificate: folder.join(format!("{stem}.pem")),
         key: folder.join(format!("{stem}-key.pem")),
     };
     let authority = folder.join(AUTHORITY);
     let fresh = |path: &Path| not_after(path).is_some_and(|end| end - now > RENEW);
-    if files.key.exists() && fresh(&files.certificate) && fresh(&authority) && signed_by(&files.certificate, &authority) {
+    if files.key.exists()
+        && fresh(&files.certificate)
+        && fresh(&authority)
+        && signed_by(&files.certificate, &authority)
+    {
         return Ok(files);
     }
     fs::create_dir_all(folder).map_err(|e| file(folder, &e))?;

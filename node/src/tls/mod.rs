@@ -91,7 +91,8 @@ impl Tls {
         let old = self.current.load_full();
         let (mut all, mut notes) = (Vec::new(), Vec::new());
         for domain in &config.domains {
-            let before = old.by_name.get(&development::ascii(&domain.name)).filter(|i| i.domain == domain.name);
+            let before =
+                old.by_name.get(&development::ascii(&domain.name)).filter(|i| i.domain == domain.name);
             match load_one(config, domain, &self.seams, &self.provider, &self.tickets) {
                 Ok(new) => {
                     if before.is_none_or(|old| old.chain() != new.chain()) {
@@ -103,7 +104,8 @@ impl Tls {
                     tracing::error!(domain = %domain.name, %error, "certificate not taken");
                     match before {
                         Some(old) => {
-                            notes.push(format!("{}: the old certificate stays, because {error}", domain.name));
+                            notes
+                                .push(format!("{}: the old certificate stays, because {error}", domain.name));
                             all.push(old.clone());
                         }
                         None => notes.push(format!("{}: no certificate, because {error}", domain.name)),
@@ -129,6 +131,18 @@ impl Tls {
         found.unwrap_or(&set.first).clone()
     }
 
+    /// Sets the gauge of each certificate's time to live.
+    pub fn measure(&self) {
+        let now = now_seconds(&self.seams);
+        self.current.load().by_name.values().for_each(|identity| measure(identity, now));
+    }
+
+    /// Whether a certificate is so old that it should be read, or made, again.
+    pub fn wants_renewal(&self) -> bool {
+        let now = now_seconds(&self.seams);
+        self.current.load().by_name.values().any(|identity| identity.not_after - now < development::RENEW)
+    }
+
     /// A line for each certificate: whose, from where, until when. For `rookery check`.
     pub fn describe(&self) -> Vec<String> {
         let set = self.current.load();
@@ -136,7 +150,9 @@ impl Tls {
         all.sort_by(|a, b| a.domain.cmp(&b.domain));
         all.dedup_by(|a, b| a.domain == b.domain);
         let now = now_seconds(&self.seams);
-        all.iter().map(|i| format!("{}: valid for {} more days", i.domain, (i.not_after - now) / 86_400)).collect()
+        all.iter()
+            .map(|i| format!("{}: valid for {} more days", i.domain, (i.not_after - now) / 86_400))
+            .collect()
     }
 }
 
@@ -155,6 +171,12 @@ impl Set {
         }
         Ok(Self { by_name, first })
     }
+}
+
+fn measure(identity: &Identity, now: i64) {
+    #[allow(clippy::cast_precision_loss)] // seconds are exact in an f64
+    let left = (identity.not_after - now) as f64;
+    metrics::gauge!("rookery_certificate_expiry_seconds", "domain" => identity.domain.clone()).set(left);
 }
 
 fn now_seconds(seams: &Seams) -> i64 {
@@ -189,8 +211,13 @@ fn load_one(
         server.session_storage = Arc::new(NoServerSessionStorage {});
         Ok(Arc::new(server))
     };
-    let identity = Identity::new(domain.name.clone(), chain.clone(), build(Vec::new())?, build(vec![accept::ALPN.to_vec()])?)
-        .map_err(|what| Error::File { path: files.certificate.clone(), what })?;
+    let identity = Identity::new(
+        domain.name.clone(),
+        chain.clone(),
+        build(Vec::new())?,
+        build(vec![accept::ALPN.to_vec()])?,
+    )
+    .map_err(|what| Error::File { path: files.certificate.clone(), what })?;
     let left = identity.not_after - now;
     if left <= 0 {
         tracing::error!(domain = %domain.name, file = %files.certificate.display(), "the certificate has expired");
@@ -200,8 +227,7 @@ fn load_one(
     if !identity.covers(&domain.name) {
         tracing::warn!(domain = %domain.name, names = ?identity.names, "the certificate is for other names");
     }
-    #[allow(clippy::cast_precision_loss)] // a time in seconds is exact in an f64
-    metrics::gauge!("rookery_certificate_expiry_seconds", "domain" => domain.name.clone()).set(identity.not_after as f64);
+    measure(&identity, now);
     Ok(Arc::new(identity))
 }
 

@@ -26,7 +26,8 @@ fn config(folder: &Path, domains: &[&str]) -> Config {
     let mut config = Config::development();
     config.data_dir = folder.to_owned();
     let one = config.domains[0].clone();
-    config.domains = domains.iter().map(|d| config::Domain { name: (*d).to_owned(), ..one.clone() }).collect();
+    config.domains =
+        domains.iter().map(|d| config::Domain { name: (*d).to_owned(), ..one.clone() }).collect();
     config
 }
 
@@ -37,7 +38,10 @@ async fn handshake(
     sni: &str,
     alpn: &[&[u8]],
     versions: &[&'static rustls::SupportedProtocolVersion],
-) -> (io::Result<Accepted<tokio::io::DuplexStream>>, io::Result<tokio_rustls::client::TlsStream<tokio::io::DuplexStream>>) {
+) -> (
+    io::Result<Accepted<tokio::io::DuplexStream>>,
+    io::Result<tokio_rustls::client::TlsStream<tokio::io::DuplexStream>>,
+) {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(folder.join("tls/ca.pem")).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -69,11 +73,19 @@ impl rustls::client::danger::ServerCertVerifier for Anyhow {
         _: &[u8],
         _: rustls::pki_types::UnixTime,
     ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
-        let now = rustls::pki_types::UnixTime::since_unix_epoch(std::time::Duration::from_secs(u64::try_from(NOW).unwrap()));
+        let now = rustls::pki_types::UnixTime::since_unix_epoch(std::time::Duration::from_secs(
+            u64::try_from(NOW).unwrap(),
+        ));
         let provider = rustls::crypto::aws_lc_rs::default_provider();
         let certificate = rustls::server::ParsedCertificate::try_from(end_entity)?;
         let algorithms = provider.signature_verification_algorithms.all;
-        rustls::client::verify_server_cert_signed_by_trust_anchor(&certificate, &self.0, intermediates, now, algorithms)?;
+        rustls::client::verify_server_cert_signed_by_trust_anchor(
+            &certificate,
+            &self.0,
+            intermediates,
+            now,
+            algorithms,
+        )?;
         rustls::client::verify_server_name(&certificate, name)?;
         Ok(rustls::client::danger::ServerCertVerified::assertion())
     }
@@ -106,13 +118,15 @@ const BOTH: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13, &r
 async fn the_certificate_is_that_of_the_name_asked_for() {
     let folder = tempfile::tempdir().unwrap();
     let tls = Tls::load(&config(folder.path(), &["localhost", "bücher.example"]), seams(NOW)).unwrap();
-    let (server, client) = handshake(&tls, folder.path(), "xn--bcher-kva.example", &[accept::ALPN], BOTH).await;
+    let (server, client) =
+        handshake(&tls, folder.path(), "xn--bcher-kva.example", &[accept::ALPN], BOTH).await;
     let (server, client) = (server.unwrap(), client.unwrap());
     assert_eq!(server.sni.as_deref(), Some("xn--bcher-kva.example"));
-    assert_eq!(server.protocol, "TLSv1.3");
+    assert_eq!(server.protocol, "1.3");
     assert_eq!(client.get_ref().1.alpn_protocol(), Some(accept::ALPN));
     // Both ends derive the same bindings.
-    let exported: [u8; 32] = client.get_ref().1.export_keying_material([0; 32], b"EXPORTER-Channel-Binding", None).unwrap();
+    let exported: [u8; 32] =
+        client.get_ref().1.export_keying_material([0; 32], b"EXPORTER-Channel-Binding", None).unwrap();
     assert_eq!(server.bindings.exporter, Some(exported));
     let sent = client.get_ref().1.peer_certificates().unwrap()[0].clone();
     assert_eq!(server.bindings.server_end_point.as_deref(), Some(sha2::Sha256::digest(&sent).as_slice()));
@@ -126,10 +140,13 @@ async fn other_protocols_and_unknown_names() {
     assert!(server.is_err() && client.is_err(), "a browser gets no XMPP stream");
     let (server, _) = handshake(&tls, folder.path(), "localhost", &[], &[&rustls::version::TLS12]).await;
     let server = server.unwrap();
-    assert_eq!((server.protocol, server.bindings.exporter), ("TLSv1.2", None));
+    assert_eq!((server.protocol, server.bindings.exporter), ("1.2", None));
     assert!(server.bindings.server_end_point.is_some());
     let (_, client) = handshake(&tls, folder.path(), "elsewhere.example", &[], BOTH).await;
-    assert!(client.unwrap_err().to_string().contains("NotValidForName") || tls.identity(Some("x")).domain == "localhost");
+    assert!(
+        client.unwrap_err().to_string().contains("NotValidForName")
+            || tls.identity(Some("x")).domain == "localhost"
+    );
 }
 
 #[tokio::test]
@@ -140,7 +157,8 @@ async fn a_bad_new_certificate_keeps_the_old_one() {
     assert_eq!(tls.reload(&config), Vec::<String>::new());
     let broken = folder.path().join("broken.pem");
     std::fs::write(&broken, "no certificate").unwrap();
-    config.domains[0].certificate = Some(config::CertificateFiles { certificate: broken.clone(), key: broken });
+    config.domains[0].certificate =
+        Some(config::CertificateFiles { certificate: broken.clone(), key: broken });
     let notes = tls.reload(&config);
     assert!(notes[0].contains("the old certificate stays"), "{notes:?}");
     let (server, client) = handshake(&tls, folder.path(), "localhost", &[], BOTH).await;

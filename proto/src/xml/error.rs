@@ -47,6 +47,9 @@ pub enum Error {
     /// More namespace declarations in force at once than allowed.
     #[error("more than {0} namespace declarations")]
     TooManyNamespaces(u16),
+    /// A name of a namespace longer than [`Limits::NAMESPACE_BYTES`](super::Limits::NAMESPACE_BYTES).
+    #[error("name of a namespace too long")]
+    LongNamespace,
     /// More children directly under one stanza than allowed.
     #[error("more than {0} child elements")]
     TooManyChildren(u16),
@@ -70,6 +73,7 @@ impl Error {
             | Self::TooDeep(_)
             | Self::TooManyAttributes(_)
             | Self::TooManyNamespaces(_)
+            | Self::LongNamespace
             | Self::TooManyChildren(_) => StreamCondition::PolicyViolation,
         }
     }

@@ -18,6 +18,10 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// Bytes of the name of one namespace, at every stage. Trees and rewritten payloads repeat names that were written
+    /// once, so long ones would let a small stanza grow large.
+    pub const NAMESPACE_BYTES: usize = 512;
+
     /// Before authentication: room for the largest SASL exchange, for nothing else.
     pub const LOGIN: Self =
         Self { stanza_bytes: 8192, depth: 16, attributes: 24, namespaces: 16, children: 16 };

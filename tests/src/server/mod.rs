@@ -85,9 +85,14 @@ pub fn run(command: &mut Command) -> Result<String, Error> {
 
 /// A self-signed certificate for `domain` in `dir`: (certificate, key, both in one file).
 pub fn certificate(dir: &Path, domain: &str) -> Result<(PathBuf, PathBuf, PathBuf), Error> {
-    let made = rcgen::generate_simple_self_signed(vec![domain.to_owned()])
-        .map_err(|e| Error::Failed(e.to_string()))?;
-    let (cert, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    let fail = |e: rcgen::Error| Error::Failed(e.to_string());
+    let mut params = rcgen::CertificateParams::new(vec![domain.to_owned()]).map_err(fail)?;
+    // ejabberd sets a timer for the end, and rcgen's default, the year 4096, is too far for Erlang.
+    params.not_before = rcgen::date_time_ymd(2024, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2036, 1, 1);
+    let key = rcgen::KeyPair::generate().map_err(fail)?;
+    let cert = params.self_signed(&key).map_err(fail)?;
+    let (cert, key) = (cert.pem(), key.serialize_pem());
     let paths = (dir.join("cert.pem"), dir.join("key.pem"), dir.join("both.pem"));
     std::fs::write(&paths.0, &cert)?;
     std::fs::write(&paths.1, &key)?;

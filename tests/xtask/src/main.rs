@@ -1,1 +1,78 @@
-fn main() {}
+//! Two commands: `cargo xtask test` runs every test there is, `cargo xtask bench` compares with the peers.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    reason = "a developer's tool: a panic is its error message, and it uses the real clock"
+)]
+
+mod install;
+mod suite;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use rookery_tests::load::Plan;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Tests and benchmarks of Rookery")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Format, lints, unit, property, dialogue and interop tests; installs what is missing when run as root.
+    Test {
+        /// Install nothing: what is missing is skipped, visibly.
+        #[arg(long)]
+        no_install: bool,
+    },
+    /// Rookery, Prosody and ejabberd under the same load; writes tests/bench/RESULTS.md.
+    Bench {
+        /// A tenth of the load, and not so many connections: to see that it works.
+        #[arg(long)]
+        quick: bool,
+        /// Only scenarios whose name contains this.
+        #[arg(long)]
+        only: Option<String>,
+        /// Which servers, separated by commas.
+        #[arg(long, default_value = "rookery,prosody,ejabberd", value_delimiter = ',')]
+        servers: Vec<String>,
+        /// Where the report goes; tests/bench/RESULTS.md unless --quick or --only or --servers say otherwise.
+        #[arg(long)]
+        output: Option<std::path::PathBuf>,
+        /// Do not build and start the release profile first.
+        #[arg(long, hide = true)]
+        here: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().task {
+        Task::Test { no_install } => {
+            if !no_install {
+                install::for_tests();
+            }
+            suite::run()
+        }
+        // A generator without optimisation would measure itself.
+        Task::Bench { here: false, .. } if cfg!(debug_assertions) => suite::again_in_release(),
+        Task::Bench { quick, only, servers, output, here: _ } => {
+            install::for_bench(&servers);
+            let whole = !quick && only.is_none() && servers.len() == 3;
+            let results = suite::root().join("tests/bench/RESULTS.md");
+            let output = output.or_else(|| whole.then_some(results));
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            match runtime.block_on(rookery_tests::load::bench(&Plan { quick, only, servers, output })) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(e) => {
+                    eprintln!("{e}");
+                    ExitCode::FAILURE
+                }
+            }
+        }
+    }
+}

@@ -108,6 +108,49 @@ pub async fn late_commits_have_one_effect(subject: Subject) {
     assert_eq!(value(&subject.db, "plain").await.as_deref(), Some(b"newer".as_slice()));
 }
 
+/// A call that gave up in doubt cannot undo what was written after it.
+pub async fn late_commits_of_failed_calls_come_to_nothing(subject: Subject) {
+    let (faults, store) = faulty(&subject);
+    faults.script([Fault::UnknownLate, Fault::Hang]);
+    for (value, deadline, expected) in [
+        (b"first", Duration::from_millis(30), Some(Class::MaybeCommitted)),
+        (b"newer", runner::DEADLINE, None),
+    ] {
+        let write = store.write(Options::default().deadline(deadline), |tx| {
+            tx.set(b"plain", value);
+            Box::pin(std::future::ready(Ok(())))
+        });
+        assert_eq!(class(write.await), expected);
+    }
+    let late = faults.release().await;
+    assert_eq!(late.into_iter().map(class).collect::<Vec<_>>(), [Some(Class::Conflict)]);
+    assert_eq!(value(&subject.db, "plain").await.as_deref(), Some(b"newer".as_slice()));
+}
+
+/// Whatever becomes of the attempts, the stamp that a caller gets is the one that its writes have got.
+pub async fn the_runner_tells_the_stamp_of_the_commit(subject: Subject) {
+    let (faults, store) = faulty(&subject);
+    for (named, script) in [
+        (false, vec![]),
+        (false, vec![Fault::UnknownLost, Fault::Conflict]),
+        (false, vec![Fault::UnknownDone]),
+        (true, vec![]),
+        (true, vec![Fault::UnknownLost]),
+        (true, vec![Fault::UnknownLost, Fault::UnknownDone]),
+    ] {
+        faults.script(script);
+        let options = Options { operation: named.then(|| store.operation()), ..Options::default() };
+        let write = store.write_stamped(options, |tx| {
+            tx.set_versionstamped_value(b"stamped", &[0; 10], 0);
+            Box::pin(std::future::ready(Ok(())))
+        });
+        let ((), stamp) = expect(write.await);
+        assert_eq!(value(&subject.db, "stamped").await.as_deref(), Some(stamp.as_slice()));
+    }
+    let nothing = store.write_stamped(Options::default(), |_| Box::pin(std::future::ready(Ok(()))));
+    assert_eq!(expect(nothing.await), ((), [0; 10]));
+}
+
 /// The same by chance: every call that succeeded counted once.
 pub async fn random_faults_have_one_effect_each(subject: Subject) {
     let chances = Chances {
@@ -183,7 +226,7 @@ pub async fn batched_writes_are_ordered(subject: Subject) {
         let (key, value) = (format!("k{}", n % 7), n.to_string());
         expect(batcher.submit(put(&key, value), move |outcome| order.lock().push((n, outcome.is_ok()))));
     }
-    expect(batcher.write(put("last", String::new())).await);
+    expect(batcher.flush().await);
     assert_eq!(*order.lock(), (0..500).map(|n| (n, true)).collect::<Vec<_>>());
     for n in 493..500 {
         assert_eq!(value(&subject.db, &format!("k{}", n % 7)).await, Some(n.to_string().into()));

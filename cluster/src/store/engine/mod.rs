@@ -10,6 +10,8 @@ mod commit;
 mod merge;
 mod pending;
 mod span;
+#[cfg(test)]
+mod tests;
 mod thread;
 mod transaction;
 mod watch;

@@ -17,7 +17,7 @@ mod retention;
 
 pub use id::{ArchiveId, Clock, IdCipher};
 pub use page::{End, Query, Slice, With, page};
-pub use retention::{purge_all, purge_before, retain};
+pub use retention::{Retained, purge_all, purge_before, retain};
 
 /// Where entries are kept.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -14,15 +14,24 @@ pub(super) fn index(out: &mut (impl Mutate + ?Sized), shelf: Shelf, owner: &Enti
     out.put(days_key(shelf, owner, day), bytes::Bytes::new());
 }
 
+/// What [`retain`] did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Retained {
+    /// How many days of archives were removed.
+    pub removed: usize,
+    /// Whether more is left: then call it again in another transaction.
+    pub more: bool,
+}
+
 /// Removes the entries of all days before `day` from the archives of a shard, at most `limit` days of archives.
-/// Returns whether more is left: then call it again in another transaction. Reads no entry.
+/// Reads no entry.
 pub async fn retain(
     tx: &mut dyn Transaction,
     shelf: Shelf,
     shard: Shard,
     day: u32,
     limit: usize,
-) -> Result<bool> {
+) -> Result<Retained> {
     let begin = Key::shard(shelf.index(), shard).finish();
     let end = Key::shard(shelf.index(), shard).u32(day).finish();
     let page = scan(tx, begin..end, limit, Isolation::Snapshot).await?;
@@ -34,7 +43,7 @@ pub async fn retain(
         clear_through(tx, shelf, &owner, day);
         unindex(tx, shelf, &owner, day);
     }
-    Ok(page.more)
+    Ok(Retained { removed: page.rows.len(), more: page.more })
 }
 
 /// Removes the entries of all days before `day` (counted from 1970-01-01, UTC) from one archive.
@@ -134,17 +143,18 @@ mod tests {
         let mut tx = Double::new();
         let [a, same, other] = archives(&mut tx);
         assert_eq!(tx.rows.len(), 3 * (15 + 10));
-        let mut calls = 1;
-        while retain(&mut tx, Shelf::Queue, a.shard(), 3, 3).await.unwrap() {
-            calls += 1;
-        }
-        assert_eq!(calls, 2);
+        let first = retain(&mut tx, Shelf::Queue, a.shard(), 3, 3).await.unwrap();
+        assert_eq!(first, Retained { removed: 3, more: true });
+        let second = retain(&mut tx, Shelf::Queue, a.shard(), 3, 3).await.unwrap();
+        assert_eq!(second, Retained { removed: 1, more: false });
         assert_eq!(tx.rows.len(), 2 * (9 + 6) + (15 + 10));
         for (owner, day) in [(&a, 3), (&same, 3), (&other, 1)] {
             assert_eq!(first_id(&mut tx, Shelf::Queue, owner).await.unwrap().unwrap().day(), day);
         }
-        assert!(!retain(&mut tx, Shelf::Archive, other.shard(), 9, 9).await.unwrap());
-        assert!(!retain(&mut tx, Shelf::Queue, other.shard(), u32::MAX, 9).await.unwrap());
+        let none = retain(&mut tx, Shelf::Archive, other.shard(), 9, 9).await.unwrap();
+        assert_eq!(none, Retained { removed: 0, more: false });
+        let rest = retain(&mut tx, Shelf::Queue, other.shard(), u32::MAX, 9).await.unwrap();
+        assert_eq!(rest, Retained { removed: 5, more: false });
         assert_eq!(first_id(&mut tx, Shelf::Queue, &other).await.unwrap(), None);
     }
 

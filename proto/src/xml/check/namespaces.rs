@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use smallvec::SmallVec;
 
 use crate::{
-    xml::{Error, Scope, escape},
+    xml::{Error, Limits, Scope, chars, escape},
     xmpp::ns,
 };
 
@@ -58,6 +58,9 @@ impl<'a> Namespaces<'a> {
         if self.live.len() >= usize::from(self.limit) {
             return Err(Error::TooManyNamespaces(self.limit));
         }
+        if raw.len() > Limits::NAMESPACE_BYTES {
+            return Err(Error::LongNamespace);
+        }
         let uri = escape::unescape_attribute(raw);
         match (prefix, &*uri) {
             ("xmlns", _) => return Err(Error::NotWellFormed("the prefix xmlns declared")),
@@ -81,7 +84,7 @@ impl<'a> Namespaces<'a> {
 
     /// What the prefix means here; without a prefix, the default namespace.
     pub(crate) fn resolve(&self, prefix: &str) -> Result<Resolved<'_>, Error> {
-        if let Some(b) = self.live.iter().rev().find(|b| b.prefix == prefix) {
+        if let Some(b) = self.live.iter().rev().find(|b| chars::same(b.prefix, prefix)) {
             let at = matches!(b.uri, Cow::Borrowed(_)).then_some(b.at);
             return Ok(Resolved { uri: &b.uri, depth: b.depth, at });
         }

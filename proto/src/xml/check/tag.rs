@@ -5,10 +5,17 @@ use std::borrow::Cow;
 use crate::xml::{Error, chars, escape};
 
 /// A name with its prefix; the prefix is empty if there is none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Name<'a> {
     pub(crate) prefix: &'a str,
     pub(crate) local: &'a str,
+}
+
+impl PartialEq for Name<'_> {
+    #[inline]
+    fn eq(&self, other: &Self) -> bool {
+        chars::same(self.local, other.local) && chars::same(self.prefix, other.prefix)
+    }
 }
 
 /// An attribute as written, namespace declarations among them.

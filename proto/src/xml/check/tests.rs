@@ -160,6 +160,10 @@ fn limits() {
     assert_eq!(judge("<a b='' c='' d='' e=''/>"), Some(Error::TooManyAttributes(3)));
     assert_eq!(judge("<a xmlns='u'><b xmlns='v'/><b xmlns:c='v'/></a>"), None);
     assert_eq!(judge("<a xmlns='u'><b xmlns='v'><c xmlns='w'/></b></a>"), Some(Error::TooManyNamespaces(2)));
+    let uri = "u".repeat(Limits::NAMESPACE_BYTES);
+    let judge_wide = |frame: &str| element(frame.as_bytes(), &Scope::CLIENT, &Limits::CLIENT).err();
+    assert_eq!(judge_wide(&format!("<a xmlns='{uri}'/>")), None);
+    assert_eq!(judge_wide(&format!("<a xmlns:b='{uri}u'/>")), Some(Error::LongNamespace));
     let text = |n| format!("<a>{}</a>", "x".repeat(n));
     assert_eq!(judge(&text(193)), None);
     assert_eq!(judge(&text(194)), Some(Error::TooLarge(200)));

@@ -6,7 +6,7 @@ use super::{
     namespaces::{Namespaces, Resolved},
     tag::{Attribute, Cursor, Name},
 };
-use crate::xml::{Error, Limits, Scope};
+use crate::xml::{Error, Limits, Scope, chars};
 
 /// What a frame is expected to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,7 +218,7 @@ impl<'a, V: Visitor<'a>> Walk<'a, '_, V> {
             let ns = self.names.resolve(a.name.prefix)?;
             from = from.min(ns.depth);
             for b in self.attributes.iter().skip(n + 1) {
-                if b.name.local == a.name.local
+                if chars::same(b.name.local, a.name.local)
                     && !matches!(b.name.prefix, "" | "xmlns")
                     && self.names.resolve(b.name.prefix)?.uri == ns.uri
                 {
@@ -233,7 +233,7 @@ impl<'a, V: Visitor<'a>> Walk<'a, '_, V> {
         let at = self.cursor.at;
         self.cursor.at += 2;
         let name = self.cursor.name()?;
-        if self.open.pop() != Some(name) {
+        if self.open.pop().is_none_or(|open| open != name) {
             return Err(Error::NotWellFormed("closing tag does not match"));
         }
         self.cursor.space();

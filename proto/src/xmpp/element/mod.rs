@@ -23,8 +23,8 @@ pub struct Element {
 /// An attribute; declarations of namespaces are not among them.
 #[derive(Clone, PartialEq, Eq)]
 struct Attribute {
-    /// Empty for the usual attribute without a prefix.
-    ns: Text,
+    /// None for the usual attribute without a prefix.
+    ns: Option<Text>,
     name: Text,
     value: Text,
 }
@@ -97,7 +97,10 @@ impl Element {
     /// The value of an attribute in a namespace.
     #[must_use]
     pub fn attr_ns(&self, name: &str, ns: &str) -> Option<&str> {
-        self.attributes.iter().find(|a| a.name == name && a.ns == ns).map(|a| a.value.as_str())
+        self.attributes
+            .iter()
+            .find(|a| a.name == name && a.ns.as_deref().unwrap_or_default() == ns)
+            .map(|a| a.value.as_str())
     }
 
     /// The element's own `xml:lang`.
@@ -108,7 +111,7 @@ impl Element {
 
     /// The attributes without a prefix, as (name, value).
     pub fn attrs(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.attributes.iter().filter(|a| a.ns.is_empty()).map(|a| (a.name.as_str(), a.value.as_str()))
+        self.attributes.iter().filter(|a| a.ns.is_none()).map(|a| (a.name.as_str(), a.value.as_str()))
     }
 
     /// Everything in it, in order.
@@ -156,8 +159,8 @@ impl Element {
     /// The same with an attribute without a prefix, set or replaced.
     #[must_use]
     pub fn with_attr(mut self, name: &str, value: &str) -> Self {
-        self.attributes.retain(|a| !(a.name == name && a.ns.is_empty()));
-        self.attributes.push(Attribute { ns: Text::default(), name: name.into(), value: value.into() });
+        self.attributes.retain(|a| !(a.name == name && a.ns.is_none()));
+        self.attributes.push(Attribute { ns: None, name: name.into(), value: value.into() });
         self
     }
 
@@ -187,17 +190,21 @@ impl Element {
 
     /// Appends it to what the writer has.
     pub fn write_to(&self, writer: &mut Writer<'_>) {
+        self.write_up_to(writer, usize::MAX);
+    }
+
+    /// Appends it, or the beginning of it; whether it stayed within `cap` bytes of the whole buffer, or nearly.
+    pub(crate) fn write_up_to(&self, writer: &mut Writer<'_>, cap: usize) -> bool {
         writer.start(&self.name, &self.ns);
         for (n, attribute) in self.attributes.iter().enumerate() {
-            match attribute.ns.as_str() {
-                "" => writer.attr(&attribute.name, &attribute.value),
-                ns => writer.attr_ns(&format!("a{n}"), ns, &attribute.name, &attribute.value),
+            match &attribute.ns {
+                None => writer.attr(&attribute.name, &attribute.value),
+                Some(ns) => writer.attr_ns(&format!("a{n}"), ns, &attribute.name, &attribute.value),
             };
         }
-        for node in &self.children {
-            node.write_to(writer);
-        }
+        let whole = writer.written() <= cap && self.children.iter().all(|node| node.write_up_to(writer, cap));
         writer.end();
+        whole
     }
 
     /// Takes the children out.
@@ -219,11 +226,12 @@ impl Element {
 }
 
 impl Node {
-    pub(crate) fn write_to(&self, writer: &mut Writer<'_>) {
+    pub(crate) fn write_up_to(&self, writer: &mut Writer<'_>, cap: usize) -> bool {
         match self {
-            Self::Element(element) => element.write_to(writer),
+            Self::Element(element) => element.write_up_to(writer, cap),
             Self::Text(text) => {
                 writer.text(text);
+                writer.written() <= cap
             }
         }
     }

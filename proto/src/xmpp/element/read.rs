@@ -5,12 +5,10 @@ use quick_xml::{
     name::{Namespace, PrefixDeclaration, QName, ResolveResult},
     reader::NsReader,
 };
+use smallvec::SmallVec;
 
 use super::{Attribute, Element, Node};
-use crate::{
-    xml::{Error, Scope, Text, escape},
-    xmpp::ns,
-};
+use crate::xml::{Error, Scope, Text, escape};
 
 /// Only what the check would have refused comes here.
 const BROKEN: Error = Error::NotWellFormed("unchecked XML");
@@ -29,13 +27,14 @@ pub(crate) fn nodes(raw: &[u8], scope: &Scope) -> Result<Vec<Node>, Error> {
         escape::attribute(&mut raw, uri);
         resolver.add(prefix, Namespace(&String::from_utf8_lossy(&raw))).map_err(|_| BROKEN)?;
     }
+    let mut names = Names::default();
     let mut open: Vec<Element> = Vec::new();
     let mut top = Vec::new();
     loop {
         match reader.read_event().map_err(|_| BROKEN)? {
-            Event::Start(start) => open.push(element(&reader, &start, open.last())?),
+            Event::Start(start) => open.push(element(&reader, &start, &mut names)?),
             Event::Empty(start) => {
-                let element = element(&reader, &start, open.last())?;
+                let element = element(&reader, &start, &mut names)?;
                 siblings(&mut open, &mut top).push(Node::Element(element));
             }
             Event::End(_) => {
@@ -74,15 +73,33 @@ fn push_text(nodes: &mut Vec<Node>, text: &str) {
     }
 }
 
-fn element(
-    reader: &NsReader<&[u8]>,
-    start: &BytesStart<'_>,
-    parent: Option<&Element>,
-) -> Result<Element, Error> {
+/// The names of namespaces used last: elements that share one share its memory.
+#[derive(Default)]
+struct Names(SmallVec<[Text; 8]>);
+
+impl Names {
+    fn share(&mut self, bound: ResolveResult<'_>) -> Result<Text, Error> {
+        // quick-xml keeps the names as they were written.
+        let uri = match bound {
+            ResolveResult::Bound(Namespace(raw)) => escape::unescape_attribute(raw),
+            ResolveResult::Unbound => "".into(),
+            ResolveResult::Unknown(_) => return Err(Error::UnboundPrefix),
+        };
+        if let Some(known) = self.0.iter().find(|known| **known == *uri) {
+            return Ok(known.clone());
+        }
+        if self.0.len() == self.0.inline_size() {
+            self.0.remove(0);
+        }
+        let name = Text::from(uri);
+        self.0.push(name.clone());
+        Ok(name)
+    }
+}
+
+fn element(reader: &NsReader<&[u8]>, start: &BytesStart<'_>, names: &mut Names) -> Result<Element, Error> {
     let (bound, local) = reader.resolver().resolve_element(start.name());
-    let uri = namespace(bound)?;
-    // Children mostly share their parent's namespace, so they share its text.
-    let ns = parent.filter(|p| p.ns == *uri).map_or_else(|| Text::from(&*uri), |p| p.ns.clone());
+    let ns = names.share(bound)?;
     let mut attributes = Vec::new();
     for attribute in start.attributes().with_checks(false) {
         let attribute = attribute.map_err(|_| BROKEN)?;
@@ -91,23 +108,13 @@ fn element(
         }
         let QName(name) = attribute.key;
         let (ns, name) = match name.split_once(':') {
-            None => (Text::default(), name),
-            Some(("xml", name)) => (Text::from(ns::XML), name),
+            None => (None, name),
             Some((_, name)) => {
-                (Text::from(namespace(reader.resolver().resolve_attribute(attribute.key).0)?), name)
+                (Some(names.share(reader.resolver().resolve_attribute(attribute.key).0)?), name)
             }
         };
         let value = Text::from(escape::unescape_attribute(&attribute.value));
         attributes.push(Attribute { ns, name: name.into(), value });
     }
     Ok(Element { name: local.into_inner().into(), ns, attributes, children: Vec::new() })
-}
-
-/// quick-xml keeps names of namespaces as they were written.
-fn namespace(bound: ResolveResult<'_>) -> Result<std::borrow::Cow<'_, str>, Error> {
-    match bound {
-        ResolveResult::Bound(Namespace(raw)) => Ok(escape::unescape_attribute(raw)),
-        ResolveResult::Unbound => Ok("".into()),
-        ResolveResult::Unknown(_) => Err(Error::UnboundPrefix),
-    }
 }

@@ -4,7 +4,7 @@ use smallvec::SmallVec;
 
 use super::{Kind, ns};
 use crate::xml::{
-    Error, Limits,
+    Error, Limits, chars,
     check::{Attribute, Start, Visitor},
 };
 
@@ -134,7 +134,9 @@ impl<'a> Index<'a> {
 
     fn root(&mut self, tag: &Start<'a, '_>) {
         let is = match (tag.ns.uri, tag.local) {
-            (uri, name) if uri == self.content => Kind::from_name(name).map_or(Is::Unknown, Is::Stanza),
+            (uri, name) if chars::same(uri, self.content) => {
+                Kind::from_name(name).map_or(Is::Unknown, Is::Stanza)
+            }
             (ns::SM, "r") => Is::AckRequest,
             (ns::SM, "a") => Is::Ack,
             _ => Is::Nonza,
@@ -157,7 +159,7 @@ impl<'a> Index<'a> {
     }
 
     fn is_content(&self, uri: &str) -> bool {
-        uri == self.content || uri == ns::CLIENT
+        chars::same(uri, self.content) || chars::same(uri, ns::CLIENT)
     }
 
     fn child(&mut self, tag: &Start<'a, '_>) -> Result<(), Error> {

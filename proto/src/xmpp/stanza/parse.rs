@@ -103,7 +103,7 @@ pub(crate) fn top(frame: &[u8], scope: &Scope, limits: &Limits) -> Result<Top, E
     check::walk(text, Shape::Element, scope, limits, &mut index)?;
     let Some(root) = index.root else { return Err(Error::Unsupported) };
     match root.is {
-        Is::Stanza(kind) => stanza(kind, &root, Payload::of(text, index, scope)?).map(Top::Stanza),
+        Is::Stanza(kind) => stanza(kind, &root, Payload::of(text, index, scope, limits)?).map(Top::Stanza),
         Is::AckRequest => Ok(Top::AckRequest),
         Is::Ack => {
             let h = root.h.map(|h| h.value());

@@ -41,17 +41,17 @@ impl Payload {
         let mut index = Index::new(ns::CLIENT, &limits);
         check::walk(check::text(&bytes, &limits)?, Shape::Fragment, &Scope::CLIENT, &limits, &mut index)?;
         if index.foreign {
-            return Self::canonical(nodes(&bytes, &Scope::CLIENT)?, ns::CLIENT);
+            return Self::canonical(nodes(&bytes, &Scope::CLIENT)?, ns::CLIENT, &limits);
         }
         let (children, names) = index.finish();
         Ok(Self::new(bytes, children, names))
     }
 
     /// The inside of a frame that was walked over by `index`.
-    pub(super) fn of(frame: &str, index: Index<'_>, scope: &Scope) -> Result<Self, Error> {
+    pub(super) fn of(frame: &str, index: Index<'_>, scope: &Scope, limits: &Limits) -> Result<Self, Error> {
         if index.foreign {
             let stanza = Element::read(frame.as_bytes(), scope)?;
-            return Self::canonical(stanza.into_nodes(), scope.content());
+            return Self::canonical(stanza.into_nodes(), scope.content(), limits);
         }
         let (from, to) = index.inner;
         let inner = frame.as_bytes().get(from..to).unwrap_or_default();
@@ -67,15 +67,19 @@ impl Payload {
         Self((!bytes.is_empty()).then(|| Arc::new(Inner { bytes, children, names: names.into() })))
     }
 
-    /// The slow path: the same elements written so that each declares what it uses.
-    fn canonical(mut nodes: Vec<Node>, content: &str) -> Result<Self, Error> {
+    /// The slow path: the same elements written so that each declares what it uses. Since declarations are repeated,
+    /// this may grow: to the double of what a stanza may be.
+    fn canonical(mut nodes: Vec<Node>, content: &str, limits: &Limits) -> Result<Self, Error> {
+        let cap = usize::try_from(limits.stanza_bytes).unwrap_or(usize::MAX).saturating_mul(2);
         let mut out = Vec::new();
         let mut writer = Writer::new(&mut out);
         for node in &mut nodes {
             if let Node::Element(element) = node {
                 element.relabel(content);
             }
-            node.write_to(&mut writer);
+            if !node.write_up_to(&mut writer, cap) {
+                return Err(Error::TooLarge(limits.stanza_bytes));
+            }
         }
         let limits = Limits::TRUSTED;
         let mut index = Index::new(ns::CLIENT, &limits);

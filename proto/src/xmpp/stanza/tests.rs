@@ -162,6 +162,17 @@ fn payloads_become_self_contained() {
 }
 
 #[test]
+fn rewriting_does_not_let_a_stanza_explode() {
+    // Each child would repeat half a kilobyte that was written once.
+    let uri = "u".repeat(512);
+    let frame = format!("<message xmlns:x='{uri}'><a xmlns='v'>{}</a></message>", "<x:b/>".repeat(40_000));
+    assert!(frame.len() < 256 * 1024);
+    assert!(matches!(parse_in(&frame, &Scope::CLIENT), Err(Error::Xml(XmlError::TooLarge(_)))));
+    let frame = format!("<message xmlns:x='{uri}'><a xmlns='v'>{}</a></message>", "<x:b/>".repeat(400));
+    assert_eq!(parse(&frame).child("a", "v").unwrap().element().children().count(), 400);
+}
+
+#[test]
 fn namespaces_do_not_hide_behind_references() {
     let stanza = parse("<message><a xmlns='urn&#58;x'/><b xmlns='urn:&amp;'/><c/><d xmlns='u'/></message>");
     assert!(stanza.has("a", "urn:x") && stanza.has("b", "urn:&") && stanza.has("c", ns::CLIENT));

@@ -1,0 +1,173 @@
+//! XEP-0030 Service Discovery, version 2.5.0: what the server and its accounts are and can. The answers are gathered from
+//! [`super::ALL`], so that nothing is advertised that no feature declares.
+
+use std::collections::BTreeSet;
+
+use rookery_proto::xml::write;
+use rookery_proto::xmpp::error::{Condition, StanzaError};
+use rookery_proto::xmpp::ns;
+
+use super::{xep_0092_version, xep_0115_caps};
+use crate::feature::{Feature, Iq, Method, Request, Run, Scope, Who, Xep};
+use crate::host::Host;
+use crate::user::User;
+
+/// XEP-0030 sections 3 and 4. Accounts answer their owner and those who may see their presence; to others they look like
+/// accounts that do not exist (section 8).
+pub const DISCO: Feature = Feature {
+    xep: Xep {
+        number: 30,
+        version: "2.5.0",
+        name: "Service Discovery",
+        note: "a stranger who asks for an account's items gets the error of an account that does not exist",
+    },
+    disco: &[
+        (Scope::Host, ns::DISCO_INFO),
+        (Scope::Host, ns::DISCO_ITEMS),
+        (Scope::Account, ns::DISCO_INFO),
+        (Scope::Account, ns::DISCO_ITEMS),
+    ],
+    iq: &[
+        iq(Scope::Host, ns::DISCO_INFO, Who::Anyone, host_info),
+        iq(Scope::Host, ns::DISCO_ITEMS, Who::Anyone, host_items),
+        iq(Scope::Account, ns::DISCO_INFO, Who::Subscriber, account_info),
+        iq(Scope::Account, ns::DISCO_ITEMS, Who::Subscriber, account_items),
+    ],
+    ..Feature::NONE
+};
+
+type Answer = fn(&mut User, &Request) -> Result<Vec<u8>, StanzaError>;
+
+const fn iq(scope: Scope, ns: &'static str, who: Who, run: Answer) -> Iq {
+    Iq { scope, method: Method::Get, name: "query", ns, who, run: Run::Now(run) }
+}
+
+/// What an entity says of itself.
+#[derive(Clone, Debug)]
+pub struct Info {
+    /// Category, type and name; the name may be empty.
+    pub identity: (&'static str, &'static str, &'static str),
+    /// The features, each once, in the order that XEP-0115 wants.
+    pub features: BTreeSet<&'static str>,
+    /// Extended information (XEP-0128): complete `<x xmlns='jabber:x:data'/>` elements.
+    pub forms: Vec<u8>,
+}
+
+impl Info {
+    /// What the domain, or the accounts in it, say of themselves.
+    pub fn of(host: &Host, domain: &str, scope: Scope) -> Self {
+        let declared = super::ALL.iter().flat_map(|feature| feature.disco);
+        let features = declared.filter(|(of, _)| *of == scope).map(|(_, feature)| *feature).collect();
+        let identity = match scope {
+            Scope::Host => ("server", "im", xep_0092_version::NAME),
+            Scope::Account => ("account", "registered", ""),
+        };
+        let mut forms = Vec::new();
+        for form in super::ALL.iter().filter_map(|feature| feature.form) {
+            form(host, domain, scope, &mut forms);
+        }
+        Self { identity, features, forms }
+    }
+
+    /// `<query xmlns='http://jabber.org/protocol/disco#info'/>`
+    pub fn query(&self, node: Option<&str>) -> Vec<u8> {
+        let (category, kind, name) = self.identity;
+        write::bytes(|w| {
+            w.start("query", ns::DISCO_INFO).attr_opt("node", node);
+            w.start("identity", ns::DISCO_INFO).attr("category", category).attr("type", kind);
+            w.attr_opt("name", Some(name).filter(|name| !name.is_empty())).end();
+            for feature in &self.features {
+                w.start("feature", ns::DISCO_INFO).attr("var", feature).end();
+            }
+            w.raw(&self.forms);
+        })
+    }
+}
+
+fn unknown_node() -> StanzaError {
+    StanzaError::new(Condition::ItemNotFound)
+}
+
+fn host_info(user: &mut User, request: &Request) -> Result<Vec<u8>, StanzaError> {
+    let info = Info::of(user.host(), request.to.domain(), Scope::Host);
+    match request.element()?.attr("node") {
+        None | Some("") => Ok(info.query(None)),
+        // XEP-0115 section 6.2: who got our caps asks for the node that was in them.
+        Some(node) if xep_0115_caps::is_node(node, &info) => Ok(info.query(Some(node))),
+        Some(_) => Err(unknown_node()),
+    }
+}
+
+/// The server has no items yet: rooms and components will be some.
+fn host_items(_: &mut User, request: &Request) -> Result<Vec<u8>, StanzaError> {
+    no_node(request)?;
+    Ok(items(std::iter::empty()))
+}
+
+fn account_info(user: &mut User, request: &Request) -> Result<Vec<u8>, StanzaError> {
+    no_node(request)?;
+    Ok(Info::of(user.host(), request.to.domain(), Scope::Account).query(None))
+}
+
+/// Section 4.1: the available resources, for those who see them anyway.
+fn account_items(user: &mut User, request: &Request) -> Result<Vec<u8>, StanzaError> {
+    no_node(request)?;
+    Ok(items(user.sessions().iter().filter(|s| s.presence.is_some()).map(|s| s.jid.as_str())))
+}
+
+fn no_node(request: &Request) -> Result<(), StanzaError> {
+    match request.element()?.attr("node") {
+        None | Some("") => Ok(()),
+        Some(_) => Err(unknown_node()),
+    }
+}
+
+fn items<'a>(jids: impl Iterator<Item = &'a str>) -> Vec<u8> {
+    write::bytes(|w| {
+        w.start("query", ns::DISCO_ITEMS);
+        for jid in jids {
+            w.start("item", ns::DISCO_ITEMS).attr("jid", jid).end();
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::features::testing::Scene;
+
+    #[tokio::test]
+    async fn the_host_and_the_own_account_answer_and_unknown_nodes_do_not() {
+        let scene = Scene::new(&["romeo", "juliet"]).await;
+        let mut romeo = scene.session("romeo/orchard").await;
+        let ask = |to: &str, ns: &str, node: &str| {
+            format!(
+                "<iq type='get' id='1' to='{to}'><query xmlns='http://jabber.org/protocol/disco#{ns}'{node}/></iq>"
+            )
+        };
+        let host = romeo.ask(&ask("localhost", "info", "")).await;
+        for part in [
+            "category='server' type='im'",
+            "var='urn:xmpp:ping'",
+            "abuse-addresses",
+            "var='urn:xmpp:carbons:2'",
+        ] {
+            assert!(host.contains(part), "{part}: {host}");
+        }
+        assert!(!host.contains("'urn:xmpp:mam:2'"), "the archive is the account's: {host}");
+        assert!(romeo.ask(&ask("localhost", "info", " node='odd'")).await.contains("item-not-found"));
+        assert!(romeo.ask(&ask("localhost", "items", "")).await.contains("disco#items'/>"));
+        let own = romeo.ask(&ask("romeo@localhost", "info", "")).await;
+        assert!(
+            own.contains("category='account' type='registered'") && own.contains("'urn:xmpp:mam:2'"),
+            "{own}"
+        );
+        assert!(romeo.ask(&ask("romeo@localhost", "info", " node='x'")).await.contains("item-not-found"));
+        // A stranger's account looks like none.
+        for ns in ["info", "items"] {
+            let (there, nobody) = (ask("juliet@localhost", ns, ""), ask("nobody@localhost", ns, ""));
+            let (there, nobody) = (romeo.ask(&there).await, romeo.ask(&nobody).await);
+            assert!(there.contains("service-unavailable"), "{there}");
+            assert_eq!(there.replace("juliet", "nobody"), nobody);
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! XEP-0077 In-Band Registration, version 2.4: accounts are made before login, passwords changed and accounts removed
+//! after it.
+//!
+//! - `before`: what a connection may ask that has not authenticated, and the limit per address.
+//! - `remove`: everything about a user goes.
+
+use rookery_cluster::entity::Entity;
+use rookery_cluster::seams::Seams;
+use rookery_cluster::store;
+use rookery_cluster::tables::accounts;
+use rookery_proto::sasl::{Credentials, keys};
+use rookery_proto::xml::write;
+use rookery_proto::xmpp::element::Element;
+use rookery_proto::xmpp::error::{Condition, StanzaError};
+use rookery_proto::xmpp::jid::BareJid;
+use rookery_proto::xmpp::ns;
+use tokio::sync::Semaphore;
+
+use crate::credentials;
+use crate::feature::{Done, Feature, Iq, Method, Request, Run, Scope, Who, Work, Xep};
+use crate::host::Host;
+use crate::user::User;
+
+mod before;
+mod remove;
+
+pub use before::{Registrations, before_login, register, register_info, stream_feature};
+pub use remove::remove_account;
+
+/// XEP-0077. Requests go to the domain or, without `to`, to the account.
+pub const REGISTRATION: Feature = Feature {
+    xep: Xep {
+        number: 77,
+        version: "2.4",
+        name: "In-Band Registration",
+        note: "new accounts where the operator opened registration, so many an hour from each address",
+    },
+    disco: &[(Scope::Host, ns::REGISTER)],
+    iq: &[
+        iq(Scope::Host, Method::Get, Run::Now(registered)),
+        iq(Scope::Account, Method::Get, Run::Now(registered)),
+        iq(Scope::Host, Method::Set, Run::Store(|host, request| Box::pin(set(host, request)) as Work)),
+        iq(Scope::Account, Method::Set, Run::Store(|host, request| Box::pin(set(host, request)) as Work)),
+    ],
+    ..Feature::NONE
+};
+
+const fn iq(scope: Scope, method: Method, run: Run) -> Iq {
+    Iq { scope, method, name: "query", ns: ns::REGISTER, who: Who::Owner, run }
+}
+
+/// The longest name of a new account, bytes; RFC 7622 would allow 1,023.
+const NAME: usize = 256;
+
+/// How many passwords are hashed at one time for registrations and changes, so that logins keep some processor.
+static HASHING: Semaphore = Semaphore::const_new(2);
+
+/// Makes the keys of a password on a thread that may block. Milliseconds of processor time for each.
+///
+/// # Errors
+/// `<not-acceptable/>` for a text that can be no password: empty, too long, with control characters.
+pub async fn hash(seams: &Seams, password: String, iterations: u32) -> Result<Credentials, StanzaError> {
+    let failed = || StanzaError::new(Condition::InternalServerError);
+    let _turn = HASHING.acquire().await.map_err(|_| failed())?;
+    let seed: [u8; 32] = seams.bytes();
+    let made = tokio::task::spawn_blocking(move || Credentials::derive(&password, &seed, iterations)).await;
+    made.map_err(|_| failed())?.map_err(|error| match error {
+        keys::Error::Password(_) => StanzaError::new(Condition::NotAcceptable).text(error.to_string()),
+        keys::Error::Iterations(_) | keys::Error::Salt => {
+            tracing::error!(%error, "passwords can't be hashed as the configuration says");
+            failed()
+        }
+    })
+}
+
+/// What a form was filled in with: `<username/>` and `<password/>`, both needed.
+fn fields(query: &Element) -> Option<(String, String)> {
+    let username = query.child_text("username", ns::REGISTER).filter(|text| !text.is_empty())?;
+    let password = query.child_text("password", ns::REGISTER).filter(|text| !text.is_empty())?;
+    Some((username, password))
+}
+
+/// Only the domain of the account itself knows about it.
+fn own_domain(request: &Request) -> Result<(), StanzaError> {
+    let own = request.to.domain() == request.account.domain();
+    own.then_some(()).ok_or(StanzaError::new(Condition::NotAllowed))
+}
+
+/// Section 3.1, for who has an account already.
+fn registered(_: &mut User, request: &Request) -> Result<Vec<u8>, StanzaError> {
+    own_domain(request)?;
+    Ok(write::bytes(|w| {
+        w.start("query", ns::REGISTER).empty("registered", ns::REGISTER);
+        w.leaf("username", ns::REGISTER, request.account.local().unwrap_or_default());
+        w.empty("password", ns::REGISTER);
+    }))
+}
+
+async fn set(host: Host, request: Request) -> Result<Done, StanzaError> {
+    own_domain(&request)?;
+    if !request.by_owner() {
+        return Err(Condition::Forbidden.into());
+    }
+    let query = request.element()?;
+    if query.has("remove", ns::REGISTER) {
+        if query.children().count() != 1 {
+            return Err(Condition::BadRequest.into()); // section 3.2
+        }
+        return remove::remove(host, request).await;
+    }
+    let (username, password) = fields(&query).ok_or(StanzaError::new(Condition::BadRequest))?;
+    let named = BareJid::new(Some(&username), request.account.domain());
+    // Some clients put the whole address there.
+    if named.ok() != Some(request.account.clone())
+        && BareJid::parse(&username).ok() != Some(request.account.clone())
+    {
+        return Err(Condition::NotAllowed.into());
+    }
+    change_password(&host, &request.account, password).await?;
+    tracing::info!(user = %request.account, "password changed by its user");
+    Ok(Done::default())
+}
+
+/// Section 3.3: gives an account a new password.
+///
+/// # Errors
+/// `<not-acceptable/>` for what can be no password, `<item-not-found/>` if there is no such account.
+pub async fn change_password(host: &Host, account: &BareJid, password: String) -> Result<(), StanzaError> {
+    let made = hash(host.seams(), password, host.options().iterations).await?;
+    let user = Entity::new(account.as_str());
+    let (user, made) = (&user, &made);
+    let changed = host.store().write(store::Options::owner(user), |tx| {
+        Box::pin(async move {
+            let Some(old) = accounts::get(&mut **tx, user).await? else { return Ok(false) };
+            let new =
+                accounts::Account { disabled: old.disabled, ..credentials::to_account(made, old.created_at) };
+            accounts::put(&mut **tx, user, &new);
+            Ok(true)
+        })
+    });
+    match changed.await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Condition::ItemNotFound.into()),
+        Err(error) => Err(super::store_failed(&error)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

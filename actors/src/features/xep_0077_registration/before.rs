@@ -1,0 +1,202 @@
+//! Registration before login (section 3.1.1).
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+
+use parking_lot::Mutex;
+use rookery_cluster::entity::Entity;
+use rookery_cluster::store;
+use rookery_cluster::tables::accounts::{self, Created};
+use rookery_proto::xml::{Writer, write};
+use rookery_proto::xmpp::error::{Condition, ErrorType, StanzaError};
+use rookery_proto::xmpp::jid::BareJid;
+use rookery_proto::xmpp::ns;
+use rookery_proto::xmpp::stanza::{IqType, Stanza, Type};
+
+use super::{NAME, fields, hash};
+use crate::credentials;
+use crate::host::Host;
+
+/// How many addresses are remembered; when all of them have registered lately, nobody else may.
+const ADDRESSES: usize = 100_000;
+/// Microseconds of an hour.
+const HOUR: u64 = 3_600_000_000;
+
+/// How often each address has registered lately. One for each node; IPv6 counts by /64.
+#[derive(Default)]
+pub struct Registrations(Mutex<HashMap<IpAddr, Window>>);
+
+#[derive(Clone, Copy)]
+struct Window {
+    since: u64,
+    count: u32,
+}
+
+impl Registrations {
+    /// Counts an attempt at `now` (microseconds since 1970), unless `address` has used its `per_hour`.
+    pub fn admit(&self, address: IpAddr, now: u64, per_hour: u32) -> bool {
+        let mut windows = self.0.lock();
+        if windows.len() >= ADDRESSES && !windows.contains_key(&network(address)) {
+            windows.retain(|_, window| now.saturating_sub(window.since) < HOUR);
+            if windows.len() >= ADDRESSES {
+                return false;
+            }
+        }
+        let window = windows.entry(network(address)).or_insert(Window { since: now, count: 0 });
+        if now.saturating_sub(window.since) >= HOUR {
+            *window = Window { since: now, count: 0 };
+        }
+        if window.count >= per_hour {
+            return false;
+        }
+        window.count += 1;
+        true
+    }
+}
+
+/// Who has one IPv6 address has 2^64.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+        v4 => v4,
+    }
+}
+
+/// The stream feature (section 8), if strangers may register in `domain`.
+pub fn stream_feature(host: &Host, domain: &str) -> Option<Vec<u8>> {
+    let feature = |w: &mut Writer<'_>| {
+        w.empty("register", ns::REGISTER_FEATURE);
+    };
+    open(host, domain).then(|| write::bytes(feature))
+}
+
+fn open(host: &Host, domain: &str) -> bool {
+    host.options().domain(domain).is_some_and(|domain| domain.open_registration)
+}
+
+/// What to fill in: `<query xmlns='jabber:iq:register'/>`.
+///
+/// # Errors
+/// `<not-allowed/>` where registration is closed.
+pub fn register_info(host: &Host, domain: &str) -> Result<Vec<u8>, StanzaError> {
+    if !open(host, domain) {
+        return Err(closed());
+    }
+    Ok(write::bytes(|w| {
+        w.start("query", ns::REGISTER);
+        w.leaf("instructions", ns::REGISTER, "Choose a user name and a password for this server.");
+        w.empty("username", ns::REGISTER).empty("password", ns::REGISTER);
+    }))
+}
+
+fn closed() -> StanzaError {
+    StanzaError::new(Condition::NotAllowed).text("this server does not take registrations here")
+}
+
+/// Makes an account, for somebody at `address` who has proved nothing.
+///
+/// # Errors
+/// `<not-allowed/>` where registration is closed, `<not-acceptable/>` for a name or password that can be none,
+/// `<conflict/>` if the name is taken or reserved, `<resource-constraint/>` if the address has registered too often.
+pub async fn register(
+    host: &Host,
+    domain: &str,
+    address: IpAddr,
+    username: &str,
+    password: &str,
+) -> Result<BareJid, StanzaError> {
+    if !open(host, domain) {
+        return Err(closed());
+    }
+    let unfit = || StanzaError::new(Condition::NotAcceptable).text("this can't be a user name");
+    let jid = BareJid::new(Some(username), domain).map_err(|_| unfit())?;
+    if jid.local().is_none_or(|local| local.len() > NAME) {
+        return Err(unfit());
+    }
+    let user = Entity::new(jid.as_str());
+    let (user, now) = (&user, host.seams().clock.now_micros());
+    let failed = |error: store::Error| crate::features::store_failed(&error);
+    let conflict = || StanzaError::new(Condition::Conflict);
+    // A look before the work: a name that is taken costs no hashing, and no attempt of the address.
+    let exists = host.store().read(|tx| Box::pin(async move { accounts::exists(&mut **tx, user).await }));
+    if exists.await.map_err(failed)? {
+        return Err(conflict());
+    }
+    if !host.registrations().admit(address, now, host.options().limits.registrations_per_hour) {
+        let text = "too many registrations from your address";
+        return Err(crate::features::over("registrations", Condition::ResourceConstraint, text)
+            .type_(ErrorType::Wait));
+    }
+    let made = hash(host.seams(), password.to_owned(), host.options().iterations).await?;
+    let account = credentials::to_account(&made, now);
+    let account = &account;
+    let options = store::Options::owner(user).operation(host.store().operation());
+    let created = host
+        .store()
+        .write(options, |tx| Box::pin(async move { accounts::create(&mut **tx, user, account, now).await }));
+    match created.await.map_err(failed)? {
+        Created::Yes => {}
+        Created::Exists | Created::Reserved => return Err(conflict()),
+    }
+    // If somebody wrote to this address before, its actor remembers that there is nobody.
+    host.with_user(&jid, |user| user.created()).await;
+    tracing::info!(user = %jid, %address, "account registered");
+    Ok(jid)
+}
+
+/// Answers an IQ of a stream that has not authenticated: registration, or an error. `None` for what needs no answer.
+pub async fn before_login(host: &Host, domain: &str, address: IpAddr, iq: &Stanza) -> Option<Stanza> {
+    let result = match (iq.type_, iq.child("query", ns::REGISTER)) {
+        (Type::Iq(IqType::Get), Some(_)) => register_info(host, domain),
+        (Type::Iq(IqType::Set), Some(query)) => {
+            let query = query.element();
+            if query.has("remove", ns::REGISTER) {
+                Err(Condition::UnexpectedRequest.into()) // section 3.2
+            } else if let Some((username, password)) = fields(&query) {
+                register(host, domain, address, &username, &password).await.map(|_| Vec::new())
+            } else {
+                Err(Condition::NotAcceptable.into())
+            }
+        }
+        _ => Err(Condition::NotAuthorized.into()),
+    };
+    match result {
+        Ok(payload) if matches!(iq.type_, Type::Iq(IqType::Get | IqType::Set)) => Some(iq.result(payload)),
+        Ok(_) => None,
+        Err(error) => iq.error_reply(&error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_so_many_attempts_an_hour() {
+        let limits = Registrations::default();
+        let v4: IpAddr = "192.0.2.1".parse().unwrap();
+        assert!(limits.admit(v4, 0, 2) && limits.admit("::ffff:192.0.2.1".parse().unwrap(), 1, 2));
+        assert!(!limits.admit(v4, HOUR - 1, 2));
+        assert!(limits.admit("192.0.2.2".parse().unwrap(), 1, 2));
+        assert!(limits.admit(v4, HOUR, 2));
+        let (one, same, other) = ("2001:db8::1", "2001:db8::ffff:1", "2001:db8:0:1::1");
+        assert!(limits.admit(one.parse().unwrap(), 0, 1) && !limits.admit(same.parse().unwrap(), 0, 1));
+        assert!(limits.admit(other.parse().unwrap(), 0, 1));
+        assert!(!limits.admit(v4, HOUR, 0));
+    }
+
+    #[test]
+    fn memory_is_bounded_and_old_attempts_make_room() {
+        let limits = Registrations::default();
+        for n in 0..u32::try_from(ADDRESSES).unwrap() {
+            assert!(limits.admit(IpAddr::V4(n.into()), 0, 1));
+        }
+        let new: IpAddr = "203.0.113.1".parse().unwrap();
+        assert!(!limits.admit(new, HOUR - 1, 1));
+        assert!(limits.admit(new, HOUR, 1));
+        assert_eq!(limits.0.lock().len(), 1);
+    }
+}

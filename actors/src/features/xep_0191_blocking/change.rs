@@ -1,0 +1,104 @@
+//! Blocking and unblocking: first the store, then the user actor, then everybody who is to know.
+
+use rookery_cluster::entity::Entity;
+use rookery_cluster::store::{self, Class};
+use rookery_cluster::tables::blocks;
+use rookery_proto::xmpp::error::{Condition, StanzaError};
+use rookery_proto::xmpp::jid::Jid;
+use rookery_proto::xmpp::ns;
+
+use super::{items, show};
+use crate::feature::{Done, Request};
+use crate::host::Host;
+use crate::session::SessionId;
+use crate::user::User;
+
+/// The JIDs of a request's items.
+fn jids(request: &Request, max: usize) -> Result<Vec<Jid>, StanzaError> {
+    let element = request.element()?;
+    let mut jids = Vec::new();
+    for item in element.children() {
+        if !item.is("item", ns::BLOCKING) {
+            return Err(StanzaError::new(Condition::BadRequest));
+        }
+        if jids.len() >= max {
+            return Err(full());
+        }
+        let jid = item.attr("jid").ok_or(StanzaError::new(Condition::BadRequest))?;
+        jids.push(Jid::parse(jid).map_err(|_| StanzaError::new(Condition::JidMalformed))?);
+    }
+    Ok(jids)
+}
+
+fn full() -> StanzaError {
+    crate::features::over("blocked", Condition::ResourceConstraint, "the block list is full")
+}
+
+/// Section 3.3.
+pub(super) async fn block(host: Host, request: Request) -> Result<Done, StanzaError> {
+    let max = host.options().limits.blocked;
+    let jids = jids(&request, max)?;
+    if jids.is_empty() {
+        return Err(StanzaError::new(Condition::BadRequest));
+    }
+    if jids.iter().any(|jid| jid.bare_str() == request.account.as_str()) {
+        return Err(StanzaError::new(Condition::NotAllowed));
+    }
+    let user = Entity::new(request.account.as_str());
+    let (user, wanted, now) = (&user, &jids, host.seams().clock.now_micros());
+    let written = host.store().write(store::Options::owner(user), |tx| {
+        Box::pin(async move {
+            let stored = blocks::load(&mut **tx, user, max.saturating_add(1)).await?;
+            let new = wanted.iter().filter(|jid| !stored.rows.iter().any(|row| row == jid.as_str()));
+            if stored.more || stored.rows.len() + new.count() > max {
+                return Err(store::Error::new(Class::TooLarge, "too many blocked jids"));
+            }
+            for jid in wanted {
+                blocks::add(&mut **tx, user, jid.as_str(), now);
+            }
+            Ok(())
+        })
+    });
+    written.await.map_err(|error| match error.class {
+        Class::TooLarge => full(),
+        _ => crate::features::store_failed(&error),
+    })?;
+    Ok(Done::then(move |user: &mut User| {
+        let after = user.blocks.with(&jids);
+        // While they are not blocked yet, so that it reaches them.
+        show(user, &user.blocks, &after, false);
+        let sids: Vec<SessionId> = user.sessions().iter().map(|session| session.sid).collect();
+        for sid in sids {
+            if let Some(session) = user.session_mut(sid) {
+                session.directed.retain(|jid| !after.matches(jid));
+            }
+        }
+        user.blocks = after;
+        user.push_to(&items("block", jids.iter()), |session| session.blocks_push);
+    }))
+}
+
+/// Sections 3.4 and 3.5: without items, all.
+pub(super) async fn unblock(host: Host, request: Request) -> Result<Done, StanzaError> {
+    let jids = jids(&request, host.options().limits.blocked)?;
+    let user = Entity::new(request.account.as_str());
+    let (user, wanted) = (&user, &jids);
+    let written = host.store().write(store::Options::owner(user), |tx| {
+        Box::pin(async move {
+            if wanted.is_empty() {
+                blocks::clear(&mut **tx, user);
+            }
+            for jid in wanted {
+                blocks::remove(&mut **tx, user, jid.as_str());
+            }
+            Ok(())
+        })
+    });
+    written.await.map_err(|error| crate::features::store_failed(&error))?;
+    Ok(Done::then(move |user: &mut User| {
+        let after = if jids.is_empty() { super::Blocks::default() } else { user.blocks.without(&jids) };
+        let before = std::mem::replace(&mut user.blocks, after);
+        show(user, &user.blocks, &before, true);
+        user.push_to(&items("unblock", jids.iter()), |session| session.blocks_push);
+    }))
+}

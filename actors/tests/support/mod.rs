@@ -1,0 +1,225 @@
+//! A server without sockets: users and sessions on the memory store, clients that speak through pipes.
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, missing_docs, unreachable_pub)]
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rookery_actors::options::{Archive, Domain};
+use rookery_actors::{Authenticated, Close, ConnInfo, Down, Host, Link, Options, Pipe};
+use rookery_cluster::entity::Entity;
+use rookery_cluster::seams::Seams;
+use rookery_cluster::store::{self, Store};
+use rookery_cluster::tables::accounts;
+use rookery_proto::xml::{Limits, Scope};
+use rookery_proto::xmpp::jid::BareJid;
+use rookery_proto::xmpp::stanza::Stanza;
+
+/// Only how long a failing test hangs.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub struct World {
+    pub store: Store,
+    pub host: Host,
+    pub options: Options,
+}
+
+impl World {
+    pub async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    pub async fn with(change: impl FnOnce(&mut Options)) -> Self {
+        let seams = Seams::system();
+        let store = Store::new(Arc::new(rookery_cluster::store::memory::Memory::new()), seams.clone());
+        let mut options = Options::new(vec![Domain { name: "localhost".into(), open_registration: true, contact: vec![] }]);
+        options.archive = Archive::Always;
+        change(&mut options);
+        let host = Host::start(options.clone(), store.clone(), seams).await.unwrap();
+        let world = Self { store, host, options };
+        for name in ["romeo", "juliet", "nurse"] {
+            world.account(name).await;
+        }
+        world
+    }
+
+    pub async fn account(&self, name: &str) {
+        let entity = Entity::new(format!("{name}@localhost"));
+        self.store
+            .write(store::Options::default(), |tx| {
+                let entity = entity.clone();
+                Box::pin(async move {
+                    accounts::create(&mut **tx, &entity, &accounts::Account::default(), 0).await.map(|_| ())
+                })
+            })
+            .await
+            .unwrap();
+    }
+
+    /// As if the process had been killed and started again: nothing of the memory survives, all of the store does.
+    pub async fn restart(self) -> Self {
+        let host = Host::start(self.options.clone(), self.store.clone(), Seams::system()).await.unwrap();
+        Self { host, ..self }
+    }
+
+    pub async fn bind(&self, name: &str, resource: &str) -> Client {
+        let user = BareJid::parse(&format!("{name}@localhost")).unwrap();
+        let pipe = Pipe::new();
+        let link =
+            self.host.bind(Authenticated::by_sasl(user.clone()), Some(resource), conn(), pipe.clone()).await.unwrap();
+        Client { user, link: Some(link), pipe, waiting: VecDeque::new(), handled: 0, id: String::new() }
+    }
+
+    /// Bound and available, with its own presence read.
+    pub async fn online(&self, name: &str, resource: &str) -> Client {
+        let mut client = self.bind(name, resource).await;
+        client.send("<presence/>");
+        client.expect("<presence").await;
+        client
+    }
+
+    /// Takes up a lost client's session.
+    pub async fn resume(&self, lost: &Client) -> Option<Client> {
+        let pipe = Pipe::new();
+        let who = Authenticated::by_sasl(lost.user.clone());
+        let link = self.host.resume(who, &lost.id, lost.handled, conn(), pipe.clone()).await.ok()?;
+        Some(Client {
+            user: lost.user.clone(),
+            link: Some(link),
+            pipe,
+            waiting: VecDeque::new(),
+            handled: lost.handled,
+            id: lost.id.clone(),
+        })
+    }
+}
+
+fn conn() -> ConnInfo {
+    ConnInfo { address: "192.0.2.1".into() }
+}
+
+pub struct Client {
+    pub user: BareJid,
+    pub link: Option<Link>,
+    pub pipe: Arc<Pipe>,
+    pub waiting: VecDeque<Down>,
+    /// Stanzas received since stream management was enabled.
+    pub handled: u32,
+    /// The resumption id.
+    pub id: String,
+}
+
+impl Client {
+    pub fn link(&mut self) -> &mut Link {
+        self.link.as_mut().unwrap()
+    }
+
+    pub fn send(&mut self, xml: &str) {
+        let stanza = Stanza::parse(xml.as_bytes(), &Scope::CLIENT, &Limits::CLIENT).expect(xml);
+        self.link().up(stanza);
+    }
+
+    /// Everything sent so far is settled.
+    pub async fn settled(&mut self) {
+        let ledger = self.link().ledger().clone();
+        let settle = async {
+            loop {
+                ledger.wait(&self.pipe);
+                if ledger.open() == 0 {
+                    return;
+                }
+                self.pipe.ready().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, settle).await.expect("not settled");
+    }
+
+    async fn next(&mut self) -> Down {
+        let wait = async {
+            loop {
+                if let Some(down) = self.waiting.pop_front() {
+                    return down;
+                }
+                let mut items = Vec::new();
+                self.pipe.drain(&mut items, 64);
+                self.waiting.extend(items);
+                if self.waiting.is_empty() {
+                    self.pipe.ready().await;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.expect("nothing came")
+    }
+
+    /// The next stanza as text; acknowledgement requests are answered, marks confirmed, on the way.
+    pub async fn recv(&mut self) -> String {
+        loop {
+            match self.next().await {
+                Down::Stanza(outgoing) => {
+                    self.handled += 1;
+                    let mut bytes = Vec::new();
+                    outgoing.write(&mut bytes);
+                    return String::from_utf8(bytes).unwrap();
+                }
+                Down::Nonza(bytes) if bytes.starts_with(b"<r ") => self.ack(),
+                Down::Nonza(bytes) => return String::from_utf8(bytes.to_vec()).unwrap(),
+                Down::Enabled(bytes) => {
+                    self.handled = 0;
+                    return String::from_utf8(bytes.to_vec()).unwrap();
+                }
+                Down::Mark => self.link().marked(),
+                Down::Close(close) => return format!("close {close:?}"),
+            }
+        }
+    }
+
+    pub fn ack(&mut self) {
+        let handled = self.handled;
+        self.link().down_ack(handled);
+    }
+
+    /// The next stanza, which must contain `part`.
+    pub async fn expect(&mut self, part: &str) -> String {
+        let got = self.recv().await;
+        assert!(got.contains(part), "expected {part} in {got} (stanza {})", self.handled);
+        got
+    }
+
+    /// The next stanza that contains `part`, whatever comes before it.
+    pub async fn until(&mut self, part: &str) -> String {
+        loop {
+            let got = self.recv().await;
+            if got.contains(part) {
+                return got;
+            }
+        }
+    }
+
+    /// Nothing waits: a ping's answer is the next thing that comes.
+    pub async fn nothing(&mut self) {
+        self.send("<iq type='get' id='nothing' to='localhost'><no-such-thing xmlns='urn:x'/></iq>");
+        self.expect("nothing").await;
+    }
+
+    /// Enables resumption.
+    pub async fn resumable(&mut self) {
+        self.link().enable(true, None);
+        let enabled = self.expect("<enabled").await;
+        let at = enabled.find(" id='").or_else(|| enabled.find(" id=\"")).expect(&enabled) + 5;
+        self.id = enabled[at..].split(['\'', '"']).next().unwrap().to_owned();
+    }
+
+    /// The connection is lost.
+    pub fn lose(&mut self) {
+        self.link.take().unwrap().closed(false);
+    }
+
+    /// The client closes its stream.
+    pub fn quit(mut self) {
+        self.link.take().unwrap().closed(true);
+    }
+}
+
+pub fn closed(text: &str) -> bool {
+    text.starts_with(&format!("close {:?}", Close::Clean)) || text.starts_with("close ")
+}

@@ -1,0 +1,100 @@
+//! The administration of a data folder that no node uses.
+
+use rookery_actors::Host;
+use rookery_actors::features::xep_0077_registration;
+use rookery_cluster::seams::Seams;
+use rookery_ops::admin::{
+    self, Chunks, Error, ImportReport, Progress, Session, Status, User, UserImportLine,
+};
+use rookery_ops::secret::Password;
+
+use super::Accounts;
+use super::node::no_documents;
+use crate::config::Config;
+use crate::start;
+
+/// A data folder, opened for this one command. While it is open no node can start on it.
+pub struct Folder {
+    accounts: Accounts,
+    config: Config,
+}
+
+impl Folder {
+    /// Opens the store of `config`.
+    ///
+    /// # Errors
+    /// [`admin::Kind::Unavailable`] if it can't be opened, as when a node has it and does not answer.
+    pub async fn open(config: Config, seams: Seams) -> Result<Self, Error> {
+        let store =
+            start::store(&config, seams.clone()).await.map_err(|e| Error::unavailable(e.to_string()))?;
+        let domains = config.domains.iter().map(|d| d.name.clone()).collect();
+        let accounts = Accounts::new(store, seams, domains, config.sasl.iterations);
+        Ok(Self { accounts, config })
+    }
+
+    /// Waits until everything is on disk.
+    pub async fn close(self) -> Result<(), Error> {
+        self.accounts.store.close().await.map_err(|e| super::store(&e))
+    }
+}
+
+fn needs_node() -> Error {
+    Error::unavailable("no node runs")
+}
+
+impl admin::Admin for Folder {
+    async fn user_add(&self, jid: &str, password: &Password) -> Result<(), Error> {
+        self.accounts.add(jid, password).await.map(drop)
+    }
+
+    async fn user_passwd(&self, jid: &str, password: &Password) -> Result<(), Error> {
+        self.accounts.passwd(jid, password).await
+    }
+
+    async fn user_remove(&self, jid: &str) -> Result<(), Error> {
+        let jid = self.accounts.parse(jid)?;
+        // The rosters of contacts change with it: that is the host's business.
+        let Accounts { store, seams, .. } = &self.accounts;
+        let host = Host::start(crate::options::host(&self.config), store.clone(), seams.clone()).await;
+        let host = host.map_err(|e| Error::unavailable(e.to_string()))?;
+        let removed = xep_0077_registration::remove_account(&host, &jid).await;
+        host.shutdown().await;
+        removed.map_err(|error| super::not_removed(&jid, &error))
+    }
+
+    async fn user_list(&self, domain: &str, after: &str, limit: usize) -> Result<Vec<User>, Error> {
+        self.accounts.list(domain, after, limit).await
+    }
+
+    async fn user_import(&self, batch: Vec<UserImportLine>) -> Result<ImportReport, Error> {
+        self.accounts.import(batch).await.map(|(report, _)| report)
+    }
+
+    async fn sessions(&self, _: &str, _: &str, _: usize) -> Result<Vec<Session>, Error> {
+        Err(needs_node())
+    }
+
+    async fn kick(&self, _: &str, _: &str) -> Result<u64, Error> {
+        Err(needs_node())
+    }
+
+    async fn export(&self, _: &str) -> Result<Chunks, Error> {
+        Err(no_documents())
+    }
+
+    async fn import(&self, _: Chunks, _: Progress<'_>) -> Result<ImportReport, Error> {
+        Err(no_documents())
+    }
+
+    async fn reload(&self) -> Result<Vec<String>, Error> {
+        Err(needs_node())
+    }
+
+    async fn status(&self) -> Result<Status, Error> {
+        Err(needs_node())
+    }
+
+    async fn log_level(&self, _: &str) -> Result<String, Error> {
+        Err(needs_node())
+    }
+}

@@ -1,0 +1,153 @@
+//! The administration of the running node.
+
+use std::sync::Arc;
+
+use rookery_actors::features::xep_0077_registration;
+use rookery_ops::admin::{
+    self, Chunks, Error, ImportReport, PAGE, Progress, Session, Status, User, UserImportLine,
+};
+use rookery_ops::secret::Password;
+use rookery_proto::xmpp::jid::{BareJid, Jid};
+
+use super::Accounts;
+use crate::reload::Reloader;
+
+/// The running node, for the admin socket.
+pub struct Node {
+    /// Knows the configuration, and everything that looks at it.
+    pub reloader: Arc<Reloader>,
+    /// Where it listens, as in `c2s 127.0.0.1:5222`.
+    pub listeners: Vec<String>,
+}
+
+impl Node {
+    fn accounts(&self) -> Accounts {
+        let host = &self.reloader.shared.host;
+        let options = host.options();
+        let domains = options.domains.iter().map(|d| d.name.clone()).collect();
+        Accounts::new(host.store().clone(), host.seams().clone(), domains, options.iterations)
+    }
+
+    /// An actor that was told that there is nobody learns that there is somebody now.
+    async fn created(&self, jid: &BareJid) {
+        self.reloader.shared.host.with_user(jid, |user| user.created()).await;
+    }
+}
+
+impl admin::Admin for Node {
+    async fn user_add(&self, jid: &str, password: &Password) -> Result<(), Error> {
+        let jid = self.accounts().add(jid, password).await?;
+        self.created(&jid).await;
+        tracing::info!(user = %jid, "account made by the operator");
+        Ok(())
+    }
+
+    async fn user_passwd(&self, jid: &str, password: &Password) -> Result<(), Error> {
+        self.accounts().passwd(jid, password).await?;
+        tracing::info!(user = jid, "password set by the operator");
+        Ok(())
+    }
+
+    async fn user_remove(&self, jid: &str) -> Result<(), Error> {
+        let jid = self.accounts().parse(jid)?;
+        let removed = xep_0077_registration::remove_account(&self.reloader.shared.host, &jid).await;
+        removed.map_err(|error| super::not_removed(&jid, &error))?;
+        tracing::info!(user = %jid, "account removed by the operator");
+        Ok(())
+    }
+
+    async fn user_list(&self, domain: &str, after: &str, limit: usize) -> Result<Vec<User>, Error> {
+        self.accounts().list(domain, after, limit).await
+    }
+
+    async fn user_import(&self, batch: Vec<UserImportLine>) -> Result<ImportReport, Error> {
+        let (report, made) = self.accounts().import(batch).await?;
+        for jid in &made {
+            self.created(jid).await;
+        }
+        Ok(report)
+    }
+
+    async fn sessions(&self, filter: &str, after: &str, limit: usize) -> Result<Vec<Session>, Error> {
+        let filter = if filter.is_empty() { None } else { Some(parse(filter)?) };
+        // A domain is no prefix of the JIDs in it.
+        let prefix = filter.as_ref().filter(|jid| jid.local().is_some()).map_or("", |jid| jid.as_str());
+        let host = &self.reloader.shared.host;
+        let now = host.seams().clock.now_micros();
+        let fits = |jid: &str| match (&filter, Jid::parse(jid)) {
+            (None, _) => true,
+            (Some(filter), Ok(jid)) => {
+                filter.domain() == jid.domain()
+                    && (filter.local().is_none() || filter.local() == jid.local())
+                    && (filter.resource().is_none() || filter.resource() == jid.resource())
+            }
+            _ => false,
+        };
+        let all = host.session_list(prefix).await;
+        let page =
+            all.into_iter().filter(|info| info.jid.as_str() > after && fits(&info.jid)).take(limit.min(PAGE));
+        let session = |info: rookery_actors::host::SessionInfo| Session {
+            jid: info.jid,
+            node: "local".to_owned(),
+            address: if info.connected { info.address } else { String::new() },
+            age_seconds: now.saturating_sub(info.since) / 1_000_000,
+            state: if info.connected { "attached" } else { "resumable" }.to_owned(),
+            priority: info.priority.map(i32::from),
+            ..Session::default()
+        };
+        Ok(page.map(session).collect())
+    }
+
+    async fn kick(&self, jid: &str, reason: &str) -> Result<u64, Error> {
+        let jid = parse(jid)?;
+        let kicked = self.reloader.shared.host.kick(&jid, "the operator ended this session").await;
+        if kicked == 0 {
+            return Err(Error::not_found(format!("{jid} has no session here")));
+        }
+        tracing::info!(%jid, reason, kicked, "sessions ended by the operator");
+        Ok(kicked as u64)
+    }
+
+    async fn export(&self, _: &str) -> Result<Chunks, Error> {
+        Err(no_documents())
+    }
+
+    async fn import(&self, _: Chunks, _: Progress<'_>) -> Result<ImportReport, Error> {
+        Err(no_documents())
+    }
+
+    async fn reload(&self) -> Result<Vec<String>, Error> {
+        self.reloader.reload().await.map_err(|e| Error::invalid(e.to_string()))
+    }
+
+    async fn status(&self) -> Result<Status, Error> {
+        let shared = &self.reloader.shared;
+        let config = self.reloader.config();
+        let durability = if config.store.sync { "sync" } else { "buffered" };
+        Ok(Status {
+            version: rookery_ops::VERSION.to_owned(),
+            api_version: rookery_rpc::admin::v1::API_VERSION,
+            node: "local".to_owned(),
+            uptime_seconds: shared.host.uptime().as_secs(),
+            not_ready: self.reloader.health.reasons().iter().map(|r| r.text().to_owned()).collect(),
+            domains: config.domains.iter().map(|d| d.name.clone()).collect(),
+            listeners: self.listeners.clone(),
+            connections: shared.gate.counts().0 as u64,
+            sessions: shared.host.session_list("").await.len() as u64,
+            store: format!("{} ({durability})", config.store.url.trim_end_matches(':')),
+        })
+    }
+
+    async fn log_level(&self, directives: &str) -> Result<String, Error> {
+        self.reloader.log_level(directives).map_err(|e| Error::invalid(e.to_string()))
+    }
+}
+
+fn parse(jid: &str) -> Result<Jid, Error> {
+    Jid::parse(jid).map_err(|_| Error::invalid(format!("{jid:?} is no JID")))
+}
+
+/// XEP-0227 is read and written by a part that is not there yet.
+pub(super) fn no_documents() -> Error {
+    Error::unavailable("this build can neither export nor import XEP-0227 documents")
+}

@@ -1,0 +1,212 @@
+//! What comes in: bytes to frames to stanzas, without a buffer of the connection's own.
+
+use std::cell::Cell;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use rookery_proto::xml::framer::Step;
+use rookery_proto::xmpp::element::Element;
+use rookery_proto::xmpp::error::StreamCondition;
+use rookery_proto::xmpp::ns;
+use rookery_proto::xmpp::stanza::{self, Kind, Stanza};
+use rookery_proto::xmpp::toplevel::TopLevel;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+use super::acks::Acks;
+use super::running::{Running, Sm};
+use super::{End, bind};
+
+/// What one read takes at most: a TLS record.
+const SCRATCH: usize = 16 * 1024;
+/// How many stanzas one read hands up before the window is looked at again.
+const BATCH: usize = 64;
+
+thread_local! {
+    /// The read buffer of all connections on this thread. Taken while in use.
+    static BUFFER: Cell<Option<Box<[u8]>>> = const { Cell::new(None) };
+}
+
+impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
+    /// Reads once and takes what there is.
+    pub(super) fn poll_in(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<Result<(), End>> {
+        if self.held {
+            let tail = std::mem::take(&mut self.tail);
+            return Poll::Ready(self.take(tail, now));
+        }
+        let mut buffer = BUFFER.take().unwrap_or_else(|| vec![0; SCRATCH].into_boxed_slice());
+        let read = self.poll_read(cx, &mut buffer, now);
+        BUFFER.set(Some(buffer));
+        read
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8], now: Instant) -> Poll<Result<(), End>> {
+        let mut filled = ReadBuf::new(buffer);
+        ready!(Pin::new(&mut self.wire).poll_read(cx, &mut filled)).map_err(End::from)?;
+        let bytes = filled.filled();
+        if bytes.is_empty() {
+            return Poll::Ready(Err(End::Lost));
+        }
+        self.heard = now;
+        self.shared.meters.received.increment(bytes.len() as u64);
+        let rate = self.byte_rate();
+        if let Some(until) = self.bytes.take(now, bytes.len(), &rate) {
+            self.pause(until, "bytes_per_second");
+        }
+        if self.tail.is_empty() {
+            let used = self.frames(bytes, now)?;
+            // Exactly as much as is left: most often nothing.
+            self.tail = bytes.get(used..).unwrap_or_default().to_vec();
+            return Poll::Ready(Ok(()));
+        }
+        let mut tail = std::mem::take(&mut self.tail);
+        tail.extend_from_slice(bytes);
+        Poll::Ready(self.take(tail, now))
+    }
+
+    fn take(&mut self, mut tail: Vec<u8>, now: Instant) -> Result<(), End> {
+        let used = self.frames(&tail, now)?;
+        tail.drain(..used);
+        self.tail = if tail.is_empty() { Vec::new() } else { tail };
+        Ok(())
+    }
+
+    fn pause(&mut self, until: Instant, limit: &'static str) {
+        metrics::counter!("rookery_limits_hit_total", "limit" => limit).increment(1);
+        self.paused = Some(self.paused.map_or(until, |paused| paused.max(until)));
+    }
+
+    /// Takes all complete frames, or as many as may be taken now. Returns how many bytes they were.
+    fn frames(&mut self, buffer: &[u8], now: Instant) -> Result<usize, End> {
+        self.held = false;
+        let (mut used, mut count) = (0, 0);
+        loop {
+            let rest = buffer.get(used..).unwrap_or_default();
+            match self.framer.next(rest).map_err(|e| End::error(e.condition()))? {
+                Step::Need => return Ok(used),
+                Step::Whitespace { len } | Step::Declaration { len } => used += len,
+                Step::Element { len } => {
+                    self.element(rest.get(..len).unwrap_or_default(), now)?;
+                    used += len;
+                    count += 1;
+                    if self.paused.is_some() || count == BATCH {
+                        self.held = true;
+                        return Ok(used);
+                    }
+                }
+                Step::Close { .. } => return Err(End::Closed),
+                Step::Open { .. } => return Err(End::error(StreamCondition::BadFormat)),
+            }
+        }
+    }
+
+    fn element(&mut self, frame: &[u8], now: Instant) -> Result<(), End> {
+        match TopLevel::parse(frame, &self.scope, self.framer.limits()) {
+            Ok(TopLevel::Stanza(stanza)) => {
+                self.charge(now);
+                self.stanza(stanza)
+            }
+            Ok(TopLevel::AckRequest) => self.ack_request(now),
+            Ok(TopLevel::Ack(_)) if self.sm == Sm::Off => {
+                Err(End::error(StreamCondition::UnsupportedStanzaType))
+            }
+            Ok(TopLevel::Ack(h)) => {
+                self.link.down_ack(h);
+                Ok(())
+            }
+            Ok(TopLevel::Nonza(element)) => {
+                self.charge(now);
+                self.nonza(&element)
+            }
+            Err(stanza::Error::Malformed(malformed)) => {
+                // It counts like any other (XEP-0198 section 4), and so does the answer: the session numbers it.
+                self.charge(now);
+                self.acks.count();
+                self.link.answer(malformed.reply());
+                Ok(())
+            }
+            Err(error) => Err(End::error(error.condition().unwrap_or(StreamCondition::BadFormat))),
+        }
+    }
+
+    fn charge(&mut self, now: Instant) {
+        let rate = self.stanza_rate();
+        if let Some(until) = self.stanzas.take(now, 1, &rate) {
+            self.pause(until, "stanzas_per_second");
+        }
+    }
+
+    fn stanza(&mut self, mut stanza: Stanza) -> Result<(), End> {
+        // RFC 6120 section 8.1.2.1: the client may name itself, and nobody else. The session puts the full JID there.
+        if let Some(from) = &stanza.from {
+            let jid = self.link.jid();
+            if from.as_str() != jid.as_str() && from.as_str() != jid.bare_str() {
+                return Err(End::error(StreamCondition::InvalidFrom));
+            }
+        }
+        // Section 8.1.5: what is for human eyes inherits the stream's language.
+        if stanza.lang.is_none() && self.lang.is_some() && stanza.kind() != Kind::Iq {
+            stanza.lang.clone_from(&self.lang);
+        }
+        self.acks.count();
+        self.link.up(stanza);
+        Ok(())
+    }
+
+    fn ack_request(&mut self, now: Instant) -> Result<(), End> {
+        match &mut self.sm {
+            Sm::Off => return Err(End::error(StreamCondition::UnsupportedStanzaType)),
+            Sm::Asked { early } => *early = true,
+            Sm::On => {
+                let settled = self.link.ledger().settled();
+                if let Some(h) = self.acks.request(now, settled) {
+                    self.write_ack(h);
+                } else {
+                    self.link.ledger().wait(&self.pipe);
+                    self.answer_acks(now); // settled just before we began to wait
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers an `<r/>` that waits, if it is time.
+    pub(super) fn answer_acks(&mut self, now: Instant) {
+        if !self.acks.waiting() {
+            return;
+        }
+        if let Some(h) = self.acks.look(now, self.link.ledger().settled()) {
+            self.write_ack(h);
+        }
+        if self.acks.waiting() {
+            self.link.ledger().wait(&self.pipe);
+            if let Some(h) = self.acks.look(now, self.link.ledger().settled()) {
+                self.write_ack(h);
+            }
+        }
+    }
+
+    fn write_ack(&mut self, h: u32) {
+        use std::io::Write as _;
+        let _ = write!(self.own, "<a xmlns='urn:xmpp:sm:3' h='{h}'/>");
+    }
+
+    fn nonza(&mut self, element: &Element) -> Result<(), End> {
+        match (element.name(), element.ns()) {
+            ("enable", ns::SM) if self.sm == Sm::Off => {
+                let resume = matches!(element.attr("resume"), Some("true" | "1"));
+                let max = element.attr("max").and_then(|max| max.parse().ok());
+                self.link.enable(resume, max);
+                (self.sm, self.acks) = (Sm::Asked { early: false }, Acks::new(0));
+            }
+            // XEP-0198 section 3: once, and no resumption into a session that is there.
+            ("enable" | "resume", ns::SM) => bind::write_failed(&mut self.own, "unexpected-request"),
+            ("active", ns::CSI) => self.link.csi(true),
+            ("inactive", ns::CSI) => self.link.csi(false),
+            // RFC 6120 section 4.9.1.1: the client's own error ends the stream.
+            ("error", ns::STREAM) => return Err(End::Closed),
+            _ => return Err(End::error(StreamCondition::UnsupportedStanzaType)),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,164 @@
+//! A client's connection: bytes in, bytes out. It negotiates TLS, SASL and a session (RFC 6120), and from then on is a
+//! numbered pipe between a socket and a session actor. It decides nothing about a user.
+//!
+//! The way of a connection: [`serve`] → `negotiate` (boxed: its state is large and short-lived) → `running` (small: this is
+//! what thousands of idle clients cost) → `closing`. Nothing here keeps a read buffer per connection: bytes are read into
+//! a scratch buffer of the thread, and only the tail of an incomplete element is kept.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rookery_actors::Host;
+use rookery_cluster::seams::Seams;
+use rookery_proto::xmpp::error::{StreamCondition, StreamError};
+use tokio::sync::{Semaphore, watch};
+
+use crate::net::{Failures, Gate, Pass, Stream};
+use crate::tls::Tls;
+
+mod acks;
+mod bind;
+mod closing;
+mod features;
+mod header;
+mod input;
+mod negotiate;
+mod output;
+mod rate;
+mod register;
+mod running;
+mod sasl;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+pub use settings::Settings;
+
+/// Which listener a connection came from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// STARTTLS.
+    C2s,
+    /// Direct TLS.
+    C2sTls,
+}
+
+impl Kind {
+    /// The name in metrics, logs and the admin socket.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::C2s => "c2s",
+            Self::C2sTls => "c2s_tls",
+        }
+    }
+}
+
+/// What all connections share.
+pub struct Shared {
+    /// Users and sessions.
+    pub host: Host,
+    /// Certificates.
+    pub tls: Arc<Tls>,
+    /// The count of connections.
+    pub gate: Gate,
+    /// Failed logins by origin.
+    pub failures: Failures,
+    /// Clock and randomness.
+    pub seams: Seams,
+    /// Limits and switches; replaced by a reload.
+    pub settings: ArcSwap<Settings>,
+    /// How many passwords may be hashed at once for PLAIN.
+    pub hashing: Semaphore,
+    /// Turns true when the node stops.
+    pub stop: watch::Receiver<bool>,
+    /// Counters that are touched for every read and write.
+    pub meters: Meters,
+}
+
+/// Counters held ready: looking one up by name costs more than counting.
+pub struct Meters {
+    received: metrics::Counter,
+    sent: metrics::Counter,
+}
+
+impl Meters {
+    /// Registers them with the recorder in force.
+    pub fn new() -> Self {
+        Self {
+            received: metrics::counter!("rookery_received_bytes_total", "kind" => "c2s"),
+            sent: metrics::counter!("rookery_sent_bytes_total", "kind" => "c2s"),
+        }
+    }
+}
+
+impl Default for Meters {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Why a connection ends.
+#[derive(Debug)]
+enum End {
+    /// The client closed its stream properly.
+    Closed,
+    /// The socket ended without `</stream:stream>`, or failed.
+    Lost,
+    /// We close it with an error; `resumable`: the client is not to blame, its session may be resumed.
+    Error { error: Box<StreamError>, resumable: bool },
+    /// We close it without an error.
+    Clean,
+    /// At once and silently.
+    Abandon,
+}
+
+impl End {
+    fn error(condition: StreamCondition) -> Self {
+        Self::Error { error: Box::new(condition.into()), resumable: false }
+    }
+
+    fn because(condition: StreamCondition, text: &'static str) -> Self {
+        Self::Error { error: Box::new(StreamError::from(condition).text(text)), resumable: false }
+    }
+}
+
+impl From<std::io::Error> for End {
+    fn from(error: std::io::Error) -> Self {
+        tracing::trace!(%error, "socket");
+        Self::Lost
+    }
+}
+
+/// Takes care of one accepted connection until its end, in tasks of its own.
+pub fn serve<S: Stream>(shared: &Arc<Shared>, kind: Kind, stream: S, peer: SocketAddr, pass: Pass) {
+    let shared = shared.clone();
+    tokio::spawn(async move {
+        metrics::counter!("rookery_connections_total", "kind" => kind.name()).increment(1);
+        let open = Open::new(kind);
+        // The handshake's state is freed before the session's begins.
+        if let Some(bound) = Box::pin(negotiate::run(shared, kind, stream, peer, pass)).await {
+            tokio::spawn(async move {
+                running::run(bound).await;
+                drop(open);
+            });
+        }
+    });
+}
+
+/// Counts an open connection in the gauge.
+struct Open(Kind);
+
+impl Open {
+    fn new(kind: Kind) -> Self {
+        metrics::gauge!("rookery_connections", "kind" => kind.name()).increment(1.0);
+        Self(kind)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        metrics::gauge!("rookery_connections", "kind" => self.0.name()).decrement(1.0);
+    }
+}

@@ -1,0 +1,179 @@
+//! What goes out: whatever waits in the pipe becomes one write and one flush.
+
+use std::cell::Cell;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use rookery_actors::{Close, Down};
+use rookery_proto::xml::Writer;
+use rookery_proto::xmpp::error::{StreamCondition, StreamError};
+use rookery_proto::xmpp::ns;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
+
+use super::End;
+use super::running::{Running, Sm};
+
+/// How many items of the pipe make one write at most.
+const ITEMS: usize = 64;
+/// From this size on a batch is written although more waits.
+const BATCH: usize = 64 * 1024;
+/// A buffer that has grown beyond this is not kept.
+const KEEP: usize = 256 * 1024;
+
+thread_local! {
+    /// The write buffers of all connections on this thread. Taken while in use.
+    static BUFFERS: Cell<(Vec<Down>, Vec<u8>)> = const { Cell::new((Vec::new(), Vec::new())) };
+}
+
+impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
+    /// Writes until nothing is left or the socket takes no more.
+    pub(super) fn pump(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), End> {
+        loop {
+            if !self.written_out(cx)? {
+                self.stalled.get_or_insert(now);
+                return Ok(());
+            }
+            self.stalled = None;
+            for _ in 0..std::mem::take(&mut self.marks) {
+                self.link.marked();
+            }
+            if let Some(end) = self.end.take() {
+                return Err(end);
+            }
+            if self.look && self.pipe.nudged() {
+                self.nudged(now)?;
+            }
+            if !self.look && self.own.is_empty() {
+                return Ok(());
+            }
+            let (mut items, mut out) = BUFFERS.take();
+            let result = self.batch(cx, &mut items, &mut out);
+            items.clear();
+            out.clear();
+            if out.capacity() <= KEEP {
+                BUFFERS.set((items, out));
+            }
+            result?;
+        }
+    }
+
+    /// Whether everything written before is with the kernel.
+    fn written_out(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        while let Some(rest) = self.pending.get(self.written..).filter(|rest| !rest.is_empty()) {
+            match Pin::new(&mut self.wire).poll_write(cx, rest)? {
+                Poll::Ready(0) => return Err(End::Lost),
+                Poll::Ready(n) => self.written += n,
+                Poll::Pending => return Ok(false),
+            }
+            self.flushing = true;
+        }
+        if !self.pending.is_empty() {
+            (self.pending, self.written) = (Vec::new(), 0);
+        }
+        if self.flushing {
+            match Pin::new(&mut self.wire).poll_flush(cx)? {
+                Poll::Ready(()) => self.flushing = false,
+                Poll::Pending => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    /// The ledger has moved.
+    fn nudged(&mut self, now: Instant) -> Result<(), End> {
+        if self.link.ledger().broken() {
+            // The client sends again what was lost inside, after it has resumed.
+            let error = StreamError::from(StreamCondition::InternalServerError);
+            return Err(End::Error { error: Box::new(error), resumable: true });
+        }
+        self.answer_acks(now);
+        Ok(())
+    }
+
+    /// One batch from the pipe to the socket.
+    fn batch(&mut self, cx: &mut Context<'_>, items: &mut Vec<Down>, out: &mut Vec<u8>) -> Result<(), End> {
+        out.append(&mut self.own);
+        self.own = Vec::new();
+        self.look = self.pipe.drain(items, ITEMS);
+        for item in items.drain(..) {
+            match item {
+                Down::Stanza(outgoing) => outgoing.write(out),
+                Down::Nonza(bytes) => out.extend_from_slice(&bytes),
+                Down::Enabled(bytes) => {
+                    out.extend_from_slice(&bytes);
+                    self.enabled();
+                }
+                Down::Mark => self.marks += 1,
+                Down::Close(close) => {
+                    self.end = Some(end(close));
+                    self.look = false;
+                    break;
+                }
+            }
+            if out.len() >= BATCH {
+                self.write(cx, out)?;
+            }
+        }
+        self.write(cx, out)
+    }
+
+    /// `<enabled/>` goes out: what was asked before is answered behind it.
+    fn enabled(&mut self) {
+        let early = self.sm == Sm::Asked { early: true };
+        self.sm = Sm::On;
+        if early {
+            let now = Instant::now();
+            // Answered by the next look at the ledger, which is this turn's.
+            if let Some(h) = self.acks.request(now, self.link.ledger().settled()) {
+                use std::io::Write as _;
+                let _ = write!(self.own, "<a xmlns='urn:xmpp:sm:3' h='{h}'/>");
+            } else {
+                self.answer_acks(now);
+            }
+        }
+    }
+
+    /// Writes as much as the socket takes now, and keeps the rest.
+    fn write(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Result<(), End> {
+        self.shared.meters.sent.increment(out.len() as u64);
+        let mut at = 0;
+        while self.pending.is_empty()
+            && let Some(rest) = out.get(at..).filter(|rest| !rest.is_empty())
+        {
+            match Pin::new(&mut self.wire).poll_write(cx, rest)? {
+                Poll::Ready(0) => return Err(End::Lost),
+                Poll::Ready(n) => at += n,
+                Poll::Pending => break,
+            }
+            self.flushing = true;
+        }
+        self.pending.extend_from_slice(out.get(at..).unwrap_or_default());
+        out.clear();
+        Ok(())
+    }
+}
+
+/// How a session's wish to close ends the stream.
+fn end(close: Close) -> End {
+    match close {
+        Close::Clean => End::Clean,
+        Close::Abandon => End::Abandon,
+        // Whether the session may be resumed is its own affair: it has closed, and knows why.
+        Close::Error(condition, text) => {
+            End::Error { error: Box::new(StreamError::from(condition).text(text)), resumable: true }
+        }
+        Close::HandledTooHigh { h, sent } => {
+            let mut app = Vec::new();
+            let mut w = Writer::new(&mut app);
+            w.start("handled-count-too-high", ns::SM)
+                .attr_display("h", h)
+                .attr_display("send-count", sent)
+                .end();
+            drop(w);
+            let text = format!("You acknowledged {h} stanzas, but I only sent you {sent} so far.");
+            let error = StreamError::from(StreamCondition::UndefinedCondition).text(text).app(app);
+            End::Error { error: Box::new(error), resumable: true }
+        }
+    }
+}

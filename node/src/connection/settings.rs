@@ -1,0 +1,49 @@
+//! What of the configuration connections look at.
+
+use std::net::IpAddr;
+
+use rookery_proto::xml;
+
+use crate::config::{Config, Limits, Network};
+
+/// Limits and switches in force for connections.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `[limits]`.
+    pub limits: Limits,
+    /// What the framer allows before a session is bound.
+    pub before: xml::Limits,
+    /// What it allows afterwards.
+    pub after: xml::Limits,
+    /// Whether PLAIN is offered.
+    pub plain: bool,
+    /// Whether SCRAM carries XEP-0474's attribute.
+    pub downgrade_protection: bool,
+    /// From where a PROXY header is required, if from anywhere.
+    pub proxy: Option<Vec<Network>>,
+}
+
+impl From<&Config> for Settings {
+    fn from(config: &Config) -> Self {
+        let limits = config.limits;
+        let bytes = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Self {
+            limits,
+            before: xml::Limits::LOGIN.with_stanza_bytes(bytes(limits.stanza_bytes_before_login)),
+            after: xml::Limits {
+                depth: u16::try_from(limits.stanza_depth).unwrap_or(u16::MAX),
+                ..xml::Limits::CLIENT.with_stanza_bytes(bytes(limits.stanza_bytes))
+            },
+            plain: config.sasl.plain,
+            downgrade_protection: config.sasl.downgrade_protection,
+            proxy: config.listen.proxy.clone(),
+        }
+    }
+}
+
+impl Settings {
+    /// Whether a PROXY header is due from `peer`: `None` if the protocol is off, else whether the peer is trusted.
+    pub(super) fn proxy_trusts(&self, peer: IpAddr) -> Option<bool> {
+        self.proxy.as_ref().map(|networks| networks.iter().any(|n| n.contains(peer)))
+    }
+}

@@ -1,0 +1,53 @@
+//! What somebody sees who has just started a node to try it out.
+
+use std::net::SocketAddr;
+
+use crate::config::Config;
+use crate::tls::development::AUTHORITY;
+
+/// Fewer than 15 lines: where it listens, how to make an account, whom to trust, and a client to paste.
+pub fn text(config: &Config, c2s: &[SocketAddr], c2s_tls: &[SocketAddr], http: &[SocketAddr]) -> String {
+    let list = |all: &[SocketAddr]| all.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let domain = config.domains.first().map_or("localhost", |d| d.name.as_str());
+    let authority = std::path::absolute(config.data_dir.join("tls").join(AUTHORITY)).unwrap_or_default();
+    let port = c2s.first().map_or(5222, SocketAddr::port);
+    let base = http.first().map(|a| format!("http://{a}")).unwrap_or_default();
+    format!(
+        "\nRookery {} serves {domain} for development, on this machine only.\n\
+         \x20 clients      {} (STARTTLS), {} (direct TLS)\n\
+         \x20 web          {base}/ (health and metrics)\n\
+         \x20 data         {}\n\
+         \x20 authority    {}\n\
+         Make accounts in another terminal, or from a client (registration is open):\n\
+         \x20 cargo run --release -- user add romeo@{domain}\n\
+         Then paste, for example (and /tls trust when it asks):\n\
+         \x20 profanity -a romeo@{domain}   or   /connect romeo@{domain} server 127.0.0.1 port {port}\n\
+         Ctrl-C ends it properly.\n",
+        rookery_ops::VERSION,
+        list(c2s),
+        list(c2s_tls),
+        std::path::absolute(&config.data_dir).unwrap_or_default().display(),
+        authority.display(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fits_and_says_what_matters() {
+        let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let text = text(&Config::development(), &[at(5222)], &[at(5223)], &[at(5280)]);
+        assert!(text.lines().count() < 15, "{text}");
+        for part in [
+            "127.0.0.1:5222",
+            "127.0.0.1:5223",
+            "http://127.0.0.1:5280/",
+            "user add romeo@localhost",
+            "ca.pem",
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! All sockets of a node: bound together, so that it serves everything or does not start.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rookery_ops::{http, metrics};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::config::Config;
+use crate::connection::{self, Kind, Shared};
+use crate::net::{Net as _, Tcp, accept};
+use crate::start::Error;
+
+/// Bound and not yet serving.
+pub struct Listeners {
+    c2s: Vec<TcpListener>,
+    c2s_tls: Vec<TcpListener>,
+    http: Vec<TcpListener>,
+}
+
+/// The real addresses of `listeners`.
+fn addresses(listeners: &[TcpListener]) -> Vec<SocketAddr> {
+    listeners.iter().filter_map(|l| l.local_addr().ok()).collect()
+}
+
+impl Listeners {
+    /// Binds everything that the configuration names.
+    pub fn bind(config: &Config) -> Result<Self, Error> {
+        let all = |option: &'static str, all: &[SocketAddr]| -> Result<Vec<TcpListener>, Error> {
+            all.iter()
+                .map(|at| Tcp.bind(*at).map_err(|source| Error::Listen { option, at: *at, source }))
+                .collect()
+        };
+        Ok(Self {
+            c2s: all("listen.c2s", &config.listen.c2s)?,
+            c2s_tls: all("listen.c2s_tls", &config.listen.c2s_tls)?,
+            http: all("listen.http", &config.listen.http)?,
+        })
+    }
+
+    /// Where it listens for STARTTLS.
+    pub fn c2s(&self) -> Vec<SocketAddr> {
+        addresses(&self.c2s)
+    }
+
+    /// Where it listens for direct TLS.
+    pub fn c2s_tls(&self) -> Vec<SocketAddr> {
+        addresses(&self.c2s_tls)
+    }
+
+    /// Where it listens for HTTP.
+    pub fn http(&self) -> Vec<SocketAddr> {
+        addresses(&self.http)
+    }
+
+    /// All of them as in `c2s 127.0.0.1:5222`.
+    pub fn names(&self) -> Vec<String> {
+        let named =
+            |name: &str, all: Vec<SocketAddr>| all.iter().map(|a| format!("{name} {a}")).collect::<Vec<_>>();
+        [named("c2s", self.c2s()), named("c2s_tls", self.c2s_tls()), named("http", self.http())].concat()
+    }
+
+    /// Accepts clients until `shared.stop`, and answers HTTP until `last` turns true.
+    pub fn serve(
+        self,
+        shared: &Arc<Shared>,
+        health: &rookery_ops::health::Health,
+        metrics: &metrics::Handle,
+        last: &watch::Receiver<bool>,
+    ) -> Vec<JoinHandle<()>> {
+        let mut tasks = Vec::new();
+        for (kind, listeners) in [(Kind::C2s, self.c2s), (Kind::C2sTls, self.c2s_tls)] {
+            for listener in listeners {
+                let shared = shared.clone();
+                let (gate, stop) = (shared.gate.clone(), shared.stop.clone());
+                let serve = move |stream, peer, pass| connection::serve(&shared, kind, stream, peer, pass);
+                tasks.push(tokio::spawn(accept::run(listener, gate, stop, serve)));
+            }
+        }
+        for listener in self.http {
+            let mut last = last.clone();
+            let stop = async move { drop(last.wait_for(|stop| *stop).await) };
+            let routes = http::routes(health.clone(), metrics.clone());
+            tasks.push(tokio::spawn(http::serve(listener, routes, http::Limits::default(), stop)));
+        }
+        tasks
+    }
+}

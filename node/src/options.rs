@@ -1,0 +1,59 @@
+//! From the configuration to what users and sessions look at.
+
+use std::time::Duration;
+
+use rookery_actors::options::{self, Options};
+
+use crate::config::{ArchiveDefault, Config};
+
+/// The options of the host.
+pub fn host(config: &Config) -> Options {
+    let limits = &config.limits;
+    let domain = |domain: &crate::config::Domain| options::Domain {
+        name: domain.name.clone(),
+        open_registration: domain.registration,
+        contact: domain.contact.iter().map(|(kind, uri)| ((*kind).to_owned(), uri.clone())).collect(),
+    };
+    Options {
+        archive: match config.archive.default {
+            ArchiveDefault::Always => options::Archive::Always,
+            ArchiveDefault::Roster => options::Archive::Roster,
+            ArchiveDefault::Never => options::Archive::Never,
+        },
+        retention: config
+            .archive
+            .retention_days
+            .map_or(Duration::ZERO, |d| Duration::from_secs(u64::from(d) * 86_400)),
+        resume: config.resume,
+        iterations: config.sasl.iterations,
+        location: config.listen.public.clone(),
+        limits: options::Limits {
+            roster_items: limits.roster_items,
+            roster_groups: limits.roster_groups,
+            sessions_per_user: limits.sessions_per_user,
+            unacked_stanzas: limits.unacked_stanzas,
+            unacked_bytes: limits.unacked_bytes,
+            offline_messages: limits.offline_messages,
+            directed_presences: limits.directed_presences,
+            blocked: limits.blocked,
+            vcard_bytes: limits.vcard_bytes,
+            private_bytes: limits.private_bytes,
+            private_items: limits.private_items,
+            archive_page: limits.archive_page,
+            registrations_per_hour: limits.registrations_per_hour,
+        },
+        ..Options::new(config.domains.iter().map(domain).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_agree_with_those_of_the_actors() {
+        let ours = host(&Config::development());
+        let theirs = Options::new(ours.domains.clone());
+        assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));
+    }
+}

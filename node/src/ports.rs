@@ -1,0 +1,46 @@
+//! `<data_dir>/ports.json`: where the node really listens, for programs that started it with port 0.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::Path;
+
+/// The name of the file.
+pub const FILE: &str = "ports.json";
+
+/// Removes what a process before has left: the file is there only while its ports are open.
+pub fn clear(data_dir: &Path) {
+    let _ = std::fs::remove_file(data_dir.join(FILE));
+}
+
+/// Writes the file, whole or not at all, once all listeners are bound: `{"c2s":[5222],"c2s_tls":[5223],"http":[5280]}`.
+pub fn write(
+    data_dir: &Path,
+    c2s: &[SocketAddr],
+    c2s_tls: &[SocketAddr],
+    http: &[SocketAddr],
+) -> std::io::Result<()> {
+    let list = |all: &[SocketAddr]| all.iter().map(|a| a.port().to_string()).collect::<Vec<_>>().join(",");
+    let text =
+        format!("{{\"c2s\":[{}],\"c2s_tls\":[{}],\"http\":[{}]}}\n", list(c2s), list(c2s_tls), list(http));
+    let part = data_dir.join("ports.json.part");
+    let mut file = std::fs::File::create(&part)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(part, data_dir.join(FILE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_json_and_goes_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        write(folder.path(), &[at(1), at(2)], &[], &[at(3)]).unwrap();
+        let text = std::fs::read_to_string(folder.path().join(FILE)).unwrap();
+        assert_eq!(text, "{\"c2s\":[1,2],\"c2s_tls\":[],\"http\":[3]}\n");
+        clear(folder.path());
+        assert!(!folder.path().join(FILE).exists());
+    }
+}

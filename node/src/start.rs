@@ -1,0 +1,128 @@
+//! Bringing the parts of a node up, each with an error that says what to do.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rookery_actors::Host;
+use rookery_cluster::seams::Seams;
+use rookery_cluster::store::{self, Durability, Store};
+use tokio::sync::{Semaphore, watch};
+
+use crate::config::Config;
+use crate::connection::{Meters, Settings, Shared};
+use crate::net::{Failures, Gate};
+use crate::tls::{self, Tls};
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The data folder.
+    #[error("the data folder {} can't be made: {source}; correct data_dir, or make it for the user that runs rookery", path.display())]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The store.
+    #[error("the store in {} can't be opened: {source}", path.display())]
+    Store {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: store::Error,
+    },
+    /// A listener.
+    #[error("{option} can't listen at {at}: {source}{}", remedy(source))]
+    Listen {
+        /// The option.
+        option: &'static str,
+        /// Where.
+        at: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// Certificates.
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
+    /// Users and sessions.
+    #[error(transparent)]
+    Host(#[from] rookery_actors::host::Error),
+    /// The admin socket.
+    #[error(transparent)]
+    Admin(#[from] rookery_ops::admin::Error),
+    /// The log.
+    #[error(transparent)]
+    Logging(#[from] rookery_ops::logging::Error),
+    /// The metrics.
+    #[error(transparent)]
+    Metrics(#[from] rookery_ops::metrics::Error),
+    /// Signals, or a small file.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; another program listens there: stop it, or choose another port",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need root or CAP_NET_BIND_SERVICE",
+        io::ErrorKind::AddrNotAvailable => "; this machine has no such address",
+        _ => "",
+    }
+}
+
+/// Makes the data folder if need be, for its owner alone, and opens the store in it.
+pub async fn store(config: &Config, seams: Seams) -> Result<Store, Error> {
+    let path = config.data_dir.clone();
+    let folder = |source| Error::Folder { path: path.clone(), source };
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(folder)?;
+    let durability = if config.store.sync { Durability::Sync } else { Durability::Buffered };
+    let (url, at) = (config.store.url.clone(), path.clone());
+    let opened = tokio::task::spawn_blocking(move || store::open(&url, &at, durability, seams)).await;
+    match opened {
+        Ok(opened) => opened.map_err(|source| Error::Store { path, source }),
+        Err(error) => Err(Error::Io { what: "the store can't be opened", source: io::Error::other(error) }),
+    }
+}
+
+/// What all connections share.
+pub fn shared(
+    config: &Config,
+    host: Host,
+    tls: Tls,
+    seams: Seams,
+    stop: watch::Receiver<bool>,
+) -> Arc<Shared> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    Arc::new(Shared {
+        host,
+        tls: Arc::new(tls),
+        gate: Gate::new(&config.limits),
+        failures: Failures::new(Duration::from_secs(600)),
+        seams,
+        settings: ArcSwap::from_pointee(Settings::from(config)),
+        hashing: Semaphore::new(cores),
+        stop,
+        meters: Meters::new(),
+    })
+}
+
+/// Lets the process open as many files as its hard limit allows: every connection is one.
+pub fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let now = getrlimit(Resource::Nofile);
+    let wanted = Rlimit { current: now.maximum, maximum: now.maximum };
+    if setrlimit(Resource::Nofile, wanted).is_err() {
+        tracing::warn!(limit = ?now.current, "the limit of open files could not be raised");
+    }
+}

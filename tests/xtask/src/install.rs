@@ -1,0 +1,103 @@
+//! What the tests and benchmarks need beside Rust: installed when we are root, named when we are not.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use rookery_tests::server::find_program;
+
+use crate::suite::root;
+
+/// (program that shows it is there, Debian package)
+const FOR_TESTS: &[(&str, &str)] = &[("python3", "python3"), ("tmux", "tmux"), ("profanity", "profanity")];
+
+/// For the interop tests: Debian's programs and PyPI's slixmpp in an environment under target/.
+pub(crate) fn for_tests() {
+    apt(FOR_TESTS);
+    let venv = root().join("target/interop-venv");
+    let python = venv.join("bin/python");
+    if works(&python, &["-c", "import slixmpp"]) {
+        return;
+    }
+    if !python.is_file() && !works(Path::new("python3"), &["-m", "venv", &venv.to_string_lossy()]) {
+        apt_install(&["python3-venv"]);
+        works(Path::new("python3"), &["-m", "venv", "--clear", &venv.to_string_lossy()]);
+    }
+    println!("installing slixmpp from PyPI into target/interop-venv");
+    if !works(&python, &["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "slixmpp"]) {
+        println!(
+            "to install: python3 -m venv target/interop-venv && target/interop-venv/bin/pip install slixmpp"
+        );
+        println!("skipped: interop tests with slixmpp");
+    }
+}
+
+/// For the benchmark: the peers and their database.
+pub(crate) fn for_bench(servers: &[String]) {
+    let mut wanted = Vec::new();
+    for server in servers {
+        match server.as_str() {
+            "prosody" => wanted.extend([("prosody", "prosody"), ("lua-dbi", "lua-dbi-postgresql")]),
+            "ejabberd" => wanted.extend([("ejabberdctl", "ejabberd"), ("p1_pgsql", "erlang-p1-pgsql")]),
+            _ => {}
+        }
+    }
+    if !wanted.is_empty() {
+        wanted.push(("initdb", "postgresql"));
+    }
+    // A Lua module and an Erlang one are no programs in PATH: look for their files.
+    let erlang = std::fs::read_dir("/usr/lib/erlang/lib").into_iter().flatten().flatten();
+    let pgsql = erlang.into_iter().any(|e| e.file_name().to_string_lossy().starts_with("p1_pgsql"));
+    wanted.retain(|(program, _)| match *program {
+        "lua-dbi" => !Path::new("/usr/share/lua/5.4/DBI.lua").exists(),
+        "p1_pgsql" => !pgsql,
+        _ => true,
+    });
+    apt(&wanted);
+}
+
+fn apt(wanted: &[(&str, &str)]) {
+    let missing: Vec<&str> =
+        wanted.iter().filter(|(program, _)| find_program(program).is_none()).map(|(_, p)| *p).collect();
+    if !missing.is_empty() {
+        apt_install(&missing);
+    }
+}
+
+fn apt_install(packages: &[&str]) {
+    let list = packages.join(" ");
+    if !we_are_root() || find_program("apt-get").is_none() {
+        println!("to install, as root: apt-get install {list}");
+        println!("skipped: what needs {list}");
+        return;
+    }
+    println!("installing {list} from Debian");
+    let apt = |arguments: &[&str]| {
+        Command::new("apt-get")
+            .args(arguments)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .status()
+            .is_ok_and(|s| s.success())
+    };
+    let install: Vec<&str> =
+        ["install", "-y", "-qq", "--no-install-recommends"].iter().chain(packages).copied().collect();
+    if !apt(&install) && !(apt(&["update", "-qq"]) && apt(&install)) {
+        println!("skipped: {list} could not be installed");
+    }
+}
+
+fn we_are_root() -> bool {
+    let id = Command::new("id").arg("-u").output();
+    id.is_ok_and(|o| o.stdout.trim_ascii() == b"0")
+}
+
+fn works(program: &Path, arguments: &[&str]) -> bool {
+    Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|s| s.success())
+}

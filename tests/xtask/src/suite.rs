@@ -1,0 +1,113 @@
+//! Every test, one after the other, and their sum.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+/// The folder of the workspace.
+pub(crate) fn root() -> PathBuf {
+    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
+    xtask.ancestors().nth(2).unwrap_or(xtask).to_owned()
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Sum {
+    passed: u32,
+    failed: u32,
+    skipped: u32,
+}
+
+/// Runs all and prints `N passed, N failed, N skipped` at the end.
+pub(crate) fn run() -> ExitCode {
+    let mut sum = Sum::default();
+    let mut broken = Vec::new();
+    let checks: [(&str, &[&str]); 2] = [
+        ("format", &["fmt", "--all", "--check"]),
+        ("lints", &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]),
+    ];
+    for (name, arguments) in checks {
+        println!("== {name}: cargo {}", arguments.join(" "));
+        match cargo(arguments).status().is_ok_and(|s| s.success()) {
+            true => sum.passed += 1,
+            false => {
+                sum.failed += 1;
+                broken.push(name.to_owned());
+            }
+        }
+    }
+    println!("== tests: cargo test --workspace --no-fail-fast");
+    let (tests, failures, success) = tests();
+    broken.extend(failures);
+    sum.passed += tests.passed;
+    sum.failed += tests.failed;
+    sum.skipped += tests.skipped;
+    // A crate that does not compile, or a runner that died, fails no test: it must count all the same.
+    if !success && tests.failed == 0 {
+        sum.failed += 1;
+        broken.push("cargo test itself".to_owned());
+    }
+    if !broken.is_empty() {
+        println!("\nfailed:\n  {}", broken.join("\n  "));
+    }
+    println!("\n{} passed, {} failed, {} skipped", sum.passed, sum.failed, sum.skipped);
+    if sum.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+    command.args(arguments).current_dir(root()).stdin(Stdio::null());
+    command
+}
+
+/// Builds this program with optimisation and runs it with the same arguments.
+pub(crate) fn again_in_release() -> ExitCode {
+    let mut command = cargo(&["run", "--quiet", "--release", "--package", "xtask", "--"]);
+    command.args(std::env::args_os().skip(1));
+    match command.status().is_ok_and(|s| s.success()) {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}
+
+fn tests() -> (Sum, Vec<String>, bool) {
+    let (mut sum, mut failures) = (Sum::default(), Vec::new());
+    let mut child = cargo(&["test", "--workspace", "--no-fail-fast"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("cargo, since cargo runs us");
+    let output = child.stdout.take().expect("it is piped");
+    for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+        let line = String::from_utf8_lossy(&line);
+        println!("{line}");
+        if let Some(one) = result(&line) {
+            sum.passed += one.passed;
+            sum.failed += one.failed;
+            sum.skipped += one.skipped;
+        } else if let Some(name) = line.strip_prefix("test ").and_then(|l| l.strip_suffix(" ... FAILED")) {
+            failures.push(name.to_owned());
+        }
+    }
+    (sum, failures, child.wait().is_ok_and(|s| s.success()))
+}
+
+/// Reads `test result: ok. 12 passed; 0 failed; 1 ignored; …`.
+fn result(line: &str) -> Option<Sum> {
+    let rest = line.strip_prefix("test result: ")?;
+    let count = |word: &str| {
+        let before = rest.split_once(&format!(" {word}"))?.0;
+        before.rsplit([' ', '.']).next()?.parse().ok()
+    };
+    Some(Sum { passed: count("passed")?, failed: count("failed")?, skipped: count("ignored")? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_closing_line_of_libtest() {
+        let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 5 filtered out; finished in 0.1s";
+        assert_eq!(result(line), Some(Sum { passed: 12, failed: 3, skipped: 1 }));
+        assert_eq!(result("test a ... ok"), None);
+    }
+}
