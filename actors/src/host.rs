@@ -21,6 +21,7 @@ use crate::credentials;
 use crate::directory::{Directory, SWEEPS};
 use crate::features::xep_0077_registration::Registrations;
 use crate::link::{Authenticated, ConnInfo, Link};
+use crate::maintenance;
 use crate::options::Options;
 use crate::pipe::{Pipe, Receipt};
 use crate::resident::Refused;
@@ -110,7 +111,18 @@ impl Host {
         }));
         host.restore().await?;
         tokio::spawn(housekeeping(Arc::downgrade(&host.0)));
+        host.maintain();
         Ok(host)
+    }
+
+    /// Starts the background jobs; they end when the server stops.
+    fn maintain(&self) {
+        let inner = Arc::downgrade(&self.0);
+        let options = move || {
+            let inner = inner.upgrade().filter(|inner| !inner.stopping.load(Ordering::Relaxed))?;
+            Some(inner.options.read().clone())
+        };
+        tokio::spawn(maintenance::run(self.0.store.clone(), self.0.seams.clone(), options));
     }
 
     /// Activates every user with a session on record, so that its presence is there and its time runs.
@@ -414,8 +426,9 @@ impl Host {
         for (_, session) in self.0.sessions.all() {
             let _ = session.cast_always(session::Msg::Suspend);
         }
-        // Behind everything that was submitted before.
-        let _ = self.0.batcher.write(store::Writes::new(&Entity::new(""), store::Ops::new())).await;
+        if let Err(error) = self.0.batcher.flush().await {
+            tracing::error!(%error, "what was written last may not be on disk");
+        }
     }
 }
 

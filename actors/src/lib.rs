@@ -9,10 +9,12 @@
 
 pub mod credentials;
 mod directory;
+pub mod export;
 pub mod feature;
 pub mod features;
 pub mod host;
 pub mod link;
+mod maintenance;
 pub mod options;
 pub mod pipe;
 mod resident;

@@ -8,10 +8,8 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use rookery_cluster::entity::Entity;
-use rookery_cluster::store::{Ops, Writes};
 use rookery_cluster::tables::archive::ArchiveId;
-use rookery_cluster::tables::{archive, sessions};
+use rookery_cluster::tables::sessions;
 use rookery_proto::xml::write;
 use rookery_proto::xmpp::ns;
 use rookery_proto::xmpp::stanza::{Stanza, Type};
@@ -351,12 +349,9 @@ impl Session {
         if ids.is_empty() {
             return;
         }
-        let user = Entity::new(self.jid.bare_str());
-        let mut ops = Ops::new();
-        for id in ids {
-            archive::remove(&mut ops, archive::Shelf::Queue, &user, *id);
-        }
-        let _ = self.host.batcher().submit(Writes::new(&user, ops), |_| {});
+        let (sid, ids) = (self.sid, ids.to_vec());
+        let unqueue = move |user: &mut user::User| user.unqueue(sid, &ids);
+        let _ = self.user.cast_always(user::Msg::Then(Box::new(unqueue)));
     }
 }
 

@@ -142,6 +142,7 @@ impl User {
         let gone = self.sessions.swap_remove(at);
         metrics::gauge!("rookery_sessions").decrement(1.0);
         self.host.sessions().remove(&sid, &gone.handle);
+        self.kept.retain(|(session, _)| *session != sid);
         self.stop_drain(sid);
         self.gone_unavailable(&gone);
     }

@@ -67,7 +67,19 @@ impl User {
         self.after_commit(ops, Step::Kept { stanza, receipt });
         if let Some(session) = self.session(sid) {
             let _ = session.handle.cast_always(crate::session::Msg::Kept { number, id });
+            self.kept.push((sid, id));
         }
+    }
+
+    /// A session's client has what lies in the offline queue under these ids.
+    pub(crate) fn unqueue(&mut self, sid: SessionId, ids: &[ArchiveId]) {
+        let mut ops = Ops::new();
+        for id in ids {
+            archive::remove(&mut ops, Shelf::Queue, &self.entity, *id);
+            self.kept.retain(|kept| *kept != (sid, *id));
+            self.queued = self.queued.saturating_sub(1);
+        }
+        self.submit(ops);
     }
 
     /// The next archive id.

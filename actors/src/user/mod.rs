@@ -149,6 +149,8 @@ pub struct User {
     offline: Option<ArchiveId>,
     /// How many messages wait in the offline queue, about.
     queued: usize,
+    /// What lies in the offline queue on behalf of a session that will still confirm it.
+    kept: Vec<(SessionId, ArchiveId)>,
     drains: Vec<offline::Drain>,
     /// The last number taken from each resumable session that sends to this user.
     seen: HashMap<SessionId, u32>,
@@ -175,6 +177,7 @@ impl User {
             queue_day: None,
             offline: None,
             queued: 0,
+            kept: Vec::new(),
             drains: Vec::new(),
             seen: HashMap::new(),
             pending: deliver::Pending::default(),

@@ -73,6 +73,11 @@ impl User {
         let (place, after) = (drain.place, drain.after);
         let (host, entity) = (self.host.clone(), self.entity.clone());
         self.spawn(async move {
+            if place == Shelf::Queue {
+                // What clients have confirmed leaves the queue in the background; it must be gone before it is read. If
+                // that fails, so does the read.
+                host.batcher().flush().await.ok();
+            }
             let query = archive::Query { after, ..archive::Query::all(PAGE) };
             let page = host
                 .store()
@@ -99,6 +104,9 @@ impl User {
         let Some(why) = self.drains.get(at).map(|drain| drain.why) else { return };
         let mut sent = 0u64;
         for (id, entry) in &page.entries {
+            if place == Shelf::Queue && self.kept.iter().any(|(_, kept)| kept == id) {
+                continue; // a session has it, and will say so
+            }
             if let Some(outgoing) = self.from_archive(session, why, place, *id, entry) {
                 let (id, queued) = match place {
                     Shelf::Archive => (Some(*id), None),
@@ -179,11 +187,11 @@ impl User {
         }
         let finished = sent && (place == Shelf::Archive || (why == Why::Offline && self.offline.is_none()));
         if place == Shelf::Queue {
-            if let Some(upto) = upto {
+            if let Some(upto) = upto.filter(|_| self.kept.is_empty()) {
                 archive::remove_through(&mut ops, Shelf::Queue, &self.entity, upto);
             }
             if sent {
-                self.queued = 0;
+                self.queued = self.kept.len();
             }
         } else if why == Why::Offline {
             if finished {

@@ -28,7 +28,8 @@ pub(super) fn parse(text: &str, base: &Path) -> Result<Config, Vec<Problem>> {
         reader.problem(line, "", error.message(), "see https://toml.io for the syntax");
     }
     let config = read(&mut reader, table.get_ref(), base);
-    if config.domains.is_empty() && errors.is_empty() {
+    let blamed = reader.problems.iter().any(|p| p.option.starts_with("domain"));
+    if config.domains.is_empty() && errors.is_empty() && !blamed {
         reader.problem(0, "domain", "no domain is served", "add [[domain]] with name = \"example.org\"");
     }
     if reader.problems.is_empty() {

@@ -247,7 +247,7 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
         }
         self.answer_acks(now);
         match self.probed {
-            Some(probed) if self.heard > probed => self.probed = None,
+            Some(probed) if self.heard >= probed => self.probed = None,
             Some(probed) if now >= probed + limits.answer => {
                 metrics::counter!("rookery_limits_hit_total", "limit" => "idle_seconds").increment(1);
                 let error = StreamError::from(StreamCondition::ConnectionTimeout)

@@ -49,7 +49,7 @@ pub async fn bench(plan: &Plan) -> Result<(), Error> {
     if plan.servers.iter().any(|s| s == "rookery") {
         crate::server::rookery::binary()?;
     }
-    let mut report = Report::new();
+    let mut report = Report::default();
     for name in &plan.servers {
         for archive in [false, true] {
             let wanted = report::FIGURES.iter().any(|f| f.archive == archive && plan.wants(f.group));

@@ -123,11 +123,13 @@ pub struct Report {
     pub sizes: (usize, usize),
 }
 
-impl Report {
-    pub fn new() -> Report {
+impl Default for Report {
+    fn default() -> Report {
         Report { found: BTreeMap::new(), notes: Vec::new(), sizes: (5_000, 20_000) }
     }
+}
 
+impl Report {
     /// Notes a number, and shows it to who waits.
     pub fn put(&mut self, server: &str, group: &str, figure: Figure, value: f64) {
         eprintln!("  {group} {figure:?}: {value:.3}");

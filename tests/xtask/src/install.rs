@@ -82,7 +82,9 @@ fn apt_install(packages: &[&str]) {
     };
     let install: Vec<&str> =
         ["install", "-y", "-qq", "--no-install-recommends"].iter().chain(packages).copied().collect();
-    if !apt(&install) && !(apt(&["update", "-qq"]) && apt(&install)) {
+    // The package lists may be missing or old: then a second try with new ones.
+    let done = apt(&install) || (apt(&["update", "-qq"]) && apt(&install));
+    if !done {
         println!("skipped: {list} could not be installed");
     }
 }

@@ -1,0 +1,196 @@
+//! RFC 6120 sections 6 and 7: SASL, binding, and what is refused on the way.
+
+use rookery_proto::sasl::client::Client as Scram;
+use rookery_proto::sasl::{ChannelBindings, Hash, Mechanism, Nonce, encoding};
+
+use super::*;
+
+const SASL: &str = "xmlns='urn:ietf:params:xml:ns:xmpp-sasl'";
+
+fn inner<'a>(element: &'a str) -> &'a str {
+    let from = element.rfind("'>").unwrap() + 2;
+    &element[from..element.rfind("</").unwrap()]
+}
+
+async fn scram(client: &mut Client, mechanism: Mechanism, user: &str, password: &str) -> String {
+    let mut scram = Scram::new(mechanism, user, password, Nonce::from_random([7; 18]));
+    if mechanism.is_plus() {
+        let bindings = ChannelBindings { exporter: Some(client.exporter()), server_end_point: None };
+        scram = scram.bind(&bindings, None).unwrap();
+    }
+    let initial = encoding::encode_initial(&scram.initial());
+    client.send(&format!("<auth {SASL} mechanism='{mechanism}'>{initial}</auth>")).await;
+    let challenge = client.until("</challenge>").await;
+    let response = scram.challenge(&encoding::decode(inner(&challenge)).unwrap()).unwrap();
+    client.send(&format!("<response {SASL}>{}</response>", encoding::encode(&response))).await;
+    let last = client.until(">").await;
+    if last.starts_with("<success") {
+        let data = client.until("</success>").await;
+        scram.success(Some(&encoding::decode(data.trim_end_matches("</success>")).unwrap())).unwrap();
+        return "success".to_owned();
+    }
+    client.until("</failure>").await
+}
+
+#[tokio::test]
+async fn every_mechanism_with_and_without_binding() {
+    let node = fixture(|_| ()).await;
+    for hash in Hash::ALL {
+        for plus in [false, true] {
+            let mut client = node.tls().await;
+            let got = scram(&mut client, Mechanism::Scram { hash, plus }, "romeo", "secret").await;
+            assert_eq!(got, "success", "{hash:?} {plus}");
+        }
+    }
+    node.authenticated("romeo").await;
+}
+
+#[tokio::test]
+async fn who_does_not_exist_looks_like_a_wrong_password() {
+    let node = fixture(|_| ()).await;
+    let mut answers = Vec::new();
+    for user in ["romeo", "nobody"] {
+        let mut client = node.tls().await;
+        let mechanism = Mechanism::Scram { hash: Hash::Sha256, plus: true };
+        answers.push(scram(&mut client, mechanism, user, "wrong").await);
+        client.send(&plain(user, "wrong")).await;
+        answers.push(client.until("</failure>").await);
+    }
+    assert!(answers[0].contains("<not-authorized "), "{answers:?}");
+    assert_eq!((&answers[0], &answers[1]), (&answers[2], &answers[3]));
+    assert_eq!(node.shared.failures.count(std::net::IpAddr::from(PEER.0).into()), 4);
+}
+
+#[tokio::test]
+async fn each_failure_has_its_condition_and_three_are_enough() {
+    let node = fixture(|_| ()).await;
+    for (sent, condition) in [
+        (format!("<auth {SASL} mechanism='DIGEST-MD5'/>"), "invalid-mechanism"),
+        (format!("<auth {SASL}>AA==</auth>"), "invalid-mechanism"),
+        (format!("<auth {SASL} mechanism='PLAIN'>*</auth>"), "incorrect-encoding"),
+        (format!("<auth {SASL} mechanism='PLAIN'>AAAA</auth>"), "malformed-request"),
+        (format!("<auth {SASL} mechanism='PLAIN'/><abort {SASL}/>"), "aborted"),
+        (format!("<response {SASL}>AA==</response>"), "malformed-request"),
+        (format!("<abort {SASL}/>"), "malformed-request"),
+    ] {
+        let mut client = node.tls().await;
+        client.send(&sent).await;
+        let got = client.until("</failure>").await;
+        assert!(got.contains(&format!("<{condition} ")), "{sent}: {got}");
+        // The stream lives: a client may try again (section 6.4.5).
+        client.send(&plain("romeo", "secret")).await;
+        client.until("<success").await;
+    }
+    let mut client = node.tls().await;
+    for _ in 0..3 {
+        client.send(&format!("<auth {SASL} mechanism='NONE'/>")).await;
+    }
+    let got = client.end().await;
+    assert_eq!(got.matches("<invalid-mechanism ").count(), 3);
+    assert!(got.contains("<policy-violation "), "{got}");
+}
+
+#[tokio::test]
+async fn a_guesser_waits_longer_and_longer() {
+    let node = fixture(|config| config.limits.login_failures_per_address = 1).await;
+    let origin = std::net::IpAddr::from(PEER.0).into();
+    for _ in 0..3 {
+        node.shared.failures.add(origin);
+    }
+    let mut client = node.tls().await;
+    tokio::time::pause();
+    let before = tokio::time::Instant::now();
+    client.send(&format!("<auth {SASL} mechanism='NONE'/>")).await;
+    client.until("</failure>").await;
+    assert_eq!(before.elapsed().as_secs(), 2);
+}
+
+#[tokio::test]
+async fn nothing_else_before_login() {
+    let node = fixture(|_| ()).await;
+    for (sent, condition) in [
+        ("<message to='juliet@localhost'><body>hi</body></message>", "not-authorized"),
+        ("<presence/>", "not-authorized"),
+        ("<iq type='get' id='x' to='localhost'><ping xmlns='urn:xmpp:ping'/></iq>", "not-authorized"),
+        ("<enable xmlns='urn:xmpp:sm:3'/>", "unsupported-stanza-type"),
+    ] {
+        let mut client = node.tls().await;
+        client.send(sent).await;
+        let got = client.end().await;
+        assert!(got.contains(&format!("<stream:error><{condition} ")), "{sent}: {got}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_header_after_login_may_not_lie() {
+    let node = fixture(|_| ()).await;
+    for (header, condition) in [
+        (HEADER.replace("to=", "from='juliet@localhost' to="), "invalid-from"),
+        (HEADER.replace("to='localhost'", "to='elsewhere.example'"), "host-unknown"),
+    ] {
+        let mut client = node.tls().await;
+        client.send(&plain("romeo", "secret")).await;
+        client.until("<success").await;
+        client.send(&header).await;
+        let got = client.end().await;
+        assert!(got.contains(&format!("<stream:error><{condition} ")), "{got}");
+    }
+}
+
+#[tokio::test]
+async fn binding() {
+    let node = fixture(|_| ()).await;
+    let mut client = node.authenticated("romeo").await;
+    client.send(&bind("orchard").replace("orchard", "\u{fffd}\u{200e}".repeat(600).as_str())).await;
+    assert!(client.until("</iq>").await.contains("type='error'"));
+    client.send(&bind("")).await;
+    let got = client.until("</iq>").await;
+    let resource = got.split("<jid>romeo@localhost/").nth(1).unwrap().split('<').next().unwrap();
+    assert!(resource.len() >= 16, "{got}");
+    // Section 7.7.2.2: the newer session with the same resource wins.
+    let mut first = node.session("romeo", "orchard").await;
+    let _second = node.session("romeo", "orchard").await;
+    assert!(first.end().await.contains("<stream:error><conflict "));
+}
+
+#[tokio::test]
+async fn nothing_else_before_binding() {
+    let node = fixture(|_| ()).await;
+    let mut client = node.authenticated("romeo").await;
+    // XEP-0198: too early, but no reason to end the stream.
+    client.send("<enable xmlns='urn:xmpp:sm:3'/>").await;
+    assert!(client.until("</failed>").await.contains("<unexpected-request "));
+    client.send("<resume xmlns='urn:xmpp:sm:3' h='0' previd='never-was'/>").await;
+    assert!(client.until("</failed>").await.contains("<item-not-found "));
+    client.send("<resume xmlns='urn:xmpp:sm:3' h='-1' previd='x'/>").await;
+    assert!(client.until("</failed>").await.contains("<bad-request "));
+    client.send("<message to='juliet@localhost'/>").await;
+    assert!(client.end().await.contains("<stream:error><not-authorized "));
+}
+
+#[tokio::test]
+async fn registration_where_it_is_open() {
+    let query = "<query xmlns='jabber:iq:register'>";
+    let node = fixture(|_| ()).await;
+    let mut client = node.tls().await;
+    client.send(&format!("<iq type='get' id='1'>{query}</query></iq>")).await;
+    let form = client.until("</iq>").await;
+    assert!(form.contains("<username/>") && form.contains("<password/>"), "{form}");
+    let fill = format!(
+        "<iq type='set' id='2'>{query}<username>Mercutio</username><password>queen mab</password></query></iq>"
+    );
+    client.send(&fill).await;
+    let made = client.until(">").await;
+    assert!(made.contains("type='result'"), "{made}");
+    client.send(&fill).await;
+    assert!(client.until("</iq>").await.contains("<conflict "));
+    client.send(&plain("mercutio", "queen mab")).await;
+    client.until("<success").await;
+
+    let node = fixture(|config| config.domains[0].registration = false).await;
+    let mut client = node.connect(Kind::C2sTls).encrypt().await;
+    client.send(HEADER).await;
+    assert!(!client.until("</stream:features>").await.contains("iq-register"));
+    client.send(&fill).await;
+    assert!(client.end().await.contains("<not-authorized "));
+}

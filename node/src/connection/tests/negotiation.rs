@@ -1,0 +1,152 @@
+//! RFC 6120 sections 4 and 5: headers, STARTTLS, stream errors before login.
+
+use super::*;
+
+const STARTTLS: &str = "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>";
+
+/// What a fresh STARTTLS connection answers to `text`, to the end of the stream.
+async fn refused(text: &[u8]) -> String {
+    let node = fixture(|_| ()).await;
+    let mut client = node.connect(Kind::C2s);
+    client.bytes(text).await;
+    client.end().await
+}
+
+fn header(attributes: &str) -> String {
+    format!(
+        "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' {attributes}>"
+    )
+}
+
+#[tokio::test]
+async fn each_bad_header_gets_our_header_its_error_and_the_end() {
+    for (sent, condition) in [
+        (header("to='elsewhere.example' version='1.0'"), "host-unknown"),
+        (header("version='1.0'"), "improper-addressing"),
+        (header("to='@' version='1.0'"), "improper-addressing"),
+        (header("to='localhost'"), "unsupported-version"),
+        (header("to='localhost' version='0.9'"), "unsupported-version"),
+        (HEADER.replace("jabber:client", "jabber:server"), "invalid-namespace"),
+        (HEADER.replace("http://etherx.jabber.org/streams", "urn:other"), "invalid-namespace"),
+        ("<?xml version='1.0' encoding='ISO-8859-1'?>".to_owned(), "unsupported-encoding"),
+        ("<!DOCTYPE lolz []>".to_owned(), "restricted-xml"),
+        ("<!-- hello -->".to_owned(), "restricted-xml"),
+        ("GET / HTTP/1.1\r\n\r\n".to_owned(), "not-well-formed"),
+        (format!("{HEADER}<message><body>hi</body></message>"), "not-authorized"),
+        (format!("{HEADER}<foo xmlns='urn:foo'/>"), "unsupported-stanza-type"),
+        (format!("{HEADER}<a xmlns='urn:foo'></b>"), "not-well-formed"),
+        (format!("{HEADER}<x:a/>"), "bad-namespace-prefix"),
+        (format!("{HEADER}text"), "bad-format"),
+        (format!("{HEADER}<a xmlns='urn:foo'>{}", "x".repeat(10_001)), "policy-violation"),
+        (format!("{HEADER}{}", "<a xmlns='urn:foo'>".repeat(100)), "policy-violation"),
+    ] {
+        let got = refused(sent.as_bytes()).await;
+        let at = got.find("<stream:stream ").unwrap_or_else(|| panic!("no header for {sent:?}: {got}"));
+        let error =
+            got.find(&format!("<stream:error><{condition} ")).unwrap_or_else(|| panic!("{sent:?}: {got}"));
+        assert!(at < error && got.ends_with("</stream:error></stream:stream>"), "{sent:?}: {got}");
+    }
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_text() {
+    for bytes in [&b"\xff\xfe"[..], b"<\0", b"\xc3"] {
+        let mut text = HEADER.as_bytes().to_vec();
+        text.extend_from_slice(b"<a xmlns='urn:x'>");
+        text.extend_from_slice(bytes);
+        text.extend_from_slice(b"</a>");
+        let got = refused(&text).await;
+        assert!(got.contains("<stream:error>"), "{got}");
+    }
+}
+
+#[tokio::test]
+async fn the_answer_header_says_who_we_are() {
+    let node = fixture(|_| ()).await;
+    let mut client = node.connect(Kind::C2s);
+    client.send(&header("to='LocalHost' from='romeo@localhost' version='1.0' xml:lang='de'")).await;
+    let got = client.until("</stream:features>").await;
+    for part in
+        ["from='localhost'", "to='romeo@localhost'", " id='", "version='1.0'", "xml:lang='en'", "<required/>"]
+    {
+        assert!(got.contains(part), "{part} in {got}");
+    }
+    assert!(!got.contains("mechanism"), "{got}");
+    client.send("</stream:stream>").await;
+    assert_eq!(client.end().await, "</stream:stream>");
+}
+
+#[tokio::test]
+async fn one_byte_at_a_time() {
+    let node = fixture(|_| ()).await;
+    let mut client = node.connect(Kind::C2s);
+    for byte in HEADER.bytes() {
+        client.bytes(&[byte]).await;
+    }
+    client.until("</stream:features>").await;
+}
+
+#[tokio::test]
+async fn starttls_then_the_certificate_of_the_domain() {
+    let node = fixture(|_| ()).await;
+    let mut client = node.connect(Kind::C2s);
+    client.send(HEADER).await;
+    client.until("</stream:features>").await;
+    // A password in the clear is refused before anybody looks at it (section 6.5.4).
+    client.send(&plain("romeo", "secret")).await;
+    assert!(client.until("</failure>").await.contains("<encryption-required "));
+    client.send(STARTTLS).await;
+    client.until("<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>").await;
+    let mut client = client.encrypt().await;
+    client.send(HEADER).await;
+    let features = client.until("</stream:features>").await;
+    assert!(features.contains("SCRAM-SHA-256-PLUS") && features.contains("tls-exporter"), "{features}");
+    assert!(!features.contains("starttls"), "{features}");
+}
+
+#[tokio::test]
+async fn nothing_may_hide_behind_starttls() {
+    let got =
+        refused(format!("{HEADER}{STARTTLS}<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>").as_bytes())
+            .await;
+    assert!(got.contains("<failure xmlns='urn:ietf:params:xml:ns:xmpp-tls'/></stream:stream>"), "{got}");
+    assert!(!got.contains("<proceed"), "{got}");
+}
+
+#[tokio::test]
+async fn nonsense_in_place_of_tls_ends_silently() {
+    let node = fixture(|_| ()).await;
+    let mut client = node.connect(Kind::C2sTls);
+    client.send("GET / HTTP/1.1\r\n\r\n").await;
+    let mut raw = Vec::new();
+    let _ = client.io().read_to_end(&mut raw).await;
+    assert!(!String::from_utf8_lossy(&raw).contains("stream"));
+    node.shared.gate.emptied().await;
+}
+
+#[tokio::test]
+async fn a_proxy_header_only_from_those_we_trust() {
+    let trusted = vec![crate::config::Network::parse("192.0.2.0/24").unwrap()];
+    let node = fixture(|config| config.listen.proxy = Some(trusted)).await;
+    let mut client = node.connect(Kind::C2s);
+    client.send(&format!("PROXY TCP4 203.0.113.9 192.0.2.1 4711 5222\r\n{HEADER}")).await;
+    client.until("</stream:features>").await;
+    let mut without = node.connect(Kind::C2s);
+    without.send(HEADER).await;
+    assert_eq!(without.end().await, "");
+    let mut stranger = node.connect_from(Kind::C2s, "198.51.100.1:1".parse().unwrap());
+    let _ = stranger.io().write_all(b"PROXY TCP4 203.0.113.9 192.0.2.1 4711 5222\r\n").await;
+    assert_eq!(stranger.end().await, "");
+}
+
+#[tokio::test]
+async fn the_node_stops() {
+    let node = fixture(|_| ()).await;
+    let mut client = node.connect(Kind::C2s);
+    client.send(HEADER).await;
+    client.until("</stream:features>").await;
+    node.stop.send(true).unwrap();
+    assert!(client.end().await.contains("<system-shutdown "));
+    drop(client);
+    node.shared.gate.emptied().await;
+}

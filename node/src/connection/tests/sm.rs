@@ -1,0 +1,126 @@
+//! XEP-0198 and XEP-0352 on the wire.
+
+use super::*;
+
+const R: &str = "<r xmlns='urn:xmpp:sm:3'/>";
+const PING: &str = "<iq type='get' id='p' to='localhost'><ping xmlns='urn:xmpp:ping'/></iq>";
+
+async fn enabled(node: &Fixture, user: &str, resource: &str) -> (Client, String) {
+    let mut client = node.session(user, resource).await;
+    client.send("<enable xmlns='urn:xmpp:sm:3' resume='true'/>").await;
+    let got = client.until("/>").await;
+    let id = got.split(" id='").nth(1).unwrap().split('\'').next().unwrap().to_owned();
+    (client, id)
+}
+
+/// Reads up to the next `<a/>` and returns its `h`.
+async fn h(client: &mut Client) -> u32 {
+    client.until("<a xmlns='urn:xmpp:sm:3' h='").await;
+    client.until("'/>").await.trim_end_matches("'/>").parse().unwrap()
+}
+
+#[tokio::test]
+async fn counts_every_stanza_also_malformed_ones() {
+    let node = fixture(|_| ()).await;
+    let (mut romeo, _) = enabled(&node, "romeo", "orchard").await;
+    romeo.send(R).await;
+    assert_eq!(h(&mut romeo).await, 0);
+    romeo.send(&format!("{PING} <presence/><message to='@'/>{R}")).await;
+    assert_eq!(h(&mut romeo).await, 3);
+    romeo.send(&format!("{PING}{R}{R}")).await;
+    assert_eq!(h(&mut romeo).await, 4);
+}
+
+#[tokio::test]
+async fn asked_before_it_is_enabled_answered_behind_it() {
+    let node = fixture(|_| ()).await;
+    let mut romeo = node.session("romeo", "orchard").await;
+    romeo.send(&format!("<enable xmlns='urn:xmpp:sm:3'/>{PING}{R}")).await;
+    romeo.until("<enabled ").await;
+    assert_eq!(h(&mut romeo).await, 1);
+    romeo.send("<enable xmlns='urn:xmpp:sm:3'/>").await;
+    assert!(romeo.until("</failed>").await.contains("<unexpected-request "));
+}
+
+#[tokio::test]
+async fn resumes_without_loss_and_without_doubles() {
+    let node = fixture(|_| ()).await;
+    let (mut romeo, id) = enabled(&node, "romeo", "orchard").await;
+    romeo.send(PING).await;
+    romeo.until("/>").await;
+    let mut juliet = node.session("juliet", "balcony").await;
+    let message =
+        |n| format!("<message to='romeo@localhost/orchard' type='chat'><body>n{n}.</body></message>");
+    juliet.send(&message(1)).await;
+    romeo.until("n1.").await;
+    romeo.cut();
+    juliet.send(&message(2)).await;
+    let mut again = node.authenticated("romeo").await;
+    // The pong and the first message arrived.
+    again.send(&format!("<resume xmlns='urn:xmpp:sm:3' h='2' previd='{id}'/>")).await;
+    let resumed = again.until("/>").await;
+    assert!(resumed.contains("<resumed ") && resumed.contains("h='1'"), "{resumed}");
+    let got = again.until("</message>").await;
+    assert!(got.contains("n2.") && !got.contains("n1."), "{got}");
+    again.send(&format!("<a xmlns='urn:xmpp:sm:3' h='3'/>{PING}{R}")).await;
+    assert_eq!(h(&mut again).await, 2);
+    // Nobody else's, and not twice at the same time: the older connection goes silently.
+    let mut thief = node.authenticated("juliet").await;
+    thief.send(&format!("<resume xmlns='urn:xmpp:sm:3' h='3' previd='{id}'/>")).await;
+    assert!(thief.until("</failed>").await.contains("<item-not-found "));
+    let mut third = node.authenticated("romeo").await;
+    third.send(&format!("<resume xmlns='urn:xmpp:sm:3' h='4' previd='{id}'/>")).await;
+    third.until("<resumed ").await;
+    assert!(!again.end().await.contains("<stream:error>"));
+}
+
+#[tokio::test]
+async fn a_closed_stream_is_not_resumed() {
+    let node = fixture(|_| ()).await;
+    let (mut romeo, id) = enabled(&node, "romeo", "orchard").await;
+    romeo.send("</stream:stream>").await;
+    romeo.end().await;
+    let mut again = node.authenticated("romeo").await;
+    again.send(&format!("<resume xmlns='urn:xmpp:sm:3' h='0' previd='{id}'/>")).await;
+    assert!(again.until("</failed>").await.contains("<item-not-found "));
+    again.send(&bind("orchard")).await;
+    again.until("</iq>").await;
+}
+
+#[tokio::test]
+async fn who_confirms_what_was_not_sent_is_told() {
+    let node = fixture(|_| ()).await;
+    let (mut romeo, _) = enabled(&node, "romeo", "orchard").await;
+    romeo.send("<a xmlns='urn:xmpp:sm:3' h='7'/>").await;
+    let got = romeo.end().await;
+    assert!(got.contains("<undefined-condition ") && got.contains("<handled-count-too-high "), "{got}");
+    assert!(got.contains("h='7'") && got.contains("send-count='0'"), "{got}");
+}
+
+#[tokio::test]
+async fn a_silent_client_is_asked_by_r() {
+    let node = fixture(|_| ()).await;
+    let (mut romeo, id) = enabled(&node, "romeo", "orchard").await;
+    tokio::time::pause();
+    romeo.until(R).await;
+    assert!(romeo.end().await.contains("<connection-timeout "));
+    tokio::time::resume();
+    // It is not to blame: it may come back.
+    let mut again = node.authenticated("romeo").await;
+    again.send(&format!("<resume xmlns='urn:xmpp:sm:3' h='0' previd='{id}'/>")).await;
+    again.until("<resumed ").await;
+}
+
+#[tokio::test]
+async fn chat_states_wait_while_nobody_looks() {
+    let node = fixture(|_| ()).await;
+    let mut romeo = node.session("romeo", "orchard").await;
+    let mut juliet = node.session("juliet", "balcony").await;
+    romeo.send("<inactive xmlns='urn:xmpp:csi:0'/>").await;
+    romeo.nothing_but_pong().await;
+    let state = "<message to='romeo@localhost/orchard' type='chat'><composing xmlns='http://jabber.org/protocol/chatstates'/></message>";
+    juliet.send(state).await;
+    juliet.nothing_but_pong().await;
+    romeo.send("<active xmlns='urn:xmpp:csi:0'/>").await;
+    assert!(romeo.until("</message>").await.contains("<composing "));
+}

@@ -1,0 +1,194 @@
+//! The program as a process: start, signals, exit codes, and what it leaves behind.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+const CONFIG: &str = "data_dir = 'data'\n[listen]\nc2s = ['127.0.0.1:0']\nc2s_tls = ['127.0.0.1:0']\nhttp = ['127.0.0.1:0']\n\
+    [[domain]]\nname = 'localhost'\n[sasl]\niterations = 4096\n";
+
+fn rookery(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rookery"));
+    command.current_dir(folder).args(arguments).stdin(Stdio::null());
+    command
+}
+
+fn run(folder: &Path, arguments: &[&str]) -> Output {
+    rookery(folder, arguments).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A serving process, killed when a test fails.
+struct Node {
+    child: Child,
+    log: BufReader<std::process::ChildStderr>,
+}
+
+impl Node {
+    fn start(folder: &Path) -> Self {
+        std::fs::write(folder.join("rookery.toml"), CONFIG).unwrap();
+        let mut command = rookery(folder, &["serve", "--config", "rookery.toml"]);
+        let mut child = command.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut node = Self { log: BufReader::new(child.stderr.take().unwrap()), child };
+        node.until("serving");
+        node
+    }
+
+    /// Reads the log up to a line that holds `needle`.
+    fn until(&mut self, needle: &str) -> String {
+        let mut line = String::new();
+        loop {
+            line.clear();
+            assert!(self.log.read_line(&mut line).unwrap() > 0, "the log ended before {needle:?}");
+            if line.contains(needle) {
+                return line;
+            }
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    fn end(mut self) -> (i32, String) {
+        let mut rest = String::new();
+        self.log.read_to_string(&mut rest).unwrap();
+        (self.child.wait().unwrap().code().unwrap_or(-1), rest)
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn ports(folder: &Path, name: &str) -> u16 {
+    let json = std::fs::read_to_string(folder.join("data/ports.json")).unwrap();
+    let list = json.split(&format!("\"{name}\":[")).nth(1).unwrap();
+    list.split([']', ',']).next().unwrap().parse().unwrap()
+}
+
+fn get(port: u16, path: &str) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream
+        .write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes())
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn starts_serves_and_ends_properly() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut node = Node::start(folder.path());
+    // The log comes a moment before the file; readiness comes before both.
+    let http = loop {
+        if folder.path().join("data/ports.json").exists() {
+            break ports(folder.path(), "http");
+        }
+        std::thread::yield_now();
+    };
+    assert!(get(http, "/readyz").starts_with("HTTP/1.1 200"));
+    assert!(get(http, "/metrics").contains("rookery_certificate_expiry_seconds{domain=\"localhost\"}"));
+
+    let mut stream = TcpStream::connect(("127.0.0.1", ports(folder.path(), "c2s"))).unwrap();
+    stream
+        .write_all(b"<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' to='localhost' version='1.0'>")
+        .unwrap();
+    let mut seen = String::new();
+    let mut buffer = [0; 4_096];
+    while !seen.contains("</stream:features>") {
+        let n = stream.read(&mut buffer).unwrap();
+        assert!(n > 0);
+        seen.push_str(std::str::from_utf8(&buffer[..n]).unwrap());
+    }
+
+    let added = run(folder.path(), &["user", "add", "romeo@localhost", "--config", "rookery.toml"]);
+    assert!(added.status.success(), "{}", text(&added.stderr));
+    let list = run(folder.path(), &["user", "list", "--config", "rookery.toml"]);
+    assert_eq!(text(&list.stdout).trim(), "romeo@localhost");
+    let status = text(&run(folder.path(), &["status", "--config", "rookery.toml"]).stdout);
+    assert!(status.contains("ready") && status.contains("embedded (sync)"), "{status}");
+
+    let config = CONFIG.replace("[sasl]", "[limits]\nstanza_bytes = 100000\n[log]\nlevel = 'debug'\n[sasl]");
+    std::fs::write(folder.path().join("rookery.toml"), config).unwrap();
+    node.signal(Signal::HUP);
+    node.until("reloaded: limits: changed");
+    std::fs::write(folder.path().join("rookery.toml"), "nonsense = 1").unwrap();
+    node.signal(Signal::HUP);
+    node.until("nothing changed");
+
+    node.signal(Signal::TERM);
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).unwrap();
+    assert!(rest.contains("<system-shutdown ") && rest.ends_with("</stream:stream>"), "{rest}");
+    drop(stream);
+    let (code, log) = node.end();
+    assert_eq!(code, 0, "{log}");
+    assert!(log.contains("stopped"), "{log}");
+    assert!(
+        !folder.path().join("data/ports.json").exists() && !folder.path().join("data/admin.sock").exists()
+    );
+}
+
+#[test]
+fn one_node_for_a_folder_and_what_was_stored_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("rookery.toml"), CONFIG).unwrap();
+    let offline = run(folder.path(), &["user", "add", "romeo@localhost", "--config", "rookery.toml"]);
+    assert!(offline.status.success(), "{}", text(&offline.stderr));
+    let node = Node::start(folder.path());
+    let second = run(folder.path(), &["serve", "--config", "rookery.toml"]);
+    assert_eq!(second.status.code(), Some(1));
+    assert!(text(&second.stderr).contains("store"), "{}", text(&second.stderr));
+    let list = run(folder.path(), &["user", "list", "--config", "rookery.toml"]);
+    assert_eq!(text(&list.stdout).trim(), "romeo@localhost");
+    node.signal(Signal::INT);
+    assert_eq!(node.end().0, 0);
+    // Killed without warning, it comes back, and a stale socket and ports file harm nobody.
+    let node = Node::start(folder.path());
+    node.signal(Signal::KILL);
+    node.end();
+    let node = Node::start(folder.path());
+    node.signal(Signal::TERM);
+    assert_eq!(node.end().0, 0);
+}
+
+#[test]
+fn check_and_mistakes() {
+    let folder = tempfile::tempdir().unwrap();
+    let development = run(folder.path(), &["check"]);
+    assert!(development.status.success());
+    assert!(
+        text(&development.stdout).contains("127.0.0.1:5222") && text(&development.stdout).ends_with("ok\n")
+    );
+    assert!(!folder.path().join("rookery-data").exists(), "check changes nothing");
+
+    std::fs::write(folder.path().join("bad.toml"), "colour = 1\n[[domain]]\nname = ''\n").unwrap();
+    let bad = run(folder.path(), &["check", "--config", "bad.toml"]);
+    assert_eq!(bad.status.code(), Some(5));
+    let errors = text(&bad.stderr);
+    assert!(errors.contains("line 1: colour") && errors.contains("line 3: domain.name"), "{errors}");
+    assert_eq!(run(folder.path(), &["check", "--config", "none.toml"]).status.code(), Some(5));
+
+    std::fs::write(folder.path().join("rookery.toml"), CONFIG).unwrap();
+    let lonely = run(folder.path(), &["session", "list", "--config", "rookery.toml"]);
+    assert_eq!(lonely.status.code(), Some(6));
+
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let config = CONFIG.replacen("127.0.0.1:0", &taken.local_addr().unwrap().to_string(), 1);
+    std::fs::write(folder.path().join("rookery.toml"), config).unwrap();
+    let busy = run(folder.path(), &["serve", "--config", "rookery.toml"]);
+    assert_eq!(busy.status.code(), Some(1));
+    assert!(text(&busy.stderr).contains("another program listens there"), "{}", text(&busy.stderr));
+}
