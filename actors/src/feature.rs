@@ -45,8 +45,8 @@ pub enum Who {
     Owner,
     /// Anybody who is not blocked.
     Anyone,
-    /// The owner, and contacts that may see the account's presence.
-    Subscriber,
+    /// The owner, and contacts that may see the account's presence; others get this error.
+    Subscriber(Condition),
 }
 
 /// Which kinds of request.

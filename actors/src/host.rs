@@ -251,7 +251,9 @@ impl Host {
                 Box::pin(async move { accounts::get(&mut **tx, &entity).await })
             })
             .await?;
-        Ok(account.filter(|account| !account.disabled).and_then(|account| credentials::from_account(&account)))
+        Ok(account
+            .filter(|account| !account.disabled)
+            .and_then(|account| credentials::from_account(&account)))
     }
 
     /// Opens a session (RFC 6120 section 7).
@@ -332,7 +334,12 @@ impl Host {
         // Presence matters only to users who are here (RFC 6121 section 8.5.1 has nobody else care).
         if change.is_none() && matches!(stanza.type_, rookery_proto::xmpp::stanza::Type::Presence(_)) {
             if let Some(handle) = self.0.users.find(user) {
-                let _ = handle.cast(user::Msg::In(Box::new(Inbound { stanza, receipt: Receipt::none(), origin: None, change })));
+                let _ = handle.cast(user::Msg::In(Box::new(Inbound {
+                    stanza,
+                    receipt: Receipt::none(),
+                    origin: None,
+                    change,
+                })));
             }
             return receipt.done();
         }
@@ -351,7 +358,8 @@ impl Host {
     /// A presence for a local user, if it has sessions at all; the stanza's `to` is left out and means this user.
     pub(crate) fn to_user_if_here(&self, user: &BareJid, stanza: &Arc<Stanza>) {
         if let Some(handle) = self.0.users.find(user) {
-            let inbound = Inbound { stanza: stanza.clone(), receipt: Receipt::none(), origin: None, change: None };
+            let inbound =
+                Inbound { stanza: stanza.clone(), receipt: Receipt::none(), origin: None, change: None };
             let _ = handle.cast(user::Msg::In(Box::new(inbound)));
         }
     }
@@ -374,7 +382,8 @@ impl Host {
                 continue;
             }
             let (reply, answer) = oneshot::channel();
-            let ask = user::Msg::Then(Box::new(move |user: &mut User| drop(reply.send(user.session_infos()))));
+            let ask =
+                user::Msg::Then(Box::new(move |user: &mut User| drop(reply.send(user.session_infos()))));
             if handle.cast_always(ask).is_ok()
                 && let Ok(infos) = answer.await
             {

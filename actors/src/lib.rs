@@ -18,8 +18,8 @@ mod maintenance;
 pub mod options;
 pub mod pipe;
 mod resident;
-mod stored;
 pub mod session;
+mod stored;
 pub mod user;
 mod wheel;
 

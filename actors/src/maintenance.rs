@@ -100,7 +100,15 @@ impl Maintenance {
         // Nodes that start together begin at different shards.
         let shard = u16::from_be_bytes(seams.bytes()) % SHARDS;
         let day = seams.clock.now_micros() / DAY;
-        Self { store, seams, shard, job: Job::Retention(Shelf::Archive), walk: Walk::default(), done: Done::default(), day }
+        Self {
+            store,
+            seams,
+            shard,
+            job: Job::Retention(Shelf::Archive),
+            walk: Walk::default(),
+            done: Done::default(),
+            day,
+        }
     }
 
     /// One transaction or a few, and how long to wait before the next step.
@@ -200,7 +208,9 @@ impl Maintenance {
             let pruned = self
                 .store
                 .write(store::Options::owner(user), |tx| {
-                    Box::pin(async move { seen::prune(&mut **tx, user, before, from.as_ref(), SEEN_ROWS).await })
+                    Box::pin(
+                        async move { seen::prune(&mut **tx, user, before, from.as_ref(), SEEN_ROWS).await },
+                    )
                 })
                 .await?;
             removed("seen_rows", pruned.removed, &mut self.done.seen_rows);

@@ -103,7 +103,11 @@ pub enum Refused {
 impl Pipe {
     /// A new pipe.
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { queue: Mutex::new(Queue::default()), wake: Notify::new(), ticked: AtomicBool::new(false) })
+        Arc::new(Self {
+            queue: Mutex::new(Queue::default()),
+            wake: Notify::new(),
+            ticked: AtomicBool::new(false),
+        })
     }
 
     /// Session side: queues one item.

@@ -176,7 +176,11 @@ impl<R: Resident> Actor for Runner<R> {
     type State = Option<Box<R>>;
     type Arguments = Box<R>;
 
-    async fn pre_start(&self, _: ActorRef<Self::Msg>, state: Box<R>) -> Result<Self::State, ActorProcessingErr> {
+    async fn pre_start(
+        &self,
+        _: ActorRef<Self::Msg>,
+        state: Box<R>,
+    ) -> Result<Self::State, ActorProcessingErr> {
         Ok(Some(state))
     }
 

@@ -51,7 +51,8 @@ impl Wheel {
             inner.now = (inner.now + 1) % SLOTS;
             let now = inner.now;
             let Some(slot) = inner.slots.get_mut(now) else { return };
-            let (due, later): (Vec<_>, Vec<_>) = std::mem::take(slot).into_iter().partition(|e| e.rounds == 0);
+            let (due, later): (Vec<_>, Vec<_>) =
+                std::mem::take(slot).into_iter().partition(|e| e.rounds == 0);
             slot.extend(later.into_iter().map(|e| Entry { rounds: e.rounds - 1, ..e }));
             due
         };

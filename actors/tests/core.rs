@@ -203,7 +203,8 @@ async fn what_was_sent_before_the_crash_is_not_taken_twice() {
     let world = world.restart().await;
     let mut romeo = world.resume(&romeo).await.expect("resumed");
     let resumed = romeo.expect("<resumed").await;
-    let h: usize = resumed.split("h=").nth(1).unwrap()[1..].split(['\'', '"']).next().unwrap().parse().unwrap();
+    let h: usize =
+        resumed.split("h=").nth(1).unwrap()[1..].split(['\'', '"']).next().unwrap().parse().unwrap();
     // What the server does not claim to have, the client sends again.
     for n in h..3 {
         romeo.send(&chat("juliet@localhost", &format!("m{n}")));

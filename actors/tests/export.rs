@@ -119,7 +119,9 @@ async fn fill(tx: &mut dyn Transaction, user: &Entity) -> store::Result<()> {
         ("paris@elsewhere.example", Subscription::None, 4),
         ("friar@elsewhere.example", Subscription::From, 2 + 4),
     ] {
-        let request = format!("<presence from='{jid}' to='{user}' type='subscribe'><nick xmlns='urn:n'>P</nick></presence>");
+        let request = format!(
+            "<presence from='{jid}' to='{user}' type='subscribe'><nick xmlns='urn:n'>P</nick></presence>"
+        );
         let item = Item {
             jid: jid.into(),
             name: (flags == 0).then(|| "Romeo 'n' <co>".into()),
@@ -250,7 +252,9 @@ async fn passwords_become_keys_and_are_not_told() {
     let report = imported(&store, &xml.replace("&#7;", "&#xE000;")).await;
     // The account that was read before the document broke is there.
     assert_eq!((report.added, report.skipped, report.failed), (0, 1, 2));
-    assert!(remarks(&report).contains("character that is not allowed") && remarks(&report).contains("is empty"));
+    assert!(
+        remarks(&report).contains("character that is not allowed") && remarks(&report).contains("is empty")
+    );
     assert!(!remarks(&report).contains("r0m30"));
     let juliet = credentials::from_account(&account(&store, "juliet@localhost").await.unwrap()).unwrap();
     assert!(juliet.verify_password("r0m30") && !juliet.verify_password("R0m30"));
@@ -346,7 +350,10 @@ async fn messages_that_wait_come_once_and_with_their_place_in_the_archive() {
     )
     .await
     .unwrap();
-    importer.push(first.replace("'juliet'", "'rosaline'").replace("juliet@", "rosaline@").as_bytes()).await.unwrap();
+    importer
+        .push(first.replace("'juliet'", "'rosaline'").replace("juliet@", "rosaline@").as_bytes())
+        .await
+        .unwrap();
     importer.finish().await.unwrap();
     assert_eq!(*added.lock(), ["rosaline@localhost"]);
     let mut rosaline = world.online("rosaline", "balcony").await;
@@ -457,7 +464,10 @@ async fn what_is_too_much_for_an_account_is_left_out_and_told() {
     let told = remarks(&report);
     assert_eq!(report.added, 1, "{told}");
     assert!(told.contains("limit roster_items was left out (5 times)"), "{told}");
-    assert!(told.contains("limit blocked was left out (2 times)") && told.contains("a vCard that is too large"), "{told}");
+    assert!(
+        told.contains("limit blocked was left out (2 times)") && told.contains("a vCard that is too large"),
+        "{told}"
+    );
 }
 
 #[tokio::test]

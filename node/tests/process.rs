@@ -91,13 +91,7 @@ fn get(port: u16, path: &str) -> String {
 fn starts_serves_and_ends_properly() {
     let folder = tempfile::tempdir().unwrap();
     let mut node = Node::start(folder.path());
-    // The log comes a moment before the file; readiness comes before both.
-    let http = loop {
-        if folder.path().join("data/ports.json").exists() {
-            break ports(folder.path(), "http");
-        }
-        std::thread::yield_now();
-    };
+    let http = ports(folder.path(), "http");
     assert!(get(http, "/readyz").starts_with("HTTP/1.1 200"));
     assert!(get(http, "/metrics").contains("rookery_certificate_expiry_seconds{domain=\"localhost\"}"));
 

@@ -83,7 +83,9 @@ mod tests {
     fn only_what_denies_everything_blocks() {
         let item = |attributes: &str, inner: &str| format!("<item order='1' {attributes}>{inner}</item>");
         let list = |items: &str| {
-            format!("<query xmlns='jabber:iq:privacy'><default name='a'/><list name='a'>{items}</list></query>")
+            format!(
+                "<query xmlns='jabber:iq:privacy'><default name='a'/><list name='a'>{items}</list></query>"
+            )
         };
         let deny = item("type='jid' value='Tybalt@Example.com' action='deny'", "");
         let blocked = read_text(&list(&format!("{deny}{}", item("action='allow'", ""))));

@@ -148,14 +148,18 @@ impl<P: Copy> Document<P> {
             }
             match *self.buf {
                 [] | [b'<'] => return Ok(None),
-                [b'<', ..] | [0xef, ..] if self.over => return self.broken("something stands behind the end of the document"),
+                [b'<', ..] | [0xef, ..] if self.over => {
+                    return self.broken("something stands behind the end of the document");
+                }
                 [b'<', b'/', ..] => return self.close(),
                 [b'<', b'?', ..] => {
                     if !self.declaration()? {
                         return Ok(None);
                     }
                 }
-                [b'<', b'!', ..] => return self.broken("a comment, CDATA section or document type where none may be"),
+                [b'<', b'!', ..] => {
+                    return self.broken("a comment, CDATA section or document type where none may be");
+                }
                 [b'<', ..] => match self.open()? {
                     Open::Need => return Ok(None),
                     Open::Entered(event) => return Ok(Some(event)),
@@ -221,7 +225,11 @@ impl<P: Copy> Document<P> {
 
     fn open(&mut self) -> Result<Open<P>, Broken> {
         let Some(end) = self.tag_end() else {
-            return if self.buf.len() > TAG { self.broken("a start tag that is too long") } else { Ok(Open::Need) };
+            return if self.buf.len() > TAG {
+                self.broken("a start tag that is too long")
+            } else {
+                Ok(Open::Need)
+            };
         };
         if end > TAG {
             return self.broken("a start tag that is too long");
@@ -245,9 +253,11 @@ impl<P: Copy> Document<P> {
             return Ok(Open::Entered(Event::Enter(place, head)));
         }
         let alone = Bytes::from(alone);
-        let name_end = alone.iter().position(|byte| is_space(*byte) || matches!(byte, b'/' | b'>')).unwrap_or(1);
+        let name_end =
+            alone.iter().position(|byte| is_space(*byte) || matches!(byte, b'/' | b'>')).unwrap_or(1);
         let mut declared = self.levels.last().map(|level| level.declared.clone()).unwrap_or_default();
-        for (prefix, uri) in declarations(&String::from_utf8_lossy(alone.get(name_end..).unwrap_or_default())) {
+        for (prefix, uri) in declarations(&String::from_utf8_lossy(alone.get(name_end..).unwrap_or_default()))
+        {
             declared.retain(|(known, _)| *known != prefix);
             if !uri.is_empty() {
                 declared.push((prefix, uri));

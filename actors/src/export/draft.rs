@@ -119,7 +119,9 @@ impl Draft {
     pub(super) async fn begin(&self) -> store::Result<Begun> {
         let (user, now) = (&self.entity, self.store.seams().clock.now_micros());
         self.store
-            .write(store::Options::owner(user), |tx| Box::pin(async move { begin(&mut **tx, user, now).await }))
+            .write(store::Options::owner(user), |tx| {
+                Box::pin(async move { begin(&mut **tx, user, now).await })
+            })
             .await
     }
 
@@ -225,7 +227,8 @@ impl Draft {
     /// the message's id, so that clients find again what they know.
     pub(super) async fn archived(&mut self, message: Message, sealed: &str, stamp: u64) -> store::Result<()> {
         let stamp = stamp.min(self.store.seams().clock.now_micros());
-        let known = self.ids.open(sealed).filter(|id| id.micros == stamp && self.archive.clock.last < Some(*id));
+        let known =
+            self.ids.open(sealed).filter(|id| id.micros == stamp && self.archive.clock.last < Some(*id));
         if let Some(id) = known {
             self.archive.clock = Clock::after(Some(id));
         }

@@ -201,7 +201,11 @@ impl Importer {
         self.host = host.filter(|jid| self.options.domain(jid.as_str()).is_some());
         if self.host.is_none() {
             let shown: String = name.chars().take(255).collect();
-            self.report.remark(self.document.line(), &shown, "this domain is not served here, so its users were not imported");
+            self.report.remark(
+                self.document.line(),
+                &shown,
+                "this domain is not served here, so its users were not imported",
+            );
         }
     }
 
@@ -251,7 +255,8 @@ impl Importer {
                 if let Some(draft) = &mut self.draft {
                     match (archived.message, archived.stamp) {
                         (Some(message), Some(stamp)) => draft.archived(message, &archived.id, stamp).await?,
-                        _ => draft.note("an archived message without a time, or that can't be read, was left out"),
+                        _ => draft
+                            .note("an archived message without a time, or that can't be read, was left out"),
                     }
                 }
             }

@@ -50,13 +50,17 @@ pub(super) fn read(frame: &Frame, owner: &BareJid) -> Option<Message> {
     };
     let stamp = stanza.children().find(|child| child.is("delay", ns::DELAY) && stale(child));
     let stamp = stamp.and_then(|delay| stamp_of(&delay.element()));
-    let mut stanza = if stanza.children().any(|child| stale(&child)) { stanza.without(stale) } else { stanza };
+    let mut stanza =
+        if stanza.children().any(|child| stale(&child)) { stanza.without(stale) } else { stanza };
     let to_other = stanza.to.as_ref().is_some_and(|to| to.bare_str() != owner.as_str());
     let own = Jid::from(owner.clone());
     let from = stanza.from.get_or_insert_with(|| own.clone()).clone();
     let to = stanza.to.get_or_insert(own).clone();
-    let (direction, other) =
-        if to_other && from.bare_str() == owner.as_str() { (Direction::Out, to) } else { (Direction::In, from) };
+    let (direction, other) = if to_other && from.bare_str() == owner.as_str() {
+        (Direction::Out, to)
+    } else {
+        (Direction::In, from)
+    };
     let mut bytes = Vec::with_capacity(stanza.size());
     stanza.write(&mut bytes);
     let entry = Entry {

@@ -6,13 +6,13 @@
 //!
 //! | in the document | here |
 //! | --- | --- |
-//! | `<scram-credentials/>` for each hash; `password` is read, never written | [`scram`] |
-//! | the roster, and `<presence type='subscribe'/>` for requests that wait | [`roster`] |
+//! | `<scram-credentials/>` for each hash; `password` is read, never written | `scram.rs` |
+//! | the roster, and `<presence type='subscribe'/>` for requests that wait | `roster.rs` |
 //! | `<vCard/>`, private XML | as they are |
-//! | the block list, as the privacy list that XEP-0191 section 5 equates it with | [`blocks`] |
-//! | archive preferences as XEP-0441 writes them, which XEP-0227 leaves open | [`prefs`] |
-//! | `<archive/>` and `<offline-messages/>` | [`messages`] |
-//! | what else an account has, in a namespace of ours | [`account`] |
+//! | the block list, as the privacy list that XEP-0191 section 5 equates it with | `blocks.rs` |
+//! | archive preferences as XEP-0441 writes them, which XEP-0227 leaves open | `prefs.rs` |
+//! | `<archive/>` and `<offline-messages/>` | `messages.rs` |
+//! | what else an account has, in a namespace of ours | `account.rs` |
 
 use rookery_cluster::store;
 use rookery_proto::xmpp::jid::{self, BareJid};

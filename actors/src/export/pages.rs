@@ -49,7 +49,12 @@ impl<'a> Walk<'a> {
 }
 
 /// One page of an archive.
-pub(super) async fn page(store: &Store, shelf: Shelf, owner: &Entity, query: &Query) -> store::Result<archive::Slice> {
+pub(super) async fn page(
+    store: &Store,
+    shelf: Shelf,
+    owner: &Entity,
+    query: &Query,
+) -> store::Result<archive::Slice> {
     store.read(|tx| Box::pin(async move { archive::page(&mut **tx, shelf, owner, query).await })).await
 }
 

@@ -40,7 +40,10 @@ pub(super) fn requests(items: &[Item]) -> impl Iterator<Item = Stanza> {
 
 /// An `<item/>`, or why it can't be taken over.
 pub(super) fn read(element: &Element, own: &BareJid, max_groups: usize) -> Result<Item, &'static str> {
-    let jid = element.attr("jid").and_then(|jid| Jid::parse(jid).ok()).ok_or("a contact without a JID was left out")?;
+    let jid = element
+        .attr("jid")
+        .and_then(|jid| Jid::parse(jid).ok())
+        .ok_or("a contact without a JID was left out")?;
     let jid = jid.to_bare();
     let subscription = match element.attr("subscription") {
         Some("to") => Subscription::To,

@@ -36,9 +36,11 @@ pub(super) fn read(element: &Element) -> Result<ScramKeys, &'static str> {
     let (hash, kind, _) = known.ok_or("keys for a mechanism that is not known here were left out")?;
     let text = |name| element.child_text(name, ns::PIE_SCRAM).unwrap_or_default();
     let bytes = |name| STANDARD.decode(text(name).trim()).unwrap_or_default();
-    let iterations = text("iter-count").trim().parse().ok().filter(|count| (1..=MAX_ITERATIONS).contains(count));
+    let iterations =
+        text("iter-count").trim().parse().ok().filter(|count| (1..=MAX_ITERATIONS).contains(count));
     let (salt, server_key, stored_key) = (bytes("salt"), bytes("server-key"), bytes("stored-key"));
-    let sound = (1..=SALT).contains(&salt.len()) && [&server_key, &stored_key].iter().all(|key| key.len() == kind.size());
+    let sound = (1..=SALT).contains(&salt.len())
+        && [&server_key, &stored_key].iter().all(|key| key.len() == kind.size());
     match iterations {
         Some(iterations) if sound => Ok(ScramKeys {
             hash: (*hash).into(),

@@ -177,7 +177,8 @@ impl<S: Sink> Export<'_, S> {
         if let Some(card) = parts.vcard.as_deref().and_then(|card| Element::parse(card).ok()) {
             self.part(|w| card.write_to(w));
         }
-        let private: Vec<Element> = parts.private.iter().filter_map(|row| Element::parse(&row.xml).ok()).collect();
+        let private: Vec<Element> =
+            parts.private.iter().filter_map(|row| Element::parse(&row.xml).ok()).collect();
         if !private.is_empty() {
             self.part(|w| {
                 w.start("query", ns::PRIVATE);

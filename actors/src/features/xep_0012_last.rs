@@ -36,7 +36,7 @@ pub const LAST: Feature = Feature {
             method: Method::Get,
             name: "query",
             ns: ns::LAST,
-            who: Who::Subscriber,
+            who: Who::Subscriber(Condition::Forbidden),
             run: Run::Store(|host, request| Box::pin(account(host, request)) as Work),
         },
     ],
@@ -81,7 +81,7 @@ fn guard(user: &User, direction: Direction, stanza: &Stanza, with: &Jid) -> Verd
     if !asks || with.bare_str() == user.jid().as_str() || user.roster().sees_me(with) {
         return Verdict::Pass;
     }
-    Verdict::Refuse(StanzaError::new(Condition::ServiceUnavailable))
+    Verdict::Refuse(StanzaError::new(Condition::Forbidden))
 }
 
 fn query(seconds: u64, status: &str) -> Vec<u8> {

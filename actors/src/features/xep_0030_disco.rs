@@ -30,8 +30,8 @@ pub const DISCO: Feature = Feature {
     iq: &[
         iq(Scope::Host, ns::DISCO_INFO, Who::Anyone, host_info),
         iq(Scope::Host, ns::DISCO_ITEMS, Who::Anyone, host_items),
-        iq(Scope::Account, ns::DISCO_INFO, Who::Subscriber, account_info),
-        iq(Scope::Account, ns::DISCO_ITEMS, Who::Subscriber, account_items),
+        iq(Scope::Account, ns::DISCO_INFO, Who::Subscriber(Condition::ServiceUnavailable), account_info),
+        iq(Scope::Account, ns::DISCO_ITEMS, Who::Subscriber(Condition::ServiceUnavailable), account_items),
     ],
     ..Feature::NONE
 };

@@ -113,7 +113,7 @@ async fn what_is_too_old_goes_and_nothing_else() {
     // The next day there is a line in the log, and a new count.
     world.set(START + DAY);
     world.round().await;
-    assert_eq!(world.maintenance.done, Done { archive_days: 4, seen_rows: 2, ..Done::default() });
+    assert_eq!(world.maintenance.done, Done { archive_days: 2, seen_rows: 2, ..Done::default() });
     assert_eq!(world.left(&late).await.2, 2);
 }
 

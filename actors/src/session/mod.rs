@@ -22,9 +22,9 @@ use crate::user::{self, Available, User};
 mod record;
 mod sm;
 
+use sm::Sm;
 pub(crate) use sm::Unacked;
 pub(crate) use sm::parse_resumption_id;
-use sm::Sm;
 
 /// A session's identity: random, never reused.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -64,13 +64,23 @@ pub(crate) struct Flags {
 /// What a session actor is sent.
 pub(crate) enum Msg {
     /// A stanza from the client.
-    Up { stanza: Box<Stanza>, receipt: Receipt },
+    Up {
+        stanza: Box<Stanza>,
+        receipt: Receipt,
+    },
     /// The connection's own answer to a stanza that was none.
-    Answer { reply: Option<Box<Stanza>>, receipt: Receipt },
+    Answer {
+        reply: Option<Box<Stanza>>,
+        receipt: Receipt,
+    },
     /// A stanza for the client.
     Deliver(Box<Delivery>),
     DownAck(u32),
-    Enable { resume: bool, max: Option<u32>, ledger: Arc<Ledger> },
+    Enable {
+        resume: bool,
+        max: Option<u32>,
+        ledger: Arc<Ledger>,
+    },
     Resume(Box<user::Resume>),
     Csi(bool),
     Flags(Box<Flags>),
@@ -78,18 +88,26 @@ pub(crate) enum Msg {
     Mark,
     /// The connection has written everything before the last mark.
     Written,
-    Closed { clean: bool, generation: u32 },
+    Closed {
+        clean: bool,
+        generation: u32,
+    },
     Kick(StreamCondition, &'static str),
     /// The process stops: the stream ends, a resumable session stays on record.
     Suspend,
     /// A second has passed since something asked for it.
     Tick,
     /// The time to resume is over, if there was no connection since.
-    Expire { generation: u32 },
+    Expire {
+        generation: u32,
+    },
     /// The record is written.
     Recorded,
     /// A message that waits for its ack is safe in the offline queue, under this id.
-    Kept { number: u32, id: ArchiveId },
+    Kept {
+        number: u32,
+        id: ArchiveId,
+    },
 }
 
 /// A session.
@@ -193,13 +211,23 @@ impl Session {
             Ok(()) => {}
             Err(crate::resident::Refused::Full(user::Msg::Out { stanza, receipt, .. })) => {
                 metrics::counter!("rookery_limits_hit_total", "limit" => "user_queue").increment(1);
-                let error = rookery_proto::xmpp::error::StanzaError::new(rookery_proto::xmpp::error::Condition::ResourceConstraint);
+                let error = rookery_proto::xmpp::error::StanzaError::new(
+                    rookery_proto::xmpp::error::Condition::ResourceConstraint,
+                );
                 if let Some(reply) = stanza.error_reply(&error) {
-                    self.deliver(Delivery { outgoing: Outgoing::new(reply), id: None, queued: None, receipt: Receipt::none() });
+                    self.deliver(Delivery {
+                        outgoing: Outgoing::new(reply),
+                        id: None,
+                        queued: None,
+                        receipt: Receipt::none(),
+                    });
                 }
                 receipt.done();
             }
-            Err(_) => self.close(Close::Error(StreamCondition::InternalServerError, "this account had to be restarted; please reconnect")),
+            Err(_) => self.close(Close::Error(
+                StreamCondition::InternalServerError,
+                "this account had to be restarted; please reconnect",
+            )),
         }
     }
 
@@ -350,7 +378,6 @@ impl Session {
         }
     }
 }
-
 
 fn expire_later(host: &Host, handle: &Handle<Session>, max: Duration, generation: u32) {
     let weak = handle.downgrade();

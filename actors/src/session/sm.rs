@@ -236,11 +236,17 @@ impl Session {
         let key: [u8; 16] = self.host.seams().bytes();
         let resume = resume && max > Duration::ZERO;
         self.ledger = ledger;
-        self.sm = Some(Box::new(Sm::new(max, resume.then(|| key_hash(&key)), self.host.seams().clock.now_micros())));
+        self.sm = Some(Box::new(Sm::new(
+            max,
+            resume.then(|| key_hash(&key)),
+            self.host.seams().clock.now_micros(),
+        )));
         let out = write::bytes(|w| {
             w.start("enabled", ns::SM);
             if resume {
-                w.attr("id", &resumption_id(self.sid, &key)).attr("resume", "true").attr_display("max", max.as_secs());
+                w.attr("id", &resumption_id(self.sid, &key))
+                    .attr("resume", "true")
+                    .attr_display("max", max.as_secs());
                 w.attr_opt("location", self.host.options().location.as_deref());
             }
             w.end();
@@ -304,7 +310,8 @@ impl Session {
             self.request_ack();
         }
         self.keep_open_messages(false);
-        let waiting = self.sm.as_ref().is_some_and(|sm| sm.asked.is_none() || sm.unacked.iter().any(|u| u.open()));
+        let waiting =
+            self.sm.as_ref().is_some_and(|sm| sm.asked.is_none() || sm.unacked.iter().any(|u| u.open()));
         if waiting {
             self.want_tick();
         }
@@ -358,7 +365,10 @@ impl Session {
 impl Unacked {
     /// A message that somebody waits for and that is durable nowhere.
     fn open(&self) -> bool {
-        !self.safe && self.id.is_none() && self.receipt.is_open() && matches!(self.outgoing.stanza.type_, Type::Message(_))
+        !self.safe
+            && self.id.is_none()
+            && self.receipt.is_open()
+            && matches!(self.outgoing.stanza.type_, Type::Message(_))
             && user::worth_keeping(stanza_of(&self.outgoing))
     }
 }

@@ -53,9 +53,14 @@ impl User {
             let _ = reply.send(Err(StanzaError::new(Condition::BadRequest)));
             return;
         };
-        if let Some(old) = self.sessions.iter().find(|session| session.jid == jid).map(|session| session.sid) {
+        if let Some(old) = self.sessions.iter().find(|session| session.jid == jid).map(|session| session.sid)
+        {
             // RFC 6120 section 7.7.2.2: the newer session wins.
-            self.end_session(old, StreamCondition::Conflict, "replaced by a new session with the same resource");
+            self.end_session(
+                old,
+                StreamCondition::Conflict,
+                "replaced by a new session with the same resource",
+            );
         }
         if self.sessions.len() >= self.host.options().limits.sessions_per_user {
             metrics::counter!("rookery_limits_hit_total", "limit" => "sessions_per_user").increment(1);
@@ -118,8 +123,10 @@ impl User {
     pub(super) fn resume(&mut self, resume: Resume) {
         match self.session(resume.sid) {
             Some(session) => {
-                if let Err(crate::resident::Refused::Full(session::Msg::Resume(resume)) | crate::resident::Refused::Gone(session::Msg::Resume(resume))) =
-                    session.handle.cast_always(session::Msg::Resume(Box::new(resume)))
+                if let Err(
+                    crate::resident::Refused::Full(session::Msg::Resume(resume))
+                    | crate::resident::Refused::Gone(session::Msg::Resume(resume)),
+                ) = session.handle.cast_always(session::Msg::Resume(Box::new(resume)))
                 {
                     let _ = resume.reply.send(None);
                 }
@@ -160,10 +167,15 @@ impl User {
             let Unacked { outgoing, id, receipt, .. } = item;
             let stanza = outgoing.stanza;
             match stanza.type_ {
-                Type::Iq(IqType::Get | IqType::Set) => self.refuse(&stanza, receipt, &StanzaError::new(Condition::RecipientUnavailable)),
+                Type::Iq(IqType::Get | IqType::Set) => {
+                    self.refuse(&stanza, receipt, &StanzaError::new(Condition::RecipientUnavailable))
+                }
                 Type::Message(_) if id.is_some() && self.takes_messages() => {
                     // Others have got it already, or a copy; unless it was for this very resource.
-                    if jid.as_ref().is_some_and(|jid| stanza.to.as_ref().is_some_and(|to| to.as_str() == jid.as_str())) {
+                    if jid
+                        .as_ref()
+                        .is_some_and(|jid| stanza.to.as_ref().is_some_and(|to| to.as_str() == jid.as_str()))
+                    {
                         self.pass_to_others(&stanza, &outgoing.extra);
                     }
                     receipt.done();
@@ -204,7 +216,11 @@ impl User {
         use crate::pipe::{Outgoing, Receipt};
         for session in self.sessions.iter().filter(|s| s.takes_messages() && !s.carbons) {
             let to = Some(Jid::from(session.jid.clone()));
-            session.deliver(Outgoing { stanza: stanza.clone(), to, extra: extra.clone() }, None, Receipt::none());
+            session.deliver(
+                Outgoing { stanza: stanza.clone(), to, extra: extra.clone() },
+                None,
+                Receipt::none(),
+            );
         }
     }
 

@@ -22,7 +22,7 @@ pub(super) enum Step {
     /// Deliver a message to the user's sessions.
     In { stanza: Arc<Stanza>, id: Option<ArchiveId>, copies: bool, receipt: Receipt },
     /// Copy a message that one of the user's sessions sent to the others.
-    Sent { stanza: Arc<Stanza>, id: Option<ArchiveId>, sid: SessionId, receipt: Receipt },
+    Sent { stanza: Arc<Stanza>, id: Option<ArchiveId>, copies: bool, sid: SessionId, receipt: Receipt },
     /// It is safe in the offline queue; there is nobody to deliver it to.
     Kept { stanza: Arc<Stanza>, receipt: Receipt },
 }
@@ -60,7 +60,13 @@ impl User {
     }
 
     /// Into the offline queue, for a session whose client takes long to confirm it.
-    pub(crate) fn keep_for_session(&mut self, sid: SessionId, number: u32, stanza: Arc<Stanza>, receipt: Receipt) {
+    pub(crate) fn keep_for_session(
+        &mut self,
+        sid: SessionId,
+        number: u32,
+        stanza: Arc<Stanza>,
+        receipt: Receipt,
+    ) {
         let with = stanza.from.as_ref().map_or_else(|| self.jid.clone(), Jid::to_bare);
         let (id, ops) = self.keep(Shelf::Queue, Direction::In, &stanza, &with, None);
         self.queued += 1;
@@ -105,7 +111,10 @@ impl User {
         };
         let entry = archive::Entry {
             with: with.as_str().to_owned(),
-            with_full: other.filter(|jid| jid.resource().is_some()).map(|jid| jid.as_str().to_owned()).unwrap_or_default(),
+            with_full: other
+                .filter(|jid| jid.resource().is_some())
+                .map(|jid| jid.as_str().to_owned())
+                .unwrap_or_default(),
             direction: match direction {
                 Direction::In => archive::Direction::In.into(),
                 Direction::Out => archive::Direction::Out.into(),
@@ -133,7 +142,9 @@ impl User {
     /// Whether this stanza of a resumable session was taken before.
     pub(super) fn taken_before(&self, origin: Option<(SessionId, u32)>) -> bool {
         // Numbers wrap (XEP-0198 section 4): older means behind by less than half the circle.
-        origin.is_some_and(|(sid, n)| self.seen.get(&sid).is_some_and(|last| last.wrapping_sub(n) < u32::MAX / 2))
+        origin.is_some_and(|(sid, n)| {
+            self.seen.get(&sid).is_some_and(|last| last.wrapping_sub(n) < u32::MAX / 2)
+        })
     }
 
     fn remember(&mut self, sid: SessionId, n: u32) {
@@ -201,7 +212,9 @@ impl User {
     /// The store refused: the sender is told, nothing is delivered.
     fn fail(&mut self, step: Step, error: &StanzaError) {
         match step {
-            Step::In { stanza, receipt, .. } | Step::Kept { stanza, receipt } | Step::Sent { stanza, receipt, .. } => {
+            Step::In { stanza, receipt, .. }
+            | Step::Kept { stanza, receipt }
+            | Step::Sent { stanza, receipt, .. } => {
                 self.refuse(&stanza, receipt, error);
             }
         }
@@ -210,8 +223,10 @@ impl User {
     fn take_step(&mut self, step: Step) {
         match step {
             Step::In { stanza, id, copies, receipt } => self.deliver(&stanza, id, copies, receipt),
-            Step::Sent { stanza, id, sid, receipt } => {
-                self.copy_sent(&stanza, id, sid);
+            Step::Sent { stanza, id, copies, sid, receipt } => {
+                if copies {
+                    self.copy_sent(&stanza, id, sid);
+                }
                 receipt.done();
             }
             Step::Kept { receipt, .. } => receipt.done(),
@@ -223,11 +238,18 @@ impl User {
         stanza_ids::stanza_id(&self.jid, &self.host.ids().seal(id))
     }
 
+    /// The full JID that a message is for, if that session is here. If not, it goes where the bare JID's would go: chats
+    /// by RFC 6121 section 8.5.3.2.1, and whatever was on its way when the session ended.
+    pub(super) fn recipient<'s>(&self, stanza: &'s Stanza) -> Option<&'s Jid> {
+        let full = stanza.to.as_ref().filter(|to| to.resource().is_some())?;
+        self.sessions.iter().any(|session| session.jid.as_str() == full.as_str()).then_some(full)
+    }
+
     /// RFC 6121 section 8.5: to the sessions that a message is for, copies to the others.
     fn deliver(&mut self, stanza: &Arc<Stanza>, id: Option<ArchiveId>, copies: bool, receipt: Receipt) {
         let extra = id.map(|id| self.stanza_id(id)).unwrap_or_default();
         let outgoing = Outgoing { stanza: stanza.clone(), to: None, extra: extra.into() };
-        let full = stanza.to.as_ref().filter(|to| to.resource().is_some());
+        let full = self.recipient(stanza);
         let mut receipt = Some(receipt);
         let mut reached = false;
         let mut skipped: SmallVec<[SessionId; 2]> = SmallVec::new();
@@ -256,10 +278,6 @@ impl User {
                 self.skipped(sid, id);
             }
         }
-        if !reached && full.is_some() && is_chat(stanza) {
-            // The resource went while the message was on its way: as if it had come for the bare JID.
-            return self.deliver_elsewhere(stanza, id, receipt.unwrap_or_else(Receipt::none));
-        }
         if !reached && id.is_some() && self.offline.is_none() {
             // It was to be delivered, and is archived, but the last session has just gone.
             return self.now_offline(stanza, id, receipt.unwrap_or_else(Receipt::none));
@@ -274,11 +292,6 @@ impl User {
         if let Some(receipt) = receipt {
             receipt.done();
         }
-    }
-
-    fn deliver_elsewhere(&mut self, stanza: &Arc<Stanza>, id: Option<ArchiveId>, receipt: Receipt) {
-        let bare = Arc::new(Stanza::clone(stanza).to(Jid::from(self.jid.clone())));
-        self.deliver(&bare, id, false, receipt);
     }
 
     /// The first message that no device will get: from here on it is offline.
@@ -328,11 +341,6 @@ impl User {
     }
 }
 
-/// Chat and normal messages: those that RFC 6121 section 8.5 re-routes and keeps.
-pub(super) fn is_chat(stanza: &Stanza) -> bool {
-    matches!(stanza.type_, Type::Message(MessageType::Chat))
-}
-
 /// XEP-0160 section 3: chat messages with a body and normal ones are kept for a user who is offline; chat states and
 /// the like are not, nor what asks not to be (XEP-0334).
 pub(crate) fn worth_keeping(stanza: &Stanza) -> bool {
@@ -343,7 +351,9 @@ pub(crate) fn worth_keeping(stanza: &Stanza) -> bool {
     match stanza.type_ {
         Type::Message(MessageType::Normal) => !stanza.children().all(|c| c.ns() == ns::CHATSTATES),
         Type::Message(MessageType::Chat) => {
-            stanza.has("body", ns::CLIENT) || stanza.has("store", ns::HINTS) || stanza.has("encrypted", "eu.siacs.conversations.axolotl")
+            stanza.has("body", ns::CLIENT)
+                || stanza.has("store", ns::HINTS)
+                || stanza.has("encrypted", "eu.siacs.conversations.axolotl")
         }
         _ => false,
     }

@@ -25,7 +25,12 @@ impl User {
     }
 
     /// Runs the hooks of all phases over a message. An error ends it.
-    pub(super) fn pass(&self, stanza: Stanza, direction: Direction, with: BareJid) -> Result<Passing, (Stanza, Verdict)> {
+    pub(super) fn pass(
+        &self,
+        stanza: Stanza,
+        direction: Direction,
+        with: BareJid,
+    ) -> Result<Passing, (Stanza, Verdict)> {
         let mut passing =
             Passing { stanza, direction, with, archive: false, hints: Hints::default(), copies: false };
         for phase in [Phase::Check, Phase::Filter, Phase::Archive, Phase::Copy] {
@@ -67,10 +72,6 @@ impl User {
         let Passing { stanza, archive, copies, with, .. } = passing;
         match self.plan(kind, &stanza) {
             Plan::Deliver => self.keep_and_deliver(stanza, archive, copies, &with, origin, receipt),
-            Plan::Bare => {
-                let to = Jid::from(self.jid.clone());
-                self.keep_and_deliver(stanza.to(to), archive, copies, &with, origin, receipt);
-            }
             Plan::Ignore => receipt.done(),
             Plan::Refuse => self.refuse(&stanza, receipt, &StanzaError::new(Condition::ServiceUnavailable)),
         }
@@ -85,7 +86,7 @@ impl User {
             (MessageType::Error, _, _) => Plan::Ignore,
             (MessageType::Groupchat, _, _) => Plan::Refuse,
             // 8.5.3.2.1: a chat goes to another resource, and so to the offline store.
-            (MessageType::Chat, Some(_), false) => Plan::Bare,
+            (MessageType::Chat, Some(_), false) => Plan::Deliver,
             (MessageType::Normal, Some(_), false) => Plan::Refuse,
             (MessageType::Headline, Some(_), false) => Plan::Ignore,
             (MessageType::Headline, None, _) if !self.takes_messages() => Plan::Ignore,
@@ -102,10 +103,7 @@ impl User {
         origin: Option<(SessionId, u32)>,
         receipt: Receipt,
     ) {
-        let reachable = match stanza.to.as_ref().filter(|to| to.resource().is_some()) {
-            Some(_) => true, // `plan` has seen the session
-            None => self.takes_messages(),
-        };
+        let reachable = self.recipient(&stanza).is_some() || self.takes_messages();
         let worth = reachable || worth_keeping(&stanza);
         if archive {
             let before = self.ids.last;
@@ -154,7 +152,9 @@ impl User {
                     session.deliver(Outgoing::new(stanza), None, Receipt::none());
                     receipt.done();
                 }
-                None if request => self.refuse(&stanza, receipt, &StanzaError::new(Condition::ServiceUnavailable)),
+                None if request => {
+                    self.refuse(&stanza, receipt, &StanzaError::new(Condition::ServiceUnavailable))
+                }
                 None => receipt.done(),
             },
             None if request => self.answer(None, &stanza, receipt),
@@ -165,8 +165,6 @@ impl User {
 
 enum Plan {
     Deliver,
-    /// As if it had been sent to the bare JID.
-    Bare,
     Ignore,
     Refuse,
 }

@@ -88,13 +88,14 @@ impl User {
         let handler = features::iq_handler(scope, method, child.name(), child.ns());
         let owner = from.bare_str() == self.jid.as_str();
         let handler = match handler {
-            Some(handler) if scope == Scope::Host || owner || handler.who == Who::Anyone => handler,
-            Some(handler) if handler.who == Who::Subscriber && self.roster.sees_me(from) => handler,
-            // Nobody learns whether an account exists: as for one that does not (RFC 6120 section 8.3.3.19) …
-            Some(handler) if handler.who == Who::Subscriber => return Err(StanzaError::new(Condition::ServiceUnavailable)),
-            // … except where the specification wants `<forbidden/>`.
-            Some(_) => return Err(StanzaError::new(Condition::Forbidden)),
-            None => return Err(StanzaError::new(Condition::ServiceUnavailable)),
+            Some(handler) if scope == Scope::Host || owner => handler,
+            Some(handler) => match handler.who {
+                Who::Anyone => handler,
+                Who::Subscriber(_) if self.roster.sees_me(from) => handler,
+                Who::Subscriber(condition) => return Err(condition.into()),
+                Who::Owner => return Err(Condition::Forbidden.into()),
+            },
+            None => return Err(Condition::ServiceUnavailable.into()),
         };
         let request = Request {
             from: from.clone(),
@@ -136,7 +137,9 @@ impl User {
         let Some(Operation { start, request, receipt }) = self.ops.waiting.pop_front() else { return };
         if self.is_nobody() {
             // The account was removed meanwhile: nothing is written for it any more.
-            if let Some(reply) = request.and_then(|(_, stanza)| stanza.error_reply(&Condition::ServiceUnavailable.into())) {
+            if let Some(reply) =
+                request.and_then(|(_, stanza)| stanza.error_reply(&Condition::ServiceUnavailable.into()))
+            {
                 self.host.route(reply, Receipt::none(), None);
             }
             receipt.done();
@@ -145,7 +148,9 @@ impl User {
         self.ops.running = Some((request, receipt));
         self.spawn(async move {
             // On a task of its own, so that a panic in it is an error of this request and not the end of the queue.
-            let result = tokio::spawn(start()).await.unwrap_or_else(|_| Err(StanzaError::new(Condition::InternalServerError)));
+            let result = tokio::spawn(start())
+                .await
+                .unwrap_or_else(|_| Err(StanzaError::new(Condition::InternalServerError)));
             let then: crate::feature::Then = Box::new(move |user: &mut User| user.operation_done(result));
             then
         });
@@ -204,7 +209,11 @@ impl User {
         let push = Arc::new(push.from(Jid::from(self.jid.clone())));
         for session in wants {
             let to = Some(Jid::from(session.jid.clone()));
-            session.deliver(Outgoing { stanza: push.clone(), to, extra: bytes::Bytes::new() }, None, Receipt::none());
+            session.deliver(
+                Outgoing { stanza: push.clone(), to, extra: bytes::Bytes::new() },
+                None,
+                Receipt::none(),
+            );
         }
     }
 }

@@ -46,7 +46,10 @@ async fn read(tx: &mut dyn store::Transaction, user: &Entity, limits: &Limits) -
             offline: offline::get(tx, user).await?,
             queued: archive::last_id(tx, archive::Shelf::Queue, user).await?.is_some(),
             // Numbers of a session are 32 bits (XEP-0198); the table has room for more.
-            seen: seen.into_iter().map(|(sid, seen)| (SessionId(sid), u32::try_from(seen.last).unwrap_or(0))).collect(),
+            seen: seen
+                .into_iter()
+                .map(|(sid, seen)| (SessionId(sid), u32::try_from(seen.last).unwrap_or(0)))
+                .collect(),
             sessions: sessions::load(tx, user, limits.sessions_per_user).await?.rows,
         }),
     })

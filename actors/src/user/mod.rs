@@ -13,7 +13,7 @@ use rookery_cluster::tables::archive::{self, ArchiveId};
 use rookery_cluster::tables::mam_prefs;
 use rookery_proto::xmpp::error::{Condition, StanzaError};
 use rookery_proto::xmpp::jid::{BareJid, FullJid};
-use rookery_proto::xmpp::stanza::Stanza;
+use rookery_proto::xmpp::stanza::{Stanza, Type};
 
 use crate::feature::Then;
 use crate::features::xep_0191_blocking::Blocks;
@@ -37,9 +37,9 @@ mod subscription;
 
 pub(crate) use attach::{Bind, Ended, Resume};
 pub(crate) use deliver::worth_keeping;
+pub(crate) use load::Loaded;
 pub use roster_iq::ROSTER;
 pub(crate) use roster_iq::remove as remove_contact;
-pub(crate) use load::Loaded;
 pub(crate) use subscribe::Change;
 
 /// A presence that makes a session available.
@@ -99,21 +99,36 @@ pub(crate) enum Msg {
     Bind(Box<Bind>),
     Resume(Box<Resume>),
     /// From one of the user's own sessions.
-    Out { sid: SessionId, stanza: Box<Stanza>, receipt: Receipt },
+    Out {
+        sid: SessionId,
+        stanza: Box<Stanza>,
+        receipt: Receipt,
+    },
     /// To this user.
     In(Box<Inbound>),
     /// The commit of the oldest waiting message is done.
-    Committed { seq: u64, ok: bool },
+    Committed {
+        seq: u64,
+        ok: bool,
+    },
     /// A step that something spawned asks for.
     Then(Then),
     /// A session is over.
     Ended(Box<Ended>),
     /// A session's client has everything before the last mark (XEP-0198), or its connection has written it.
-    Marked { sid: SessionId },
+    Marked {
+        sid: SessionId,
+    },
     /// A session was resumed; if it was restored, its client has confirmed the archive up to here.
-    Resumed { sid: SessionId, restored: bool, acked: Option<ArchiveId> },
+    Resumed {
+        sid: SessionId,
+        restored: bool,
+        acked: Option<ArchiveId>,
+    },
     /// A session's resumption was enabled.
-    Enabled { sid: SessionId },
+    Enabled {
+        sid: SessionId,
+    },
 }
 
 enum Phase {
@@ -330,7 +345,12 @@ impl User {
             Msg::Bind(bind) => drop(bind.reply.send(Err(StanzaError::new(Condition::NotAllowed)))),
             Msg::Resume(resume) => drop(resume.reply.send(None)),
             Msg::Out { receipt, .. } => receipt.done(),
-            Msg::In(inbound) => self.refuse(&inbound.stanza, inbound.receipt, &StanzaError::new(Condition::ServiceUnavailable)),
+            // RFC 6121 section 8.5.1: presence is ignored, all else refused.
+            Msg::In(inbound) if matches!(inbound.stanza.type_, Type::Presence(_)) => inbound.receipt.done(),
+            Msg::In(inbound) => {
+                let Inbound { stanza, receipt, .. } = *inbound;
+                self.refuse(&stanza, receipt, &StanzaError::new(Condition::ServiceUnavailable));
+            }
             Msg::Then(then) => then(self),
             Msg::Ended(ended) => self.forget(&ended),
             // The account was removed while this was under way: whoever waits for it is told.
@@ -363,7 +383,8 @@ impl Attached {
     fn hand(&self, delivery: session::Delivery) {
         let msg = session::Msg::Deliver(Box::new(delivery));
         // A session that has just ended reports what it had; what comes after it finds no session at the next look.
-        if let Err(crate::resident::Refused::Full(msg) | crate::resident::Refused::Gone(msg)) = self.handle.cast(msg)
+        if let Err(crate::resident::Refused::Full(msg) | crate::resident::Refused::Gone(msg)) =
+            self.handle.cast(msg)
             && let session::Msg::Deliver(delivery) = msg
         {
             metrics::counter!("rookery_limits_hit_total", "limit" => "session_queue").increment(1);
@@ -388,7 +409,11 @@ impl Resident for User {
                 Msg::Loaded(loaded) => self.loaded(loaded),
                 msg if waiting.len() < LOADING => waiting.push_back(msg),
                 Msg::In(inbound) => {
-                    self.refuse(&inbound.stanza, inbound.receipt, &StanzaError::new(Condition::ResourceConstraint));
+                    self.refuse(
+                        &inbound.stanza,
+                        inbound.receipt,
+                        &StanzaError::new(Condition::ResourceConstraint),
+                    );
                 }
                 // Everything else comes from few: the user's own connections, which wait for the answer.
                 msg => waiting.push_back(msg),

@@ -53,7 +53,14 @@ impl User {
 
     /// A session that was restored from its record has been resumed.
     pub(super) fn start_replay(&mut self, sid: SessionId, acked: Option<ArchiveId>) {
-        self.drain(Drain { sid, why: Why::Replay, place: Shelf::Queue, after: None, skipped: None, sent: false });
+        self.drain(Drain {
+            sid,
+            why: Why::Replay,
+            place: Shelf::Queue,
+            after: None,
+            skipped: None,
+            sent: false,
+        });
         if let Some(session) = self.session_mut(sid) {
             session.replay_after = acked;
         }
@@ -86,7 +93,8 @@ impl User {
                     Box::pin(async move { archive::page(&mut **tx, place, &entity, &query).await })
                 })
                 .await;
-            let then: crate::feature::Then = Box::new(move |user: &mut User| user.page_read(sid, place, page));
+            let then: crate::feature::Then =
+                Box::new(move |user: &mut User| user.page_read(sid, place, page));
             then
         });
     }
@@ -160,7 +168,13 @@ impl User {
         }
         match stanza.to.as_ref().filter(|to| to.resource().is_some()) {
             Some(to) if to.as_str() != own => session.carbons.then(|| {
-                Outgoing::new(carbons::carbon(carbons::Kind::Received, &self.jid, &stanza, &extra, &session.jid))
+                Outgoing::new(carbons::carbon(
+                    carbons::Kind::Received,
+                    &self.jid,
+                    &stanza,
+                    &extra,
+                    &session.jid,
+                ))
             }),
             _ => {
                 extra.extend_from_slice(&late);
@@ -236,7 +250,8 @@ impl User {
         };
         session.draining = draining;
         // Only the queue was read, and meanwhile something was passed over on the strength of that.
-        let behind = drain.skipped.filter(|skipped| drain.place == Shelf::Queue || drain.after < Some(*skipped));
+        let behind =
+            drain.skipped.filter(|skipped| drain.place == Shelf::Queue || drain.after < Some(*skipped));
         if let Some(skipped) = behind {
             self.offline.get_or_insert(skipped.before());
             self.start_drain(sid);

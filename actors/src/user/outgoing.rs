@@ -54,10 +54,25 @@ impl User {
             if !self.taken_before(origin) {
                 let (id, ops) = self.keep(Shelf::Archive, Direction::Out, &stanza, &passing.with, origin);
                 metrics::counter!("rookery_archive_appends_total").increment(1);
-                self.after_commit(ops, Step::Sent { stanza: stanza.clone(), id: copies.then_some(id), sid, receipt: receipt.split() });
+                self.after_commit(
+                    ops,
+                    Step::Sent {
+                        stanza: stanza.clone(),
+                        id: Some(id),
+                        copies,
+                        sid,
+                        receipt: receipt.split(),
+                    },
+                );
             }
         } else if copies && !own {
-            self.in_order(Step::Sent { stanza: stanza.clone(), id: None, sid, receipt: Receipt::none() });
+            self.in_order(Step::Sent {
+                stanza: stanza.clone(),
+                id: None,
+                copies,
+                sid,
+                receipt: Receipt::none(),
+            });
         }
         self.host.route_from(stanza, receipt, origin);
     }
@@ -82,7 +97,12 @@ impl User {
     }
 
     /// Answers one of the user's own sessions with an error.
-    pub(super) fn answer_own(&self, sid: SessionId, stanza: &Stanza, error: &rookery_proto::xmpp::error::StanzaError) {
+    pub(super) fn answer_own(
+        &self,
+        sid: SessionId,
+        stanza: &Stanza,
+        error: &rookery_proto::xmpp::error::StanzaError,
+    ) {
         if let Some(reply) = stanza.error_reply(error) {
             self.send(sid, Outgoing::new(reply));
         }

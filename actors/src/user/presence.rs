@@ -23,7 +23,8 @@ impl User {
             return; // it was not available: nobody is to be told
         }
         let takes_messages_before = session.takes_messages();
-        session.presence = available.then(|| Available { stanza: stanza.clone(), priority: priority(&stanza) });
+        session.presence =
+            available.then(|| Available { stanza: stanza.clone(), priority: priority(&stanza) });
         let takes_messages = session.takes_messages();
         let directed = if available { Vec::new() } else { std::mem::take(&mut session.directed) };
         self.changed(sid);
@@ -97,7 +98,13 @@ impl User {
     }
 
     /// A session's presence with `to`, or about a subscription.
-    pub(super) fn send_presence(&mut self, sid: SessionId, kind: PresenceType, stanza: Stanza, receipt: Receipt) {
+    pub(super) fn send_presence(
+        &mut self,
+        sid: SessionId,
+        kind: PresenceType,
+        stanza: Stanza,
+        receipt: Receipt,
+    ) {
         if let Some(kind) = Kind::of(kind) {
             return self.subscribe(sid, kind, stanza, receipt);
         }
@@ -116,8 +123,11 @@ impl User {
                 let Some(session) = self.session_mut(sid) else { return receipt.done() };
                 if !session.directed.contains(&to) {
                     if session.directed.len() >= limit {
-                        metrics::counter!("rookery_limits_hit_total", "limit" => "directed_presences").increment(1);
-                        let error = rookery_proto::xmpp::error::StanzaError::new(rookery_proto::xmpp::error::Condition::ResourceConstraint);
+                        metrics::counter!("rookery_limits_hit_total", "limit" => "directed_presences")
+                            .increment(1);
+                        let error = rookery_proto::xmpp::error::StanzaError::new(
+                            rookery_proto::xmpp::error::Condition::ResourceConstraint,
+                        );
                         self.answer_own(sid, &stanza, &error);
                         return receipt.done();
                     }

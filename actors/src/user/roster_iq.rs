@@ -19,8 +19,22 @@ use crate::host::Host;
 pub const ROSTER: Feature = Feature {
     xep: Xep { number: 237, version: "1.3", name: "Roster Versioning", note: "as in RFC 6121" },
     iq: &[
-        Iq { scope: Scope::Account, method: Method::Get, name: "query", ns: ns::ROSTER, who: Who::Owner, run: Run::Store(get) },
-        Iq { scope: Scope::Account, method: Method::Set, name: "query", ns: ns::ROSTER, who: Who::Owner, run: Run::Store(set) },
+        Iq {
+            scope: Scope::Account,
+            method: Method::Get,
+            name: "query",
+            ns: ns::ROSTER,
+            who: Who::Owner,
+            run: Run::Store(get),
+        },
+        Iq {
+            scope: Scope::Account,
+            method: Method::Set,
+            name: "query",
+            ns: ns::ROSTER,
+            who: Who::Owner,
+            run: Run::Store(set),
+        },
     ],
     ..Feature::NONE
 };
@@ -73,11 +87,14 @@ const NAME: usize = 1_023;
 
 fn parse(query: &Element, own: &BareJid, max_groups: usize) -> Result<Set, StanzaError> {
     let mut items = query.children();
-    let (Some(item), None) = (items.next(), items.next()) else { return Err(StanzaError::new(Condition::BadRequest)) };
+    let (Some(item), None) = (items.next(), items.next()) else {
+        return Err(StanzaError::new(Condition::BadRequest));
+    };
     if item.name() != "item" || item.ns() != ns::ROSTER {
         return Err(StanzaError::new(Condition::BadRequest));
     }
-    let jid = Jid::parse(item.attr("jid").ok_or(StanzaError::new(Condition::BadRequest))?).map_err(|_| StanzaError::new(Condition::JidMalformed))?;
+    let jid = Jid::parse(item.attr("jid").ok_or(StanzaError::new(Condition::BadRequest))?)
+        .map_err(|_| StanzaError::new(Condition::JidMalformed))?;
     let jid = jid.to_bare();
     if jid == *own {
         return Err(StanzaError::new(Condition::NotAllowed));
@@ -131,12 +148,20 @@ fn set(host: Host, request: Request) -> Work {
 }
 
 /// Writes the user's part of an item; `None` if there would be too many.
-async fn put(tx: &mut dyn Transaction, own: &Entity, set: Set, limit: usize) -> store::Result<Option<table::Item>> {
+async fn put(
+    tx: &mut dyn Transaction,
+    own: &Entity,
+    set: Set,
+    limit: usize,
+) -> store::Result<Option<table::Item>> {
     let item = table::get(tx, own, set.jid.as_str()).await?;
-    if item.as_ref().is_none_or(|item| item.unlisted) && table::count(tx, own, limit * 2).await?.listed >= limit {
+    if item.as_ref().is_none_or(|item| item.unlisted)
+        && table::count(tx, own, limit * 2).await?.listed >= limit
+    {
         return Ok(None);
     }
-    let mut item = item.unwrap_or_else(|| table::Item { jid: set.jid.as_str().to_owned(), ..table::Item::default() });
+    let mut item =
+        item.unwrap_or_else(|| table::Item { jid: set.jid.as_str().to_owned(), ..table::Item::default() });
     item.name = set.name;
     item.groups = set.groups;
     item.unlisted = false;
@@ -145,7 +170,12 @@ async fn put(tx: &mut dyn Transaction, own: &Entity, set: Set, limit: usize) -> 
 }
 
 /// 2.5: removes a contact, and with it the subscriptions in both directions.
-pub(crate) async fn remove(host: Host, own: Entity, account: BareJid, contact: BareJid) -> Result<Done, StanzaError> {
+pub(crate) async fn remove(
+    host: Host,
+    own: Entity,
+    account: BareJid,
+    contact: BareJid,
+) -> Result<Done, StanzaError> {
     let other = Entity::new(contact.as_str());
     let local = host.serves(contact.domain());
     let limit = host.options().limits.roster_items;

@@ -61,16 +61,25 @@ pub(super) async fn act(
     limit: usize,
 ) -> store::Result<Option<Acted>> {
     let before = table::get(tx, own, contact.as_str()).await?;
-    if before.is_none() && kind == Kind::Subscribe && table::count(tx, own, limit + 1).await?.listed >= limit {
+    if before.is_none() && kind == Kind::Subscribe && table::count(tx, own, limit + 1).await?.listed >= limit
+    {
         return Ok(None);
     }
-    let mut item = before.unwrap_or_else(|| Item { jid: contact.as_str().to_owned(), unlisted: true, ..Item::default() });
+    let mut item = before.unwrap_or_else(|| Item {
+        jid: contact.as_str().to_owned(),
+        unlisted: true,
+        ..Item::default()
+    });
     let (was, was_seen) = (visible(&item), sees(&item));
     let routed = subscription::outbound(&mut item, kind);
     let mut acted = Acted { own: None, shows: None, other: None, reply: false, routed };
     if routed && contact_is_local && accounts::exists(tx, contact).await? {
         let theirs = table::get(tx, contact, own.as_str()).await?;
-        let mut theirs = theirs.unwrap_or_else(|| Item { jid: own.as_str().to_owned(), unlisted: true, ..Item::default() });
+        let mut theirs = theirs.unwrap_or_else(|| Item {
+            jid: own.as_str().to_owned(),
+            unlisted: true,
+            ..Item::default()
+        });
         let (their_was, they_saw) = (visible(&theirs), sees(&theirs));
         let outcome = subscription::inbound(&mut theirs, kind, stanza);
         if outcome == Outcome::AutoReply {
@@ -97,7 +106,8 @@ pub(super) async fn act(
 impl User {
     /// `subscribe`, `subscribed`, `unsubscribe` or `unsubscribed` of one of the user's sessions.
     pub(super) fn subscribe(&mut self, sid: SessionId, kind: Kind, stanza: Stanza, receipt: Receipt) {
-        let Some(contact) = stanza.to.as_ref().map(Jid::to_bare).filter(|contact| *contact != self.jid) else {
+        let Some(contact) = stanza.to.as_ref().map(Jid::to_bare).filter(|contact| *contact != self.jid)
+        else {
             self.answer_own(sid, &stanza, &StanzaError::new(Condition::BadRequest));
             return receipt.done();
         };
@@ -182,7 +192,8 @@ impl User {
         self.roster.apply(&change.item);
         self.roster.version.clone_from(&change.version);
         // 3.1.6: the stanza before the push, so that clients know why.
-        let blocked = !matches!(self.filter(Direction::In, stanza, &Jid::from(contact.clone())), Verdict::Pass);
+        let blocked =
+            !matches!(self.filter(Direction::In, stanza, &Jid::from(contact.clone())), Verdict::Pass);
         if change.deliver && !blocked {
             self.to_interested(Outgoing::new(stanza.clone()));
         }

@@ -215,23 +215,59 @@ mod tests {
     fn outbound_tables_of_appendix_a() {
         assert_eq!(
             outs(Kind::Subscribe),
-            ["route None+Out", "route None+Out", "route None+Out+In", "route None+Out+In", "route To", "route To+In",
-             "route From+Out", "route From+Out", "route Both"]
+            [
+                "route None+Out",
+                "route None+Out",
+                "route None+Out+In",
+                "route None+Out+In",
+                "route To",
+                "route To+In",
+                "route From+Out",
+                "route From+Out",
+                "route Both"
+            ]
         );
         assert_eq!(
             outs(Kind::Unsubscribe),
-            ["route None", "route None", "route None+In", "route None+In", "route None", "route None+In", "route From",
-             "route From", "route From"]
+            [
+                "route None",
+                "route None",
+                "route None+In",
+                "route None+In",
+                "route None",
+                "route None+In",
+                "route From",
+                "route From",
+                "route From"
+            ]
         );
         assert_eq!(
             outs(Kind::Subscribed),
-            ["keep None", "keep None+Out", "route From", "route From+Out", "keep To", "route Both", "keep From",
-             "keep From+Out", "keep Both"]
+            [
+                "keep None",
+                "keep None+Out",
+                "route From",
+                "route From+Out",
+                "keep To",
+                "route Both",
+                "keep From",
+                "keep From+Out",
+                "keep Both"
+            ]
         );
         assert_eq!(
             outs(Kind::Unsubscribed),
-            ["keep None", "keep None+Out", "route None", "route None+Out", "keep To", "route To", "route None",
-             "route None+Out", "route To"]
+            [
+                "keep None",
+                "keep None+Out",
+                "route None",
+                "route None+Out",
+                "keep To",
+                "route To",
+                "route None",
+                "route None+Out",
+                "route To"
+            ]
         );
     }
 
@@ -239,23 +275,59 @@ mod tests {
     fn inbound_tables_of_appendix_a() {
         assert_eq!(
             ins(Kind::Subscribe),
-            ["Ask None+In", "Ask None+Out+In", "Ignore None+In", "Ignore None+Out+In", "Ask To+In", "Ignore To+In",
-             "AutoReply From", "AutoReply From+Out", "AutoReply Both"]
+            [
+                "Ask None+In",
+                "Ask None+Out+In",
+                "Ignore None+In",
+                "Ignore None+Out+In",
+                "Ask To+In",
+                "Ignore To+In",
+                "AutoReply From",
+                "AutoReply From+Out",
+                "AutoReply Both"
+            ]
         );
         assert_eq!(
             ins(Kind::Unsubscribe),
-            ["Ignore None", "Ignore None+Out", "Deliver None", "Deliver None+Out", "Ignore To", "Deliver To",
-             "Deliver None", "Deliver None+Out", "Deliver To"]
+            [
+                "Ignore None",
+                "Ignore None+Out",
+                "Deliver None",
+                "Deliver None+Out",
+                "Ignore To",
+                "Deliver To",
+                "Deliver None",
+                "Deliver None+Out",
+                "Deliver To"
+            ]
         );
         assert_eq!(
             ins(Kind::Subscribed),
-            ["Ignore None", "Deliver To", "Ignore None+In", "Deliver To+In", "Ignore To", "Ignore To+In", "Ignore From",
-             "Deliver Both", "Ignore Both"]
+            [
+                "Ignore None",
+                "Deliver To",
+                "Ignore None+In",
+                "Deliver To+In",
+                "Ignore To",
+                "Ignore To+In",
+                "Ignore From",
+                "Deliver Both",
+                "Ignore Both"
+            ]
         );
         assert_eq!(
             ins(Kind::Unsubscribed),
-            ["Ignore None", "Deliver None", "Ignore None+In", "Deliver None+In", "Deliver None", "Deliver None+In",
-             "Ignore From", "Deliver From", "Deliver From"]
+            [
+                "Ignore None",
+                "Deliver None",
+                "Ignore None+In",
+                "Deliver None+In",
+                "Deliver None",
+                "Deliver None+In",
+                "Ignore From",
+                "Deliver From",
+                "Deliver From"
+            ]
         );
     }
 

@@ -32,7 +32,8 @@ impl World {
     pub async fn with(change: impl FnOnce(&mut Options)) -> Self {
         let seams = Seams::system();
         let store = Store::new(Arc::new(rookery_cluster::store::memory::Memory::new()), seams.clone());
-        let mut options = Options::new(vec![Domain { name: "localhost".into(), open_registration: true, contact: vec![] }]);
+        let mut options =
+            Options::new(vec![Domain { name: "localhost".into(), open_registration: true, contact: vec![] }]);
         options.archive = Archive::Always;
         change(&mut options);
         let host = Host::start(options.clone(), store.clone(), seams).await.unwrap();
@@ -65,8 +66,11 @@ impl World {
     pub async fn bind(&self, name: &str, resource: &str) -> Client {
         let user = BareJid::parse(&format!("{name}@localhost")).unwrap();
         let pipe = Pipe::new();
-        let link =
-            self.host.bind(Authenticated::by_sasl(user.clone()), Some(resource), conn(), pipe.clone()).await.unwrap();
+        let link = self
+            .host
+            .bind(Authenticated::by_sasl(user.clone()), Some(resource), conn(), pipe.clone())
+            .await
+            .unwrap();
         Client { user, link: Some(link), pipe, waiting: VecDeque::new(), handled: 0, id: String::new() }
     }
 

@@ -22,7 +22,7 @@ pub(super) fn judge(header: &StreamHeader, expected: &Expected<'_>) -> Result<Ba
         return Err(StreamCondition::InvalidNamespace);
     }
     // Section 4.7.5: a higher version is answered with ours; none, or 0.x, is from before RFC 3920.
-    if !header.version.is_some_and(|(major, _)| major >= 1) {
+    if header.version.is_none_or(|(major, _)| major < 1) {
         return Err(StreamCondition::UnsupportedVersion);
     }
     // Section 4.7.2: the client must say to whom; sections 4.9.3.6 and 4.9.3.7.

@@ -1,6 +1,5 @@
 //! The loop that accepts connections.
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -54,8 +53,8 @@ where
 }
 
 /// Ends when `stop` is true, or nobody is left to say so.
-fn stopped(stop: &mut watch::Receiver<bool>) -> impl Future<Output = ()> + '_ {
-    async { drop(stop.wait_for(|stop| *stop).await) }
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 /// EMFILE, ENFILE, ENOBUFS, ENOMEM: accepting again at once would only burn the processor.

@@ -105,6 +105,9 @@ pub const METRICS: &[Metric] = &[
     m("rookery_store_batch_size", Histogram(COUNTS), N, &["of"],
         "How many went together, of bodies in a transaction and of commits in a write"),
     m("rookery_store_queue_length", Gauge, N, &["queue"], "What waits for the store, by queue (bodies, commits)"),
+    m("rookery_maintenance_removed_total", Counter, N, &["what"],
+        "Removed in the background, by what: archive_days (days of archives and queues that are over), seen_rows, marks"),
+    m("rookery_maintenance_failures_total", Counter, N, &[], "Background jobs that failed for now; they come again"),
 
     // The program itself.
     m("rookery_ready", Gauge, N, &[], "1 if the node takes work, 0 if /readyz says why not"),

@@ -3,6 +3,8 @@
 //! The framer looks only at `<`, `>`, quotes and CDATA. It judges nothing else: whatever it takes for one element,
 //! [`check`](super::check) must accept as exactly one element, so the two can't disagree to an attacker's benefit.
 
+use smallvec::SmallVec;
+
 use super::{Error, Limits, chars, check};
 
 /// What the bytes at hand begin with. The caller takes `len` bytes away before it asks again.
@@ -78,6 +80,10 @@ pub struct Framer {
     stage: Stage,
     /// The name of the stream's opening tag, if it is not `stream:stream`.
     name: Option<Box<[u8]>>,
+    /// Where the tag that is scanned begins (its `<`).
+    tag_at: usize,
+    /// Where the names of the open elements begin: a closing tag that matches none must not wait for one that does.
+    open: SmallVec<[u32; 4]>,
 }
 
 const CDATA: &[u8] = b"![CDATA[";
@@ -88,7 +94,16 @@ impl Framer {
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         let stage = Stage::Start { again: false };
-        Self { limits, at: 0, depth: 0, state: State::Between, stage, name: None }
+        Self {
+            limits,
+            at: 0,
+            depth: 0,
+            state: State::Between,
+            stage,
+            name: None,
+            tag_at: 0,
+            open: SmallVec::new(),
+        }
     }
 
     /// Changes the limits, from the next byte on.
@@ -125,6 +140,7 @@ impl Framer {
             Step::Need | Step::Whitespace { .. } => Ok(step),
             _ => {
                 (self.at, self.depth, self.state) = (0, 0, State::Between);
+                self.open.clear();
                 Ok(step)
             }
         }
@@ -222,6 +238,7 @@ impl Framer {
 
     /// `b` is the byte after a `<`.
     fn markup(&mut self, b: u8) -> Result<(), Error> {
+        self.tag_at = self.at.saturating_sub(1);
         match b {
             b'/' if self.depth == 0 && self.stage != Stage::Open => {
                 return Err(Error::NotWellFormed("closing tag without an opening one"));
@@ -251,11 +268,19 @@ impl Framer {
                 return Ok(Some(Step::Close { len }));
             }
             self.depth -= 1;
+            let opened = self.open.pop().and_then(|at| usize::try_from(at).ok()).map(|at| tag_name(tag, at));
+            if opened != Some(tag_name(tag, self.tag_at + 2)) {
+                return Err(Error::NotWellFormed("closing tag does not match"));
+            }
         } else if self.stage == Stage::Open {
             if self.depth >= self.limits.depth {
                 return Err(Error::TooDeep(self.limits.depth));
             }
-            self.depth += u16::from(!empty);
+            if !empty {
+                self.depth += 1;
+                // Frames are shorter than 4 GiB: their limit is a u32.
+                self.open.push(u32::try_from(self.tag_at + 1).unwrap_or(u32::MAX));
+            }
         } else {
             if empty {
                 return Err(Error::Format("stream header without a stream"));

@@ -7,7 +7,7 @@ use super::*;
 
 const SASL: &str = "xmlns='urn:ietf:params:xml:ns:xmpp-sasl'";
 
-fn inner<'a>(element: &'a str) -> &'a str {
+fn inner(element: &str) -> &str {
     let from = element.rfind("'>").unwrap() + 2;
     &element[from..element.rfind("</").unwrap()]
 }
