@@ -185,6 +185,12 @@ pub struct Passing {
     pub copies: bool,
 }
 
+impl Passing {
+    pub(crate) fn new(stanza: Stanza, direction: Direction, with: BareJid) -> Self {
+        Self { stanza, direction, with, archive: false, hints: Hints::default(), copies: false }
+    }
+}
+
 /// Message processing hints (XEP-0334), and what else a message says about its own handling.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Hints {

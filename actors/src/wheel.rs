@@ -34,10 +34,10 @@ impl Wheel {
 
     /// Calls `call` after `delay`, rounded up to whole seconds.
     pub(crate) fn after(&self, delay: Duration, call: impl FnOnce() + Send + 'static) {
-        let secs = delay.as_secs() as usize + usize::from(delay.subsec_nanos() > 0);
+        let secs = usize::try_from(delay.as_secs()).unwrap_or(usize::MAX - 1) + usize::from(delay.subsec_nanos() > 0);
         let ticks = secs.max(1);
         let mut inner = self.0.lock();
-        let at = (inner.now + ticks) % SLOTS;
+        let at = (inner.now + ticks % SLOTS) % SLOTS;
         let rounds = u32::try_from((ticks - 1) / SLOTS).unwrap_or(u32::MAX);
         if let Some(slot) = inner.slots.get_mut(at) {
             slot.push(Entry { rounds, call: Box::new(call) });

@@ -10,7 +10,7 @@ use rookery_proto::xmpp::stanza::{IqType, MessageType, Stanza, Type};
 
 use super::deliver::{Step, worth_keeping};
 use super::{Inbound, User};
-use crate::feature::{Direction, Hints, Passing, Phase, Verdict};
+use crate::feature::{Direction, Passing, Phase, Verdict};
 use crate::features;
 use crate::pipe::{Outgoing, Receipt};
 use crate::session::SessionId;
@@ -24,24 +24,17 @@ impl User {
         }
     }
 
-    /// Runs the hooks of all phases over a message. An error ends it.
-    pub(super) fn pass(
-        &self,
-        stanza: Stanza,
-        direction: Direction,
-        with: BareJid,
-    ) -> Result<Passing, (Stanza, Verdict)> {
-        let mut passing =
-            Passing { stanza, direction, with, archive: false, hints: Hints::default(), copies: false };
+    /// Runs the hooks of all phases over a message, until one of them stops it.
+    pub(super) fn pass(&self, passing: &mut Passing) -> Verdict {
         for phase in [Phase::Check, Phase::Filter, Phase::Archive, Phase::Copy] {
             for hook in features::message_hooks(phase) {
-                match (hook.run)(self, &mut passing) {
+                match (hook.run)(self, passing) {
                     Verdict::Pass => {}
-                    verdict => return Err((passing.stanza, verdict)),
+                    verdict => return verdict,
                 }
             }
         }
-        Ok(passing)
+        Verdict::Pass
     }
 
     /// Asks the filters about anything that is not a message.
@@ -61,11 +54,12 @@ impl User {
             return receipt.done();
         }
         let Some(from) = stanza.from.clone() else { return receipt.done() };
-        let mut passing = match self.pass(Arc::unwrap_or_clone(stanza), Direction::In, from.to_bare()) {
-            Ok(passing) => passing,
-            Err((stanza, Verdict::Refuse(error))) => return self.refuse(&stanza, receipt, &error),
-            Err(_) => return receipt.done(),
-        };
+        let mut passing = Passing::new(Arc::unwrap_or_clone(stanza), Direction::In, from.to_bare());
+        match self.pass(&mut passing) {
+            Verdict::Pass => {}
+            Verdict::Refuse(error) => return self.refuse(&passing.stanza, receipt, &error),
+            Verdict::Drop => return receipt.done(),
+        }
         if passing.stanza.to.is_none() {
             passing.stanza.to = Some(Jid::from(self.jid.clone()));
         }

@@ -16,18 +16,21 @@ use crate::session::SessionId;
 
 type Started = Pin<Box<dyn Future<Output = Result<Done, StanzaError>> + Send>>;
 
+/// An IQ to answer, and the session that asked if it is one of ours.
+type Asked = (Option<SessionId>, Box<Stanza>);
+
 /// Something that needs the store and must run in order.
 struct Operation {
     start: Box<dyn FnOnce() -> Started + Send>,
     /// The IQ to answer, and the session that asked if it is one of ours.
-    request: Option<(Option<SessionId>, Box<Stanza>)>,
+    request: Option<Asked>,
     receipt: Receipt,
 }
 
 /// The operations of one account. One runs at a time, so that each sees what the one before has done.
 #[derive(Default)]
 pub(super) struct Ops {
-    running: Option<(Option<(Option<SessionId>, Box<Stanza>)>, Receipt)>,
+    running: Option<(Option<Asked>, Receipt)>,
     waiting: VecDeque<Operation>,
 }
 

@@ -115,7 +115,7 @@ impl User {
             if place == Shelf::Queue && self.kept.iter().any(|(_, kept)| kept == id) {
                 continue; // a session has it, and will say so
             }
-            if let Some(outgoing) = self.from_archive(session, why, place, *id, entry) {
+            if let Some(outgoing) = self.replayed(session, why, place, *id, entry) {
                 let (id, queued) = match place {
                     Shelf::Archive => (Some(*id), None),
                     Shelf::Queue => (None, Some(*id)),
@@ -140,7 +140,7 @@ impl User {
     }
 
     /// An archived message as this session is to get it, or nothing if it is not for it.
-    fn from_archive(
+    fn replayed(
         &self,
         session: &Attached,
         why: Why,

@@ -8,7 +8,7 @@ use rookery_proto::xmpp::stanza::{IqType, PresenceType, Stanza, Type};
 
 use super::User;
 use super::deliver::Step;
-use crate::feature::{Direction, Verdict};
+use crate::feature::{Direction, Passing, Verdict};
 use crate::pipe::{Outgoing, Receipt};
 use crate::session::SessionId;
 
@@ -38,14 +38,15 @@ impl User {
         let to = stanza.to.get_or_insert_with(|| Jid::from(self.jid.clone())).clone();
         let with = to.to_bare();
         let origin = self.origin(sid, &receipt);
-        let passing = match self.pass(stanza, Direction::Out, with) {
-            Ok(passing) => passing,
-            Err((stanza, Verdict::Refuse(error))) => {
-                self.answer_own(sid, &stanza, &error);
+        let mut passing = Passing::new(stanza, Direction::Out, with);
+        match self.pass(&mut passing) {
+            Verdict::Pass => {}
+            Verdict::Refuse(error) => {
+                self.answer_own(sid, &passing.stanza, &error);
                 return receipt.done();
             }
-            Err(_) => return receipt.done(),
-        };
+            Verdict::Drop => return receipt.done(),
+        }
         let stanza = Arc::new(passing.stanza);
         // A message to oneself is archived once, when it comes in.
         let own = passing.with == self.jid;
