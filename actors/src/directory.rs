@@ -3,10 +3,11 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::resident::{Handle, Refused, Resident};
+use crate::resident::{Awake, Handle, Refused, Resident};
 
 /// How many locks the names are spread over.
 const STRIPES: usize = 256;
@@ -17,12 +18,14 @@ pub(crate) const SWEEPS: usize = 16;
 /// The residents of one kind on this node, by name.
 pub(crate) struct Directory<K, R: Resident> {
     stripes: Vec<Mutex<HashMap<K, Handle<R>>>>,
+    awake: Arc<Awake<R>>,
     hasher: RandomState,
 }
 
 impl<K: Hash + Eq + Clone, R: Resident> Directory<K, R> {
     pub(crate) fn new() -> Self {
         Self {
+            awake: Awake::new(),
             stripes: (0..STRIPES).map(|_| Mutex::new(HashMap::new())).collect(),
             hasher: RandomState::new(),
         }
@@ -45,7 +48,7 @@ impl<K: Hash + Eq + Clone, R: Resident> Directory<K, R> {
         for _ in 0..3 {
             let handle = {
                 let mut stripe = self.stripe(name).lock();
-                stripe.entry(name.clone()).or_insert_with(|| Handle::new(make())).clone()
+                stripe.entry(name.clone()).or_insert_with(|| Handle::new(make(), &self.awake)).clone()
             };
             match handle.cast(msg) {
                 Err(Refused::Gone(back)) => {
@@ -85,14 +88,17 @@ impl<K: Hash + Eq + Clone, R: Resident> Directory<K, R> {
         self.stripes.iter().map(|stripe| stripe.lock().len()).sum()
     }
 
-    /// Visits a sixteenth of the residents: those without a message for `rest_after` visits are asked to rest, those
-    /// that have gone are forgotten.
-    pub(crate) fn sweep(&self, turn: usize, rest_after: u8) {
+    /// A handle of a new resident of this kind, not entered yet.
+    pub(crate) fn handle(&self, state: R) -> Handle<R> {
+        Handle::new(state, &self.awake)
+    }
+
+    /// Once a second: who has had no message for two to three seconds is asked to rest; those of a sixteenth of the
+    /// stripes who have gone are forgotten.
+    pub(crate) fn sweep(&self, turn: usize) {
+        self.awake.sweep(3);
         for stripe in self.stripes.iter().skip(turn % SWEEPS).step_by(SWEEPS) {
-            stripe.lock().retain(|_, handle| {
-                handle.sweep(rest_after);
-                !handle.is_gone()
-            });
+            stripe.lock().retain(|_, handle| !handle.is_gone());
         }
     }
 }

@@ -451,9 +451,8 @@ async fn housekeeping(inner: std::sync::Weak<Inner>) {
         let Some(inner) = inner.upgrade() else { return };
         inner.wheel.tick();
         turn = (turn + 1) % SWEEPS;
-        // Two visits without a message: 16 to 32 seconds.
-        inner.users.sweep(turn, 2);
-        inner.sessions.sweep(turn, 2);
+        inner.users.sweep(turn);
+        inner.sessions.sweep(turn);
         if turn == 0 {
             #[allow(clippy::cast_precision_loss)] // a gauge
             metrics::gauge!("rookery_users").set(inner.users.len() as f64);

@@ -50,8 +50,25 @@ enum Life<R: Resident> {
     Gone,
 }
 
+/// The residents of one kind that have an actor now: only they need looking after.
+pub(crate) struct Awake<R: Resident>(Mutex<Vec<Handle<R>>>);
+
+impl<R: Resident> Awake<R> {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Vec::new())))
+    }
+
+    /// Called regularly: who has had no message for `rest_after` calls is asked to rest.
+    pub(crate) fn sweep(&self, rest_after: u8) {
+        let awake = std::mem::take(&mut *self.0.lock());
+        let still: Vec<_> = awake.into_iter().filter(|handle| handle.sweep(rest_after)).collect();
+        self.0.lock().extend(still);
+    }
+}
+
 /// The place of one resident; it outlives the ractor actor in it.
 pub(crate) struct Slot<R: Resident> {
+    awake: Arc<Awake<R>>,
     life: Mutex<Life<R>>,
     queued: AtomicU32,
     /// Sweeps since the last message.
@@ -78,8 +95,9 @@ pub(crate) enum Refused<M> {
 
 impl<R: Resident> Handle<R> {
     /// A new resident, at rest until its first message.
-    pub(crate) fn new(state: R) -> Self {
+    pub(crate) fn new(state: R, awake: &Arc<Awake<R>>) -> Self {
         Self(Arc::new(Slot {
+            awake: awake.clone(),
             life: Mutex::new(Life::Resting(Box::new(state))),
             queued: AtomicU32::new(0),
             quiet: AtomicU8::new(0),
@@ -106,7 +124,10 @@ impl<R: Resident> Handle<R> {
                     return Err(Refused::Gone(msg));
                 };
                 match ractor::ActorRuntime::spawn_instant(None, Runner(self.clone()), state) {
-                    Ok((actor, _)) => *resting = Life::Active(actor),
+                    Ok((actor, _)) => {
+                        *resting = Life::Active(actor);
+                        self.0.awake.0.lock().push(self.clone());
+                    }
                     Err(error) => {
                         tracing::error!(%error, "an actor could not be started; its state is lost");
                         return Err(Refused::Gone(msg));
@@ -130,16 +151,16 @@ impl<R: Resident> Handle<R> {
         }
     }
 
-    /// Called regularly: after `rest_after` calls without a message the resident is asked to rest.
-    pub(crate) fn sweep(&self, rest_after: u8) {
+    /// Whether there is an actor; after `rest_after` calls without a message it is asked to rest.
+    fn sweep(&self, rest_after: u8) -> bool {
         let quiet = self.0.quiet.load(Ordering::Relaxed).saturating_add(1);
         self.0.quiet.store(quiet, Ordering::Relaxed);
-        if quiet < rest_after {
-            return;
-        }
-        if let Life::Active(actor) = &*self.0.life.lock() {
+        let life = self.0.life.lock();
+        let Life::Active(actor) = &*life else { return false };
+        if quiet >= rest_after {
             let _ = actor.cast(Mail::Idle);
         }
+        true
     }
 
     /// Whether the resident is no more.
@@ -263,7 +284,7 @@ mod tests {
 
     #[tokio::test]
     async fn rests_and_wakes_with_its_state() {
-        let handle = Handle::new(Sum(0, Idle::Rest));
+        let handle = Handle::new(Sum(0, Idle::Rest), &Awake::new());
         for _ in 0..3 {
             handle.cast(Msg::Add(2)).unwrap();
             assert!(get(&handle).await.is_some());
@@ -275,7 +296,7 @@ mod tests {
 
     #[tokio::test]
     async fn leaves_when_nothing_would_be_lost() {
-        let handle = Handle::new(Sum(0, Idle::Leave));
+        let handle = Handle::new(Sum(0, Idle::Leave), &Awake::new());
         assert_eq!(get(&handle).await, Some(0));
         handle.sweep(1);
         until(|| handle.is_gone()).await;
@@ -284,7 +305,7 @@ mod tests {
 
     #[tokio::test]
     async fn refuses_when_too_many_wait() {
-        let handle = Handle::new(Sum(0, Idle::Rest));
+        let handle = Handle::new(Sum(0, Idle::Rest), &Awake::new());
         // On this single thread the actor can't run before we wait.
         for _ in 0..8 {
             handle.cast(Msg::Add(1)).unwrap();
@@ -297,7 +318,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_ends_this_resident_only() {
-        let handle = Handle::new(Sum(0, Idle::Rest));
+        let handle = Handle::new(Sum(0, Idle::Rest), &Awake::new());
         handle.cast(Msg::Panic).unwrap();
         until(|| handle.cast(Msg::Add(1)).is_err()).await;
         assert!(handle.is_gone());

@@ -11,6 +11,10 @@ use rookery_ops::admin::{Address, Error, Kind, connect, not_running};
 use rookery_ops::cli::{AdminCommand, Cli, Command};
 use rookery_ops::commands::{self, Terminal};
 
+// A quarter of the time of a message went into the system's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let command = cli.verb();

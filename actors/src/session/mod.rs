@@ -182,7 +182,7 @@ impl Session {
             blocks_push: flag(sessions::flags::BLOCKLIST),
             presence,
         };
-        let handle = Handle::new(Self {
+        let handle = host.sessions().handle(Self {
             host: host.clone(),
             user,
             sid,

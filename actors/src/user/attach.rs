@@ -83,7 +83,7 @@ impl User {
             conn.address.clone(),
             connected.clone(),
         );
-        let handle = Handle::new(session);
+        let handle = self.host.sessions().handle(session);
         self.attach(sid, jid.clone(), handle.clone(), conn.address.clone(), connected);
         tracing::info!(jid = %jid, address = %conn.address, "session opened");
         let link = Link::new(handle, jid, ledger, 0);

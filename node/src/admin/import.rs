@@ -78,9 +78,8 @@ impl Accounts {
             let (wanted, seams) = (wanted.clone(), self.seams.clone());
             threads.push(tokio::task::spawn_blocking(move || {
                 let slice = wanted.get(begin..(begin + share).min(wanted.len())).unwrap_or_default();
-                let passwords: Vec<(&str, [u8; 32])> =
-                    slice.iter().map(|w| (w.password.as_str(), seams.bytes())).collect();
-                stretch::derive_all(&passwords, iterations)
+                let passwords: Vec<&str> = slice.iter().map(|w| w.password.as_str()).collect();
+                stretch::derive_all(&passwords, iterations, &|| seams.bytes())
             }));
         }
         let mut derived: Vec<Result<Credentials, String>> = Vec::with_capacity(wanted.len());

@@ -56,8 +56,11 @@ pub async fn chat(peer: &Peer, pairs: usize, messages: usize, pace: Pace) -> Res
     let seconds = start.elapsed().as_secs_f64();
     settle(&peer.pids()).await;
     let cpu = cpu_seconds(&peer.pids()) - before;
-    for (sender, receiver) in clients {
+    for (sender, mut receiver) in clients {
         sender.close().await?;
+        // What was not acknowledged would come again at the next login, rightly.
+        let last = format!("<a xmlns='{SM}' h='{}'/>", receiver.sm.handled);
+        receiver.send_raw(last.as_bytes()).await?;
         receiver.close().await?;
     }
     delays.sort();

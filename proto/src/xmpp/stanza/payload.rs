@@ -1,6 +1,10 @@
 //! The inside of a stanza: bytes, and where the children are in them.
 
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::{
+    borrow::Cow,
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use bytes::Bytes;
 
@@ -23,6 +27,13 @@ pub struct Payload(Option<Arc<Inner>>);
 
 struct Inner {
     bytes: Bytes,
+    /// Made at once for what peers send, and when first asked for where the bytes are our own: most of those are
+    /// written and never looked into.
+    index: OnceLock<Indexed>,
+}
+
+#[derive(Default)]
+struct Indexed {
     children: Children,
     /// Names of namespaces that were written with references; nearly always empty.
     names: Box<str>,
@@ -47,6 +58,13 @@ impl Payload {
         Ok(Self::new(bytes, children, names))
     }
 
+    /// Takes bytes of our own making without looking at them: such as a [`Writer`]'s, or what was checked before.
+    #[must_use]
+    pub fn trusted(bytes: Bytes) -> Self {
+        debug_assert!(Self::index(bytes.clone()).is_ok(), "a payload that is no XML");
+        Self((!bytes.is_empty()).then(|| Arc::new(Inner { bytes, index: OnceLock::new() })))
+    }
+
     /// The inside of a frame that was walked over by `index`.
     pub(super) fn of(frame: &str, index: Index<'_>, scope: &Scope, limits: &Limits) -> Result<Self, Error> {
         if index.foreign {
@@ -64,7 +82,8 @@ impl Payload {
     }
 
     fn new(bytes: Bytes, children: Children, names: impl Into<Box<str>>) -> Self {
-        Self((!bytes.is_empty()).then(|| Arc::new(Inner { bytes, children, names: names.into() })))
+        let index = OnceLock::from(Indexed { children, names: names.into() });
+        Self((!bytes.is_empty()).then(|| Arc::new(Inner { bytes, index })))
     }
 
     /// The slow path: the same elements written so that each declares what it uses. Since declarations are repeated,
@@ -107,12 +126,28 @@ impl Payload {
         self.0.is_none()
     }
 
+    fn indexed(&self) -> Option<&Indexed> {
+        let inner = self.0.as_ref()?;
+        Some(inner.index.get_or_init(|| {
+            let limits = Limits::TRUSTED;
+            let mut index = Index::new(ns::CLIENT, &limits);
+            let walked = check::text(&inner.bytes, &limits)
+                .and_then(|text| check::walk(text, Shape::Fragment, &Scope::CLIENT, &limits, &mut index));
+            // Only a bug of ours makes bytes that fail here; nobody then finds a child in them.
+            if walked.is_err() || index.foreign {
+                return Indexed::default();
+            }
+            let (children, names) = index.finish();
+            Indexed { children, names: names.into() }
+        }))
+    }
+
     fn index_of(&self) -> &[Child] {
-        self.0.as_ref().map_or(&[], |inner| &inner.children)
+        self.indexed().map_or(&[], |indexed| &indexed.children)
     }
 
     fn names(&self) -> &str {
-        self.0.as_ref().map_or("", |inner| &inner.names)
+        self.indexed().map_or("", |indexed| &indexed.names)
     }
 
     /// The child elements, in order.
