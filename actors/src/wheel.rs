@@ -34,7 +34,8 @@ impl Wheel {
 
     /// Calls `call` after `delay`, rounded up to whole seconds.
     pub(crate) fn after(&self, delay: Duration, call: impl FnOnce() + Send + 'static) {
-        let secs = usize::try_from(delay.as_secs()).unwrap_or(usize::MAX - 1) + usize::from(delay.subsec_nanos() > 0);
+        let secs = usize::try_from(delay.as_secs()).unwrap_or(usize::MAX - 1)
+            + usize::from(delay.subsec_nanos() > 0);
         let ticks = secs.max(1);
         let mut inner = self.0.lock();
         let at = (inner.now + ticks % SLOTS) % SLOTS;

@@ -18,10 +18,10 @@ pub fn text(config: &Config, c2s: &[SocketAddr], c2s_tls: &[SocketAddr], http: &
          \x20 web          {base}/ (health and metrics)\n\
          \x20 data         {}\n\
          \x20 authority    {}\n\
-         Make accounts in another terminal, or from a client (registration is open):\n\
+         Make accounts in another terminal, in this folder, or from a client (registration is open):\n\
          \x20 cargo run --release -- user add romeo@{domain}\n\
-         Then paste, for example (and /tls trust when it asks):\n\
-         \x20 profanity -a romeo@{domain}   or   /connect romeo@{domain} server 127.0.0.1 port {port}\n\
+         Then for example start profanity, and paste (the certificate is this node's own):\n\
+         \x20 /connect romeo@{domain} server 127.0.0.1 port {port} tls trust\n\
          Ctrl-C ends it properly.\n",
         rookery_ops::VERSION,
         list(c2s),

@@ -41,7 +41,7 @@ Examples:
 
 /// A clustered XMPP server. Without a command it serves.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "rookery", version, about, after_help = EXAMPLES, max_term_width = 110, propagate_version = false)]
+#[command(name = "rookery", version, about = "A clustered XMPP server. Without a command it serves.", after_help = EXAMPLES, max_term_width = 110, propagate_version = false)]
 pub struct Cli {
     /// The configuration file; without one: development defaults, on loopback, in ./rookery-data
     #[arg(long, value_name = "FILE", global = true)]

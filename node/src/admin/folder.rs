@@ -1,5 +1,7 @@
 //! The administration of a data folder that no node uses.
 
+use std::sync::Arc;
+
 use rookery_actors::Host;
 use rookery_actors::features::xep_0077_registration;
 use rookery_cluster::seams::Seams;
@@ -8,8 +10,7 @@ use rookery_ops::admin::{
 };
 use rookery_ops::secret::Password;
 
-use super::Accounts;
-use super::node::no_documents;
+use super::{Accounts, documents};
 use crate::config::Config;
 use crate::start;
 
@@ -78,12 +79,13 @@ impl admin::Admin for Folder {
         Err(needs_node())
     }
 
-    async fn export(&self, _: &str) -> Result<Chunks, Error> {
-        Err(no_documents())
+    async fn export(&self, target: &str) -> Result<Chunks, Error> {
+        documents::export(&self.accounts.store, target)
     }
 
-    async fn import(&self, _: Chunks, _: Progress<'_>) -> Result<ImportReport, Error> {
-        Err(no_documents())
+    async fn import(&self, chunks: Chunks, progress: Progress<'_>) -> Result<ImportReport, Error> {
+        let options = Arc::new(crate::options::host(&self.config));
+        documents::import(&self.accounts.store, options, None, chunks, progress).await
     }
 
     async fn reload(&self) -> Result<Vec<String>, Error> {

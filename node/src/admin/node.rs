@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rookery_actors::export::Added;
 use rookery_actors::features::xep_0077_registration;
 use rookery_ops::admin::{
     self, Chunks, Error, ImportReport, PAGE, Progress, Session, Status, User, UserImportLine,
@@ -10,6 +11,7 @@ use rookery_ops::secret::Password;
 use rookery_proto::xmpp::jid::{BareJid, Jid};
 
 use super::Accounts;
+use super::documents;
 use crate::reload::Reloader;
 
 /// The running node, for the admin socket.
@@ -108,12 +110,20 @@ impl admin::Admin for Node {
         Ok(kicked as u64)
     }
 
-    async fn export(&self, _: &str) -> Result<Chunks, Error> {
-        Err(no_documents())
+    async fn export(&self, target: &str) -> Result<Chunks, Error> {
+        tracing::info!(target, "accounts exported by the operator");
+        documents::export(self.reloader.shared.host.store(), target)
     }
 
-    async fn import(&self, _: Chunks, _: Progress<'_>) -> Result<ImportReport, Error> {
-        Err(no_documents())
+    async fn import(&self, chunks: Chunks, progress: Progress<'_>) -> Result<ImportReport, Error> {
+        let host = self.reloader.shared.host.clone();
+        let (store, options) = (host.store().clone(), host.options());
+        // An actor that remembers that there is nobody of that name must look again.
+        let added: Added = Arc::new(move |jid: BareJid| {
+            let host = host.clone();
+            tokio::spawn(async move { host.with_user(&jid, |user| user.created()).await });
+        });
+        documents::import(&store, options, Some(added), chunks, progress).await
     }
 
     async fn reload(&self) -> Result<Vec<String>, Error> {
@@ -145,9 +155,4 @@ impl admin::Admin for Node {
 
 fn parse(jid: &str) -> Result<Jid, Error> {
     Jid::parse(jid).map_err(|_| Error::invalid(format!("{jid:?} is no JID")))
-}
-
-/// XEP-0227 is read and written by a part that is not there yet.
-pub(super) fn no_documents() -> Error {
-    Error::unavailable("this build can neither export nor import XEP-0227 documents")
 }
