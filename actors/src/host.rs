@@ -355,6 +355,11 @@ impl Host {
         }
     }
 
+    /// Whether that user's actor is here: every user with a session has one.
+    pub(crate) fn is_here(&self, user: &BareJid) -> bool {
+        self.0.users.find(user).is_some()
+    }
+
     /// A presence for a local user, if it has sessions at all; the stanza's `to` is left out and means this user.
     pub(crate) fn to_user_if_here(&self, user: &BareJid, stanza: &Arc<Stanza>) {
         if let Some(handle) = self.0.users.find(user) {
@@ -432,8 +437,15 @@ impl Host {
     /// everything is committed.
     pub async fn shutdown(&self) {
         self.0.stopping.store(true, Ordering::Relaxed);
+        let mut suspended = Vec::new();
         for (_, session) in self.0.sessions.all() {
-            let _ = session.cast_always(session::Msg::Suspend);
+            let (done, answer) = oneshot::channel();
+            if session.cast_always(session::Msg::Suspend(done)).is_ok() {
+                suspended.push(answer);
+            }
+        }
+        for answer in suspended {
+            let _ = answer.await;
         }
         if let Err(error) = self.0.batcher.flush().await {
             tracing::error!(%error, "what was written last may not be on disk");

@@ -263,3 +263,42 @@ async fn a_message_that_nobody_confirms_is_acked_only_when_it_is_queued() {
     let mut juliet = world.online("juliet", "window").await;
     juliet.until("<body>m1</body>").await;
 }
+
+#[tokio::test]
+async fn a_contact_who_did_not_outlive_the_process_is_no_ghost() {
+    let world = World::new().await;
+    let mut romeo = world.bind("romeo", "orchard").await;
+    romeo.resumable().await;
+    romeo.send("<presence/>");
+    romeo.expect("<presence").await;
+    let mut juliet = world.online("juliet", "balcony").await;
+    romeo.send("<presence to='juliet@localhost' type='subscribe'/>");
+    juliet.until("'subscribe'").await;
+    juliet.send("<presence to='romeo@localhost' type='subscribed'/>");
+    romeo.until("juliet@localhost/balcony").await;
+    romeo.ack();
+    romeo.settled().await;
+    // Hers can't be resumed, so nobody tells him that it has gone, unless the new process does.
+    let world = world.restart().await;
+    let mut romeo = world.resume(&romeo).await.expect("resumed");
+    let gone = romeo.until("unavailable").await;
+    assert!(gone.contains("from='juliet@localhost'"), "{gone}");
+}
+
+#[tokio::test]
+async fn what_an_inactive_client_was_spared_survives_its_connection() {
+    let world = World::new().await;
+    let mut romeo = world.online("romeo", "orchard").await;
+    let mut juliet = world.bind("juliet", "balcony").await;
+    juliet.resumable().await;
+    juliet.send("<presence/>");
+    juliet.expect("<presence").await;
+    juliet.link().csi(false);
+    juliet.nothing().await;
+    romeo.send("<presence to='juliet@localhost'><status>held back</status></presence>");
+    romeo.nothing().await;
+    juliet.lose();
+    let mut juliet = world.resume(&juliet).await.expect("resumed");
+    juliet.expect("<resumed").await;
+    juliet.expect("held back").await;
+}

@@ -1,5 +1,11 @@
 //! Hostile input over real sockets: each case has its specified answer, and other sessions notice nothing.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "test code")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    missing_docs,
+    reason = "test code"
+)]
 
 use rookery_tests::client::{Client, Event, Options, Security};
 use rookery_tests::server::rookery::{Config, Rookery};

@@ -117,9 +117,13 @@ mod tests {
                 .contains("seconds='0'")
         );
         assert!(romeo.ask(&format!("<iq type='get' id='2'>{ASK}</iq>")).await.contains("seconds='0'/>"));
-        for to in ["juliet@localhost", "nobody@localhost", "juliet@localhost/balcony"] {
+        for (to, error) in [
+            ("juliet@localhost", "forbidden"),
+            ("nobody@localhost", "service-unavailable"),
+            ("juliet@localhost/balcony", "forbidden"),
+        ] {
             let answer = romeo.ask(&format!("<iq type='get' id='3' to='{to}'>{ASK}</iq>")).await;
-            assert!(answer.contains("service-unavailable"), "{to}: {answer}");
+            assert!(answer.contains(error), "{to}: {answer}");
         }
     }
 

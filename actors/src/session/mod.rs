@@ -94,7 +94,7 @@ pub(crate) enum Msg {
     },
     Kick(StreamCondition, &'static str),
     /// The process stops: the stream ends, a resumable session stays on record.
-    Suspend,
+    Suspend(tokio::sync::oneshot::Sender<()>),
     /// A second has passed since something asked for it.
     Tick,
     /// The time to resume is over, if there was no connection since.
@@ -306,7 +306,8 @@ impl Session {
         self.ended = true;
         let unacked = self.sm.as_mut().map(|sm| sm.take_unacked()).unwrap_or_default();
         let recorded = self.sm.as_ref().is_some_and(|sm| sm.resumable());
-        let replay_after = if self.restored { self.acked } else { None };
+        // A session that was bound to an empty archive has confirmed nothing: everything is to come.
+        let replay_after = self.restored.then(|| self.acked.unwrap_or(ArchiveId::first_at(0)));
         let ended = user::Ended { sid: self.sid, unacked, replay_after, recorded };
         let _ = self.user.cast_always(user::Msg::Ended(Box::new(ended)));
     }
@@ -334,12 +335,13 @@ impl Session {
     }
 
     /// The process stops. Resumable sessions stay on record; the others end as if their clients had closed them.
-    fn suspend(&mut self) {
+    fn suspend(&mut self, me: &Handle<Self>) {
         self.close(Close::Error(StreamCondition::SystemShutdown, "the server restarts; please come back"));
         if self.sm.as_ref().is_some_and(|sm| sm.resumable()) {
             self.keep_open_messages(true);
             self.generation = self.generation.wrapping_add(1);
-            self.write_record();
+            // Even if another write of it is under way: nothing comes after this one.
+            self.submit_record(me);
         } else {
             self.end();
         }
@@ -419,7 +421,10 @@ impl Resident for Session {
                 self.close(Close::Error(condition, text));
                 self.end();
             }
-            Msg::Suspend => self.suspend(),
+            Msg::Suspend(done) => {
+                self.suspend(me);
+                let _ = done.send(());
+            }
             Msg::Tick => self.tick(),
             Msg::Expire { generation } => self.expire(generation),
             Msg::Recorded => self.recorded(),
@@ -461,6 +466,7 @@ impl Session {
         }
         // An old socket may not have noticed yet that it is dead.
         self.close(Close::Abandon);
+        self.flush_held(); // numbered, as if they had been sent; below they are
         self.generation = self.generation.wrapping_add(1);
         self.address = conn.address;
         tracing::info!(jid = %self.jid, address = %self.address, restored = self.restored, "session resumed");

@@ -13,6 +13,9 @@ use crate::features::xep_0191_blocking::Blocks;
 use crate::options::Limits;
 use crate::session::SessionId;
 
+/// Rows of a block list that are read: far more than any limit lets in, so that a lower limit unblocks nobody.
+const BLOCKED: usize = 100_000;
+
 /// Everything a user actor remembers.
 pub(crate) struct Loaded {
     /// `None` if there is no such account.
@@ -35,12 +38,11 @@ async fn read(tx: &mut dyn store::Transaction, user: &Entity, limits: &Limits) -
         return Ok(Loaded { account: None });
     }
     let items = roster::load(tx, user, limits.roster_items * 2).await?.rows;
-    let version = roster::version(tx, user).await?.unwrap_or_default();
     let seen = seen::load(tx, user, 4_096).await?.rows;
     Ok(Loaded {
         account: Some(Account {
-            roster: Roster::load(&items, version),
-            blocks: Blocks::load(blocks::load(tx, user, limits.blocked).await?.rows),
+            roster: Roster::load(&items),
+            blocks: Blocks::load(blocks::load(tx, user, BLOCKED).await?.rows),
             prefs: mam_prefs::get(tx, user).await?,
             last: archive::last_id(tx, archive::Shelf::Archive, user).await?,
             offline: offline::get(tx, user).await?,

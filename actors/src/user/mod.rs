@@ -327,6 +327,7 @@ impl User {
             Msg::Marked { sid } => self.marked(sid),
             Msg::Resumed { sid, restored, acked } => {
                 if restored {
+                    self.refresh_presence(sid);
                     self.start_replay(sid, acked);
                 }
             }

@@ -85,6 +85,23 @@ impl User {
         }
     }
 
+    /// A session has outlived its home: its client may still see contacts who have not. Those who are here say so
+    /// themselves; of the others it learns that they are gone.
+    pub(super) fn refresh_presence(&self, sid: SessionId) {
+        let Some(session) = self.session(sid) else { return };
+        let own = Jid::from(session.jid.clone());
+        let probe = Arc::new(Stanza::new(Type::Presence(PresenceType::Probe)).from(own.clone()));
+        for contact in self.roster.iter().filter(|contact| contact.to()) {
+            if self.host.is_here(&contact.jid) {
+                self.tell(&probe, &contact.jid);
+            } else {
+                let gone = Stanza::new(Type::Presence(PresenceType::Unavailable));
+                let gone = gone.from(Jid::from(contact.jid.clone())).to(own.clone());
+                session.deliver(Outgoing::new(gone), None, Receipt::none());
+            }
+        }
+    }
+
     fn to_session(&self, stanza: &Arc<Stanza>, jid: &rookery_proto::xmpp::jid::FullJid) -> Outgoing {
         Outgoing { stanza: stanza.clone(), to: Some(Jid::from(jid.clone())), extra: bytes::Bytes::new() }
     }

@@ -33,14 +33,12 @@ pub struct Roster {
     contacts: Vec<Contact>,
     /// Requests that the user has not answered: from whom, and the stanza.
     requests: Vec<(BareJid, bytes::Bytes)>,
-    /// The version of what is in the store (RFC 6121 section 2.6).
-    pub version: String,
 }
 
 impl Roster {
     /// From the rows of the store. Rows that are no contacts yet (only a request that waits) are left out.
-    pub(crate) fn load(items: &[Item], version: String) -> Self {
-        let mut roster = Self { contacts: Vec::with_capacity(items.len()), requests: Vec::new(), version };
+    pub(crate) fn load(items: &[Item]) -> Self {
+        let mut roster = Self { contacts: Vec::with_capacity(items.len()), requests: Vec::new() };
         for item in items {
             roster.apply(item);
         }

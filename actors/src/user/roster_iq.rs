@@ -141,7 +141,6 @@ fn set(host: Host, request: Request) -> Work {
         let version = table::version_text(&stamp);
         Ok(Done::then(move |user: &mut User| {
             user.roster.apply(&item);
-            user.roster.version.clone_from(&version);
             user.push(&roster::query(Some(&version), std::slice::from_ref(&item)));
         }))
     })

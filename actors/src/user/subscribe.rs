@@ -162,7 +162,6 @@ impl User {
         }
         if let Some((item, push)) = &acted.own {
             self.roster.apply(item);
-            version.clone_into(&mut self.roster.version);
             if *push {
                 self.push(&roster::query(Some(version), std::slice::from_ref(item)));
             }
@@ -190,7 +189,6 @@ impl User {
             self.show_presence(contact, false);
         }
         self.roster.apply(&change.item);
-        self.roster.version.clone_from(&change.version);
         // 3.1.6: the stanza before the push, so that clients know why.
         let blocked =
             !matches!(self.filter(Direction::In, stanza, &Jid::from(contact.clone())), Verdict::Pass);

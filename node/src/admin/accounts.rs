@@ -62,6 +62,14 @@ impl Accounts {
         if found.await.map_err(|e| super::store(&e))? { Ok(()) } else { Err(missing(&jid)) }
     }
 
+    /// Fails if there is no such account.
+    pub(super) async fn known(&self, jid: &BareJid) -> Result<(), Error> {
+        let user = Entity::new(jid.as_str());
+        let user = &user;
+        let exists = self.store.read(|tx| Box::pin(async move { accounts::exists(&mut **tx, user).await }));
+        if exists.await.map_err(|e| super::store(&e))? { Ok(()) } else { Err(missing(jid)) }
+    }
+
     /// A page of the list, as [`rookery_ops::admin::Admin::user_list`] has it.
     pub async fn list(&self, domain: &str, after: &str, limit: usize) -> Result<Vec<User>, Error> {
         let mut domains = self.domains.clone();

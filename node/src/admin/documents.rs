@@ -1,44 +1,50 @@
-//! Documents of XEP-0227: whole accounts out of a store, and into it.
+//! Accounts as documents (XEP-0227): between the streams of the admin socket and `rookery_actors::export`.
 
 use std::sync::Arc;
 
-use rookery_actors::Options;
 use rookery_actors::export::{self, Added, Importer, Report, Target};
+use rookery_actors::options::Options;
 use rookery_cluster::store::Store;
-use rookery_ops::admin::{Chunks, Error, ImportError, ImportReport, Progress};
+use rookery_ops::admin::{Chunks, Error, ImportReport, Progress, add_failure};
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 
-/// Pieces of a document that wait to be taken.
-const PIECES: usize = 4;
+use super::Accounts;
 
-fn error(error: &export::Error) -> Error {
-    match error {
-        export::Error::NotFound => Error::not_found(error.to_string()),
-        export::Error::Document { .. } => Error::invalid(error.to_string()),
-        export::Error::Store(store) => super::store(store),
-        export::Error::Gone => Error::unavailable(error.to_string()),
+/// How many pieces may wait for who takes the document.
+const AHEAD: usize = 4;
+
+impl Accounts {
+    /// The document of an account or of a domain.
+    pub async fn export(&self, target: &str) -> Result<Chunks, Error> {
+        let invalid = |_| Error::invalid(format!("{target:?} is neither an account nor a domain"));
+        let parsed = Target::parse(target).map_err(invalid)?;
+        match &parsed {
+            Target::User(jid) => {
+                let jid = self.parse(jid.as_str())?;
+                self.known(&jid).await?;
+            }
+            Target::Host(domain) if !self.domains.iter().any(|d| d == domain.as_str()) => {
+                return Err(Error::not_found(format!("{domain} is not served here")));
+            }
+            Target::Host(_) => {}
+        }
+        let (mut pieces, taken) = mpsc::channel(AHEAD);
+        let store = self.store.clone();
+        tokio::spawn(async move {
+            match export::export(&store, &parsed, &mut pieces).await {
+                Ok(accounts) => tracing::info!(accounts, "exported"),
+                Err(export::Error::Gone) => {}
+                // An error instead of the end: the document is not whole.
+                Err(error) => drop(pieces.send(Err(failed(&error))).await),
+            }
+        });
+        Ok(Box::pin(ReceiverStream::new(taken)))
     }
 }
 
-/// The document of an account or a host, piece by piece. What goes wrong on the way is its last piece.
-pub(super) fn export(store: &Store, target: &str) -> Result<Chunks, Error> {
-    let target = Target::parse(target)
-        .map_err(|_| Error::invalid(format!("{target:?} is neither name@domain nor a domain")))?;
-    let (pieces, taken) = mpsc::channel(PIECES);
-    let store = store.clone();
-    tokio::spawn(async move {
-        let mut out = pieces.clone();
-        if let Err(why) = export::export(&store, &target, &mut out).await {
-            // If nobody takes it any more, nobody wants to know.
-            let _ = pieces.send(Err(error(&why))).await;
-        }
-    });
-    Ok(Box::pin(ReceiverStream::new(taken)))
-}
-
-/// Takes in a document; `added` is told of each account.
+/// Makes what a document holds. `added` is told of each account that was made.
 pub(super) async fn import(
     store: &Store,
     options: Arc<Options>,
@@ -46,32 +52,38 @@ pub(super) async fn import(
     mut chunks: Chunks,
     progress: Progress<'_>,
 ) -> Result<ImportReport, Error> {
-    let mut importer = Importer::start(store, options, added).await.map_err(|e| error(&e))?;
-    while let Some(piece) = chunks.next().await {
-        let piece = match piece {
-            Ok(piece) => piece,
-            Err(lost) => {
-                importer.abort().await;
-                return Err(lost);
-            }
+    let mut importer = Importer::start(store, options, added).await.map_err(|e| failed(&e))?;
+    while let Some(chunk) = chunks.next().await {
+        let pushed = match chunk {
+            Ok(chunk) => importer.push(&chunk).await.map_err(|e| failed(&e)),
+            Err(error) => Err(error),
         };
-        importer.push(&piece).await.map_err(|e| error(&e))?;
-        progress(&report(importer.report()));
+        if let Err(error) = pushed {
+            importer.abort().await;
+            return Err(error);
+        }
+        progress(&summary(importer.report()));
     }
-    importer.finish().await.map_err(|e| error(&e))?;
-    Ok(report(importer.report()))
+    importer.finish().await.map_err(|e| failed(&e))?;
+    Ok(summary(importer.report()))
 }
 
-fn report(report: &Report) -> ImportReport {
-    let remark = |remark: &export::Remark| ImportError {
-        line: remark.line,
-        reason: format!("{}: {}", remark.subject, remark.reason),
-    };
-    ImportReport {
-        added: report.added,
-        skipped: report.skipped,
-        failed: report.failed,
-        errors: report.remarks.iter().map(remark).collect(),
-        ..ImportReport::default()
+fn summary(report: &Report) -> ImportReport {
+    let mut all = ImportReport { added: report.added, skipped: report.skipped, ..ImportReport::default() };
+    for remark in &report.remarks {
+        let subject = if remark.subject.is_empty() { "the document" } else { &remark.subject };
+        add_failure(&mut all, remark.line, format!("{subject}: {}", remark.reason));
+    }
+    // A remark may be about something left out of an account that was made.
+    all.failed = report.failed;
+    all
+}
+
+fn failed(error: &export::Error) -> Error {
+    match error {
+        export::Error::NotFound => Error::not_found(error.to_string()),
+        export::Error::Document { .. } => Error::invalid(error.to_string()),
+        export::Error::Store(_) => Error::unavailable(error.to_string()),
+        export::Error::Gone => Error::internal(error.to_string()),
     }
 }

@@ -80,7 +80,7 @@ impl admin::Admin for Folder {
     }
 
     async fn export(&self, target: &str) -> Result<Chunks, Error> {
-        documents::export(&self.accounts.store, target)
+        self.accounts.export(target).await
     }
 
     async fn import(&self, chunks: Chunks, progress: Progress<'_>) -> Result<ImportReport, Error> {

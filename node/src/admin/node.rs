@@ -112,7 +112,7 @@ impl admin::Admin for Node {
 
     async fn export(&self, target: &str) -> Result<Chunks, Error> {
         tracing::info!(target, "accounts exported by the operator");
-        documents::export(self.reloader.shared.host.store(), target)
+        self.accounts().export(target).await
     }
 
     async fn import(&self, chunks: Chunks, progress: Progress<'_>) -> Result<ImportReport, Error> {

@@ -120,3 +120,31 @@ async fn a_folder_without_a_node() {
     assert!(second.user_list("", "", 10).await.unwrap().is_empty());
     second.close().await.unwrap();
 }
+
+#[tokio::test]
+async fn documents_go_out_and_come_back() {
+    use tokio_stream::StreamExt as _;
+    let (from, to) = (accounts().await, accounts().await);
+    from.add("romeo@a.example", &password("secret")).await.unwrap();
+    assert_eq!(from.export("nobody@a.example").await.err().unwrap().kind, Kind::NotFound);
+    assert_eq!(from.export("c.example").await.err().unwrap().kind, Kind::NotFound);
+    assert_eq!(from.export("@").await.err().unwrap().kind, Kind::Invalid);
+    let mut config = Config::development();
+    config.domains[0].name = "a.example".to_owned();
+    let options = std::sync::Arc::new(crate::options::host(&config));
+    let chunks = from.export("a.example").await.unwrap();
+    let report = documents::import(&to.store, options.clone(), None, chunks, &|_| ()).await.unwrap();
+    assert_eq!((report.added, report.failed), (1, 0), "{report:?}");
+    assert!(stored(&to, "romeo@a.example").await.verify_password("secret"));
+    let mut whole = Vec::new();
+    let mut chunks = from.export("romeo@a.example").await.unwrap();
+    while let Some(chunk) = chunks.next().await {
+        whole.extend_from_slice(&chunk.unwrap());
+    }
+    let half = bytes::Bytes::copy_from_slice(&whole[..whole.len() / 2]);
+    let chunks = Box::pin(tokio_stream::once(Ok(half)));
+    assert_eq!(
+        documents::import(&to.store, options, None, chunks, &|_| ()).await.unwrap_err().kind,
+        Kind::Invalid
+    );
+}

@@ -25,9 +25,25 @@ pub(super) struct Sha256;
 /// SHA-1.
 pub(super) struct Sha1;
 
+/// Three rotations, each given to the right and to the left.
+macro_rules! big {
+    ($s:ident, $x:expr, [$r0:literal $l0:literal, $r1:literal $l1:literal, $r2:literal $l2:literal]) => {{
+        let x = $x;
+        $s.xor($s.xor($s.ror::<$r0, $l0>(x), $s.ror::<$r1, $l1>(x)), $s.ror::<$r2, $l2>(x))
+    }};
+}
+
+/// Two rotations and a shift.
+macro_rules! small {
+    ($s:ident, $x:expr, [$r0:literal $l0:literal, $r1:literal $l1:literal, $shift:literal]) => {{
+        let x = $x;
+        $s.xor($s.xor($s.ror::<$r0, $l0>(x), $s.ror::<$r1, $l1>(x)), $s.shr::<$shift>(x))
+    }};
+}
+
 /// SHA-256 and SHA-512 differ in words, constants and the amounts of rotation.
 macro_rules! sha2 {
-    ($name:ident, $word:ty, $rounds:expr, $initial:expr, $k:expr, $e:expr, $a:expr, $w1:expr, $w0:expr) => {
+    ($name:ident, $word:ty, $rounds:expr, $initial:expr, $k:expr, $e:tt, $a:tt, $w1:tt, $w0:tt) => {
         impl<S: Vector<Word = $word>> Hash<S> for $name {
             const WORDS: usize = 8;
 
@@ -45,14 +61,14 @@ macro_rules! sha2 {
                 for round in 0..$rounds / 16 {
                     for i in 0..16 {
                         if round > 0 {
-                            let (s0, s1) = (small(s, w[(i + 1) % 16], $w0), small(s, w[(i + 14) % 16], $w1));
+                            let (s0, s1) = (small!(s, w[(i + 1) % 16], $w0), small!(s, w[(i + 14) % 16], $w1));
                             w[i] = s.add(s.add(w[i], s0), s.add(w[(i + 9) % 16], s1));
                         }
                         let k = s.splat($k[round * 16 + i]);
                         let choice = s.xor(g, s.and(e, s.xor(f, g)));
-                        let t1 = s.add(s.add(s.add(h, big(s, e, $e)), choice), s.add(w[i], k));
+                        let t1 = s.add(s.add(s.add(h, big!(s, e, $e)), choice), s.add(w[i], k));
                         let majority = s.xor(s.and(a, s.xor(b, c)), s.and(b, c));
-                        let t2 = s.add(big(s, a, $a), majority);
+                        let t2 = s.add(big!(s, a, $a), majority);
                         (h, g, f, e, d, c, b, a) = (g, f, e, s.add(d, t1), c, b, a, s.add(t1, t2));
                     }
                 }
@@ -64,18 +80,10 @@ macro_rules! sha2 {
     };
 }
 
-sha2!(Sha512, u64, 80, IV512, K512, [14, 18, 41], [28, 34, 39], [19, 61, 6], [1, 8, 7]);
-sha2!(Sha256, u32, 64, IV256, K256, [6, 11, 25], [2, 13, 22], [17, 19, 10], [7, 18, 3]);
-
-#[inline(always)]
-fn big<S: Vector>(s: S, x: S::V, [r0, r1, r2]: [u32; 3]) -> S::V {
-    s.xor(s.xor(s.ror(x, r0), s.ror(x, r1)), s.ror(x, r2))
-}
-
-#[inline(always)]
-fn small<S: Vector>(s: S, x: S::V, [r0, r1, r2]: [u32; 3]) -> S::V {
-    s.xor(s.xor(s.ror(x, r0), s.ror(x, r1)), s.shr(x, r2))
-}
+#[rustfmt::skip]
+sha2!(Sha512, u64, 80, IV512, K512, [14 50, 18 46, 41 23], [28 36, 34 30, 39 25], [19 45, 61 3, 6], [1 63, 8 56, 7]);
+#[rustfmt::skip]
+sha2!(Sha256, u32, 64, IV256, K256, [6 26, 11 21, 25 7], [2 30, 13 19, 22 10], [17 15, 19 13, 10], [7 25, 18 14, 3]);
 
 impl<S: Vector<Word = u32>> Hash<S> for Sha1 {
     const WORDS: usize = 5;
@@ -93,7 +101,7 @@ impl<S: Vector<Word = u32>> Hash<S> for Sha1 {
         for i in 0..80 {
             if i >= 16 {
                 let x = s.xor(s.xor(w[(i + 13) % 16], w[(i + 8) % 16]), s.xor(w[(i + 2) % 16], w[i % 16]));
-                w[i % 16] = s.ror(x, 31);
+                w[i % 16] = s.ror::<31, 1>(x);
             }
             let parity = s.xor(s.xor(b, c), d);
             let (f, k) = match i / 20 {
@@ -102,8 +110,8 @@ impl<S: Vector<Word = u32>> Hash<S> for Sha1 {
                 2 => (s.xor(s.and(b, s.xor(c, d)), s.and(c, d)), 0x8f1b_bcdc),
                 _ => (parity, 0xca62_c1d6),
             };
-            let t = s.add(s.add(s.add(s.ror(a, 27), f), s.add(e, s.splat(k))), w[i % 16]);
-            (e, d, c, b, a) = (d, c, s.ror(b, 2), a, t);
+            let t = s.add(s.add(s.add(s.ror::<27, 5>(a), f), s.add(e, s.splat(k))), w[i % 16]);
+            (e, d, c, b, a) = (d, c, s.ror::<2, 30>(b), a, t);
         }
         for (word, more) in state.iter_mut().zip([a, b, c, d, e]) {
             *word = s.add(*word, more);

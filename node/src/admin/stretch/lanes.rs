@@ -1,10 +1,13 @@
 //! PBKDF2 (RFC 8018 section 5.2) of several passwords side by side: eight or sixteen cost little more than one.
 
+use std::marker::PhantomData;
+
+use pulp::NullaryFnOnce;
 use pulp::bytemuck::{Pod, Zeroable as _, cast_slice, cast_slice_mut};
 use pulp::x86::{V3, V4};
 use rookery_proto::sasl;
 
-use super::hash::{Block, Hash, Sha1, Sha256, Sha512, State};
+use super::hash::{Block, Hash, Sha1, Sha256, Sha512};
 use super::vector::{Half64, Vector, Wide32, Wide64};
 use super::{Job, first};
 
@@ -34,75 +37,92 @@ word!(u64);
 
 /// The stretched passwords, in order; `None` where lanes would not be faster on this processor.
 pub(super) fn stretch(hash: sasl::Hash, jobs: &[Job<'_>], rounds: u32) -> Option<Vec<Vec<u8>>> {
-    let (wide, narrow) = (V4::try_new(), V3::try_new());
-    // Each closure must become part of the code that is compiled for the vectors.
-    let groups = |lanes: usize, group: &dyn Fn(&[Job<'_>]) -> Vec<Vec<u8>>| {
-        Some(jobs.chunks(lanes).flat_map(group).collect())
+    // SHA-1 and SHA-256 have instructions of their own, which the eight lanes of AVX2 do not beat.
+    let Some(v) = V4::try_new().filter(|_| jobs.len() > 1) else {
+        return if hash == sasl::Hash::Sha512 && jobs.len() > 1 { half(jobs, rounds) } else { None };
     };
-    #[rustfmt::skip] // the attributes stay with their closures
-    let stretched = match (hash, wide, narrow) {
-        _ if jobs.len() < 2 => None,
-        (sasl::Hash::Sha512, Some(v), _) => groups(8, &|jobs| {
-            v.vectorize(#[inline(always)] || group::<_, Sha512>(Wide64(v), hash, jobs, rounds))
-        }),
-        (sasl::Hash::Sha256, Some(v), _) => groups(16, &|jobs| {
-            v.vectorize(#[inline(always)] || group::<_, Sha256>(Wide32(v), hash, jobs, rounds))
-        }),
-        (sasl::Hash::Sha1, Some(v), _) => groups(16, &|jobs| {
-            v.vectorize(#[inline(always)] || group::<_, Sha1>(Wide32(v), hash, jobs, rounds))
-        }),
-        (sasl::Hash::Sha512, None, Some(_)) => half(jobs, rounds),
-        // SHA-1 and SHA-256 have instructions of their own, which eight lanes do not beat.
-        _ => None,
+    let all = match hash {
+        sasl::Hash::Sha512 => jobs
+            .chunks(8)
+            .map(|jobs| v.vectorize(Group::<_, Sha512>::new(Wide64(v), hash, jobs, rounds)))
+            .collect(),
+        sasl::Hash::Sha256 => jobs
+            .chunks(16)
+            .map(|jobs| v.vectorize(Group::<_, Sha256>::new(Wide32(v), hash, jobs, rounds)))
+            .collect(),
+        sasl::Hash::Sha1 => jobs
+            .chunks(16)
+            .map(|jobs| v.vectorize(Group::<_, Sha1>::new(Wide32(v), hash, jobs, rounds)))
+            .collect(),
     };
-    stretched
+    Some(flat(all))
 }
 
 /// SHA-512 with AVX2 alone; `None` if the processor has not even that.
 pub(super) fn half(jobs: &[Job<'_>], rounds: u32) -> Option<Vec<Vec<u8>>> {
     let v = V3::try_new()?;
-    #[rustfmt::skip] // as above
-    let group = |jobs: &[Job<'_>]| {
-        v.vectorize(#[inline(always)] || group::<_, Sha512>(Half64(v), sasl::Hash::Sha512, jobs, rounds))
-    };
-    Some(jobs.chunks(4).flat_map(group).collect())
+    let hash = sasl::Hash::Sha512;
+    let group = |jobs| v.vectorize(Group::<_, Sha512>::new(Half64(v), hash, jobs, rounds));
+    Some(flat(jobs.chunks(4).map(group).collect()))
 }
 
-/// One group: at most as many jobs as there are lanes. The lanes beyond hash zeros.
-#[inline(always)]
-fn group<S, H>(s: S, hash: sasl::Hash, jobs: &[Job<'_>], rounds: u32) -> Vec<Vec<u8>>
-where
-    S: Vector<Word: Word>,
-    H: Hash<S>,
-{
-    let block_bytes = 16 * S::Word::BYTES;
-    // RFC 2104 section 2: the states behind the padded keys.
-    let (mut inner, mut outer) = (H::initial(s), H::initial(s));
-    H::compress(s, &mut inner, &gather::<S>(&padded(hash, jobs, block_bytes, 0x36)));
-    H::compress(s, &mut outer, &gather::<S>(&padded(hash, jobs, block_bytes, 0x5c)));
-    // What is hashed from here on is always a digest behind one block of key: a bit and the length end it.
-    let message = |job: &Job<'_>| {
-        let mut message = first::round(hash, job);
-        let bits = (block_bytes + message.len()) as u64 * 8;
-        message.push(0x80);
-        message.resize(block_bytes - 8, 0);
-        message.extend(bits.to_be_bytes());
-        message
-    };
-    let mut message = gather::<S>(&jobs.iter().map(message).collect::<Vec<_>>());
-    let mut sum = message;
-    for _ in 1..rounds {
-        let mut state = inner;
-        H::compress(s, &mut state, &message);
-        put::<S>(&mut message, &state, H::WORDS);
-        let mut state = outer;
-        H::compress(s, &mut state, &message);
-        put::<S>(&mut message, &state, H::WORDS);
-        for (sum, word) in sum.iter_mut().zip(&state).take(H::WORDS) {
-            *sum = s.xor(*sum, *word);
-        }
+fn flat(all: Vec<Vec<Vec<u8>>>) -> Vec<Vec<u8>> {
+    all.into_iter().flatten().collect()
+}
+
+/// One group: at most as many jobs as there are lanes. The lanes beyond hash zeros. (A type of its own: a closure would not
+/// reliably become part of the code that is compiled for the vectors.)
+struct Group<'a, S, H> {
+    s: S,
+    hash: sasl::Hash,
+    jobs: &'a [Job<'a>],
+    rounds: u32,
+    lanes: PhantomData<H>,
+}
+
+impl<'a, S, H> Group<'a, S, H> {
+    fn new(s: S, hash: sasl::Hash, jobs: &'a [Job<'a>], rounds: u32) -> Self {
+        Self { s, hash, jobs, rounds, lanes: PhantomData }
     }
-    scatter::<S>(&sum, H::WORDS, jobs.len())
+}
+
+impl<S: Vector<Word: Word>, H: Hash<S>> NullaryFnOnce for Group<'_, S, H> {
+    type Output = Vec<Vec<u8>>;
+
+    #[inline(always)]
+    fn call(self) -> Self::Output {
+        let Self { s, hash, jobs, rounds, .. } = self;
+        let block_bytes = 16 * S::Word::BYTES;
+        // RFC 2104 section 2: the states behind the padded keys.
+        let mut keyed = [H::initial(s); 2];
+        for (state, pad) in keyed.iter_mut().zip([0x36, 0x5c]) {
+            H::compress(s, state, &gather::<S>(&padded(hash, jobs, block_bytes, pad)));
+        }
+        // What is hashed from here on is always a digest behind one block of key: a bit and the length end it.
+        let message = |job: &Job<'_>| {
+            let mut message = first::round(hash, job);
+            let bits = (block_bytes + message.len()) as u64 * 8;
+            message.push(0x80);
+            message.resize(block_bytes - 8, 0);
+            message.extend(bits.to_be_bytes());
+            message
+        };
+        let mut message = gather::<S>(&jobs.iter().map(message).collect::<Vec<_>>());
+        let mut sum = message;
+        for _ in 1..rounds {
+            for begin in &keyed {
+                let mut state = *begin;
+                H::compress(s, &mut state, &message);
+                for (word, from) in message.iter_mut().zip(&state).take(H::WORDS) {
+                    *word = *from;
+                }
+            }
+            for (sum, word) in sum.iter_mut().zip(&message).take(H::WORDS) {
+                *sum = s.xor(*sum, *word);
+            }
+        }
+        scatter::<S>(&sum, H::WORDS, jobs.len())
+    }
 }
 
 fn padded(hash: sasl::Hash, jobs: &[Job<'_>], block: usize, pad: u8) -> Vec<Vec<u8>> {
@@ -110,13 +130,6 @@ fn padded(hash: sasl::Hash, jobs: &[Job<'_>], block: usize, pad: u8) -> Vec<Vec<
         first::key(hash, job.password.as_bytes(), block).into_iter().map(|b| b ^ pad).collect()
     };
     jobs.iter().map(key).collect()
-}
-
-#[inline(always)]
-fn put<S: Vector>(block: &mut Block<S>, state: &State<S>, words: usize) {
-    for (word, from) in block.iter_mut().zip(state).take(words) {
-        *word = *from;
-    }
 }
 
 /// One block of text for each lane, as words.

@@ -5,7 +5,8 @@ use pulp::Simd as _;
 use pulp::bytemuck::{Pod, cast};
 use pulp::x86::{V3, V4};
 
-/// What hashing needs of a vector. Amounts are constants at every call, so the `match` in them goes away.
+/// What hashing needs of a vector. Amounts are constants: as numbers they would need a `match` at every rotation, which
+/// the compiler does not see through in time to make one instruction of it.
 pub(super) trait Vector: Copy {
     /// One lane.
     type Word: Copy;
@@ -19,10 +20,10 @@ pub(super) trait Vector: Copy {
     fn xor(self, a: Self::V, b: Self::V) -> Self::V;
     /// And.
     fn and(self, a: Self::V, b: Self::V) -> Self::V;
-    /// Rotates to the right, by an amount that SHA uses.
-    fn ror(self, a: Self::V, by: u32) -> Self::V;
-    /// Shifts to the right, likewise.
-    fn shr(self, a: Self::V, by: u32) -> Self::V;
+    /// Rotates to the right by `R`, that is to the left by `L`.
+    fn ror<const R: i32, const L: i32>(self, a: Self::V) -> Self::V;
+    /// Shifts to the right by an amount that SHA uses.
+    fn shr<const R: i32>(self, a: Self::V) -> Self::V;
 }
 
 /// 8 lanes of 64 bits: AVX-512.
@@ -34,16 +35,6 @@ pub(super) struct Wide32(pub(super) V4);
 /// 4 lanes of 64 bits: AVX2.
 #[derive(Clone, Copy)]
 pub(super) struct Half64(pub(super) V3);
-
-/// Calls a function whose amount must be a constant of its type.
-macro_rules! by_constant {
-    ($by:expr, $a:expr, |$n:ident| $call:expr, [$($amount:literal)*]) => {
-        match $by {
-            $($amount => { const $n: i32 = $amount; $call })*
-            _ => { debug_assert!(false, "SHA does not rotate by this"); $a }
-        }
-    };
-}
 
 macro_rules! plain {
     ($word:ty, $splat:ident, $add:ident, $xor:ident, $and:ident) => {
@@ -76,14 +67,13 @@ impl Vector for Wide64 {
     plain!(u64, splat_u64x8, add_u64s, xor_u64s, and_u64s);
 
     #[inline(always)]
-    fn ror(self, a: Self::V, by: u32) -> Self::V {
-        let v = self.0.avx512f;
-        by_constant!(by, a, |N| cast(v._mm512_ror_epi64::<N>(cast(a))), [1 8 14 18 19 28 34 39 41 61])
+    fn ror<const R: i32, const L: i32>(self, a: Self::V) -> Self::V {
+        cast(self.0.avx512f._mm512_ror_epi64::<R>(cast(a)))
     }
 
     #[inline(always)]
-    fn shr(self, a: Self::V, by: u32) -> Self::V {
-        if by == 6 { self.0.shr_const_u64x8::<6>(a) } else { self.0.shr_const_u64x8::<7>(a) }
+    fn shr<const R: i32>(self, a: Self::V) -> Self::V {
+        if R == 6 { self.0.shr_const_u64x8::<6>(a) } else { self.0.shr_const_u64x8::<7>(a) }
     }
 }
 
@@ -94,14 +84,13 @@ impl Vector for Wide32 {
     plain!(u32, splat_u32x16, add_u32s, xor_u32s, and_u32s);
 
     #[inline(always)]
-    fn ror(self, a: Self::V, by: u32) -> Self::V {
-        let v = self.0.avx512f;
-        by_constant!(by, a, |N| cast(v._mm512_ror_epi32::<N>(cast(a))), [2 6 7 11 13 17 18 19 22 25 27 31])
+    fn ror<const R: i32, const L: i32>(self, a: Self::V) -> Self::V {
+        cast(self.0.avx512f._mm512_ror_epi32::<R>(cast(a)))
     }
 
     #[inline(always)]
-    fn shr(self, a: Self::V, by: u32) -> Self::V {
-        if by == 3 { self.0.shr_const_u32x16::<3>(a) } else { self.0.shr_const_u32x16::<10>(a) }
+    fn shr<const R: i32>(self, a: Self::V) -> Self::V {
+        if R == 3 { self.0.shr_const_u32x16::<3>(a) } else { self.0.shr_const_u32x16::<10>(a) }
     }
 }
 
@@ -112,18 +101,13 @@ impl Vector for Half64 {
     plain!(u64, splat_u64x4, add_u64s, xor_u64s, and_u64s);
 
     #[inline(always)]
-    fn ror(self, a: Self::V, by: u32) -> Self::V {
+    fn ror<const R: i32, const L: i32>(self, a: Self::V) -> Self::V {
         let v = self.0;
-        by_constant!(
-            by,
-            a,
-            |N| v.or_u64s(v.shr_const_u64x4::<N>(a), v.shl_const_u64x4::<{ 64 - N }>(a)),
-            [1 8 14 18 19 28 34 39 41 61]
-        )
+        v.or_u64s(v.shr_const_u64x4::<R>(a), v.shl_const_u64x4::<L>(a))
     }
 
     #[inline(always)]
-    fn shr(self, a: Self::V, by: u32) -> Self::V {
-        if by == 6 { self.0.shr_const_u64x4::<6>(a) } else { self.0.shr_const_u64x4::<7>(a) }
+    fn shr<const R: i32>(self, a: Self::V) -> Self::V {
+        self.0.shr_const_u64x4::<R>(a)
     }
 }
