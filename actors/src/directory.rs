@@ -94,11 +94,12 @@ impl<K: Hash + Eq + Clone, R: Resident> Directory<K, R> {
     }
 
     /// Once a second: who has had no message for two to three seconds is asked to rest; those of a sixteenth of the
-    /// stripes who have gone are forgotten.
-    pub(crate) fn sweep(&self, turn: usize) {
-        self.awake.sweep(3);
+    /// stripes who have gone are forgotten. Returns how many messages wait for all of them.
+    pub(crate) fn sweep(&self, turn: usize) -> u32 {
+        let waiting = self.awake.sweep(3);
         for stripe in self.stripes.iter().skip(turn % SWEEPS).step_by(SWEEPS) {
             stripe.lock().retain(|_, handle| !handle.is_gone());
         }
+        waiting
     }
 }

@@ -371,6 +371,7 @@ impl Host {
 
     /// Answers a stanza with an error, if it may be answered, and settles it.
     pub(crate) fn bounce(&self, stanza: &Stanza, receipt: Receipt, condition: Condition) {
+        metrics::counter!("rookery_stanza_errors_total", "condition" => condition.name()).increment(1);
         if let Some(reply) = stanza.error_reply(&StanzaError::new(condition))
             && reply.to.as_ref().is_some_and(|to: &Jid| to.local().is_some() && self.serves(to.domain()))
         {
@@ -463,8 +464,9 @@ async fn housekeeping(inner: std::sync::Weak<Inner>) {
         let Some(inner) = inner.upgrade() else { return };
         inner.wheel.tick();
         turn = (turn + 1) % SWEEPS;
-        inner.users.sweep(turn);
-        inner.sessions.sweep(turn);
+        let (users, sessions) = (inner.users.sweep(turn), inner.sessions.sweep(turn));
+        metrics::gauge!("rookery_queue_length", "queue" => "users").set(users);
+        metrics::gauge!("rookery_queue_length", "queue" => "sessions").set(sessions);
         if turn == 0 {
             #[allow(clippy::cast_precision_loss)] // a gauge
             metrics::gauge!("rookery_users").set(inner.users.len() as f64);

@@ -58,11 +58,13 @@ impl<R: Resident> Awake<R> {
         Arc::new(Self(Mutex::new(Vec::new())))
     }
 
-    /// Called regularly: who has had no message for `rest_after` calls is asked to rest.
-    pub(crate) fn sweep(&self, rest_after: u8) {
+    /// Called regularly: who has had no message for `rest_after` calls is asked to rest. Returns how many messages wait.
+    pub(crate) fn sweep(&self, rest_after: u8) -> u32 {
         let awake = std::mem::take(&mut *self.0.lock());
         let still: Vec<_> = awake.into_iter().filter(|handle| handle.sweep(rest_after)).collect();
+        let waiting = still.iter().map(|handle| handle.0.queued.load(Ordering::Relaxed)).sum();
         self.0.lock().extend(still);
+        waiting
     }
 }
 

@@ -14,13 +14,14 @@ use rookery_proto::xmpp::stanza::Stanza;
 
 use crate::features::xep_0352_csi as csi;
 use crate::host::Host;
-use crate::link::Link;
 use crate::pipe::{Close, Down, Ledger, Outgoing, Pipe, Receipt};
 use crate::resident::{Handle, Idle, Resident};
 use crate::user::{self, Available, User};
 
 mod record;
+mod resume;
 mod sm;
+mod traffic;
 
 use sm::Sm;
 pub(crate) use sm::Unacked;
@@ -206,6 +207,7 @@ impl Session {
     fn up(&mut self, mut stanza: Stanza, receipt: Receipt) {
         // RFC 6120 section 8.1.2.1: the server says who it is from.
         stanza.from = Some(Jid::from(self.jid.clone()));
+        traffic::count(stanza.kind(), traffic::Way::In);
         let msg = user::Msg::Out { sid: self.sid, stanza: Box::new(stanza), receipt };
         match self.user.cast(msg) {
             Ok(()) => {}
@@ -253,6 +255,7 @@ impl Session {
     /// Numbers a stanza, keeps it if the client confirms what it gets, and puts it into the pipe.
     fn send(&mut self, delivery: Delivery) {
         let Delivery { outgoing, id, queued, receipt } = delivery;
+        traffic::count(outgoing.stanza.kind(), traffic::Way::Out);
         let pushed = match &self.pipe {
             Some(pipe) => pipe.push(Down::Stanza(outgoing.clone())),
             None => Ok(()),
@@ -279,9 +282,9 @@ impl Session {
 
     /// The client does not keep up. What is durable waits in the archive; the connection ends.
     fn too_slow(&mut self) {
-        tracing::info!(jid = %self.jid, "session ended: its client does not take what it is sent");
+        tracing::info!(jid = %self.jid, reason = "too-slow", "session closed");
         self.close(Close::Error(StreamCondition::PolicyViolation, "you do not take what you are sent"));
-        self.end();
+        self.end("too-slow");
     }
 
     /// What reaches a session that has ended is treated as what it had not confirmed.
@@ -299,10 +302,11 @@ impl Session {
     }
 
     /// The session is over for good.
-    fn end(&mut self) {
+    fn end(&mut self, reason: &'static str) {
         if self.ended {
             return;
         }
+        metrics::counter!("rookery_sessions_closed_total", "reason" => reason).increment(1);
         self.ended = true;
         let unacked = self.sm.as_mut().map(|sm| sm.take_unacked()).unwrap_or_default();
         let recorded = self.sm.as_ref().is_some_and(|sm| sm.resumable());
@@ -328,8 +332,9 @@ impl Session {
                 self.write_record();
             }
             _ => {
-                tracing::info!(jid = %self.jid, clean, "session closed");
-                self.end();
+                let reason = if clean { "closed" } else { "lost" };
+                tracing::info!(jid = %self.jid, reason, "session closed");
+                self.end(reason);
             }
         }
     }
@@ -343,7 +348,7 @@ impl Session {
             // Even if another write of it is under way: nothing comes after this one.
             self.submit_record(me);
         } else {
-            self.end();
+            self.end("shutdown");
         }
     }
 
@@ -351,8 +356,8 @@ impl Session {
         if generation != self.generation || self.pipe.is_some() || self.ended {
             return;
         }
-        tracing::info!(jid = %self.jid, "session ended: it was not resumed in time");
-        self.end();
+        tracing::info!(jid = %self.jid, reason = "expired", "session closed");
+        self.end("expired");
     }
 
     fn csi(&mut self, active: bool) {
@@ -417,9 +422,9 @@ impl Resident for Session {
             Msg::Written => drop(self.user.cast_always(user::Msg::Marked { sid: self.sid })),
             Msg::Closed { clean, generation } => self.closed(clean, generation, me),
             Msg::Kick(condition, text) => {
-                tracing::info!(jid = %self.jid, ?condition, "session ended: {text}");
+                tracing::info!(jid = %self.jid, reason = condition.name(), text, "session closed");
                 self.close(Close::Error(condition, text));
-                self.end();
+                self.end(condition.name());
             }
             Msg::Suspend(done) => {
                 self.suspend(me);
@@ -455,45 +460,5 @@ impl Session {
         if self.sm.as_ref().is_some_and(|sm| sm.record_due()) {
             self.submit_record(me);
         }
-    }
-
-    fn resume(&mut self, resume: user::Resume, me: &Handle<Self>) {
-        let user::Resume { key, h, conn, pipe, reply, .. } = resume;
-        let allowed = !self.ended && self.sm.as_ref().is_some_and(|sm| sm.may_resume(&key, h, self.restored));
-        if !allowed {
-            let _ = reply.send(None);
-            return;
-        }
-        // An old socket may not have noticed yet that it is dead.
-        self.close(Close::Abandon);
-        self.flush_held(); // numbered, as if they had been sent; below they are
-        self.generation = self.generation.wrapping_add(1);
-        self.address = conn.address;
-        tracing::info!(jid = %self.jid, address = %self.address, restored = self.restored, "session resumed");
-        metrics::counter!("rookery_sm_resumed_total").increment(1);
-        let link = Link::new(me.clone(), self.jid.clone(), self.ledger.clone(), self.generation);
-        if let Err(Some(link)) = reply.send(Some(link)) {
-            link.closed(false);
-            return;
-        }
-        let restored = std::mem::take(&mut self.restored);
-        let _ = pipe.push(Down::Nonza(sm::resumed(self.ledger.settled(), self.sid, &key)));
-        if let Some(sm) = &mut self.sm {
-            let (acked, queued) = sm.resume(h, restored);
-            for outgoing in sm.unacked() {
-                let _ = pipe.push(Down::Stanza(outgoing));
-            }
-            self.acked = acked.or(self.acked);
-            self.unqueue(&queued);
-        }
-        self.pipe = Some(pipe);
-        self.connected.store(true, Ordering::Relaxed);
-        self.csi = None; // XEP-0352 section 5: active again until the client says otherwise
-        let (sid, acked) = (self.sid, self.acked);
-        let _ = self.user.cast_always(user::Msg::Resumed { sid, restored, acked });
-        if self.sm.as_ref().is_some_and(|sm| sm.has_unacked()) {
-            self.request_ack();
-        }
-        self.write_record();
     }
 }

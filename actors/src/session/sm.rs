@@ -280,9 +280,9 @@ impl Session {
         let Some(sm) = &mut self.sm else { return };
         if h.wrapping_sub(sm.acked) > sm.sent.wrapping_sub(sm.acked) {
             let close = Close::HandledTooHigh { h, sent: sm.sent };
-            tracing::info!(jid = %self.jid, "session ended: its client confirmed more than it was sent");
+            tracing::info!(jid = %self.jid, reason = "handled-count-too-high", "session closed");
             self.close(close);
-            return self.end();
+            return self.end("handled-count-too-high");
         }
         if sm.asked.is_some_and(|asked| h.wrapping_sub(asked) < u32::MAX / 2) {
             sm.asked = None;

@@ -85,6 +85,7 @@ impl User {
         );
         let handle = self.host.sessions().handle(session);
         self.attach(sid, jid.clone(), handle.clone(), conn.address.clone(), connected);
+        metrics::counter!("rookery_sessions_opened_total").increment(1);
         tracing::info!(jid = %jid, address = %conn.address, "session opened");
         let link = Link::new(handle, jid, ledger, 0);
         if let Err(Ok(link)) = reply.send(Ok(link)) {

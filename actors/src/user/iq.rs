@@ -65,9 +65,7 @@ impl User {
                 self.enqueue(Operation { start, request, receipt });
             }
             Err(error) => {
-                if let Some(reply) = stanza.error_reply(&error) {
-                    self.reply(sid, reply);
-                }
+                self.answer_error(sid, stanza, &error);
                 receipt.done();
             }
         }
@@ -174,15 +172,21 @@ impl User {
                 }
             }
             Err(error) => {
-                if let Some((sid, stanza)) = request
-                    && let Some(reply) = stanza.error_reply(&error)
-                {
-                    self.reply(sid, reply);
+                if let Some((sid, stanza)) = request {
+                    self.answer_error(sid, &stanza, &error);
                 }
             }
         }
         receipt.done();
         self.next_operation();
+    }
+
+    fn answer_error(&self, sid: Option<SessionId>, stanza: &Stanza, error: &StanzaError) {
+        if let Some(reply) = stanza.error_reply(error) {
+            metrics::counter!("rookery_stanza_errors_total", "condition" => error.condition.name())
+                .increment(1);
+            self.reply(sid, reply);
+        }
     }
 
     fn reply(&self, sid: Option<SessionId>, stanza: Stanza) {

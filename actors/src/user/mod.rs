@@ -363,6 +363,8 @@ impl User {
     /// Answers a stanza with an error, if it may be answered, and settles it.
     fn refuse(&self, stanza: &Stanza, receipt: Receipt, error: &StanzaError) {
         if let Some(reply) = stanza.error_reply(error) {
+            metrics::counter!("rookery_stanza_errors_total", "condition" => error.condition.name())
+                .increment(1);
             self.host.route(reply, Receipt::none(), None);
         }
         receipt.done();

@@ -105,6 +105,8 @@ impl User {
         error: &rookery_proto::xmpp::error::StanzaError,
     ) {
         if let Some(reply) = stanza.error_reply(error) {
+            metrics::counter!("rookery_stanza_errors_total", "condition" => error.condition.name())
+                .increment(1);
             self.send(sid, Outgoing::new(reply));
         }
     }

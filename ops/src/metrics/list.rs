@@ -83,10 +83,9 @@ pub const METRICS: &[Metric] = &[
     m("rookery_sessions_closed_total", Counter, N, &["reason"], "Sessions that ended, by reason"),
     m("rookery_sm_resumed_total", Counter, N, &[], "Sessions resumed (XEP-0198)"),
     m("rookery_sm_failed_total", Counter, N, &[], "Resumptions (XEP-0198) refused, because the session is not there any more"),
-    m("rookery_users", Gauge, N, &[], "Users with an actor; those at rest have none"),
+    m("rookery_users", Gauge, N, &[], "Users who are here: with a session, or spoken to in the last seconds"),
     m("rookery_stanzas_total", Counter, N, &["kind", "direction"], "Stanzas, by kind (message, presence, iq) and direction (in, out)"),
     m("rookery_stanza_errors_total", Counter, N, &["condition"], "Stanza errors that we answered, by RFC 6120 condition"),
-    m("rookery_message_seconds", Histogram(SECONDS), S, &[], "Time from reading a message to its being safe to ack"),
     m("rookery_limits_hit_total", Counter, N, &["limit"], "How often a limit of the configuration was hit, by its name"),
     m("rookery_queue_length", Gauge, N, &["queue"], "Entries that wait in a queue, over all of its kind"),
 

@@ -147,6 +147,16 @@ pub async fn register(
     Ok(jid)
 }
 
+fn counted<T>(registered: Result<T, StanzaError>) -> Result<T, StanzaError> {
+    let outcome = match &registered {
+        Ok(_) => "ok",
+        Err(error) if error.condition == Condition::InternalServerError => "failed",
+        Err(_) => "refused",
+    };
+    metrics::counter!("rookery_registrations_total", "outcome" => outcome).increment(1);
+    registered
+}
+
 /// Answers an IQ of a stream that has not authenticated: registration, or an error. `None` for what needs no answer.
 pub async fn before_login(host: &Host, domain: &str, address: IpAddr, iq: &Stanza) -> Option<Stanza> {
     let result = match (iq.type_, iq.child("query", ns::REGISTER)) {
@@ -156,7 +166,7 @@ pub async fn before_login(host: &Host, domain: &str, address: IpAddr, iq: &Stanz
             if query.has("remove", ns::REGISTER) {
                 Err(Condition::UnexpectedRequest.into()) // section 3.2
             } else if let Some((username, password)) = fields(&query) {
-                register(host, domain, address, &username, &password).await.map(|_| Vec::new())
+                counted(register(host, domain, address, &username, &password).await).map(|_| Vec::new())
             } else {
                 Err(Condition::NotAcceptable.into())
             }

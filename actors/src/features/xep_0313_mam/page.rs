@@ -35,7 +35,10 @@ pub(super) struct Page {
 pub(super) async fn answer(host: Host, request: Request) -> Result<Done, StanzaError> {
     let started = tokio::time::Instant::now();
     let query = Query::parse(&request.element()?, host.ids(), host.options().limits.archive_page)?;
-    let page = find(host.store(), &Entity::new(request.account.as_str()), &query).await?;
+    let page = find(host.store(), &Entity::new(request.account.as_str()), &query).await;
+    let outcome = if page.is_ok() { "ok" } else { "error" };
+    metrics::counter!("rookery_archive_queries_total", "outcome" => outcome).increment(1);
+    let page = page?;
     let reply = fin(&page, host.ids());
     let results = page.entries.iter().map(|(id, entry)| {
         let sealed = host.ids().seal(*id);
@@ -45,8 +48,7 @@ pub(super) async fn answer(host: Host, request: Request) -> Result<Done, StanzaE
     if query.flip {
         before.reverse();
     }
-    metrics::counter!("rookery_archive_pages_total").increment(1);
-    metrics::histogram!("rookery_archive_page_seconds").record(started.elapsed());
+    metrics::histogram!("rookery_archive_query_seconds").record(started.elapsed());
     Ok(Done { reply, before, then: None })
 }
 

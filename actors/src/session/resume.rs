@@ -1,0 +1,51 @@
+//! A client comes back to its session (XEP-0198 section 5).
+
+use std::sync::atomic::Ordering;
+
+use super::{Session, sm};
+use crate::link::Link;
+use crate::pipe::{Close, Down};
+use crate::resident::Handle;
+use crate::user;
+
+impl Session {
+    pub(super) fn resume(&mut self, resume: user::Resume, me: &Handle<Self>) {
+        let user::Resume { key, h, conn, pipe, reply, .. } = resume;
+        let allowed = !self.ended && self.sm.as_ref().is_some_and(|sm| sm.may_resume(&key, h, self.restored));
+        if !allowed {
+            let _ = reply.send(None);
+            return;
+        }
+        // An old socket may not have noticed yet that it is dead.
+        self.close(Close::Abandon);
+        self.flush_held(); // numbered, as if they had been sent; below they are
+        self.generation = self.generation.wrapping_add(1);
+        self.address = conn.address;
+        tracing::info!(jid = %self.jid, address = %self.address, restored = self.restored, "session resumed");
+        metrics::counter!("rookery_sm_resumed_total").increment(1);
+        let link = Link::new(me.clone(), self.jid.clone(), self.ledger.clone(), self.generation);
+        if let Err(Some(link)) = reply.send(Some(link)) {
+            link.closed(false);
+            return;
+        }
+        let restored = std::mem::take(&mut self.restored);
+        let _ = pipe.push(Down::Nonza(sm::resumed(self.ledger.settled(), self.sid, &key)));
+        if let Some(sm) = &mut self.sm {
+            let (acked, queued) = sm.resume(h, restored);
+            for outgoing in sm.unacked() {
+                let _ = pipe.push(Down::Stanza(outgoing));
+            }
+            self.acked = acked.or(self.acked);
+            self.unqueue(&queued);
+        }
+        self.pipe = Some(pipe);
+        self.connected.store(true, Ordering::Relaxed);
+        self.csi = None; // XEP-0352 section 5: active again until the client says otherwise
+        let (sid, acked) = (self.sid, self.acked);
+        let _ = self.user.cast_always(user::Msg::Resumed { sid, restored, acked });
+        if self.sm.as_ref().is_some_and(|sm| sm.has_unacked()) {
+            self.request_ack();
+        }
+        self.write_record();
+    }
+}
