@@ -6,8 +6,8 @@
 //! the mesh with the same verbs (DESIGN.md, "The shape").
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -15,6 +15,9 @@ use rookery_proto::xmpp::error::StreamCondition;
 use rookery_proto::xmpp::jid::Jid;
 use rookery_proto::xmpp::stanza::Stanza;
 use tokio::sync::Notify;
+
+use crate::resident::WeakHandle;
+use crate::session::{self, Session};
 
 /// A stanza on its way to one recipient. The stanza is shared by all recipients; only the start tag's `to` and what
 /// is appended differ.
@@ -175,6 +178,8 @@ impl Pipe {
 #[derive(Default)]
 pub struct Ledger {
     inner: Mutex<Entries>,
+    /// Whose record must say how far it is before anybody is told: the session's, if it can be resumed.
+    session: OnceLock<WeakHandle<Session>>,
 }
 
 #[derive(Default)]
@@ -187,12 +192,62 @@ struct Entries {
     broken: bool,
     /// Who waits for progress.
     waiter: Option<Arc<Pipe>>,
+    /// What the session's record says. A client that was told `h` must not find a smaller one after a crash: it has
+    /// dropped what it needed to send again, and counts from there.
+    recorded: u32,
+    /// The session was asked to bring its record up to date.
+    asked: bool,
+    /// The session itself waits until nothing is open.
+    session_waits: bool,
 }
 
 impl Ledger {
     /// A ledger that starts after `settled`.
     pub fn new(settled: u32) -> Arc<Self> {
-        Arc::new(Self { inner: Mutex::new(Entries { settled, ..Entries::default() }) })
+        let entries = Entries { settled, recorded: settled, ..Entries::default() };
+        Arc::new(Self { inner: Mutex::new(entries), session: OnceLock::new() })
+    }
+
+    /// From now on nobody is told a number that the session's record does not have.
+    pub(crate) fn keep(&self, session: WeakHandle<Session>) {
+        let _ = self.session.set(session);
+    }
+
+    fn ask(&self) {
+        if let Some(session) = self.session.get().and_then(WeakHandle::upgrade) {
+            let _ = session.cast_always(session::Msg::Settle);
+        }
+    }
+
+    /// Everything up to this number is settled, whatever the record says.
+    pub(crate) fn processed(&self) -> u32 {
+        self.inner.lock().settled
+    }
+
+    /// The record says so now; or it could not be written, and who waits must ask again.
+    pub(crate) fn recorded(&self, number: Option<u32>) {
+        let mut inner = self.inner.lock();
+        inner.asked = false;
+        inner.recorded = number.unwrap_or(inner.recorded);
+        let waiter = inner.waiter.take();
+        drop(inner);
+        if let Some(pipe) = waiter {
+            pipe.nudge();
+        }
+    }
+
+    /// Whether nothing is open, and the record says so. If not, the session will get [`session::Msg::Settle`].
+    pub(crate) fn at_rest(&self) -> bool {
+        let mut inner = self.inner.lock();
+        inner.session_waits = !inner.open.is_empty();
+        let behind = inner.recorded != inner.settled;
+        if inner.open.is_empty() && behind && !inner.asked {
+            inner.asked = true;
+            drop(inner);
+            self.ask();
+            return false;
+        }
+        inner.open.is_empty() && !behind
     }
 
     /// Enters the next stanza; its number is one more than that of the last.
@@ -203,9 +258,11 @@ impl Ledger {
         Receipt { ledger: Some(self.clone()), n }
     }
 
-    /// Everything up to this number is settled: the `h` of `<a/>`.
+    /// Everything up to this number is settled for good: the `h` of `<a/>`. Where the session can be resumed, its
+    /// record says the same.
     pub fn settled(&self) -> u32 {
-        self.inner.lock().settled
+        let inner = self.inner.lock();
+        if self.session.get().is_some() { inner.recorded } else { inner.settled }
     }
 
     /// How many are entered in all: settled, or not yet.
@@ -226,7 +283,13 @@ impl Ledger {
 
     /// Nudges `pipe` once when something is settled.
     pub fn wait(&self, pipe: &Arc<Pipe>) {
-        self.inner.lock().waiter = Some(pipe.clone());
+        let mut inner = self.inner.lock();
+        inner.waiter = Some(pipe.clone());
+        if inner.recorded != inner.settled && !inner.asked && self.session.get().is_some() {
+            inner.asked = true;
+            drop(inner);
+            self.ask();
+        }
     }
 
     fn change(&self, n: u32, by: i32, broken: bool) {
@@ -244,7 +307,13 @@ impl Ledger {
             inner.open = VecDeque::new();
         }
         let waiter = if inner.settled != before || broken { inner.waiter.take() } else { None };
+        let ask = inner.session_waits && inner.open.is_empty();
+        inner.session_waits &= !ask;
+        inner.asked |= ask;
         drop(inner);
+        if ask {
+            self.ask();
+        }
         if let Some(pipe) = waiter {
             pipe.nudge();
         }

@@ -102,8 +102,12 @@ pub(crate) enum Msg {
     Expire {
         generation: u32,
     },
-    /// The record is written.
-    Recorded,
+    /// The record is written, and says that the client's stanzas are settled up to here; or it could not be written.
+    Recorded {
+        settled: Option<u32>,
+    },
+    /// Somebody waits for the record to say what is settled.
+    Settle,
     /// A message that waits for its ack is safe in the offline queue, under this id.
     Kept {
         number: u32,
@@ -129,6 +133,8 @@ pub(crate) struct Session {
     /// Restored from a record, and not resumed yet.
     restored: bool,
     ended: bool,
+    /// A client that wants to go on, and must wait until all that the last connection brought is settled.
+    resuming: Option<Box<user::Resume>>,
     /// The user's view of whether there is a connection.
     connected: Arc<AtomicBool>,
 }
@@ -162,6 +168,7 @@ impl Session {
             acked,
             restored: false,
             ended: false,
+            resuming: None,
         }
     }
 
@@ -183,13 +190,14 @@ impl Session {
             blocks_push: flag(sessions::flags::BLOCKLIST),
             presence,
         };
+        let ledger = Ledger::new(stored.cursor.up_handled);
         let handle = host.sessions().handle(Self {
             host: host.clone(),
             user,
             sid,
             jid,
             pipe: None,
-            ledger: Ledger::new(stored.cursor.up_handled),
+            ledger: ledger.clone(),
             generation: 0,
             connected: Arc::default(),
             csi: flag(sessions::flags::INACTIVE).then(Box::default),
@@ -198,8 +206,10 @@ impl Session {
             acked: stored.cursor.acked,
             restored: true,
             ended: false,
+            resuming: None,
             sm: Some(Box::new(Sm::restored(max, stored))),
         });
+        ledger.keep(handle.downgrade());
         expire_later(&host, &handle, max, 0);
         handle
     }
@@ -411,8 +421,8 @@ impl Resident for Session {
             }
             Msg::Deliver(delivery) => self.deliver(*delivery),
             Msg::DownAck(h) => self.down_ack(h),
-            Msg::Enable { resume, max, ledger } => self.enable(resume, max, ledger),
-            Msg::Resume(resume) => self.resume(*resume, me),
+            Msg::Enable { resume, max, ledger } => self.enable(resume, max, ledger, me),
+            Msg::Resume(resume) => self.resume(resume, me),
             Msg::Csi(active) => self.csi(active),
             Msg::Flags(flags) => {
                 self.flags = flags;
@@ -432,7 +442,8 @@ impl Resident for Session {
             }
             Msg::Tick => self.tick(),
             Msg::Expire { generation } => self.expire(generation),
-            Msg::Recorded => self.recorded(),
+            Msg::Recorded { settled } => self.recorded(settled, me),
+            Msg::Settle => self.settle(me),
             Msg::Kept { number, id } => self.kept(number, id),
         }
         // A timer that was asked for is set here, where the way back is known.

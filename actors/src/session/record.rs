@@ -12,6 +12,14 @@ use crate::resident::Handle;
 impl Session {
     /// The record has changed; it is written after this step, at most one write at a time.
     pub(super) fn write_record(&mut self) {
+        if let Some(sm) = &mut self.sm {
+            *sm.changed() = true;
+        }
+        self.write_cursor();
+    }
+
+    /// The same where only counts have changed.
+    pub(super) fn write_cursor(&mut self) {
         if let Some(sm) = &mut self.sm
             && sm.resumable()
             && !self.ended
@@ -20,9 +28,24 @@ impl Session {
         }
     }
 
-    pub(super) fn recorded(&mut self) {
+    /// Somebody waits for the record to say what is settled.
+    pub(super) fn settle(&mut self, me: &Handle<Self>) {
+        self.write_cursor();
+        self.go_on(me);
+    }
+
+    pub(super) fn recorded(&mut self, settled: Option<u32>, me: &Handle<Self>) {
         if let Some(sm) = &mut self.sm {
             sm.written();
+            *sm.changed() |= settled.is_none();
+        }
+        self.ledger.recorded(settled);
+        self.go_on(me);
+    }
+
+    fn go_on(&mut self, me: &Handle<Self>) {
+        if let Some(resume) = self.resuming.take() {
+            self.resume(resume, me);
         }
     }
 
@@ -51,19 +74,25 @@ impl Session {
             ..sessions::Record::default()
         };
         sm.writing();
-        let cursor = sessions::Cursor { up_handled: self.ledger.settled(), down_acked, acked: self.acked };
+        let settled = self.ledger.processed();
+        let cursor = sessions::Cursor { up_handled: settled, down_acked, acked: self.acked };
         let mut ops = Ops::new();
         let user = Entity::new(self.jid.bare_str());
-        sessions::put(&mut ops, &user, &self.sid.0, &record).ok();
+        if std::mem::take(sm.changed()) {
+            sessions::put(&mut ops, &user, &self.sid.0, &record).ok();
+        }
         sessions::put_cursor(&mut ops, &user, &self.sid.0, &cursor);
         let weak = me.downgrade();
-        let submitted = self.host.batcher().submit(Writes::new(&user, ops), move |_| {
+        let submitted = self.host.batcher().submit(Writes::new(&user, ops), move |result| {
             if let Some(session) = weak.upgrade() {
-                let _ = session.cast_always(Msg::Recorded);
+                let settled = result.is_ok().then_some(settled);
+                let _ = session.cast_always(Msg::Recorded { settled });
             }
         });
         if submitted.is_err() {
             sm.written();
+            *sm.changed() = true;
+            self.ledger.recorded(None);
         }
     }
 }

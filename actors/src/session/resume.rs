@@ -4,20 +4,30 @@ use std::sync::atomic::Ordering;
 
 use super::{Session, sm};
 use crate::link::Link;
-use crate::pipe::{Close, Down};
+use crate::pipe::{Close, Down, Ledger};
 use crate::resident::Handle;
 use crate::user;
 
 impl Session {
-    pub(super) fn resume(&mut self, resume: user::Resume, me: &Handle<Self>) {
-        let user::Resume { key, h, conn, pipe, reply, .. } = resume;
+    pub(super) fn resume(&mut self, resume: Box<user::Resume>, me: &Handle<Self>) {
+        let (key, h) = (resume.key, resume.h);
         let allowed = !self.ended && self.sm.as_ref().is_some_and(|sm| sm.may_resume(&key, h, self.restored));
         if !allowed {
-            let _ = reply.send(None);
+            let _ = resume.reply.send(None);
             return;
         }
         // An old socket may not have noticed yet that it is dead.
         self.close(Close::Abandon);
+        if self.ledger.broken() {
+            // Something was lost inside the server: the client sends again what comes after the last that was not.
+            self.ledger = Ledger::new(self.ledger.settled());
+            self.ledger.keep(me.downgrade());
+        } else if !self.ledger.at_rest() {
+            // What the last connection brought is still under way: what is told now must be all of it.
+            self.resuming = Some(resume);
+            return;
+        }
+        let user::Resume { conn, pipe, reply, .. } = *resume;
         self.flush_held(); // numbered, as if they had been sent; below they are
         self.generation = self.generation.wrapping_add(1);
         self.address = conn.address;

@@ -19,6 +19,7 @@ use subtle::ConstantTimeEq as _;
 use super::{Session, SessionId};
 use crate::options::Limits;
 use crate::pipe::{Close, Down, Ledger, Outgoing, Receipt};
+use crate::resident::Handle;
 use crate::user;
 
 /// A stanza that the client has not confirmed.
@@ -77,6 +78,8 @@ pub(super) struct Sm {
     ticking: bool,
     order_tick: bool,
     created_at: u64,
+    /// More than the cursor has changed.
+    changed: bool,
 }
 
 /// An `<r/>` goes out at the latest after so many stanzas without a confirmation.
@@ -97,6 +100,7 @@ impl Sm {
             ticking: false,
             order_tick: false,
             created_at,
+            changed: true,
         }
     }
 
@@ -230,11 +234,14 @@ fn ask() -> Down {
 }
 
 impl Session {
-    pub(super) fn enable(&mut self, resume: bool, max: Option<u32>, ledger: Arc<Ledger>) {
+    pub(super) fn enable(&mut self, resume: bool, max: Option<u32>, ledger: Arc<Ledger>, me: &Handle<Self>) {
         let limit = self.host.options().resume;
         let max = max.map_or(limit, |max| Duration::from_secs(max.into()).min(limit));
         let key: [u8; 16] = self.host.seams().bytes();
         let resume = resume && max > Duration::ZERO;
+        if resume {
+            ledger.keep(me.downgrade());
+        }
         self.ledger = ledger;
         self.sm = Some(Box::new(Sm::new(
             max,
@@ -292,7 +299,7 @@ impl Session {
         self.unqueue(&queued);
         if let Some(last) = last {
             self.acked = Some(last);
-            self.write_record(); // an acknowledged message never comes again
+            self.write_cursor(); // an acknowledged message never comes again
         }
         if marked {
             let _ = self.user.cast_always(user::Msg::Marked { sid: self.sid });
@@ -380,6 +387,11 @@ fn stanza_of(outgoing: &Outgoing) -> &Stanza {
 impl Sm {
     pub(super) fn counts(&self) -> (u32, u64, Option<[u8; 32]>) {
         (self.acked, self.created_at, self.key_hash)
+    }
+
+    /// Whether the record must be written, and not only the cursor.
+    pub(super) fn changed(&mut self) -> &mut bool {
+        &mut self.changed
     }
 
     pub(super) fn need_record(&mut self) {
