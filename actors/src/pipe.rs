@@ -3,7 +3,7 @@
 //! Up: the connection hands stanzas to [`crate::Link::up`]; the session's [`Ledger`] says which of them are settled,
 //! that is durable or answered. Down: the session pushes [`Down`] items; the connection drains them in batches and
 //! writes each batch at once. On one node the pipe is this piece of shared memory; between nodes it will be a stream of
-//! the mesh with the same verbs (DESIGN.md, "The shape").
+//! the mesh with the same verbs.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
