@@ -302,3 +302,22 @@ async fn what_an_inactive_client_was_spared_survives_its_connection() {
     juliet.expect("<resumed").await;
     juliet.expect("held back").await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_active_client_gets_every_presence() {
+    let world = World::new().await;
+    let mut phone = world.online("romeo", "phone").await;
+    let mut home = world.online("romeo", "home").await;
+    phone.until("romeo@localhost/home").await;
+    for _ in 0..200 {
+        phone.link().csi(false);
+        phone.nothing().await;
+        home.send("<presence><show>dnd</show></presence>");
+        phone.link().csi(true);
+        phone.expect("dnd").await;
+        home.send("<presence><show>away</show></presence>");
+        home.send("<presence><show>xa</show></presence>");
+        phone.expect("away").await;
+        phone.expect("xa").await;
+    }
+}
