@@ -63,6 +63,8 @@ async fn account(host: Host, request: Request) -> Result<Done, StanzaError> {
     }
     let user = Entity::new(request.account.as_str());
     let user = &user;
+    // The moment is written in the background; who asks right after must find it. If that fails, so does the read.
+    host.batcher().flush().await.ok();
     let last = host.store().read(|tx| Box::pin(async move { last::get(&mut **tx, user).await })).await;
     match last.map_err(|error| super::store_failed(&error))? {
         Some(Last { at, status }) => {
