@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until};
 use super::{Class, Error, Op, Ops, Options, Result, Store, limits, runner};
 use crate::entity::{Entity, Shard};
 
-const PACE: Duration = Duration::from_millis(3);
+const PACE: Duration = Duration::from_millis(8);
 
 /// Limits of a batcher.
 #[derive(Clone, Debug)]
@@ -28,9 +28,9 @@ pub struct Settings {
     pub queue_bytes: usize,
     /// Bodies of one commit.
     pub group: usize,
-    /// The least time from the beginning of one commit to that of the next. A durable commit costs about 50 µs of CPU
-    /// (sync, thread switches) besides the 15 to 20 µs for each body in it, so at a thousand writes a second this pace
-    /// halves the cost of none; a write that finds no pause waits 1.5 ms more on average.
+    /// The least time from the beginning of one commit to that of the next: a write that finds no commit under way begins
+    /// one at once, what comes after it gathers. At 1,000 archived messages a second, 3, 6 and 9 ms cost 2.36, 2.14 and
+    /// 1.98 s of CPU per 10,000 messages, at a median latency of 3.4, 5.5 and 7.1 ms and a 99th percentile below 15 ms.
     pub pace: Duration,
     /// How long a body may wait before its commit begins, and how long a commit may take.
     pub deadline: Duration,
