@@ -4,6 +4,9 @@
 //! of their own. CPU is that of the whole process (user and system), the submitters included.
 #![allow(missing_docs, clippy::unwrap_used, clippy::cast_precision_loss)]
 
+#[path = "../tests/server/mod.rs"]
+mod server;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -157,14 +160,18 @@ fn main() {
             .unwrap();
     runtime.block_on(async {
         let only = std::env::var("BENCH_ENGINE").ok();
-        let engines = ["memory", "embedded buffered", "embedded sync"];
+        let engines = ["memory", "embedded buffered", "embedded sync", "dev over memory", "dev over sync"];
         for engine in engines.into_iter().filter(|e| only.as_deref().is_none_or(|only| e.contains(only))) {
             let path = folder.path().join(engine.replace(' ', "-"));
             let db: Arc<dyn Database> = match engine {
-                "memory" => Arc::new(Memory::new()),
-                "embedded sync" => Arc::new(Embedded::open(&path, Durability::Sync).unwrap()),
+                "memory" | "dev over memory" => Arc::new(Memory::new()),
+                "embedded sync" | "dev over sync" => {
+                    Arc::new(Embedded::open(&path, Durability::Sync).unwrap())
+                }
                 _ => Arc::new(Embedded::open(&path, Durability::Buffered).unwrap()),
             };
+            let server = engine.starts_with("dev").then(|| server::Server::start(db.clone(), 0));
+            let db = server.as_ref().map_or(db, |server| Arc::new(server.client()));
             let store = Store::new(db, Seams::system());
             let submitters: &[u64] =
                 if std::env::var_os("BENCH_RATES").is_some() { &[] } else { &[1, 16, 256] };

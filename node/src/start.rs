@@ -30,10 +30,10 @@ pub enum Error {
         source: io::Error,
     },
     /// The store.
-    #[error("the store in {} can't be opened: {source}", path.display())]
+    #[error("the store {at} can't be opened: {source}{}", detail(source))]
     Store {
-        /// Where.
-        path: PathBuf,
+        /// Which: the URL, and the folder if it lies in one.
+        at: String,
         /// Why.
         source: store::Error,
     },
@@ -72,6 +72,10 @@ pub enum Error {
     },
 }
 
+fn detail(error: &store::Error) -> String {
+    error.detail.as_deref().map(|detail| format!(" ({detail})")).unwrap_or_default()
+}
+
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => "; another program listens there: stop it, or choose another port",
@@ -90,8 +94,16 @@ pub async fn store(config: &Config, seams: Seams) -> Result<Store, Error> {
     let (url, at) = (config.store.url.clone(), path.clone());
     let opened = tokio::task::spawn_blocking(move || store::open(&url, &at, durability, seams)).await;
     match opened {
-        Ok(opened) => opened.map_err(|source| Error::Store { path, source }),
+        Ok(opened) => opened.map_err(|source| Error::Store { at: place(config), source }),
         Err(error) => Err(Error::Io { what: "the store can't be opened", source: io::Error::other(error) }),
+    }
+}
+
+/// The store of `config`, for people.
+pub fn place(config: &Config) -> String {
+    match config.store.url.as_str() {
+        "embedded:" => format!("in {}", config.data_dir.display()),
+        url => format!("at {url}"),
     }
 }
 

@@ -84,7 +84,7 @@ pub const OPTIONS: &[Opt] = &[
         "url",
         Kind::Text("embedded:"),
         false,
-        "The store: `embedded:` keeps everything in `data_dir`; `memory:` forgets it at the end of the process.",
+        "The store: `embedded:` keeps everything in `data_dir`; `memory:` forgets it at the end of the process; `dev://HOST:PORT` is shared with other nodes through `rookery store`, for development.",
     ),
     opt(
         "store",

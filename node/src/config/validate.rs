@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rookery_cluster::store::Url;
 use rookery_proto::xmpp::jid::Jid;
 use toml::de::DeTable;
 
@@ -63,9 +64,10 @@ fn read(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path) -> Config {
 fn store(r: &mut Reader<'_>, file: &DeTable<'_>) -> Store {
     let section = r.section(file, "store");
     let url = r.text(&section, "url");
-    if !["embedded:", "memory:"].contains(&url.value.as_str()) {
+    if url.value.parse::<Url>().is_err() {
         let what = format!("is {:?}", url.value);
-        r.problem(url.line, "store.url", what, "this build knows \"embedded:\" and \"memory:\"");
+        let remedy = "write \"embedded:\", \"memory:\" or \"dev://127.0.0.1:7300\"";
+        r.problem(url.line, "store.url", what, remedy);
     }
     Store { url: url.value, sync: r.text(&section, "durability").value == "sync" }
 }

@@ -167,6 +167,12 @@ impl Pending {
         self.cleared.iter().any(|(begin, end)| begin <= key && key < end)
     }
 
+    /// Whether anything of the range was written or cleared.
+    pub(crate) fn touches(&self, begin: &[u8], end: &[u8]) -> bool {
+        keys_in(&self.writes, begin, end).next().is_some()
+            || self.cleared.iter().any(|(from, to)| &from[..] < end && begin < &to[..])
+    }
+
     /// Whether reading the range would depend on a key whose versionstamp is not known yet.
     pub(crate) fn hides(&self, begin: &[u8], end: &[u8]) -> bool {
         self.stamped.iter().any(|stamped| {
