@@ -16,6 +16,8 @@ pub mod embedded;
 mod engine;
 mod error;
 pub mod faults;
+#[cfg(feature = "fdb")]
+pub mod fdb;
 pub mod keys;
 pub mod memory;
 mod meter;
@@ -29,7 +31,7 @@ pub use batcher::{Batcher, Settings as BatcherSettings, Writes};
 pub use embedded::Durability;
 pub use error::{Class, Error};
 pub use op::{Mutate, Op, Ops};
-pub use open::{Url, open};
+pub use open::{FdbSettings, Place, Url, open};
 pub use runner::{Fence, OperationId, Options, Store};
 pub use tx::Tx;
 

@@ -8,39 +8,31 @@ use v1::failure::Class as Said;
 use v1::mutation::Kind;
 
 use crate::store::buffered::Commit;
-use crate::store::buffered::pending::Write;
+use crate::store::buffered::pending::{StampedKey, Step, Write};
 use crate::store::buffered::span::{Span, next_key};
 use crate::store::{Class, Committed, Error, Transaction, Version};
 
 /// What a transaction has gathered, as a message. The watches are only named; who waits stays behind.
 pub(super) fn request(version: Option<Version>, commit: &mut Commit) -> v1::CommitRequest {
-    let pending = std::mem::take(&mut commit.pending);
-    let mut mutations = Vec::with_capacity(pending.writes.len() + pending.cleared.len());
-    let mut stamped = pending.stamped.into_iter().peekable();
-    // A range removes the stamped keys before it and leaves those after it; the other writes are all after it.
-    for place in 0..=pending.cleared.len() {
-        while let Some(write) = stamped.next_if(|write| write.after == place) {
-            let offset = u64::try_from(write.offset).unwrap_or(u64::MAX);
-            mutations.push(Kind::StampedKey(v1::Stamped { key: write.key, value: write.value, offset }));
+    let mut pending = std::mem::take(&mut commit.pending);
+    let place = |offset| u64::try_from(offset).unwrap_or(u64::MAX);
+    let kind = |step| match step {
+        Step::ClearRange(begin, end) => Kind::ClearRange(v1::Span { begin, end: Some(end) }),
+        Step::StampedKey(StampedKey { key, offset, value, .. }) => {
+            Kind::StampedKey(v1::Stamped { key, value, offset: place(offset) })
         }
-        if let Some((begin, end)) = pending.cleared.get(place) {
-            let (begin, end) = (begin.clone(), Some(end.clone()));
-            mutations.push(Kind::ClearRange(v1::Span { begin, end }));
+        Step::Key(key, Write::Set(value)) => Kind::Set(v1::Row { key, value }),
+        Step::Key(key, Write::Clear) => Kind::Clear(key),
+        Step::Key(key, Write::Add(delta)) => Kind::Add(v1::Add { key, delta }),
+        Step::Key(key, Write::Stamped(value, offset)) => {
+            Kind::StampedValue(v1::Stamped { key, value, offset: place(offset) })
         }
-    }
-    mutations.extend(pending.writes.into_iter().map(|(key, write)| match write {
-        Write::Set(value) => Kind::Set(v1::Row { key, value }),
-        Write::Clear => Kind::Clear(key),
-        Write::Add(delta) => Kind::Add(v1::Add { key, delta }),
-        Write::Stamped(value, offset) => {
-            let offset = u64::try_from(offset).unwrap_or(u64::MAX);
-            Kind::StampedValue(v1::Stamped { key, value, offset })
-        }
-    }));
+    };
+    let mutations = pending.take_steps().into_iter().map(|step| v1::Mutation { kind: Some(kind(step)) });
     v1::CommitRequest {
         version: version.map(|version| version.0),
         reads: std::mem::take(&mut commit.reads).into_iter().map(span).collect(),
-        mutations: mutations.into_iter().map(|kind| v1::Mutation { kind: Some(kind) }).collect(),
+        mutations: mutations.collect(),
         write_conflicts: pending.conflicts.into_iter().map(span).collect(),
         watches: commit.watches.iter().map(|watched| watched.key.clone()).collect(),
     }
