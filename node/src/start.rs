@@ -10,7 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use rookery_actors::Host;
 use rookery_cluster::seams::Seams;
-use rookery_cluster::store::{self, Durability, Store};
+use rookery_cluster::store::{self, Durability, Place, Store};
 use tokio::sync::{Semaphore, watch};
 
 use crate::config::Config;
@@ -90,9 +90,10 @@ pub async fn store(config: &Config, seams: Seams) -> Result<Store, Error> {
     let path = config.data_dir.clone();
     let folder = |source| Error::Folder { path: path.clone(), source };
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(folder)?;
+    let url = config.store.url.parse().map_err(|source| Error::Store { at: place(config), source })?;
     let durability = if config.store.sync { Durability::Sync } else { Durability::Buffered };
-    let (url, at) = (config.store.url.clone(), path.clone());
-    let opened = tokio::task::spawn_blocking(move || store::open(&url, &at, durability, seams)).await;
+    let at = Place { url, data_dir: path, durability, fdb: config.store.fdb.clone() };
+    let opened = tokio::task::spawn_blocking(move || at.open(seams)).await;
     match opened {
         Ok(opened) => opened.map_err(|source| Error::Store { at: place(config), source }),
         Err(error) => Err(Error::Io { what: "the store can't be opened", source: io::Error::other(error) }),

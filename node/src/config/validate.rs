@@ -4,15 +4,14 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rookery_cluster::store::Url;
 use rookery_proto::xmpp::jid::Jid;
 use toml::de::DeTable;
 
 use super::problem::Problem;
 use super::read::{Found, Reader, Section};
 use super::{
-    Archive, ArchiveDefault, CertificateFiles, Config, Domain, Limits, Listen, Log, Network, Sasl, Store,
-    address,
+    Archive, ArchiveDefault, CertificateFiles, Config, Domain, Limits, Listen, Log, Network, Sasl, address,
+    store,
 };
 
 /// The defaults of the list; the domains are empty.
@@ -46,7 +45,7 @@ fn read(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path) -> Config {
     let data_dir = base.join(r.text(&top, "data_dir").value);
     Config {
         file: None,
-        store: store(r, file),
+        store: store::read(r, file, base),
         listen: listen(r, file, base, &data_dir),
         domains: domains(r, file, base),
         archive: archive(r, file),
@@ -59,17 +58,6 @@ fn read(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path) -> Config {
         log: log(r, file),
         data_dir,
     }
-}
-
-fn store(r: &mut Reader<'_>, file: &DeTable<'_>) -> Store {
-    let section = r.section(file, "store");
-    let url = r.text(&section, "url");
-    if url.value.parse::<Url>().is_err() {
-        let what = format!("is {:?}", url.value);
-        let remedy = "write \"embedded:\", \"memory:\" or \"dev://127.0.0.1:7300\"";
-        r.problem(url.line, "store.url", what, remedy);
-    }
-    Store { url: url.value, sync: r.text(&section, "durability").value == "sync" }
 }
 
 fn listen(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path, data_dir: &Path) -> Listen {
