@@ -1,5 +1,6 @@
 //! The server as the program sees it: what users and sessions share, and the way to them.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -9,18 +10,18 @@ use rookery_cluster::entity::Entity;
 use rookery_cluster::seams::Seams;
 use rookery_cluster::store::{self, Batcher, Store};
 use rookery_cluster::tables::archive::IdCipher;
-use rookery_cluster::tables::{accounts, secrets, sessions};
-use rookery_proto::sasl::{Credentials, Fakes};
+use rookery_cluster::tables::{secrets, sessions};
+use rookery_proto::sasl::Fakes;
 use rookery_proto::xmpp::error::{Condition, StanzaError, StreamCondition};
 use rookery_proto::xmpp::jid::{BareJid, Jid};
 use rookery_proto::xmpp::stanza::Stanza;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::credentials;
 use crate::directory::{Directory, SWEEPS};
 use crate::features::xep_0077_registration::Registrations;
-use crate::link::{Authenticated, ConnInfo, Link};
+use crate::features::xep_0115_caps;
+use crate::link::{Authenticated, ConnInfo, Connections, Link};
 use crate::maintenance;
 use crate::options::Options;
 use crate::pipe::{Pipe, Receipt};
@@ -53,6 +54,8 @@ struct Inner {
     ids: IdCipher,
     fakes: Fakes,
     registrations: Registrations,
+    caps: xep_0115_caps::Cache,
+    connections: Connections,
     started: Instant,
     stopping: AtomicBool,
 }
@@ -68,8 +71,10 @@ pub struct SessionInfo {
     pub jid: String,
     /// When it was bound, microseconds since 1970.
     pub since: u64,
-    /// The client's address.
+    /// The address that the client had when it bound its resource.
     pub address: String,
+    /// Its connection, if it has one to this node.
+    pub conn: Option<ConnInfo>,
     /// Whether it has a connection now, or waits to be resumed.
     pub connected: bool,
     /// Its priority if it is available.
@@ -98,6 +103,8 @@ impl Host {
         let host = Self(Arc::new(Inner {
             fakes: Fakes::new(*salt.expose(), options.iterations),
             registrations: Registrations::default(),
+            caps: xep_0115_caps::Cache::default(),
+            connections: Connections::default(),
             options: RwLock::new(Arc::new(options)),
             batcher: Batcher::start(store.clone(), store::BatcherSettings::default()),
             store,
@@ -210,6 +217,10 @@ impl Host {
         &self.0.registrations
     }
 
+    pub(crate) fn caps(&self) -> &xep_0115_caps::Cache {
+        &self.0.caps
+    }
+
     pub(crate) fn batcher(&self) -> &Batcher {
         &self.0.batcher
     }
@@ -237,25 +248,6 @@ impl Host {
         tokio::spawn(work);
     }
 
-    /// The SCRAM keys of a user, `None` if there is no such user or it is disabled.
-    ///
-    /// # Errors
-    /// [`Error::Store`]
-    pub async fn credentials(&self, user: &BareJid) -> Result<Option<Credentials>, Error> {
-        let entity = Entity::new(user.as_str());
-        let account = self
-            .0
-            .store
-            .read(|tx| {
-                let entity = entity.clone();
-                Box::pin(async move { accounts::get(&mut **tx, &entity).await })
-            })
-            .await?;
-        Ok(account
-            .filter(|account| !account.disabled)
-            .and_then(|account| credentials::from_account(&account)))
-    }
-
     /// Opens a session (RFC 6120 section 7).
     ///
     /// # Errors
@@ -271,10 +263,11 @@ impl Host {
             return Err(StanzaError::new(Condition::ServiceUnavailable));
         }
         let (reply, answer) = oneshot::channel();
-        let bind = user::Bind { resource: resource.map(str::to_owned), conn, pipe, reply };
+        let bind = user::Bind { resource: resource.map(str::to_owned), conn: conn.clone(), pipe, reply };
         self.cast_user(who.jid(), user::Msg::Bind(Box::new(bind)))
             .map_err(|_| StanzaError::new(Condition::ResourceConstraint))?;
-        answer.await.unwrap_or_else(|_| Err(StanzaError::new(Condition::InternalServerError)))
+        let link = answer.await.unwrap_or_else(|_| Err(StanzaError::new(Condition::InternalServerError)))?;
+        Ok(link.known(&self.0.connections, conn))
     }
 
     /// Goes on with a session (XEP-0198 section 5). `<resumed/>` and what the client missed come through the pipe.
@@ -291,13 +284,13 @@ impl Host {
     ) -> Result<Link, NotResumed> {
         let (sid, key) = session::parse_resumption_id(previd).ok_or(NotResumed)?;
         let (reply, answer) = oneshot::channel();
-        let resume = user::Resume { sid, key, h, conn, pipe, reply };
+        let resume = user::Resume { sid, key, h, conn: conn.clone(), pipe, reply };
         self.cast_user(who.jid(), user::Msg::Resume(Box::new(resume))).map_err(|_| NotResumed)?;
         let link = answer.await.ok().flatten();
         if link.is_none() {
             metrics::counter!("rookery_sm_failed_total").increment(1);
         }
-        link.ok_or(NotResumed)
+        link.map(|link| link.known(&self.0.connections, conn)).ok_or(NotResumed)
     }
 
     fn cast_user(&self, jid: &BareJid, msg: user::Msg) -> Result<(), Refused<user::Msg>> {
@@ -397,14 +390,18 @@ impl Host {
             }
         }
         all.sort_by(|a, b| a.jid.cmp(&b.jid));
+        for info in all.iter_mut().filter(|info| info.connected) {
+            info.conn = self.0.connections.find(&info.jid);
+        }
         all
     }
 
-    /// Ends the sessions of a bare JID, or the one of a full JID; returns how many there were.
-    pub async fn kick(&self, jid: &Jid, text: &'static str) -> usize {
+    /// Ends the sessions of a bare JID, or the one of a full JID, whose clients are told `text`, which must be characters that
+    /// XML allows; returns how many there were.
+    pub async fn kick(&self, jid: &Jid, text: impl Into<Cow<'static, str>>) -> usize {
         let Some(handle) = self.0.users.find(&jid.to_bare()) else { return 0 };
         let (reply, answer) = oneshot::channel();
-        let jid = jid.clone();
+        let (jid, text) = (jid.clone(), text.into());
         let kick = move |user: &mut User| {
             let matching: Vec<SessionId> = user
                 .sessions()
@@ -413,7 +410,7 @@ impl Host {
                 .map(|s| s.sid)
                 .collect();
             for sid in &matching {
-                user.end_session(*sid, StreamCondition::NotAuthorized, text);
+                user.end_session(*sid, StreamCondition::NotAuthorized, text.clone());
             }
             let _ = reply.send(matching.len());
         };

@@ -1,7 +1,9 @@
 //! What a connection holds of its session.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rookery_proto::xmpp::jid::{BareJid, FullJid};
 use rookery_proto::xmpp::stanza::Stanza;
 
@@ -30,7 +32,27 @@ impl Authenticated {
 pub struct ConnInfo {
     /// The client's address.
     pub address: Arc<str>,
+    /// The listener it came to: `c2s` (STARTTLS) or `c2s_tls` (direct TLS).
+    pub via: &'static str,
+    /// The version of TLS, as in `1.3`.
+    pub tls: &'static str,
+    /// The cipher suite, as IANA names it without the prefix, as in `AES_256_GCM_SHA384`.
+    pub suite: &'static str,
 }
+
+/// Which session has which connection, for the operator. The session itself lives on without one.
+#[derive(Clone, Default)]
+pub(crate) struct Connections(Arc<Mutex<HashMap<String, Arc<ConnInfo>>>>);
+
+impl Connections {
+    /// That of a full JID.
+    pub(crate) fn find(&self, jid: &str) -> Option<ConnInfo> {
+        self.0.lock().get(jid).map(|conn| ConnInfo::clone(conn))
+    }
+}
+
+/// An entry of [`Connections`], until it is dropped.
+struct Known(Connections, Arc<ConnInfo>);
 
 /// A connection's end of its session. Dropping it without [`Link::closed`] counts as a lost connection.
 pub struct Link {
@@ -39,11 +61,20 @@ pub struct Link {
     ledger: Arc<Ledger>,
     /// Which of the session's connections this is; a stale one's end means nothing.
     generation: u32,
+    known: Option<Known>,
 }
 
 impl Link {
     pub(crate) fn new(handle: Handle<Session>, jid: FullJid, ledger: Arc<Ledger>, generation: u32) -> Self {
-        Self { handle: Some(handle), jid, ledger, generation }
+        Self { handle: Some(handle), jid, ledger, generation, known: None }
+    }
+
+    /// Enters the connection into the list, for as long as it lasts.
+    pub(crate) fn known(mut self, connections: &Connections, conn: ConnInfo) -> Self {
+        let conn = Arc::new(conn);
+        connections.0.lock().insert(self.jid.as_str().to_owned(), conn.clone());
+        self.known = Some(Known(connections.clone(), conn));
+        self
     }
 
     /// The session's full JID.
@@ -108,6 +139,13 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
+        if let Some(Known(connections, conn)) = self.known.take() {
+            let mut all = connections.0.lock();
+            // A newer connection of the same session may have taken the place.
+            if all.get(self.jid.as_str()).is_some_and(|now| Arc::ptr_eq(now, &conn)) {
+                all.remove(self.jid.as_str());
+            }
+        }
         self.cast(Msg::Closed { clean: false, generation: self.generation });
     }
 }

@@ -5,6 +5,7 @@
 //! writes each batch at once. On one node the pipe is this piece of shared memory; between nodes it will be a stream of
 //! the mesh with the same verbs.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -56,7 +57,7 @@ pub enum Close {
         sent: u32,
     },
     /// With a stream error (RFC 6120 section 4.9) and a text for people.
-    Error(StreamCondition, &'static str),
+    Error(StreamCondition, Cow<'static, str>),
     /// At once and silently: the session went on elsewhere (XEP-0198 resumption) and the socket is stale.
     Abandon,
 }

@@ -5,8 +5,9 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use rookery_cluster::seams::Seams;
 use rookery_node::admin::Folder;
-use rookery_node::config::Config;
+use rookery_node::config::{self, Config};
 use rookery_node::net::Tcp;
+use rookery_node::start::{self, Found};
 use rookery_node::{check, dev_store, serve};
 use rookery_ops::admin::{Address, Error, Kind, connect, not_running};
 use rookery_ops::cli::{AdminCommand, Cli, Command};
@@ -19,9 +20,17 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let command = cli.verb();
-    if command == Command::Version {
-        println!("rookery {}", rookery_ops::VERSION);
-        return ExitCode::SUCCESS;
+    match command {
+        Command::Version => {
+            println!("rookery {}", rookery_ops::VERSION);
+            return ExitCode::SUCCESS;
+        }
+        // Whatever is in the file that is there.
+        Command::Check { example: true } => {
+            print!("{}", config::example());
+            return ExitCode::SUCCESS;
+        }
+        _ => {}
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -43,7 +52,7 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error, error.kind.exit_code()),
         },
-        Command::Check | Command::Version | Command::Store(_) => match check::check(&config) {
+        Command::Check { .. } | Command::Version | Command::Store(_) => match check::check(&config) {
             Ok(text) => {
                 print!("{text}");
                 ExitCode::SUCCESS
@@ -70,11 +79,17 @@ async fn administer(command: AdminCommand, at: Option<Address>, config: Config) 
     match connect(&address).await? {
         Some(remote) => commands::run(&command, &remote, &terminal).await,
         None if command.needs_node() => Err(not_running(&address)),
-        None => {
-            let folder = Folder::open(config, seams).await?;
-            let done = commands::run(&command, &folder, &terminal).await;
-            folder.close().await?;
-            done
-        }
+        // A node that is just starting has its store open and does not answer yet.
+        None => match start::store_or_node(&config, seams.clone(), &address, &|line| terminal.remark(line))
+            .await?
+        {
+            Found::Node(remote) => commands::run(&command, &remote, &terminal).await,
+            Found::Store(store) => {
+                let folder = Folder::over(store, config, seams);
+                let done = commands::run(&command, &folder, &terminal).await;
+                folder.close().await?;
+                done
+            }
+        },
     }
 }

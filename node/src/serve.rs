@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::listeners::Listeners;
 use crate::reload::Reloader;
 use crate::signals::{Ask, Signals};
-use crate::start::{self, Error};
+use crate::start::{self, Error, Found};
 use crate::tls::Tls;
 use crate::{greeting, options, ports};
 
@@ -35,7 +35,13 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let mut signals = Signals::new()?;
     start::raise_open_files();
 
-    let store = start::store(&config, seams.clone()).await?;
+    let address = Address::new(&config.listen.admin)?;
+    let say = |line: &str| tracing::warn!("{line}");
+    let found = tokio::select! {
+        found = start::store_or_node(&config, seams.clone(), &address, &say) => found?,
+        () = again(&mut signals) => return Ok(()),
+    };
+    let Found::Store(store) = found else { return Err(Error::Running(address)) };
     ports::clear(&config.data_dir);
     let tls = Tls::load(&config, seams.clone())?;
     let host = Host::start(options::host(&config), store.clone(), seams.clone()).await?;
@@ -43,7 +49,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let (stop_last, last) = watch::channel(false);
     let shared = start::shared(&config, host.clone(), tls, seams, stopping);
     let listeners = Listeners::bind(&config)?;
-    let socket = Socket::bind(&Address::new(&config.listen.admin)?).await?;
+    let socket = Socket::bind(&address).await?;
 
     let (c2s, c2s_tls, http) = (listeners.c2s(), listeners.c2s_tls(), listeners.http());
     let names = listeners.names();
@@ -98,7 +104,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     closed.map_err(|source| Error::Store { at: start::place(&config), source })
 }
 
-/// The operator has no patience.
+/// Until the operator wants the end, for the second time or before there was anything to end.
 async fn again(signals: &mut Signals) {
     while signals.next().await != Ask::Stop {}
 }

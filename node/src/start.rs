@@ -11,7 +11,9 @@ use arc_swap::ArcSwap;
 use rookery_actors::Host;
 use rookery_cluster::seams::Seams;
 use rookery_cluster::store::{self, Durability, Place, Store};
+use rookery_ops::admin::{self, Address, Remote};
 use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::connection::{Meters, Settings, Shared};
@@ -53,6 +55,9 @@ pub enum Error {
     /// Users and sessions.
     #[error(transparent)]
     Host(#[from] rookery_actors::host::Error),
+    /// Another node.
+    #[error("a node with this store runs already, and answers at {0}")]
+    Running(Address),
     /// The admin socket.
     #[error(transparent)]
     Admin(#[from] rookery_ops::admin::Error),
@@ -74,6 +79,23 @@ pub enum Error {
 
 fn detail(error: &store::Error) -> String {
     error.detail.as_deref().map(|detail| format!(" ({detail})")).unwrap_or_default()
+}
+
+impl Error {
+    /// Whether another process has the store open.
+    pub fn is_locked(&self) -> bool {
+        matches!(self, Self::Store { source, .. } if source.is_locked())
+    }
+}
+
+/// For a command that works on the data folder.
+impl From<Error> for admin::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Admin(error) => error,
+            error => Self::unavailable(error.to_string()),
+        }
+    }
 }
 
 fn remedy(error: &io::Error) -> &'static str {
@@ -105,6 +127,61 @@ pub fn place(config: &Config) -> String {
     match config.store.url.as_str() {
         "embedded:" => format!("in {}", config.data_dir.display()),
         url => format!("at {url}"),
+    }
+}
+
+/// How long a store that another process has open is waited for: a node that starts with a large store replays its journal
+/// before it answers, and a command may be at work on the folder.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long nothing is said about it.
+const SILENCE: Duration = Duration::from_secs(1);
+/// How often it is tried.
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// Who has the data.
+pub enum Found {
+    /// This process, from now on.
+    Store(Store),
+    /// A node that answers at its admin socket.
+    Node(Remote),
+}
+
+/// Opens the store; while another process has it open, waits until that ends or answers at `address`, but not for ever.
+/// `say` is told when that takes longer than a moment.
+///
+/// # Errors
+/// Those of [`store()`]; [`Error::Admin`] if somebody else's node is at `address`.
+pub async fn store_or_node(
+    config: &Config,
+    seams: Seams,
+    address: &Address,
+    say: &(dyn Fn(&str) + Sync),
+) -> Result<Found, Error> {
+    let begun = Instant::now();
+    let mut said = false;
+    loop {
+        let error = match store(config, seams.clone()).await {
+            Ok(store) => return Ok(Found::Store(store)),
+            Err(error) => error,
+        };
+        if !error.is_locked() {
+            return Err(error);
+        }
+        if let Some(node) = admin::connect(address).await? {
+            return Ok(Found::Node(node));
+        }
+        let waited = begun.elapsed();
+        if waited >= PATIENCE {
+            return Err(error);
+        }
+        if waited >= SILENCE && !said {
+            said = true;
+            let folder = config.data_dir.display();
+            say(&format!(
+                "another process has the store in {folder} open: waiting until it is done or answers at {address}"
+            ));
+        }
+        tokio::time::sleep(AGAIN).await;
     }
 }
 

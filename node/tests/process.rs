@@ -34,11 +34,16 @@ struct Node {
 impl Node {
     fn start(folder: &Path) -> Self {
         std::fs::write(folder.join("rookery.toml"), CONFIG).unwrap();
-        let mut command = rookery(folder, &["serve", "--config", "rookery.toml"]);
-        let mut child = command.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let mut node = Self { log: BufReader::new(child.stderr.take().unwrap()), child };
+        let mut node = Self::spawn(folder, &["serve", "--config", "rookery.toml"]);
         node.until("serving");
         node
+    }
+
+    /// Any command whose log is read.
+    fn spawn(folder: &Path, arguments: &[&str]) -> Self {
+        let mut command = rookery(folder, arguments);
+        let mut child = command.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        Self { log: BufReader::new(child.stderr.take().unwrap()), child }
     }
 
     /// Reads the log up to a line that holds `needle`.
@@ -144,7 +149,7 @@ fn one_node_for_a_folder_and_what_was_stored_stays() {
     let node = Node::start(folder.path());
     let second = run(folder.path(), &["serve", "--config", "rookery.toml"]);
     assert_eq!(second.status.code(), Some(1));
-    assert!(text(&second.stderr).contains("store"), "{}", text(&second.stderr));
+    assert!(text(&second.stderr).contains("a node with this store runs already"), "{}", text(&second.stderr));
     let list = run(folder.path(), &["user", "list", "--config", "rookery.toml"]);
     assert_eq!(text(&list.stdout).trim(), "romeo@localhost");
     node.signal(Signal::INT);
@@ -158,6 +163,31 @@ fn one_node_for_a_folder_and_what_was_stored_stays() {
     assert_eq!(node.end().0, 0);
 }
 
+/// As when both begin in the same second, or a command is at work on the folder when the node starts.
+#[test]
+fn a_store_that_somebody_has_open_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("rookery.toml"), CONFIG).unwrap();
+    std::fs::create_dir_all(folder.path().join("data/store")).unwrap();
+    let lock = std::fs::File::create(folder.path().join("data/store/lock")).unwrap();
+    lock.lock().unwrap();
+    let add = ["user", "add", "romeo@localhost", "--config", "rookery.toml"];
+    let mut command = Node::spawn(folder.path(), &add);
+    let mut node = Node::spawn(folder.path(), &["serve", "--config", "rookery.toml"]);
+    for waiting in [&mut command, &mut node] {
+        let line = waiting.until("another process has the store in");
+        assert!(line.contains("waiting until it is done or answers at unix:"), "{line}");
+    }
+    drop(lock);
+    let (code, log) = command.end();
+    assert_eq!(code, 0, "{log}");
+    node.until("serving");
+    let list = run(folder.path(), &["user", "list", "--config", "rookery.toml"]);
+    assert_eq!(text(&list.stdout).trim(), "romeo@localhost");
+    node.signal(Signal::TERM);
+    assert_eq!(node.end().0, 0);
+}
+
 #[test]
 fn check_and_mistakes() {
     let folder = tempfile::tempdir().unwrap();
@@ -167,6 +197,12 @@ fn check_and_mistakes() {
         text(&development.stdout).contains("127.0.0.1:5222") && text(&development.stdout).ends_with("ok\n")
     );
     assert!(!folder.path().join("rookery-data").exists(), "check changes nothing");
+
+    let example = run(folder.path(), &["check", "--example", "--config", "none.toml"]);
+    assert!(example.status.success() && text(&example.stdout).contains("\n#stanza_bytes = "));
+    std::fs::write(folder.path().join("example.toml"), &example.stdout).unwrap();
+    let checked = run(folder.path(), &["check", "--config", "example.toml"]);
+    assert!(text(&checked.stdout).ends_with("ok\n"), "{}", text(&checked.stderr));
 
     std::fs::write(folder.path().join("bad.toml"), "colour = 1\n[[domain]]\nname = ''\n").unwrap();
     let bad = run(folder.path(), &["check", "--config", "bad.toml"]);

@@ -78,7 +78,12 @@ pub enum Command {
     /// Run a node until it is told to stop (SIGINT, SIGTERM)
     Serve,
     /// Check the configuration and say what a node would do with it
-    Check,
+    #[command(after_help = "Example:\n  rookery check --example > rookery.toml")]
+    Check {
+        /// Print a configuration with every option at its default, to begin with, instead
+        #[arg(long)]
+        example: bool,
+    },
     /// Print the version
     Version,
     /// Serve a store to several nodes on one machine, for development and tests
@@ -262,7 +267,8 @@ mod tests {
         assert_eq!((cli.verb(), cli.config), (Command::Serve, Some("a.toml".into())));
         let cli = parse("serve --config a.toml").unwrap();
         assert_eq!((cli.verb(), cli.config), (Command::Serve, Some("a.toml".into())));
-        assert_eq!(parse("check").unwrap().verb(), Command::Check);
+        assert_eq!(parse("check").unwrap().verb(), Command::Check { example: false });
+        assert_eq!(parse("check --example").unwrap().verb(), Command::Check { example: true });
         assert_eq!(parse("version").unwrap().verb(), Command::Version);
     }
 

@@ -4,6 +4,7 @@ Arguments: host, STARTTLS port, direct TLS port, domain. Exit code 77: not insta
 """
 
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -39,6 +40,12 @@ class Profanity:
         os.makedirs(os.path.join(home, ".config", "profanity"), exist_ok=True)
         env = f"HOME={home} XDG_CONFIG_HOME={home}/.config XDG_DATA_HOME={home}/.local/share LANG=C.UTF-8 TERM=screen"
         tmux("new-session", "-d", "-s", name, "-x", "150", "-y", "50", f"env {env} profanity")
+        # Whatever the terminal is sent comes out here as well: that is the event to wait for. Open for both directions,
+        # so that it never ends.
+        out = os.path.join(home, f"out-{uuid.uuid4().hex}")
+        os.mkfifo(out)
+        self.out = os.open(out, os.O_RDWR)
+        tmux("pipe-pane", "-t", name, f"exec cat > {out}")
         self.see("Profanity")
 
     def screen(self):
@@ -49,14 +56,15 @@ class Profanity:
         tmux("send-keys", "-t", self.name, "Enter")
 
     def see(self, *texts):
-        """Waits until the screen shows one of these. A terminal has no event to wait for: it is read again."""
+        """Waits until the screen shows one of these: it is read again whenever the terminal was sent something."""
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             screen = self.screen()
             for text in texts:
                 if text in screen:
                     return text
-            time.sleep(0.05)
+            if select.select([self.out], [], [], max(0, deadline - time.monotonic()))[0]:
+                os.read(self.out, 65536)
         others = "\n".join(other.screen() for other in Profanity.all if other is not self)
         sys.exit(f"{self.name} never saw {texts}; the screen is:\n{self.screen()}\nthe other one:\n{others}")
 

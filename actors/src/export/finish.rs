@@ -56,8 +56,10 @@ async fn complete(draft: &mut Draft) -> store::Result<Outcome> {
     if draft.account.credentials.is_empty() {
         draft.note("there is no password and there are no keys: set a password before anybody can log in");
     } else if !scram::complete(&draft.account) {
-        draft
-            .note("there are keys for some of the mechanisms only: set a password before anybody can log in");
+        draft.note(
+            "there are keys for some of the mechanisms only: clients that insist on another can log in once PLAIN was used \
+             or a password was set",
+        );
     }
     for item in std::mem::take(&mut draft.contacts).into_values() {
         let size = item.pending_in.as_ref().map_or(0, bytes::Bytes::len)

@@ -70,6 +70,7 @@ pub(super) fn read(frame: &Frame, owner: &BareJid) -> Option<Message> {
         stanza: bytes.into(),
         stored_at: 0,
         flags: 0,
+        sent: Vec::new(),
     };
     Some(Message { stamp, entry })
 }

@@ -53,7 +53,7 @@ pub(super) fn read(element: &Element) -> Result<ScramKeys, &'static str> {
     }
 }
 
-/// Whether there are keys for every mechanism that is offered: without them the account can't log in.
+/// Whether there are keys for every mechanism that is offered: without them not every client can log in.
 pub(super) fn complete(account: &Account) -> bool {
     MECHANISMS.iter().all(|(hash, ..)| account.keys(*hash).is_some())
 }

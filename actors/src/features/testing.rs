@@ -75,7 +75,7 @@ impl Scene {
         let (user, resource) = name.split_once('/').unwrap();
         let user = BareJid::new(Some(user), "localhost").unwrap();
         let pipe = Pipe::new();
-        let conn = ConnInfo { address: "test".into() };
+        let conn = ConnInfo { address: "test".into(), via: "c2s", tls: "1.3", suite: "" };
         let link =
             self.host.bind(Authenticated::by_sasl(user), Some(resource), conn, pipe.clone()).await.unwrap();
         Session { link, pipe, waiting: Vec::new().into() }

@@ -93,7 +93,9 @@ fn host_info(user: &mut User, request: &Request) -> Result<Vec<u8>, StanzaError>
     match request.element()?.attr("node") {
         None | Some("") => Ok(info.query(None)),
         // XEP-0115 section 6.2: who got our caps asks for the node that was in them.
-        Some(node) if xep_0115_caps::is_node(node, &info) => Ok(info.query(Some(node))),
+        Some(node) if xep_0115_caps::is_node(node, user.host(), request.to.domain()) => {
+            Ok(info.query(Some(node)))
+        }
         Some(_) => Err(unknown_node()),
     }
 }

@@ -1,8 +1,12 @@
 //! XEP-0115 Entity Capabilities, version 1.6.0: the server's own disco#info as a hash, so that clients ask once for all
 //! servers that say the same. What contacts put in their presence is passed on as it is.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use parking_lot::Mutex;
 use rookery_proto::xml::write;
 use rookery_proto::xmpp::element::Element;
 use rookery_proto::xmpp::forms::Form;
@@ -12,6 +16,7 @@ use sha1::{Digest as _, Sha1};
 use super::xep_0030_disco::Info;
 use crate::feature::{Feature, Scope, Xep};
 use crate::host::Host;
+use crate::options::Options;
 
 /// XEP-0115.
 pub const CAPS: Feature = Feature {
@@ -37,24 +42,48 @@ pub struct Caps {
     pub ver: String,
 }
 
+/// The capabilities of our domains under the options that they were made with: every login shows them, and they change only
+/// when the options do.
+#[derive(Default)]
+pub(crate) struct Cache(Mutex<Kept>);
+
+#[derive(Default)]
+struct Kept {
+    under: Option<Arc<Options>>,
+    domains: HashMap<String, Arc<Caps>>,
+}
+
 /// The capabilities of one of our domains. They differ between domains that give other contact addresses.
-pub fn caps(host: &Host, domain: &str) -> Caps {
-    Caps { node: NODE, ver: verification(&Info::of(host, domain, Scope::Host)) }
+pub fn caps(host: &Host, domain: &str) -> Arc<Caps> {
+    let options = host.options();
+    let mut kept = host.caps().0.lock();
+    if kept.under.as_ref().is_none_or(|under| !Arc::ptr_eq(under, &options)) {
+        *kept = Kept { under: Some(options), domains: HashMap::new() };
+    }
+    if let Some(caps) = kept.domains.get(domain) {
+        return caps.clone();
+    }
+    let caps = Arc::new(Caps { node: NODE, ver: verification(&Info::of(host, domain, Scope::Host)) });
+    // Only as many as there are domains.
+    if host.serves(domain) {
+        kept.domains.insert(domain.to_owned(), caps.clone());
+    }
+    caps
 }
 
 /// The stream feature (section 6.3): `<c xmlns='http://jabber.org/protocol/caps' …/>`, after authentication.
 pub fn stream_feature(host: &Host, domain: &str) -> Vec<u8> {
-    let Caps { node, ver } = caps(host, domain);
+    let caps = caps(host, domain);
     write::bytes(|w| {
-        w.start("c", ns::CAPS).attr("hash", "sha-1").attr("node", node).attr("ver", &ver);
+        w.start("c", ns::CAPS).attr("hash", "sha-1").attr("node", caps.node).attr("ver", &caps.ver);
     })
 }
 
 /// Whether this is the node that our caps lead to (section 6.2).
-pub(crate) fn is_node(node: &str, info: &Info) -> bool {
+pub(crate) fn is_node(node: &str, host: &Host, domain: &str) -> bool {
     node.strip_prefix(NODE)
         .and_then(|rest| rest.strip_prefix('#'))
-        .is_some_and(|ver| ver == verification(info))
+        .is_some_and(|ver| ver == caps(host, domain).ver)
 }
 
 fn verification(info: &Info) -> String {
@@ -124,6 +153,21 @@ mod tests {
         }
         let info = Info { identity: ("server", "im", "R"), features: ["b", "a"].into(), forms };
         assert_eq!(hashed(&info), "server/im//R<a<b<urn:a<ip<v4<v6<os<Mac<urn:b<x<1<");
+    }
+
+    #[tokio::test]
+    async fn made_once_and_again_when_the_options_change() {
+        let scene = Scene::new(&[]).await;
+        let first = caps(&scene.host, "localhost");
+        assert!(Arc::ptr_eq(&first, &caps(&scene.host, "localhost")));
+        let _ = caps(&scene.host, "elsewhere.example");
+        assert_eq!(scene.host.caps().0.lock().domains.len(), 1);
+        let mut options = Options::clone(&scene.host.options());
+        options.domains[0].contact.clear();
+        scene.host.reload(options);
+        let second = caps(&scene.host, "localhost");
+        assert_ne!(first, second);
+        assert_eq!(second.ver, verification(&Info::of(&scene.host, "localhost", Scope::Host)));
     }
 
     #[tokio::test]

@@ -50,6 +50,11 @@ impl Held {
         None
     }
 
+    /// How many are held.
+    pub(crate) fn len(&self) -> u32 {
+        u32::try_from(self.0.len()).unwrap_or(u32::MAX)
+    }
+
     /// Takes out what is held.
     pub(crate) fn take(&mut self) -> Vec<Delivery> {
         std::mem::take(&mut self.0)

@@ -2,7 +2,7 @@
 //! (XEP-0198), holds back what need not wake a phone (XEP-0352), and outlives its connection.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use rookery_cluster::seams::Seams;
@@ -16,8 +16,10 @@ use crate::features::xep_0352_csi as csi;
 use crate::host::Host;
 use crate::pipe::{Close, Down, Ledger, Outgoing, Pipe, Receipt};
 use crate::resident::{Handle, Idle, Resident};
-use crate::user::{self, Available, User};
+use crate::user::{self, Available, Numbering, User};
 
+mod claim;
+mod end;
 mod record;
 mod resume;
 mod sm;
@@ -51,6 +53,22 @@ pub(crate) struct Delivery {
     /// Its place in the offline queue, if it lies there until the client has it.
     pub(crate) queued: Option<ArchiveId>,
     pub(crate) receipt: Receipt,
+}
+
+/// What a session lets its user see at any time.
+#[derive(Default)]
+pub(crate) struct Shared {
+    /// Whether it has a connection.
+    pub(crate) connected: AtomicBool,
+    /// How many of the stanzas that it was handed it will never send, since a newer one took their place (XEP-0352).
+    pub(crate) dropped: AtomicU32,
+}
+
+impl Shared {
+    /// For a new session, or for one that has just come from the store.
+    pub(crate) fn new(connected: bool) -> Arc<Self> {
+        Arc::new(Self { connected: connected.into(), dropped: AtomicU32::new(0) })
+    }
 }
 
 /// What of a session survives in its record.
@@ -93,7 +111,7 @@ pub(crate) enum Msg {
         clean: bool,
         generation: u32,
     },
-    Kick(StreamCondition, &'static str),
+    Kick(StreamCondition, std::borrow::Cow<'static, str>),
     /// The process stops: the stream ends, a resumable session stays on record.
     Suspend(tokio::sync::oneshot::Sender<()>),
     /// A second has passed since something asked for it.
@@ -108,6 +126,10 @@ pub(crate) enum Msg {
     },
     /// Somebody waits for the record to say what is settled.
     Settle,
+    /// What its client has, now that it is written down; or the store refused.
+    Claimed(Option<Box<claim::Claim>>),
+    /// Its queue is full.
+    TooSlow,
     /// A message that waits for its ack is safe in the offline queue, under this id.
     Kept {
         number: u32,
@@ -130,13 +152,15 @@ pub(crate) struct Session {
     address: Arc<str>,
     /// What the client has confirmed of the archive.
     acked: Option<ArchiveId>,
-    /// Restored from a record, and not resumed yet.
-    restored: bool,
+    /// The record that it was restored from, until it is resumed.
+    restored: Option<Box<sessions::Stored>>,
     ended: bool,
     /// A client that wants to go on, and must wait until all that the last connection brought is settled.
     resuming: Option<Box<user::Resume>>,
-    /// The user's view of whether there is a connection.
-    connected: Arc<AtomicBool>,
+    /// What its user sees of it.
+    shared: Arc<Shared>,
+    /// How many stanzas it was handed.
+    handed: u32,
 }
 
 impl Session {
@@ -150,10 +174,11 @@ impl Session {
         ledger: Arc<Ledger>,
         acked: Option<ArchiveId>,
         address: Arc<str>,
-        connected: Arc<AtomicBool>,
+        shared: Arc<Shared>,
     ) -> Self {
         Self {
-            connected,
+            shared,
+            handed: 0,
             host,
             user,
             sid,
@@ -166,7 +191,7 @@ impl Session {
             flags: Box::default(),
             address,
             acked,
-            restored: false,
+            restored: None,
             ended: false,
             resuming: None,
         }
@@ -176,10 +201,10 @@ impl Session {
     pub(crate) fn restore(
         host: Host,
         user: Handle<User>,
-        sid: SessionId,
         jid: FullJid,
-        stored: &sessions::Stored,
+        stored: sessions::Stored,
         presence: Option<Available>,
+        shared: Arc<Shared>,
     ) -> Handle<Self> {
         let record = &stored.record;
         let flag = |bit| record.flags & bit != 0;
@@ -194,23 +219,24 @@ impl Session {
         let handle = host.sessions().handle(Self {
             host: host.clone(),
             user,
-            sid,
+            sid: SessionId(stored.sid),
             jid,
             pipe: None,
             ledger: ledger.clone(),
             generation: 0,
-            connected: Arc::default(),
+            shared,
+            handed: 0,
             csi: flag(sessions::flags::INACTIVE).then(Box::default),
             flags: Box::new(flags),
             address: record.address.as_str().into(),
             acked: stored.cursor.acked,
-            restored: true,
             ended: false,
             resuming: None,
-            sm: Some(Box::new(Sm::restored(max, stored))),
+            sm: Some(Box::new(Sm::restored(max, &stored))),
+            restored: Some(Box::new(stored)),
         });
         ledger.keep(handle.downgrade());
-        expire_later(&host, &handle, max, 0);
+        end::expire_later(&host, &handle, max, 0);
         handle
     }
 
@@ -226,29 +252,49 @@ impl Session {
                 let error = rookery_proto::xmpp::error::StanzaError::new(
                     rookery_proto::xmpp::error::Condition::ResourceConstraint,
                 );
-                if let Some(reply) = stanza.error_reply(&error) {
-                    self.deliver(Delivery {
-                        outgoing: Outgoing::new(reply),
-                        id: None,
-                        queued: None,
-                        receipt: Receipt::none(),
-                    });
-                }
-                receipt.done();
+                self.answer(stanza.error_reply(&error), receipt);
             }
             Err(_) => self.close(Close::Error(
                 StreamCondition::InternalServerError,
-                "this account had to be restarted; please reconnect",
+                "this account had to be restarted; please reconnect".into(),
             )),
         }
     }
 
+    /// Sends an answer that is the session's own. It goes by way of the user, who counts what the session is handed.
+    fn answer(&self, reply: Option<Stanza>, receipt: Receipt) {
+        let sid = self.sid;
+        let answer = move |user: &mut User| {
+            if let Some(reply) = reply {
+                user.send(sid, Outgoing::new(reply));
+            }
+            receipt.done();
+        };
+        let _ = self.user.cast_always(user::Msg::Then(Box::new(answer)));
+    }
+
+    /// How it counts, from now on.
+    fn numbering(&self) -> Numbering {
+        let (name, sent) = self.sm.as_ref().map_or((0, 0), |sm| (sm.numbering, sm.sent()));
+        let held = self.csi.as_ref().map_or(0, |held| held.len());
+        let dropped = self.shared.dropped.load(Ordering::Relaxed);
+        let base = self.handed.wrapping_sub(sent).wrapping_sub(held).wrapping_sub(dropped);
+        Numbering { name, base }
+    }
+
     fn deliver(&mut self, delivery: Delivery) {
+        self.handed = self.handed.wrapping_add(1);
         if self.ended {
             return self.hand_back(delivery);
         }
         if let Some(held) = &mut self.csi {
-            let Some(delivery) = held.hold(delivery) else { return };
+            let before = held.len();
+            let Some(delivery) = held.hold(delivery) else {
+                if held.len() == before {
+                    self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+                }
+                return;
+            };
             self.flush_held();
             return self.send(delivery);
         }
@@ -290,86 +336,6 @@ impl Session {
         }
     }
 
-    /// The client does not keep up. What is durable waits in the archive; the connection ends.
-    fn too_slow(&mut self) {
-        tracing::info!(jid = %self.jid, reason = "too-slow", "session closed");
-        self.close(Close::Error(StreamCondition::PolicyViolation, "you do not take what you are sent"));
-        self.end("too-slow");
-    }
-
-    /// What reaches a session that has ended is treated as what it had not confirmed.
-    fn hand_back(&self, delivery: Delivery) {
-        let Delivery { outgoing, id, queued, receipt } = delivery;
-        let unacked = vec![Unacked::new(outgoing, id, queued, receipt)];
-        let ended = user::Ended { sid: self.sid, unacked, replay_after: None, recorded: false };
-        let _ = self.user.cast_always(user::Msg::Ended(Box::new(ended)));
-    }
-
-    fn close(&mut self, close: Close) {
-        if let Some(pipe) = self.pipe.take() {
-            let _ = pipe.push(Down::Close(close));
-        }
-    }
-
-    /// The session is over for good.
-    fn end(&mut self, reason: &'static str) {
-        if self.ended {
-            return;
-        }
-        metrics::counter!("rookery_sessions_closed_total", "reason" => reason).increment(1);
-        self.ended = true;
-        let unacked = self.sm.as_mut().map(|sm| sm.take_unacked()).unwrap_or_default();
-        let recorded = self.sm.as_ref().is_some_and(|sm| sm.resumable());
-        // A session that was bound to an empty archive has confirmed nothing: everything is to come.
-        let replay_after = self.restored.then(|| self.acked.unwrap_or(ArchiveId::first_at(0)));
-        let ended = user::Ended { sid: self.sid, unacked, replay_after, recorded };
-        let _ = self.user.cast_always(user::Msg::Ended(Box::new(ended)));
-    }
-
-    fn closed(&mut self, clean: bool, generation: u32, me: &Handle<Self>) {
-        if generation != self.generation || self.ended {
-            return;
-        }
-        self.pipe = None;
-        self.connected.store(false, Ordering::Relaxed);
-        let max = self.sm.as_ref().filter(|sm| sm.resumable()).map(|sm| sm.max);
-        match max {
-            Some(max) if !clean => {
-                tracing::info!(jid = %self.jid, seconds = max.as_secs(), "connection lost; the session waits to be resumed");
-                self.generation = self.generation.wrapping_add(1);
-                expire_later(&self.host, me, max, self.generation);
-                self.keep_open_messages(true);
-                self.write_record();
-            }
-            _ => {
-                let reason = if clean { "closed" } else { "lost" };
-                tracing::info!(jid = %self.jid, reason, "session closed");
-                self.end(reason);
-            }
-        }
-    }
-
-    /// The process stops. Resumable sessions stay on record; the others end as if their clients had closed them.
-    fn suspend(&mut self, me: &Handle<Self>) {
-        self.close(Close::Error(StreamCondition::SystemShutdown, "the server restarts; please come back"));
-        if self.sm.as_ref().is_some_and(|sm| sm.resumable()) {
-            self.keep_open_messages(true);
-            self.generation = self.generation.wrapping_add(1);
-            // Even if another write of it is under way: nothing comes after this one.
-            self.submit_record(me);
-        } else {
-            self.end("shutdown");
-        }
-    }
-
-    fn expire(&mut self, generation: u32) {
-        if generation != self.generation || self.pipe.is_some() || self.ended {
-            return;
-        }
-        tracing::info!(jid = %self.jid, reason = "expired", "session closed");
-        self.end("expired");
-    }
-
     fn csi(&mut self, active: bool) {
         if active {
             self.flush_held();
@@ -396,15 +362,6 @@ impl Session {
     }
 }
 
-fn expire_later(host: &Host, handle: &Handle<Session>, max: Duration, generation: u32) {
-    let weak = handle.downgrade();
-    host.wheel().after(max, move || {
-        if let Some(session) = weak.upgrade() {
-            let _ = session.cast_always(Msg::Expire { generation });
-        }
-    });
-}
-
 impl Resident for Session {
     type Msg = Msg;
     const QUEUE: u32 = 4_096;
@@ -412,17 +369,11 @@ impl Resident for Session {
     fn handle(&mut self, msg: Msg, me: &Handle<Self>) {
         match msg {
             Msg::Up { stanza, receipt } => self.up(*stanza, receipt),
-            Msg::Answer { reply, receipt } => {
-                if let Some(reply) = reply {
-                    let outgoing = Outgoing::new(*reply);
-                    self.deliver(Delivery { outgoing, id: None, queued: None, receipt: Receipt::none() });
-                }
-                receipt.done();
-            }
+            Msg::Answer { reply, receipt } => self.answer(reply.map(|reply| *reply), receipt),
             Msg::Deliver(delivery) => self.deliver(*delivery),
             Msg::DownAck(h) => self.down_ack(h),
             Msg::Enable { resume, max, ledger } => self.enable(resume, max, ledger, me),
-            Msg::Resume(resume) => self.resume(resume, me),
+            Msg::Resume(resume) => self.resume(resume, me, None),
             Msg::Csi(active) => self.csi(active),
             Msg::Flags(flags) => {
                 self.flags = flags;
@@ -432,7 +383,7 @@ impl Resident for Session {
             Msg::Written => drop(self.user.cast_always(user::Msg::Marked { sid: self.sid })),
             Msg::Closed { clean, generation } => self.closed(clean, generation, me),
             Msg::Kick(condition, text) => {
-                tracing::info!(jid = %self.jid, reason = condition.name(), text, "session closed");
+                tracing::info!(jid = %self.jid, reason = condition.name(), %text, "session closed");
                 self.close(Close::Error(condition, text));
                 self.end(condition.name());
             }
@@ -444,6 +395,8 @@ impl Resident for Session {
             Msg::Expire { generation } => self.expire(generation),
             Msg::Recorded { settled } => self.recorded(settled, me),
             Msg::Settle => self.settle(me),
+            Msg::Claimed(claim) => self.claimed(claim, me),
+            Msg::TooSlow => self.too_slow(),
             Msg::Kept { number, id } => self.kept(number, id),
         }
         // A timer that was asked for is set here, where the way back is known.

@@ -44,14 +44,18 @@ impl Session {
     }
 
     fn go_on(&mut self, me: &Handle<Self>) {
-        if let Some(resume) = self.resuming.take() {
-            self.resume(resume, me);
+        // A restored session's record is written by the claim that its client waits for.
+        if self.restored.is_none()
+            && let Some(resume) = self.resuming.take()
+        {
+            self.resume(resume, me, None);
         }
     }
 
-    pub(super) fn submit_record(&mut self, me: &Handle<Self>) {
-        let Some(sm) = &mut self.sm else { return };
-        let (down_acked, created_at, Some(hash)) = sm.counts() else { return };
+    /// What is to be written, if the session can be resumed.
+    pub(super) fn record(&self) -> Option<(sessions::Record, sessions::Cursor)> {
+        let sm = self.sm.as_ref()?;
+        let (down_acked, created_at, hash) = sm.counts();
         let presence = self.flags.presence.as_ref();
         let mut flags = sessions::flags::RESUMABLE;
         for (set, bit) in [
@@ -64,18 +68,25 @@ impl Session {
         }
         let record = sessions::Record {
             resource: self.jid.resource().to_owned(),
-            token_hash: Bytes::copy_from_slice(&hash),
+            token_hash: Bytes::copy_from_slice(&hash?),
             created_at,
             max_resume_s: u32::try_from(sm.max.as_secs()).unwrap_or(u32::MAX),
             presence: presence.map(|presence| presence.stanza.to_bytes().into()).unwrap_or_default(),
             priority: presence.map_or(0, |presence| presence.priority.into()),
             flags,
             address: self.address.to_string(),
+            numbering: sm.numbering,
             ..sessions::Record::default()
         };
+        let up_handled = self.ledger.processed();
+        Some((record, sessions::Cursor { up_handled, down_acked, acked: self.acked }))
+    }
+
+    pub(super) fn submit_record(&mut self, me: &Handle<Self>) {
+        let Some((record, cursor)) = self.record() else { return };
+        let Some(sm) = &mut self.sm else { return };
         sm.writing();
-        let settled = self.ledger.processed();
-        let cursor = sessions::Cursor { up_handled: settled, down_acked, acked: self.acked };
+        let settled = cursor.up_handled;
         let mut ops = Ops::new();
         let user = Entity::new(self.jid.bare_str());
         if std::mem::take(sm.changed()) {

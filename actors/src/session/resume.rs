@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use super::claim::Claim;
 use super::{Session, sm};
 use crate::link::Link;
 use crate::pipe::{Close, Down, Ledger};
@@ -9,11 +10,18 @@ use crate::resident::Handle;
 use crate::user;
 
 impl Session {
-    pub(super) fn resume(&mut self, resume: Box<user::Resume>, me: &Handle<Self>) {
+    pub(super) fn resume(&mut self, resume: Box<user::Resume>, me: &Handle<Self>, claim: Option<Claim>) {
         let (key, h) = (resume.key, resume.h);
-        let allowed = !self.ended && self.sm.as_ref().is_some_and(|sm| sm.may_resume(&key, h, self.restored));
+        let restored = self.restored.is_some();
+        let allowed = !self.ended && self.sm.as_ref().is_some_and(|sm| sm.may_resume(&key, h, restored));
         if !allowed {
             let _ = resume.reply.send(None);
+            return;
+        }
+        if restored {
+            if self.resuming.replace(resume).is_none() {
+                self.claim(h, me);
+            }
             return;
         }
         // An old socket may not have noticed yet that it is dead.
@@ -31,28 +39,30 @@ impl Session {
         self.flush_held(); // numbered, as if they had been sent; below they are
         self.generation = self.generation.wrapping_add(1);
         self.address = conn.address;
-        tracing::info!(jid = %self.jid, address = %self.address, restored = self.restored, "session resumed");
+        tracing::info!(jid = %self.jid, address = %self.address, restored = claim.is_some(), "session resumed");
         metrics::counter!("rookery_sm_resumed_total").increment(1);
         let link = Link::new(me.clone(), self.jid.clone(), self.ledger.clone(), self.generation);
         if let Err(Some(link)) = reply.send(Some(link)) {
             link.closed(false);
             return;
         }
-        let restored = std::mem::take(&mut self.restored);
         let _ = pipe.push(Down::Nonza(sm::resumed(self.ledger.settled(), self.sid, &key)));
         if let Some(sm) = &mut self.sm {
-            let (acked, queued) = sm.resume(h, restored);
+            let (acked, queued) = sm.resume(h);
             for outgoing in sm.unacked() {
                 let _ = pipe.push(Down::Stanza(outgoing));
             }
-            self.acked = acked.or(self.acked);
+            self.acked = self.acked.max(acked);
             self.unqueue(&queued);
         }
         self.pipe = Some(pipe);
-        self.connected.store(true, Ordering::Relaxed);
+        self.shared.connected.store(true, Ordering::Relaxed);
         self.csi = None; // XEP-0352 section 5: active again until the client says otherwise
-        let (sid, acked) = (self.sid, self.acked);
-        let _ = self.user.cast_always(user::Msg::Resumed { sid, restored, acked });
+        if let Some(claim) = claim {
+            let (sid, acked, numbering) = (self.sid, self.acked, self.numbering());
+            let offline = claim.offline;
+            let _ = self.user.cast_always(user::Msg::Resumed { sid, acked, offline, numbering });
+        }
         if self.sm.as_ref().is_some_and(|sm| sm.has_unacked()) {
             self.request_ack();
         }

@@ -65,6 +65,8 @@ pub(super) struct Sm {
     pub(super) max: Duration,
     /// SHA-256 of the secret half of the resumption id; `None` if it was enabled without resumption.
     key_hash: Option<[u8; 32]>,
+    /// The name of its numbers in the store.
+    pub(super) numbering: u64,
     sent: u32,
     acked: u32,
     unacked: VecDeque<Unacked>,
@@ -86,10 +88,11 @@ pub(super) struct Sm {
 const ASK_AFTER: u32 = 24;
 
 impl Sm {
-    fn new(max: Duration, key_hash: Option<[u8; 32]>, created_at: u64) -> Self {
+    fn new(max: Duration, key_hash: Option<[u8; 32]>, created_at: u64, numbering: u64) -> Self {
         Self {
             max,
             key_hash,
+            numbering,
             sent: 0,
             acked: 0,
             unacked: VecDeque::new(),
@@ -107,7 +110,7 @@ impl Sm {
     pub(super) fn restored(max: Duration, stored: &sessions::Stored) -> Self {
         let record = &stored.record;
         let key_hash = record.token_hash[..].try_into().ok();
-        let mut sm = Self::new(max, key_hash, record.created_at);
+        let mut sm = Self::new(max, key_hash, record.created_at, record.numbering);
         sm.sent = stored.cursor.down_acked;
         sm.acked = stored.cursor.down_acked;
         sm
@@ -115,6 +118,10 @@ impl Sm {
 
     pub(super) fn resumable(&self) -> bool {
         self.key_hash.is_some()
+    }
+
+    pub(super) fn sent(&self) -> u32 {
+        self.sent
     }
 
     /// Numbers and keeps a stanza; false if there are too many.
@@ -173,15 +180,22 @@ impl Sm {
     }
 
     /// The client is back and has got `h` stanzas. Returns what [`Sm::confirm`] does.
-    pub(super) fn resume(&mut self, h: u32, restored: bool) -> (Option<ArchiveId>, Vec<ArchiveId>) {
+    pub(super) fn resume(&mut self, h: u32) -> (Option<ArchiveId>, Vec<ArchiveId>) {
         self.asked = None;
-        if restored {
-            // Stanzas that came while the session had no home to count them follow after what the client counts.
-            self.acked = h;
-            self.sent = h.wrapping_add(u32::try_from(self.unacked.len()).unwrap_or(u32::MAX));
-            return (None, Vec::new());
-        }
         self.confirm(h)
+    }
+
+    /// The client of a restored session has got `h` stanzas. What came while the session had no home to count it
+    /// follows after that, in a new numbering.
+    pub(super) fn count_from(&mut self, h: u32, numbering: u64) {
+        self.numbering = numbering;
+        self.acked = h;
+        self.sent = h.wrapping_add(u32::try_from(self.unacked.len()).unwrap_or(u32::MAX));
+    }
+
+    /// What a cursor and a record say, before they are written by somebody else.
+    pub(super) fn claiming(&mut self) {
+        self.record = Record::Writing;
     }
 
     /// Forgets what is confirmed by `h`; returns the last archived message among it, and ids in the offline queue.
@@ -239,6 +253,7 @@ impl Session {
         let max = max.map_or(limit, |max| Duration::from_secs(max.into()).min(limit));
         let key: [u8; 16] = self.host.seams().bytes();
         let resume = resume && max > Duration::ZERO;
+        let numbering = u64::from_le_bytes(self.host.seams().bytes());
         if resume {
             ledger.keep(me.downgrade());
         }
@@ -247,6 +262,7 @@ impl Session {
             max,
             resume.then(|| key_hash(&key)),
             self.host.seams().clock.now_micros(),
+            numbering,
         )));
         let out = write::bytes(|w| {
             w.start("enabled", ns::SM);
@@ -262,7 +278,7 @@ impl Session {
             let _ = pipe.push(Down::Enabled(out.into()));
         }
         if resume {
-            let _ = self.user.cast_always(user::Msg::Enabled { sid: self.sid });
+            let _ = self.user.cast_always(user::Msg::Enabled { sid: self.sid, numbering: self.numbering() });
             self.write_record();
         }
     }
@@ -298,7 +314,8 @@ impl Session {
         let marked = sm.mark_reached();
         self.unqueue(&queued);
         if let Some(last) = last {
-            self.acked = Some(last);
+            // What was offline is older than what is confirmed already.
+            self.acked = self.acked.max(Some(last));
             self.write_cursor(); // an acknowledged message never comes again
         }
         if marked {

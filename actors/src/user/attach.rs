@@ -10,7 +10,7 @@ use rookery_proto::xmpp::stanza::{IqType, Stanza, Type};
 use tokio::sync::oneshot;
 
 use super::deliver::{Ops, Step, worth_keeping};
-use super::{Attached, Available, User, presence};
+use super::{Attached, Available, Turns, User, presence};
 use crate::link::{ConnInfo, Link};
 use crate::pipe::{Ledger, Pipe};
 use crate::resident::Handle;
@@ -71,7 +71,7 @@ impl User {
         let sid = SessionId::random(self.host.seams());
         let ledger = Ledger::new(0);
         let acked = self.ids.last;
-        let connected: Arc<std::sync::atomic::AtomicBool> = Arc::new(true.into());
+        let shared = session::Shared::new(true);
         let session = Session::new(
             self.host.clone(),
             me,
@@ -81,10 +81,10 @@ impl User {
             ledger.clone(),
             acked,
             conn.address.clone(),
-            connected.clone(),
+            shared.clone(),
         );
         let handle = self.host.sessions().handle(session);
-        self.attach(sid, jid.clone(), handle.clone(), conn.address.clone(), connected);
+        self.attach(sid, jid.clone(), handle.clone(), conn.address.clone(), shared);
         metrics::counter!("rookery_sessions_opened_total").increment(1);
         tracing::info!(jid = %jid, address = %conn.address, "session opened");
         let link = Link::new(handle, jid, ledger, 0);
@@ -99,7 +99,7 @@ impl User {
         jid: FullJid,
         handle: Handle<Session>,
         address: Arc<str>,
-        connected: Arc<std::sync::atomic::AtomicBool>,
+        shared: Arc<session::Shared>,
     ) {
         self.host.sessions().insert(sid, handle.clone());
         metrics::gauge!("rookery_sessions").increment(1.0);
@@ -114,9 +114,9 @@ impl User {
             address,
             resumable: false,
             draining: false,
-            replay_after: None,
+            turns: Turns::default(),
             directed: Vec::new(),
-            connected,
+            shared,
             handle,
         });
     }
@@ -137,9 +137,14 @@ impl User {
     }
 
     /// Ends one session with a stream error.
-    pub(crate) fn end_session(&mut self, sid: SessionId, condition: StreamCondition, text: &'static str) {
+    pub(crate) fn end_session(
+        &mut self,
+        sid: SessionId,
+        condition: StreamCondition,
+        text: impl Into<std::borrow::Cow<'static, str>>,
+    ) {
         if let Some(session) = self.session(sid) {
-            let _ = session.handle.cast_always(session::Msg::Kick(condition, text));
+            let _ = session.handle.cast_always(session::Msg::Kick(condition, text.into()));
             self.detach(sid);
         }
     }
@@ -150,6 +155,7 @@ impl User {
         let gone = self.sessions.swap_remove(at);
         metrics::gauge!("rookery_sessions").decrement(1.0);
         self.host.sessions().remove(&sid, &gone.handle);
+        gone.hand_behind(u64::MAX); // it reports that as not delivered
         self.kept.retain(|(session, _)| *session != sid);
         self.stop_drain(sid);
         self.gone_unavailable(&gone);
@@ -203,7 +209,7 @@ impl User {
     }
 
     /// Everything after this entry counts as delivered to no device.
-    fn rewind(&mut self, to: ArchiveId) {
+    pub(super) fn rewind(&mut self, to: ArchiveId) {
         if self.offline.is_some_and(|cursor| cursor <= to) {
             return;
         }
@@ -236,7 +242,7 @@ impl User {
 
     /// A session that outlived its home: it waits, as before, to be resumed.
     pub(super) fn restore(&mut self, stored: sessions::Stored) {
-        let record = &stored.record;
+        let record = stored.record.clone();
         let Ok(jid) = self.jid.with_resource(&record.resource) else { return };
         let Some(me) = self.me.clone() else { return };
         let sid = SessionId(stored.sid);
@@ -249,8 +255,10 @@ impl User {
         let carbons = flag(sessions::flags::CARBONS);
         let interested = flag(sessions::flags::ROSTER);
         let blocks_push = flag(sessions::flags::BLOCKLIST);
-        let handle = Session::restore(self.host.clone(), me, sid, jid.clone(), &stored, presence.clone());
-        self.attach(sid, jid, handle, address, Arc::new(false.into()));
+        let shared = session::Shared::new(false);
+        let host = self.host.clone();
+        let handle = Session::restore(host, me, jid.clone(), stored, presence.clone(), shared.clone());
+        self.attach(sid, jid, handle, address, shared);
         if let Some(session) = self.session_mut(sid) {
             session.presence = presence;
             session.carbons = carbons;

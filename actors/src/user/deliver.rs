@@ -11,11 +11,13 @@ use rookery_proto::xmpp::jid::{BareJid, Jid};
 use rookery_proto::xmpp::stanza::{MessageType, Stanza, Type};
 use smallvec::SmallVec;
 
-use super::{Msg, User};
+use super::numbers::{self, Numbers};
+use super::offline::Ready;
+use super::{Attached, Msg, User};
 use crate::feature::Direction;
 use crate::features::{xep_0280_carbons as carbons, xep_0359_stanza_ids as stanza_ids};
 use crate::pipe::{Outgoing, Receipt};
-use crate::session::SessionId;
+use crate::session::{Delivery, SessionId};
 
 /// What is to be done once a commit is there.
 pub(super) enum Step {
@@ -25,20 +27,49 @@ pub(super) enum Step {
     Sent { stanza: Arc<Stanza>, id: Option<ArchiveId>, copies: bool, sid: SessionId, receipt: Receipt },
     /// It is safe in the offline queue; there is nobody to deliver it to.
     Kept { stanza: Arc<Stanza>, receipt: Receipt },
+    /// Send a session what was read for it.
+    Page(Box<Ready>),
 }
 
-struct Waiting {
-    step: Step,
+impl Step {
+    /// The message's place in the archive.
+    pub(super) fn id(&self) -> Option<ArchiveId> {
+        match self {
+            Self::In { id, .. } | Self::Sent { id, .. } => *id,
+            Self::Kept { .. } | Self::Page(_) => None,
+        }
+    }
+
+    /// Whether its numbers are in the store.
+    fn is_numbered(&self) -> bool {
+        self.id().is_some() || matches!(self, Self::Page(_))
+    }
+
+    /// How many stanzas each session gets by it.
+    pub(super) fn stanzas(&self) -> u32 {
+        match self {
+            Self::Page(page) => u32::try_from(page.items.len()).unwrap_or(u32::MAX),
+            _ => 1,
+        }
+    }
+}
+
+pub(super) struct Waiting {
+    pub(super) step: Step,
     /// `None` while the commit is under way.
-    ok: Option<bool>,
+    pub(super) ok: Option<bool>,
+    /// What was committed with it.
+    pub(super) numbers: Numbers,
 }
 
 /// The messages that wait for their commit, or behind one that does.
 #[derive(Default)]
 pub(super) struct Pending {
-    waiting: VecDeque<Waiting>,
+    pub(super) waiting: VecDeque<Waiting>,
     /// The sequence number of the front.
-    first: u64,
+    pub(super) first: u64,
+    /// How often the front was renumbered.
+    pub(super) tries: u8,
 }
 
 impl Pending {
@@ -68,9 +99,13 @@ impl User {
         receipt: Receipt,
     ) {
         let with = stanza.from.as_ref().map_or_else(|| self.jid.clone(), Jid::to_bare);
-        let (id, ops) = self.keep(Shelf::Queue, Direction::In, &stanza, &with, None);
+        let mut entry = self.entry(Direction::In, &stanza, &with);
+        let numbering = self.session(sid).and_then(|session| session.turns.numbering);
+        entry.sent.extend(numbering.map(|numbering| archive::Sent { numbering: numbering.name, n: number }));
+        let id = self.next_id();
+        let ops = self.keep(Shelf::Queue, id, &entry, None);
         self.queued += 1;
-        self.after_commit(ops, Step::Kept { stanza, receipt });
+        self.after_commit(ops, Step::Kept { stanza, receipt }, Numbers::new());
         if let Some(session) = self.session(sid) {
             let _ = session.handle.cast_always(crate::session::Msg::Kept { number, id });
             self.kept.push((sid, id));
@@ -93,23 +128,15 @@ impl User {
         self.ids.next(self.host.seams().clock.now_micros(), self.host.epoch())
     }
 
-    /// The writes that keep a message, at `place`, under a new id.
-    pub(super) fn keep(
-        &mut self,
-        place: Shelf,
-        direction: Direction,
-        stanza: &Stanza,
-        with: &BareJid,
-        origin: Option<(SessionId, u32)>,
-    ) -> (ArchiveId, Ops) {
-        let id = self.next_id();
+    /// What is kept of a message.
+    pub(super) fn entry(&self, direction: Direction, stanza: &Stanza, with: &BareJid) -> archive::Entry {
         let mut bytes = Vec::with_capacity(256);
         stanza.write(&mut bytes);
         let other = match direction {
             Direction::In => stanza.from.as_ref(),
             Direction::Out => stanza.to.as_ref(),
         };
-        let entry = archive::Entry {
+        archive::Entry {
             with: with.as_str().to_owned(),
             with_full: other
                 .filter(|jid| jid.resource().is_some())
@@ -122,11 +149,22 @@ impl User {
             stanza: bytes.into(),
             stored_at: self.host.seams().clock.now_micros(),
             flags: 0,
-        };
+            sent: Vec::new(),
+        }
+    }
+
+    /// The writes that keep a message, at `place`, under a new id.
+    pub(super) fn keep(
+        &mut self,
+        place: Shelf,
+        id: ArchiveId,
+        entry: &archive::Entry,
+        origin: Option<(SessionId, u32)>,
+    ) -> Ops {
         let mut ops = Ops::new();
         let last_day = if place == Shelf::Archive { self.day } else { self.queue_day };
         // Only a stanza over every limit of a stream could be too large.
-        let day = archive::append(&mut ops, place, &self.entity, id, &entry, last_day).ok();
+        let day = archive::append(&mut ops, place, &self.entity, id, entry, last_day).ok();
         match place {
             Shelf::Archive => self.day = day,
             Shelf::Queue => self.queue_day = day,
@@ -136,7 +174,7 @@ impl User {
             seen::put(&mut ops, &self.entity, &sid.0, seen::Seen { last: n.into(), at: entry.stored_at });
             self.remember(sid, n);
         }
-        (id, ops)
+        ops
     }
 
     /// Whether this stanza of a resumable session was taken before.
@@ -159,15 +197,33 @@ impl User {
         self.seen.insert(sid, n);
     }
 
+    /// Archives a message of `entry` and then takes its step, after everything that came before it.
+    pub(super) fn archive(
+        &mut self,
+        id: ArchiveId,
+        mut entry: archive::Entry,
+        origin: Option<(SessionId, u32)>,
+        more: Ops,
+        step: Step,
+    ) {
+        let numbers = self.reserve(&step);
+        entry.sent = numbers::sent(&numbers);
+        let mut ops = self.keep(Shelf::Archive, id, &entry, origin);
+        ops.extend(more);
+        metrics::counter!("rookery_archive_appends_total").increment(1);
+        self.after_commit(ops, step, numbers);
+    }
+
     /// Commits `ops`, then takes `step`, after everything that came before it.
-    pub(super) fn after_commit(&mut self, ops: Ops, step: Step) {
+    pub(super) fn after_commit(&mut self, ops: Ops, step: Step, numbers: Numbers) {
         if self.pending.waiting.len() >= PENDING {
             metrics::counter!("rookery_limits_hit_total", "limit" => "user_pending").increment(1);
             self.fail(step, &StanzaError::new(Condition::ResourceConstraint));
+            self.release(&numbers, self.pending.first + PENDING as u64);
             return;
         }
         let seq = self.pending.first + self.pending.waiting.len() as u64;
-        self.pending.waiting.push_back(Waiting { step, ok: None });
+        self.pending.waiting.push_back(Waiting { step, ok: None, numbers });
         let Some(me) = self.me.clone() else { return };
         let submitted = self.host.batcher().submit(Writes::new(&self.entity, ops), move |result| {
             if let Err(error) = &result {
@@ -187,7 +243,8 @@ impl User {
         } else if self.pending.waiting.len() >= PENDING {
             self.fail(step, &StanzaError::new(Condition::ResourceConstraint));
         } else {
-            self.pending.waiting.push_back(Waiting { step, ok: Some(true) });
+            let numbers = self.reserve(&step); // those behind it count on that
+            self.pending.waiting.push_back(Waiting { step, ok: Some(true), numbers });
         }
     }
 
@@ -195,14 +252,20 @@ impl User {
         let at = usize::try_from(seq.wrapping_sub(self.pending.first)).unwrap_or(usize::MAX);
         let Some(waiting) = self.pending.waiting.get_mut(at) else { return };
         waiting.ok = Some(ok);
-        while let Some(Waiting { ok: Some(_), .. }) = self.pending.waiting.front() {
-            let Some(Waiting { step, ok }) = self.pending.waiting.pop_front() else { return };
+        while let Some(Waiting { ok: Some(ok), step, numbers }) = self.pending.waiting.front() {
+            if *ok && step.is_numbered() && !self.holds(step, numbers) {
+                return self.renumber();
+            }
+            let Some(Waiting { step, ok, numbers }) = self.pending.waiting.pop_front() else { return };
+            let seq = self.pending.first;
             self.pending.first += 1;
+            self.pending.tries = 0;
             if ok == Some(true) {
                 self.take_step(step);
             } else {
                 self.fail(step, &StanzaError::new(Condition::InternalServerError));
             }
+            self.release(&numbers, seq);
         }
         if self.pending.is_empty() && self.pending.waiting.capacity() > 32 {
             self.pending.waiting = VecDeque::new();
@@ -217,6 +280,7 @@ impl User {
             | Step::Sent { stanza, receipt, .. } => {
                 self.refuse(&stanza, receipt, error);
             }
+            Step::Page(page) => self.drain_failed(page.sid, &error.condition.name()),
         }
     }
 
@@ -230,6 +294,7 @@ impl User {
                 receipt.done();
             }
             Step::Kept { receipt, .. } => receipt.done(),
+            Step::Page(page) => self.send_page(*page),
         }
     }
 
@@ -245,6 +310,32 @@ impl User {
         self.sessions.iter().any(|session| session.jid.as_str() == full.as_str()).then_some(full)
     }
 
+    /// Whether a message is for this session, and not only a copy of it.
+    fn direct(session: &Attached, full: Option<&Jid>) -> bool {
+        match full {
+            Some(to) => session.jid.as_str() == to.as_str(),
+            None => session.takes_messages(),
+        }
+    }
+
+    /// The sessions that a step's stanza is handed to.
+    pub(super) fn targets<'a>(&'a self, step: &'a Step) -> impl Iterator<Item = &'a Attached> {
+        let (full, id, sender, copies) = match step {
+            Step::In { stanza, id, copies, .. } => (self.recipient(stanza), *id, None, *copies),
+            Step::Sent { id, copies, sid, .. } => (None, *id, Some(*sid), *copies),
+            Step::Kept { .. } | Step::Page(_) => (None, None, None, false),
+        };
+        let page = if let Step::Page(page) = step { Some(page.sid) } else { None };
+        let incoming = matches!(step, Step::In { .. });
+        let reached = incoming && self.sessions.iter().any(|session| Self::direct(session, full));
+        let copies = copies && (reached || sender.is_some() || (id.is_some() && self.offline.is_some()));
+        self.sessions.iter().filter(move |session| {
+            let got = incoming && Self::direct(session, full);
+            let copy = copies && session.carbons && sender != Some(session.sid);
+            page == Some(session.sid) || ((got || copy) && !(session.draining && id.is_some()))
+        })
+    }
+
     /// RFC 6121 section 8.5: to the sessions that a message is for, copies to the others.
     fn deliver(&mut self, stanza: &Arc<Stanza>, id: Option<ArchiveId>, copies: bool, receipt: Receipt) {
         let extra = id.map(|id| self.stanza_id(id)).unwrap_or_default();
@@ -254,11 +345,7 @@ impl User {
         let mut reached = false;
         let mut skipped: SmallVec<[SessionId; 2]> = SmallVec::new();
         for session in &self.sessions {
-            let direct = match full {
-                Some(to) => session.jid.as_str() == to.as_str(),
-                None => session.takes_messages(),
-            };
-            if !direct {
+            if !Self::direct(session, full) {
                 continue;
             }
             reached = true;
@@ -271,7 +358,7 @@ impl User {
                 (None, Some(_)) => receipt.take().unwrap_or_else(Receipt::none),
                 _ => Receipt::none(),
             };
-            session.deliver(outgoing.clone(), id, receipt);
+            session.hand_now(Delivery { outgoing: outgoing.clone(), id, queued: None, receipt });
         }
         if let Some(id) = id {
             for sid in skipped {
@@ -300,31 +387,45 @@ impl User {
         self.offline = Some(before);
         let mut ops = Ops::new();
         offline::set(&mut ops, &self.entity, before);
-        self.after_commit(ops, Step::Kept { stanza: stanza.clone(), receipt });
+        self.after_commit(ops, Step::Kept { stanza: stanza.clone(), receipt }, Numbers::new());
     }
 
     /// Into the offline queue: for messages that the archive does not keep.
     pub(super) fn keep_for_later(&mut self, stanza: Arc<Stanza>, receipt: Receipt) {
         let with = stanza.from.as_ref().map_or_else(|| self.jid.clone(), Jid::to_bare);
-        let (_, ops) = self.keep(Shelf::Queue, Direction::In, &stanza, &with, None);
+        self.queue(stanza, &with, None, receipt);
+    }
+
+    /// Into the offline queue.
+    pub(super) fn queue(
+        &mut self,
+        stanza: Arc<Stanza>,
+        with: &BareJid,
+        origin: Option<(SessionId, u32)>,
+        receipt: Receipt,
+    ) {
+        let entry = self.entry(Direction::In, &stanza, with);
+        let id = self.next_id();
+        let ops = self.keep(Shelf::Queue, id, &entry, origin);
         self.queued += 1;
         metrics::counter!("rookery_offline_stored_total").increment(1);
-        self.after_commit(ops, Step::Kept { stanza, receipt });
+        self.after_commit(ops, Step::Kept { stanza, receipt }, Numbers::new());
     }
 
     /// XEP-0280: copies of what another of the user's sessions has got.
     fn copy_received(&self, stanza: &Arc<Stanza>, id: Option<ArchiveId>, full: Option<&Jid>) {
         for session in self.sessions.iter().filter(|session| session.carbons) {
-            let got_it = match full {
-                Some(to) => session.jid.as_str() == to.as_str(),
-                None => session.takes_messages(),
-            };
-            if got_it || (session.draining && id.is_some()) {
+            if Self::direct(session, full) || (session.draining && id.is_some()) {
                 continue;
             }
             let extra = id.map(|id| self.stanza_id(id)).unwrap_or_default();
             let copy = carbons::carbon(carbons::Kind::Received, &self.jid, stanza, &extra, &session.jid);
-            session.deliver(Outgoing::new(copy), id, Receipt::none());
+            session.hand_now(Delivery {
+                outgoing: Outgoing::new(copy),
+                id,
+                queued: None,
+                receipt: Receipt::none(),
+            });
         }
     }
 
@@ -336,7 +437,12 @@ impl User {
             }
             let extra = id.map(|id| self.stanza_id(id)).unwrap_or_default();
             let copy = carbons::carbon(carbons::Kind::Sent, &self.jid, stanza, &extra, &session.jid);
-            session.deliver(Outgoing::new(copy), id, Receipt::none());
+            session.hand_now(Delivery {
+                outgoing: Outgoing::new(copy),
+                id,
+                queued: None,
+                receipt: Receipt::none(),
+            });
         }
     }
 }

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use rookery_cluster::tables::archive::Shelf;
 use rookery_cluster::tables::offline;
 use rookery_proto::xmpp::error::{Condition, StanzaError};
 use rookery_proto::xmpp::jid::{BareJid, Jid};
 use rookery_proto::xmpp::stanza::{IqType, MessageType, Stanza, Type};
 
-use super::deliver::{Step, worth_keeping};
+use super::deliver::{Ops, Step, worth_keeping};
 use super::{Inbound, User};
 use crate::feature::{Direction, Passing, Phase, Verdict};
 use crate::features;
@@ -101,21 +100,22 @@ impl User {
         let worth = reachable || worth_keeping(&stanza);
         if archive {
             let before = self.ids.last;
-            let (id, mut ops) = self.keep(Shelf::Archive, Direction::In, &stanza, with, origin);
+            let entry = self.entry(Direction::In, &stanza, with);
+            let id = self.next_id();
+            let mut more = Ops::new();
             if !reachable && worth && self.offline.is_none() {
                 let cursor = before.unwrap_or_else(|| id.before());
-                offline::set(&mut ops, &self.entity, cursor);
+                offline::set(&mut more, &self.entity, cursor);
                 self.offline = Some(cursor);
                 metrics::counter!("rookery_offline_stored_total").increment(1);
             }
-            metrics::counter!("rookery_archive_appends_total").increment(1);
             let stanza = Arc::new(stanza);
             let step = if reachable {
                 Step::In { stanza, id: Some(id), copies, receipt }
             } else {
                 Step::Kept { stanza, receipt }
             };
-            self.after_commit(ops, step);
+            self.archive(id, entry, origin, more, step);
         } else if reachable {
             self.in_order(Step::In { stanza: Arc::new(stanza), id: None, copies, receipt });
         } else if !worth {
@@ -124,10 +124,7 @@ impl User {
             metrics::counter!("rookery_limits_hit_total", "limit" => "offline_messages").increment(1);
             self.refuse(&stanza, receipt, &StanzaError::new(Condition::ServiceUnavailable)); // XEP-0160 section 4
         } else {
-            let (_, ops) = self.keep(Shelf::Queue, Direction::In, &stanza, with, origin);
-            self.queued += 1;
-            metrics::counter!("rookery_offline_stored_total").increment(1);
-            self.after_commit(ops, Step::Kept { stanza: Arc::new(stanza), receipt });
+            self.queue(Arc::new(stanza), with, origin, receipt);
         }
     }
 

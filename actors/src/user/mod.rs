@@ -27,6 +27,7 @@ mod deliver;
 mod incoming;
 mod iq;
 mod load;
+mod numbers;
 mod offline;
 mod outgoing;
 mod presence;
@@ -38,6 +39,7 @@ mod subscription;
 pub(crate) use attach::{Bind, Ended, Resume};
 pub(crate) use deliver::worth_keeping;
 pub(crate) use load::Loaded;
+pub(crate) use numbers::{Numbering, Turns};
 pub use roster_iq::ROSTER;
 pub(crate) use roster_iq::remove as remove_contact;
 pub(crate) use subscribe::Change;
@@ -73,12 +75,12 @@ pub struct Attached {
     pub(crate) resumable: bool,
     /// It is served from the store and must not get archived messages live.
     pub(crate) draining: bool,
-    /// Where the replay of a restored session begins.
-    pub(crate) replay_after: Option<ArchiveId>,
+    /// What it is handed, counted.
+    pub(crate) turns: Turns,
     /// Whom it sent directed presence to (RFC 6121 section 4.6).
     pub(crate) directed: Vec<rookery_proto::xmpp::jid::Jid>,
-    /// Whether it has a connection; the session says so.
-    pub(crate) connected: Arc<std::sync::atomic::AtomicBool>,
+    /// What the session says of itself.
+    pub(crate) shared: Arc<session::Shared>,
     pub(crate) handle: Handle<Session>,
 }
 
@@ -119,15 +121,19 @@ pub(crate) enum Msg {
     Marked {
         sid: SessionId,
     },
-    /// A session was resumed; if it was restored, its client has confirmed the archive up to here.
+    /// A session that was restored from the store was resumed.
     Resumed {
         sid: SessionId,
-        restored: bool,
+        /// What its client has confirmed of the archive.
         acked: Option<ArchiveId>,
+        /// The offline cursor, if it was moved.
+        offline: Option<ArchiveId>,
+        numbering: Numbering,
     },
     /// A session's resumption was enabled.
     Enabled {
         sid: SessionId,
+        numbering: Numbering,
     },
 }
 
@@ -250,7 +256,7 @@ impl User {
     /// Ends all sessions with this stream error, as when the account is removed.
     pub fn end_all(&mut self, condition: rookery_proto::xmpp::error::StreamCondition, text: &'static str) {
         for session in &self.sessions {
-            let _ = session.handle.cast_always(session::Msg::Kick(condition, text));
+            let _ = session.handle.cast_always(session::Msg::Kick(condition, text.into()));
         }
     }
 
@@ -262,7 +268,8 @@ impl User {
                 jid: session.jid.as_str().to_owned(),
                 since: session.since,
                 address: session.address.to_string(),
-                connected: session.connected.load(std::sync::atomic::Ordering::Relaxed),
+                conn: None,
+                connected: session.shared.connected.load(std::sync::atomic::Ordering::Relaxed),
                 priority: session.presence.as_ref().map(|presence| presence.priority),
             })
             .collect()
@@ -325,15 +332,20 @@ impl User {
             Msg::Then(then) => then(self),
             Msg::Ended(ended) => self.ended(*ended),
             Msg::Marked { sid } => self.marked(sid),
-            Msg::Resumed { sid, restored, acked } => {
-                if restored {
-                    self.refresh_presence(sid);
-                    self.start_replay(sid, acked);
+            Msg::Resumed { sid, acked, offline, numbering } => {
+                if let Some(session) = self.session_mut(sid) {
+                    session.turns.numbering = Some(numbering);
                 }
+                if self.offline.is_some() {
+                    self.offline = self.offline.max(offline);
+                }
+                self.refresh_presence(sid);
+                self.start_replay(sid, acked);
             }
-            Msg::Enabled { sid } => {
+            Msg::Enabled { sid, numbering } => {
                 if let Some(session) = self.session_mut(sid) {
                     session.resumable = true;
+                    session.turns.numbering = Some(numbering);
                 }
                 self.changed(sid);
             }
@@ -381,18 +393,6 @@ impl Attached {
     /// client has it, or it is safe elsewhere.
     pub(crate) fn deliver(&self, outgoing: Outgoing, id: Option<ArchiveId>, receipt: Receipt) {
         self.hand(session::Delivery { outgoing, id, queued: None, receipt });
-    }
-
-    fn hand(&self, delivery: session::Delivery) {
-        let msg = session::Msg::Deliver(Box::new(delivery));
-        // A session that has just ended reports what it had; what comes after it finds no session at the next look.
-        if let Err(crate::resident::Refused::Full(msg) | crate::resident::Refused::Gone(msg)) =
-            self.handle.cast(msg)
-            && let session::Msg::Deliver(delivery) = msg
-        {
-            metrics::counter!("rookery_limits_hit_total", "limit" => "session_queue").increment(1);
-            delivery.receipt.done();
-        }
     }
 }
 

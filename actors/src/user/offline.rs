@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use rookery_cluster::store;
 use rookery_cluster::tables::archive::{self, ArchiveId, Shelf};
-use rookery_cluster::tables::offline;
+use rookery_cluster::tables::{offline, sessions};
 use rookery_proto::xmpp::jid::Jid;
 
-use super::deliver::{Ops, worth_keeping};
+use super::deliver::{Ops, Step, worth_keeping};
 use super::{Attached, User};
 use crate::features::{xep_0203_delay as delay, xep_0280_carbons as carbons};
 use crate::pipe::{Outgoing, Receipt};
@@ -29,6 +29,10 @@ pub(super) struct Drain {
     sid: SessionId,
     why: Why,
     place: Shelf,
+    /// Of a replay: what the client has confirmed. What is older, and read nevertheless, is offline.
+    acked: Option<ArchiveId>,
+    /// What the client confirms is offline for no device any more.
+    offline: bool,
     /// What was sent up to.
     after: Option<ArchiveId>,
     /// The newest message that was not sent live because of this.
@@ -37,33 +41,40 @@ pub(super) struct Drain {
     sent: bool,
 }
 
+/// A page that is about to be sent.
+pub(super) struct Ready {
+    pub(super) sid: SessionId,
+    pub(super) place: Shelf,
+    /// See [`Drain::offline`].
+    pub(super) offline: bool,
+    pub(super) ids: Vec<ArchiveId>,
+    pub(super) items: Vec<Delivery>,
+    /// What was read up to, and whether that was all.
+    end: (Option<ArchiveId>, bool),
+}
+
 /// Messages per page: one round trip to the client each.
 const PAGE: usize = 100;
 
 impl User {
     /// A session takes messages now: what is offline is for it.
     pub(super) fn start_drain(&mut self, sid: SessionId) {
-        if (self.offline.is_none() && self.queued == 0) || self.drains.iter().any(|d| d.why == Why::Offline) {
+        if (self.offline.is_none() && self.queued == 0) || self.drains.iter().any(|drain| drain.offline) {
             return;
         }
         let place = if self.queued > 0 { Shelf::Queue } else { Shelf::Archive };
         let after = if place == Shelf::Queue { None } else { self.offline };
-        self.drain(Drain { sid, why: Why::Offline, place, after, skipped: None, sent: false });
+        let why = Why::Offline;
+        self.drain(Drain { sid, why, place, acked: None, offline: true, after, skipped: None, sent: false });
     }
 
     /// A session that was restored from its record has been resumed.
     pub(super) fn start_replay(&mut self, sid: SessionId, acked: Option<ArchiveId>) {
-        self.drain(Drain {
-            sid,
-            why: Why::Replay,
-            place: Shelf::Queue,
-            after: None,
-            skipped: None,
-            sent: false,
-        });
-        if let Some(session) = self.session_mut(sid) {
-            session.replay_after = acked;
-        }
+        // What is offline goes first, unless another device is being served that already.
+        let offline = self.session(sid).is_some_and(Attached::takes_messages)
+            && !self.drains.iter().any(|drain| drain.offline);
+        let (why, place) = (Why::Replay, Shelf::Queue);
+        self.drain(Drain { sid, why, place, acked, offline, after: None, skipped: None, sent: false });
     }
 
     fn drain(&mut self, drain: Drain) {
@@ -104,32 +115,68 @@ impl User {
         let page = match page {
             Ok(page) => page,
             Err(error) => {
-                tracing::warn!(user = %self.jid, %error, "offline messages could not be read; they wait for the next login");
-                return self.stop_drain(sid);
+                return self.drain_failed(sid, &error);
             }
         };
         let Some(session) = self.session(sid) else { return self.stop_drain(sid) };
-        let Some(why) = self.drains.get(at).map(|drain| drain.why) else { return };
-        let mut sent = 0u64;
+        let Some(drain) = self.drains.get(at) else { return };
+        let mut ids = Vec::new();
+        let mut items = Vec::new();
         for (id, entry) in &page.entries {
             if place == Shelf::Queue && self.kept.iter().any(|(_, kept)| kept == id) {
                 continue; // a session has it, and will say so
             }
+            // What is older than what a resumed client has confirmed is read because it is offline.
+            let why = if drain.acked >= Some(*id) { Why::Offline } else { drain.why };
             if let Some(outgoing) = self.replayed(session, why, place, *id, entry) {
-                let (id, queued) = match place {
+                let (archived, queued) = match place {
                     Shelf::Archive => (Some(*id), None),
                     Shelf::Queue => (None, Some(*id)),
                 };
-                session.hand(Delivery { outgoing, id, queued, receipt: Receipt::none() });
-                sent += 1;
+                ids.push(*id);
+                items.push(Delivery { outgoing, id: archived, queued, receipt: Receipt::none() });
             }
         }
-        metrics::counter!("rookery_offline_drained_total").increment(sent);
-        let last = page.cursor;
+        let end = (page.cursor, page.end == archive::End::Complete);
+        let ready = Box::new(Ready { sid, place, offline: drain.offline, ids, items, end });
+        if ready.items.is_empty() {
+            return self.send_page(*ready);
+        }
+        // A session that can be resumed must know after a crash what it was sent: that is written first.
+        let step = Step::Page(ready);
+        let numbers = self.reserve(&step);
+        let Some((sid, page)) = step.page(&numbers) else { return self.in_order(step) };
+        let mut ops = Ops::new();
+        if let Err(error) = sessions::put_sending(&mut ops, &self.entity, &sid.0, &page) {
+            return self.drain_failed(sid, &error);
+        }
+        self.after_commit(ops, step, numbers);
+    }
+
+    /// The store does not answer: what is left waits.
+    pub(super) fn drain_failed(&mut self, sid: SessionId, error: &dyn std::fmt::Display) {
+        tracing::warn!(user = %self.jid, %error, "stored messages could not be read; they wait for the next login");
+        if let Some(drain) = self.drains.iter().find(|drain| drain.sid == sid)
+            && drain.why == Why::Replay
+        {
+            let upto = drain.after.filter(|_| drain.place == Shelf::Archive).max(drain.acked);
+            self.rewind(upto.unwrap_or(ArchiveId::first_at(0)));
+        }
+        self.stop_drain(sid);
+    }
+
+    pub(super) fn send_page(&mut self, ready: Ready) {
+        let Ready { sid, place, items, end: (last, complete), .. } = ready;
+        let Some(at) = self.drains.iter().position(|drain| drain.sid == sid) else { return };
+        let Some(session) = self.session(sid) else { return self.stop_drain(sid) };
+        metrics::counter!("rookery_offline_drained_total").increment(items.len() as u64);
+        for item in items {
+            session.hand_now(item);
+        }
         let Some(drain) = self.drains.get_mut(at) else { return };
         drain.after = last.or(drain.after);
         let behind = drain.skipped.is_some_and(|skipped| drain.after.is_none_or(|after| after < skipped));
-        drain.sent = page.end == archive::End::Complete && !(behind && place == Shelf::Archive);
+        drain.sent = complete && !(behind && place == Shelf::Archive);
         let live = drain.sent && place == Shelf::Archive;
         if let Some(session) = self.session_mut(sid) {
             if live {
@@ -185,21 +232,23 @@ impl User {
 
     /// The client has everything of the last page.
     pub(super) fn marked(&mut self, sid: SessionId) {
-        let replay_after = self.session(sid).and_then(|session| session.replay_after);
+        let cursor = self.offline;
         let Some(at) = self.drains.iter().position(|drain| drain.sid == sid) else { return };
         let Some(drain) = self.drains.get_mut(at) else { return };
         let mut ops = Ops::new();
-        let (place, upto, why, sent) = (drain.place, drain.after, drain.why, drain.sent);
+        let (place, upto, sent, offline) = (drain.place, drain.after, drain.sent, drain.offline);
         if sent && place == Shelf::Queue {
             // The queue is through; go on with the archive.
             drain.place = Shelf::Archive;
             drain.sent = false;
-            drain.after = match why {
-                Why::Offline => self.offline,
-                Why::Replay => replay_after,
+            drain.after = match drain.why {
+                Why::Offline => cursor,
+                Why::Replay if drain.offline && cursor.is_some() => drain.acked.min(cursor),
+                Why::Replay => drain.acked,
             };
         }
-        let finished = sent && (place == Shelf::Archive || (why == Why::Offline && self.offline.is_none()));
+        let only_queue = drain.why == Why::Offline && cursor.is_none();
+        let finished = sent && (place == Shelf::Archive || only_queue);
         if place == Shelf::Queue {
             if let Some(upto) = upto.filter(|_| self.kept.is_empty()) {
                 archive::remove_through(&mut ops, Shelf::Queue, &self.entity, upto);
@@ -207,11 +256,11 @@ impl User {
             if sent {
                 self.queued = self.kept.len();
             }
-        } else if why == Why::Offline {
+        } else if offline && cursor.is_some() {
             if finished {
                 self.offline = None;
                 offline::clear(&mut ops, &self.entity);
-            } else if let Some(upto) = upto {
+            } else if let Some(upto) = upto.filter(|upto| cursor < Some(*upto)) {
                 self.offline = Some(upto);
                 offline::set(&mut ops, &self.entity, upto);
             }
@@ -241,7 +290,7 @@ impl User {
         let draining = self.drains.iter().any(|drain| drain.sid == sid);
         let Some(session) = self.session_mut(sid) else {
             // Another device takes over.
-            if drain.why == Why::Offline
+            if drain.offline
                 && let Some(next) = self.sessions.iter().find(|s| s.takes_messages()).map(|s| s.sid)
             {
                 self.start_drain(next);

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use rookery_cluster::tables::archive::Shelf;
 use rookery_proto::xmpp::jid::Jid;
 use rookery_proto::xmpp::stanza::{IqType, PresenceType, Stanza, Type};
 
 use super::User;
-use super::deliver::Step;
+use super::deliver::{Ops, Step};
 use crate::feature::{Direction, Passing, Verdict};
 use crate::pipe::{Outgoing, Receipt};
 use crate::session::SessionId;
@@ -53,18 +52,11 @@ impl User {
         let copies = passing.copies && self.sessions.iter().any(|s| s.carbons && s.sid != sid);
         if passing.archive && !own {
             if !self.taken_before(origin) {
-                let (id, ops) = self.keep(Shelf::Archive, Direction::Out, &stanza, &passing.with, origin);
-                metrics::counter!("rookery_archive_appends_total").increment(1);
-                self.after_commit(
-                    ops,
-                    Step::Sent {
-                        stanza: stanza.clone(),
-                        id: Some(id),
-                        copies,
-                        sid,
-                        receipt: receipt.split(),
-                    },
-                );
+                let entry = self.entry(Direction::Out, &stanza, &passing.with);
+                let id = self.next_id();
+                let (stanza, receipt) = (stanza.clone(), receipt.split());
+                let step = Step::Sent { stanza, id: Some(id), copies, sid, receipt };
+                self.archive(id, entry, origin, Ops::new(), step);
             }
         } else if copies && !own {
             self.in_order(Step::Sent {

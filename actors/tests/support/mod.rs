@@ -99,7 +99,7 @@ impl World {
 }
 
 fn conn() -> ConnInfo {
-    ConnInfo { address: "192.0.2.1".into() }
+    ConnInfo { address: "192.0.2.1".into(), via: "c2s_tls", tls: "1.3", suite: "AES_256_GCM_SHA384" }
 }
 
 pub struct Client {

@@ -74,6 +74,14 @@ impl Error {
         Self { class, message, detail: None }
     }
 
+    /// Another process has the store open: it may be free in a moment.
+    pub const LOCKED: Self = Self::new(Class::Unavailable, "another process has the store open");
+
+    /// Whether it is [`Error::LOCKED`].
+    pub fn is_locked(&self) -> bool {
+        (self.class, self.message) == (Self::LOCKED.class, Self::LOCKED.message)
+    }
+
     /// The same with details for the log: numbers and paths, never stored values.
     pub fn with(mut self, detail: impl std::fmt::Display) -> Self {
         self.detail = Some(detail.to_string().into());

@@ -413,7 +413,7 @@ pub fn classify(error: FdbError, commit: bool) -> Error {
         1038 => new(Class::Unavailable, "the database is locked"),
         2101..=2103 => new(Class::TooLarge, "a key, a value or the transaction is too large"),
         // Of versions of the protocol and API, addresses, and TLS.
-        2100 | 2104..=2107 | 2200..=2299 => new(Class::Unavailable, "the cluster cannot be used"),
+        2100 | 2104..=2107 | 2200..=2203 => new(Class::Unavailable, "the cluster cannot be used"),
         // The client's own checks, before anything is sent.
         2000..=2999 => new(Class::Misuse, "the transaction broke a rule of FoundationDB"),
         _ if error.is_retryable_not_committed() => new(Class::Retry, "the cluster asks to begin again"),

@@ -55,6 +55,10 @@ pub struct Record {
     /// What the client says it is, for the operator.
     #[prost(string, tag = "9")]
     pub user_agent: String,
+    /// The name of the numbers that its stanzas have: random, and another one after each return from the store, when
+    /// counting begins anew. Zero if there is none.
+    #[prost(fixed64, tag = "10")]
+    pub numbering: u64,
 }
 
 /// Without the token and the presence.
@@ -89,6 +93,42 @@ struct Progress {
     acked: Bytes,
 }
 
+/// What a session is being sent from the store: the stanzas of one page have numbers one after the other. Written
+/// before they are sent; the next page, in its place, when the client has them all.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Sending {
+    /// See [`Record::numbering`].
+    #[prost(fixed64, tag = "1")]
+    pub numbering: u64,
+    /// The number of the first.
+    #[prost(uint32, tag = "2")]
+    pub first: u32,
+    /// They come from the offline queue, not from the archive.
+    #[prost(bool, tag = "3")]
+    pub queue: bool,
+    /// What the client confirms of them is no longer offline for any device.
+    #[prost(bool, tag = "4")]
+    pub offline: bool,
+    /// Their ids, 16 bytes each.
+    #[prost(bytes = "bytes", repeated, tag = "5")]
+    ids: Vec<Bytes>,
+}
+
+impl Sending {
+    /// A page with these entries.
+    pub fn new(numbering: u64, first: u32, queue: bool, offline: bool, ids: &[ArchiveId]) -> Self {
+        let ids = ids.iter().map(|id| Bytes::copy_from_slice(&id.to_bytes())).collect();
+        Self { numbering, first, queue, offline, ids }
+    }
+
+    /// The entries that a client has which counts `h` stanzas, in order.
+    pub fn covered_by(&self, h: u32) -> Result<Vec<ArchiveId>> {
+        let numbers = (0..u32::MAX).map(|n| self.first.wrapping_add(n));
+        let covered = |n: u32| h.wrapping_sub(n) < u32::MAX / 2;
+        numbers.zip(&self.ids).take_while(|(n, _)| covered(*n)).map(|(_, id)| ArchiveId::read(id)).collect()
+    }
+}
+
 /// A stored session.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Stored {
@@ -104,6 +144,7 @@ pub struct Stored {
 
 const RECORD: u8 = 0;
 const CURSOR: u8 = 1;
+const SENDING: u8 = 2;
 
 /// Writes a session's record; its cursor stays. [`Class::TooLarge`](crate::store::Class::TooLarge) above
 /// [`split::MAX`] bytes.
@@ -117,6 +158,17 @@ pub fn put_cursor(out: &mut (impl Mutate + ?Sized), user: &Entity, sid: &Sid, cu
     let record = Progress { up_handled: cursor.up_handled, down_acked: cursor.down_acked, acked };
     // It has one part always, so there is nothing to clear first.
     out.put(key(user, sid).u8(CURSOR).fixed(&[0; split::SUFFIX]).finish(), encode(&record));
+}
+
+/// Writes which page a session is sent.
+pub fn put_sending(out: &mut (impl Mutate + ?Sized), user: &Entity, sid: &Sid, page: &Sending) -> Result<()> {
+    split::replace(out, &key(user, sid).u8(SENDING).finish(), &encode(page))
+}
+
+/// The page that a session was sent last.
+pub async fn sending(tx: &mut dyn Transaction, user: &Entity, sid: &Sid) -> Result<Option<Sending>> {
+    let key = key(user, sid).u8(SENDING).finish();
+    split::get(tx, &key, Isolation::Serializable).await?.map(decode).transpose()
 }
 
 /// Removes a session.
@@ -161,8 +213,8 @@ async fn read(
     limit: usize,
     isolation: Isolation,
 ) -> Result<Rows<Stored>> {
-    // Two values a session, and one to see that the last session is whole.
-    let values = join(tx, range, limit.saturating_mul(2).saturating_add(1), isolation).await?;
+    // Three values a session at most, and one to see that the last session is whole.
+    let values = join(tx, range, limit.saturating_mul(3).saturating_add(1), isolation).await?;
     let mut rows: Vec<Stored> = Vec::new();
     for (key, value) in values.rows {
         let (user, sid, field) = parse(&(key, Bytes::new()))?;
@@ -213,6 +265,7 @@ mod tests {
             flags: flags::CARBONS | flags::RESUMABLE,
             address: "::1".into(),
             user_agent: "Test".into(),
+            numbering: 0,
         }
     }
 

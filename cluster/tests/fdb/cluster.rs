@@ -42,6 +42,9 @@ impl Cluster {
             let port = free_port();
             std::fs::write(folder.path().join("fdb.cluster"), format!("rookery:test@127.0.0.1:{port}\n"))
                 .unwrap();
+            for name in ["data", "logs"] {
+                std::fs::create_dir(folder.path().join(name)).unwrap();
+            }
             let child = spawn(&server, folder.path(), port);
             let mut cluster = Self { folder, server: server.clone(), port, child };
             if cluster.configure(&cli) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rookery_actors::Host;
 use rookery_actors::features::xep_0077_registration;
 use rookery_cluster::seams::Seams;
+use rookery_cluster::store::Store;
 use rookery_ops::admin::{
     self, Chunks, Error, ImportReport, Progress, Session, Status, User, UserImportLine,
 };
@@ -12,7 +13,6 @@ use rookery_ops::secret::Password;
 
 use super::{Accounts, documents};
 use crate::config::Config;
-use crate::start;
 
 /// A data folder, opened for this one command. While it is open no node can start on it.
 pub struct Folder {
@@ -21,16 +21,11 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Opens the store of `config`.
-    ///
-    /// # Errors
-    /// [`admin::Kind::Unavailable`] if it can't be opened, as when a node has it and does not answer.
-    pub async fn open(config: Config, seams: Seams) -> Result<Self, Error> {
-        let store =
-            start::store(&config, seams.clone()).await.map_err(|e| Error::unavailable(e.to_string()))?;
+    /// Over the store of `config` ([`crate::start::store_or_node`]).
+    pub fn over(store: Store, config: Config, seams: Seams) -> Self {
         let domains = config.domains.iter().map(|d| d.name.clone()).collect();
         let accounts = Accounts::new(store, seams, domains, config.sasl.iterations);
-        Ok(Self { accounts, config })
+        Self { accounts, config }
     }
 
     /// Waits until everything is on disk.

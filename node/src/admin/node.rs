@@ -1,5 +1,6 @@
 //! The administration of the running node.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use rookery_actors::export::Added;
@@ -8,6 +9,7 @@ use rookery_ops::admin::{
     self, Chunks, Error, ImportReport, PAGE, Progress, Session, Status, User, UserImportLine,
 };
 use rookery_ops::secret::Password;
+use rookery_proto::xml::chars::is_char;
 use rookery_proto::xmpp::jid::{BareJid, Jid};
 
 use super::Accounts;
@@ -88,21 +90,26 @@ impl admin::Admin for Node {
         let all = host.session_list(prefix).await;
         let page =
             all.into_iter().filter(|info| info.jid.as_str() > after && fits(&info.jid)).take(limit.min(PAGE));
-        let session = |info: rookery_actors::host::SessionInfo| Session {
-            jid: info.jid,
-            node: "local".to_owned(),
-            address: if info.connected { info.address } else { String::new() },
-            age_seconds: now.saturating_sub(info.since) / 1_000_000,
-            state: if info.connected { "attached" } else { "resumable" }.to_owned(),
-            priority: info.priority.map(i32::from),
-            ..Session::default()
+        let session = |info: rookery_actors::host::SessionInfo| {
+            let conn = info.conn.as_ref();
+            Session {
+                jid: info.jid,
+                node: "local".to_owned(),
+                address: conn.map_or(String::new(), |conn| conn.address.to_string()),
+                connection: conn.map_or("", |conn| conn.via).to_owned(),
+                tls: conn.map_or(String::new(), |conn| format!("{} {}", conn.tls, conn.suite)),
+                age_seconds: now.saturating_sub(info.since) / 1_000_000,
+                state: if info.connected { "attached" } else { "resumable" }.to_owned(),
+                priority: info.priority.map(i32::from),
+                ..Session::default()
+            }
         };
         Ok(page.map(session).collect())
     }
 
     async fn kick(&self, jid: &str, reason: &str) -> Result<u64, Error> {
         let jid = parse(jid)?;
-        let kicked = self.reloader.shared.host.kick(&jid, "the operator ended this session").await;
+        let kicked = self.reloader.shared.host.kick(&jid, told(reason)?).await;
         if kicked == 0 {
             return Err(Error::not_found(format!("{jid} has no session here")));
         }
@@ -156,6 +163,38 @@ impl admin::Admin for Node {
     }
 }
 
+/// The most bytes of a reason that an operator gives.
+const REASON: usize = 1_000;
+
+/// What clients are told whose sessions an operator ends for this reason.
+fn told(reason: &str) -> Result<Cow<'static, str>, Error> {
+    match reason.trim() {
+        "" => Ok("the operator ended this session".into()),
+        long if long.len() > REASON => {
+            Err(Error::invalid(format!("the reason is longer than {REASON} bytes")))
+        }
+        odd if odd.chars().any(|c| !is_char(c) || c.is_control()) => {
+            Err(Error::invalid("the reason holds a control character"))
+        }
+        reason => Ok(reason.to_owned().into()),
+    }
+}
+
 fn parse(jid: &str) -> Result<Jid, Error> {
     Jid::parse(jid).map_err(|_| Error::invalid(format!("{jid:?} is no JID")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_short_and_xml() {
+        assert_eq!(told(" ").unwrap(), "the operator ended this session");
+        assert_eq!(told(" <maintenance> & more \u{1f6e0}").unwrap(), "<maintenance> & more \u{1f6e0}");
+        assert_eq!(told(&"x".repeat(REASON)).unwrap().len(), REASON);
+        for wrong in ["a\0b", "a\u{1b}[2Jb", "a\nb", "\u{ffff}", &"x".repeat(REASON + 1)] {
+            assert_eq!(told(wrong).unwrap_err().kind, admin::Kind::Invalid, "{wrong:?}");
+        }
+    }
 }

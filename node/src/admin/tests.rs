@@ -107,10 +107,13 @@ async fn a_folder_without_a_node() {
     let mut config = Config::development();
     config.data_dir = folder.path().join("data");
     config.sasl.iterations = 4_096;
-    let open = || Folder::open(config.clone(), Seams::system());
+    let open = async || {
+        let store = crate::start::store(&config, Seams::system()).await?;
+        Ok::<_, crate::start::Error>(Folder::over(store, config.clone(), Seams::system()))
+    };
     let first = open().await.unwrap();
     first.user_add("romeo@localhost", &password("x")).await.unwrap();
-    assert_eq!(open().await.err().unwrap().kind, Kind::Unavailable, "one process at a time");
+    assert!(open().await.err().unwrap().is_locked(), "one process at a time");
     first.close().await.unwrap();
     let second = open().await.unwrap();
     assert_eq!(second.user_list("", "", 10).await.unwrap()[0].jid, "romeo@localhost");

@@ -8,7 +8,7 @@ use rookery_proto::xml::framer::Step;
 use rookery_proto::xmpp::element::Element;
 use rookery_proto::xmpp::error::StreamCondition;
 use rookery_proto::xmpp::ns;
-use rookery_proto::xmpp::stanza::{self, Kind, Stanza};
+use rookery_proto::xmpp::stanza::{self, IqType, Kind, Stanza, Type};
 use rookery_proto::xmpp::toplevel::TopLevel;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
@@ -149,8 +149,18 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
             stanza.lang.clone_from(&self.lang);
         }
         self.acks.count();
-        self.link.up(stanza);
+        match self.establishes(&stanza) {
+            true => self.link.answer(Some(stanza.result(Vec::new()))),
+            false => self.link.up(stanza),
+        }
         Ok(())
+    }
+
+    /// RFC 3921 section 3: old clients ask for a session. Binding has made it, so there is nothing to do but say yes.
+    fn establishes(&self, stanza: &Stanza) -> bool {
+        stanza.type_ == Type::Iq(IqType::Set)
+            && stanza.has("session", ns::SESSION)
+            && stanza.to.as_ref().is_none_or(|to| to.as_str() == self.link.jid().domain())
     }
 
     fn ack_request(&mut self, now: Instant) -> Result<(), End> {

@@ -24,7 +24,7 @@ use tokio_rustls::server::TlsStream;
 use super::wire::Wire;
 use super::{End, Kind, Settings, Shared, closing, features, header};
 use crate::net::{Origin, Pass, Stream, proxy};
-use crate::tls::{accept_direct, accept_starttls};
+use crate::tls::{accept_direct, accept_starttls, version};
 
 /// How many elements a client may send before it has a session; honest ones need a handful.
 const ELEMENTS: u32 = 64;
@@ -76,6 +76,7 @@ pub(super) struct Negotiation<S> {
     pub(super) origin: Origin,
     pub(super) peer: IpAddr,
     pub(super) address: Arc<str>,
+    kind: Kind,
 }
 
 /// Runs the whole negotiation; `None` if the connection ended in it.
@@ -111,12 +112,13 @@ pub(super) async fn run<S: Stream>(
         origin,
         peer: peer.ip(),
         address: peer.to_string().into(),
+        kind,
         shared,
         settings,
     };
     let end = tokio::select! {
         biased;
-        done = timeout_at(deadline, negotiation.steps(kind)) => match done {
+        done = timeout_at(deadline, negotiation.steps()) => match done {
             Ok(Ok((link, pipe, resumed))) => {
                 pass.logged_in();
                 return negotiation.into_bound(link, pipe, resumed, pass);
@@ -156,8 +158,8 @@ async fn origin<S: Stream>(settings: &Settings, stream: &mut S, peer: SocketAddr
 }
 
 impl<S: Stream> Negotiation<S> {
-    async fn steps(&mut self, kind: Kind) -> Result<(Link, Arc<Pipe>, bool), End> {
-        match kind {
+    async fn steps(&mut self) -> Result<(Link, Arc<Pipe>, bool), End> {
+        match self.kind {
             Kind::C2s => {
                 self.open().await?;
                 features::before_tls(&mut self.out);
@@ -303,7 +305,17 @@ impl<S: Stream> Negotiation<S> {
     }
 
     pub(super) fn conn(&self) -> ConnInfo {
-        ConnInfo { address: self.address.clone() }
+        let tls = match &self.wire {
+            Wire::Tls(stream) => Some(stream.get_ref().1),
+            Wire::Plain(_) | Wire::Gone => None,
+        };
+        let suite = tls.and_then(|tls| tls.negotiated_cipher_suite()?.suite().as_str()).unwrap_or_default();
+        ConnInfo {
+            address: self.address.clone(),
+            via: self.kind.name(),
+            tls: tls.map_or("", |tls| version(tls)),
+            suite: suite.trim_start_matches("TLS13_").trim_start_matches("TLS_"),
+        }
     }
 
     fn into_bound(self, link: Link, pipe: Arc<Pipe>, resumed: bool, pass: Pass) -> Option<Bound<S>> {

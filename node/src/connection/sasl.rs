@@ -1,7 +1,9 @@
 //! Login (RFC 6120 section 6): the conversation around the state machines of `rookery_proto::sasl`.
 
 use rookery_actors::Authenticated;
-use rookery_proto::sasl::{Context, Credentials, Mechanism, Nonce, Server, Step, encoding, offered};
+use rookery_proto::sasl::{
+    Context, Credentials, Mechanism, Nonce, PlainVerify, Server, Step, encoding, offered,
+};
 use rookery_proto::xmpp::element::Element;
 use rookery_proto::xmpp::error::{SaslFailure, StreamCondition};
 use rookery_proto::xmpp::jid::BareJid;
@@ -124,13 +126,12 @@ impl<S: Stream> Negotiation<S> {
     ) -> Result<BareJid, Stop> {
         let domain = self.domain.clone().ok_or(SaslFailure::TemporaryAuthFailure)?;
         let initial = encoding::decode_initial(&auth.text())?;
-        let fakes = self.shared.host.fakes().clone();
         let context = Context {
             domain,
             bindings: self.bindings.clone(),
             offered: mechanisms.to_vec(),
             nonce: Nonce::from_random(self.shared.seams.bytes()),
-            fakes: fakes.clone(),
+            fakes: self.shared.host.fakes().clone(),
             downgrade_hash: self.settings.downgrade_protection,
         };
         let (mut server, mut step) = Server::start(mechanism, initial.as_deref(), context);
@@ -150,9 +151,7 @@ impl<S: Stream> Negotiation<S> {
                     // Milliseconds of hashing: on a thread that may block, and only a few at a time.
                     let _permit =
                         self.shared.hashing.acquire().await.map_err(|_| SaslFailure::TemporaryAuthFailure)?;
-                    let fakes = fakes.clone();
-                    let check = move || verify.check(found.as_ref(), &fakes);
-                    let right = tokio::task::spawn_blocking(check).await;
+                    let right = judge(&self.shared, verify, found).await;
                     server.verified(right.map_err(|_| SaslFailure::TemporaryAuthFailure)?)
                 }
                 Step::Success { user, additional } => {
@@ -211,9 +210,109 @@ impl<S: Stream> Negotiation<S> {
     }
 }
 
+/// Whether the password is right. If it is, and the account came from another server with keys for some of the mechanisms, it
+/// gets the others.
+async fn judge(
+    shared: &Shared,
+    verify: PlainVerify,
+    found: Option<Credentials>,
+) -> Result<bool, tokio::task::JoinError> {
+    let (fakes, seed) = (shared.host.fakes().clone(), shared.seams.bytes());
+    let (user, iterations) = (verify.user.clone(), shared.host.options().iterations);
+    let work = move || {
+        let right = verify.check(found.as_ref(), &fakes);
+        let whole = found.as_ref().filter(|_| right).and_then(|f| verify.completed(f, &seed, iterations));
+        (right, found.zip(whole))
+    };
+    let (right, completed) = tokio::task::spawn_blocking(work).await?;
+    if let Some((found, whole)) = completed {
+        match shared.host.complete_credentials(&user, &found, &whole).await {
+            Ok(true) => tracing::info!(%user, "keys for the other mechanisms made of a password"),
+            Ok(false) => {}
+            // The next login tries again.
+            Err(error) => tracing::warn!(%user, %error, "keys for the other mechanisms were not written"),
+        }
+    }
+    Ok(right)
+}
+
 async fn credentials(shared: &Shared, user: &BareJid) -> Result<Option<Credentials>, SaslFailure> {
     shared.host.credentials(user).await.map_err(|error| {
         tracing::warn!(%error, "a login failed because the store did not answer");
         SaslFailure::TemporaryAuthFailure
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use rookery_cluster::entity::Entity;
+    use rookery_cluster::store;
+    use rookery_cluster::tables::accounts;
+    use rookery_proto::sasl::{Hash, client::Client as Scram};
+
+    use super::*;
+    use crate::connection::tests::{fixture, plain};
+
+    /// An account from another server that had SCRAM-SHA-1 only.
+    #[tokio::test]
+    async fn plain_completes_the_keys_of_an_account_from_elsewhere() {
+        let fixture = fixture(|_| {}).await;
+        let whole = Credentials::derive("pencil", &[4; 32], 5_000).unwrap();
+        let some = Credentials { sha256: None, sha512: None, ..whole };
+        let (user, account) =
+            (&Entity::new("old@localhost"), &rookery_actors::credentials::to_account(&some, 1));
+        let host = &fixture.shared.host;
+        let made = host.store().write(store::Options::default(), |tx| {
+            Box::pin(async move { accounts::create(&mut **tx, user, account, 1).await })
+        });
+        made.await.unwrap();
+        let scram = async |hash: Hash, user: &str| {
+            let mechanism = Mechanism::Scram { hash, plus: false };
+            let mut scram = Scram::new(mechanism, user, "pencil", Nonce::from_random([7; 18]));
+            let mut client = fixture.tls().await;
+            let initial = encoding::encode_initial(&scram.initial());
+            let (ns, name) = (ns::SASL, mechanism.name());
+            client.send(&format!("<auth xmlns='{ns}' mechanism='{name}'>{initial}</auth>")).await;
+            let challenge = client.until("</challenge>").await;
+            let data = challenge.rsplit_once("</").and_then(|(text, _)| text.rsplit_once('>')).unwrap().1;
+            let answer = scram.challenge(&encoding::decode(data).unwrap()).unwrap();
+            client.send(&format!("<response xmlns='{ns}'>{}</response>", encoding::encode(&answer))).await;
+            let end = client.until(">").await;
+            if end.starts_with("<success") {
+                end.split(' ').next().unwrap().to_owned()
+            } else {
+                end + &client.until("</failure>").await
+            }
+        };
+        assert_eq!(scram(Hash::Sha1, "old").await, "<success");
+        let without = scram(Hash::Sha256, "old").await;
+        assert!(without.contains("<not-authorized"), "{without}");
+        assert_eq!(without, scram(Hash::Sha256, "nobody").await);
+        let jid = BareJid::parse("old@localhost").unwrap();
+        let mut client = fixture.tls().await;
+        client.send(&plain("old", "wrong")).await;
+        client.until("</failure>").await;
+        assert_eq!(host.credentials(&jid).await.unwrap(), Some(some.clone()));
+        client.send(&plain("old", "pencil")).await;
+        client.until("<success").await;
+        let now = host.credentials(&jid).await.unwrap().unwrap();
+        assert_eq!((now.sha1, now.sha256.map(|k| k.iterations)), (some.sha1, Some(4_096)));
+        for hash in Hash::ALL {
+            assert_eq!(scram(hash, "old").await, "<success", "{hash:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_operator_sees_the_connection_and_says_why_it_ends() {
+        let fixture = fixture(|_| {}).await;
+        let mut client = fixture.session("romeo", "orchard").await;
+        let sessions = fixture.shared.host.session_list("").await;
+        let conn = sessions[0].conn.clone().unwrap();
+        assert_eq!((conn.via, conn.tls, &*conn.address), ("c2s_tls", "1.3", "192.0.2.1:40000"));
+        assert!(conn.suite.starts_with("AES_") || conn.suite.starts_with("CHACHA20_"), "{}", conn.suite);
+        let jid = rookery_proto::xmpp::jid::Jid::parse("romeo@localhost").unwrap();
+        assert_eq!(fixture.shared.host.kick(&jid, "no <spam> here".to_owned()).await, 1);
+        let end = client.until("</stream:error>").await;
+        assert!(end.contains("<not-authorized") && end.contains(">no &lt;spam&gt; here</text>"), "{end}");
+    }
 }

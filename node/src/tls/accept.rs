@@ -68,16 +68,21 @@ where
     let stream = count(start.into_stream(config).await)?;
     metrics::histogram!("rookery_tls_handshake_seconds").record(begun.elapsed().as_secs_f64());
     let connection = stream.get_ref().1;
-    let protocol = match connection.protocol_version() {
-        Some(rustls::ProtocolVersion::TLSv1_3) => "1.3",
-        _ => "1.2",
-    };
+    let protocol = version(connection);
     metrics::counter!("rookery_tls_handshakes_total", "version" => protocol, "outcome" => "ok").increment(1);
     let bindings = ChannelBindings {
         exporter: binding::exporter(connection),
         server_end_point: identity.end_point.clone(),
     };
     Ok(Accepted { stream, sni, bindings, protocol })
+}
+
+/// The version of TLS of a connection after its handshake: `1.2` or `1.3`.
+pub fn version(connection: &rustls::ServerConnection) -> &'static str {
+    match connection.protocol_version() {
+        Some(rustls::ProtocolVersion::TLSv1_3) => "1.3",
+        _ => "1.2",
+    }
 }
 
 fn count<T>(result: io::Result<T>) -> io::Result<T> {

@@ -18,7 +18,7 @@ pub mod development;
 mod files;
 mod identity;
 
-pub use accept::{Accepted, accept_direct, accept_starttls};
+pub use accept::{Accepted, accept_direct, accept_starttls, version};
 pub use identity::Identity;
 
 /// Why TLS can't be served.

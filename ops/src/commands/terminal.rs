@@ -56,7 +56,7 @@ impl Terminal {
     }
 
     /// Writes a remark.
-    pub(super) fn remark(&self, line: &str) {
+    pub fn remark(&self, line: &str) {
         remark(&self.err, line);
     }
 

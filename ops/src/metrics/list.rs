@@ -82,6 +82,7 @@ pub const METRICS: &[Metric] = &[
     m("rookery_sessions_opened_total", Counter, N, &[], "Resources bound since the start"),
     m("rookery_sessions_closed_total", Counter, N, &["reason"], "Sessions that ended, by reason"),
     m("rookery_sm_resumed_total", Counter, N, &[], "Sessions resumed (XEP-0198)"),
+    m("rookery_sm_renumbered_total", Counter, N, &[], "Messages whose number in a session was corrected before they were sent"),
     m("rookery_sm_failed_total", Counter, N, &[], "Resumptions (XEP-0198) refused, because the session is not there any more"),
     m("rookery_users", Gauge, N, &[], "Users who are here: with a session, or spoken to in the last seconds"),
     m("rookery_stanzas_total", Counter, N, &["kind", "direction"], "Stanzas, by kind (message, presence, iq) and direction (in, out)"),

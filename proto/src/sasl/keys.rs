@@ -67,15 +67,16 @@ pub fn derive(hash: Hash, password: &str, salt: &[u8], iterations: u32) -> Resul
     })
 }
 
-/// All that is stored of a password: keys for each hash, so that every client finds a mechanism.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// All that is stored of a password: keys for each hash, so that every client finds a mechanism. An account that was brought
+/// from another server may have keys for some of the hashes only.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Credentials {
     /// For SCRAM-SHA-1.
-    pub sha1: ScramKeys,
-    /// For SCRAM-SHA-256; PLAIN is judged by it too.
-    pub sha256: ScramKeys,
+    pub sha1: Option<ScramKeys>,
+    /// For SCRAM-SHA-256; PLAIN is judged by it too, if there is one.
+    pub sha256: Option<ScramKeys>,
     /// For SCRAM-SHA-512.
-    pub sha512: ScramKeys,
+    pub sha512: Option<ScramKeys>,
 }
 
 impl Credentials {
@@ -85,31 +86,57 @@ impl Credentials {
     /// # Errors
     /// [`Error`] if password or count are out of bounds.
     pub fn derive(password: &str, seed: &[u8; 32], iterations: u32) -> Result<Self, Error> {
-        let make =
-            |hash: Hash| derive(hash, password, &salt(seed, &[b"salt", hash.name().as_bytes()]), iterations);
+        Self::default().completed(password, seed, iterations)
+    }
+
+    /// The same with the keys that are missing, made of `password`, which the caller has verified. Otherwise like
+    /// [`Credentials::derive`].
+    ///
+    /// # Errors
+    /// [`Error`] if password or count are out of bounds.
+    pub fn completed(&self, password: &str, seed: &[u8; 32], iterations: u32) -> Result<Self, Error> {
+        let make = |hash: Hash| match self.get(hash) {
+            Some(keys) => Ok(Some(keys.clone())),
+            None => {
+                let salt = salt(seed, &[b"salt", hash.name().as_bytes()]);
+                derive(hash, password, &salt, iterations).map(Some)
+            }
+        };
         Ok(Self { sha1: make(Hash::Sha1)?, sha256: make(Hash::Sha256)?, sha512: make(Hash::Sha512)? })
     }
 
     /// The keys for one hash.
     #[must_use]
-    pub const fn get(&self, hash: Hash) -> &ScramKeys {
+    pub const fn get(&self, hash: Hash) -> Option<&ScramKeys> {
         match hash {
-            Hash::Sha1 => &self.sha1,
-            Hash::Sha256 => &self.sha256,
-            Hash::Sha512 => &self.sha512,
+            Hash::Sha1 => self.sha1.as_ref(),
+            Hash::Sha256 => self.sha256.as_ref(),
+            Hash::Sha512 => self.sha512.as_ref(),
         }
     }
 
-    /// Whether this is the password, in time that does not depend on how wrong it is. Milliseconds of work.
+    /// Whether there are keys for every hash.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        Hash::ALL.iter().all(|hash| self.get(*hash).is_some())
+    }
+
+    /// The keys that a password is judged by.
+    fn judge(&self) -> Option<(Hash, &ScramKeys)> {
+        [Hash::Sha256, Hash::Sha512, Hash::Sha1].into_iter().find_map(|hash| Some((hash, self.get(hash)?)))
+    }
+
+    /// Whether this is the password, in time that does not depend on how wrong it is. Milliseconds of work. Without any keys
+    /// nothing is.
     #[must_use]
     pub fn verify_password(&self, password: &str) -> bool {
-        let keys = &self.sha256;
+        let Some((hash, keys)) = self.judge() else { return false };
         // A text that cannot be a password costs as much as one that is wrong.
         let prepared = password::prepare(password);
         let text = prepared.as_deref().unwrap_or("-");
         let rounds = keys.iterations.clamp(1, MAX_ITERATIONS);
-        let salted = Hash::Sha256.stretch(text.as_bytes(), &keys.salt, rounds);
-        let stored = Hash::Sha256.digest(&Hash::Sha256.hmac(&salted, &[b"Client Key"]));
+        let salted = hash.stretch(text.as_bytes(), &keys.salt, rounds);
+        let stored = hash.digest(&hash.hmac(&salted, &[b"Client Key"]));
         let same = bool::from(stored.ct_eq(&keys.stored_key));
         same & prepared.is_ok()
     }
@@ -132,8 +159,8 @@ impl fmt::Debug for Fakes {
 }
 
 impl Fakes {
-    /// `iterations` is the count that new passwords get, for the same reason: after it was raised, users who keep an older password
-    /// can be told from users that do not exist.
+    /// `iterations` is the count that new passwords get, for the same reason: users whose keys have another count (made before it
+    /// was changed, or by another server) can be told from users that do not exist, since SCRAM tells the count.
     #[must_use]
     pub fn new(secret: [u8; 32], iterations: u32) -> Self {
         Self { secret: Arc::new(secret), iterations }
@@ -158,9 +185,19 @@ impl Fakes {
     #[must_use]
     pub fn credentials(&self, user: &BareJid) -> Credentials {
         Credentials {
-            sha1: self.keys(Hash::Sha1, user),
-            sha256: self.keys(Hash::Sha256, user),
-            sha512: self.keys(Hash::Sha512, user),
+            sha1: Some(self.keys(Hash::Sha1, user)),
+            sha256: Some(self.keys(Hash::Sha256, user)),
+            sha512: Some(self.keys(Hash::Sha512, user)),
+        }
+    }
+
+    /// The rounds that a wrong password for these credentials has cost less than one for a user that does not exist: keys from
+    /// another server, or from before the count was raised.
+    pub(super) fn make_up(&self, credentials: &Credentials) {
+        let spent = credentials.judge().map_or(0, |(_, keys)| keys.iterations);
+        let rest = self.iterations.saturating_sub(spent);
+        if rest > 0 {
+            std::hint::black_box(Hash::Sha256.stretch(b"-", self.secret.as_slice(), rest));
         }
     }
 }
@@ -183,8 +220,29 @@ mod tests {
         for wrong in ["Pencil", "pencil ", "", "-", "\u{0}", "pencilpencil"] {
             assert!(!credentials.verify_password(wrong), "{wrong:?}");
         }
-        let salts = Hash::ALL.map(|h| credentials.get(h).salt.clone());
+        let salts = Hash::ALL.map(|h| credentials.get(h).unwrap().salt.clone());
         assert!(salts[0] != salts[1] && salts[1] != salts[2] && salts.iter().all(|s| s.len() == SALT_BYTES));
+    }
+
+    /// As other servers have them.
+    #[test]
+    fn one_key_will_do_and_the_others_can_be_made() {
+        for hash in Hash::ALL {
+            let one = derive(hash, "pencil", b"salt", 4097).unwrap();
+            let mut some = Credentials::default();
+            match hash {
+                Hash::Sha1 => some.sha1 = Some(one.clone()),
+                Hash::Sha256 => some.sha256 = Some(one.clone()),
+                Hash::Sha512 => some.sha512 = Some(one.clone()),
+            }
+            assert!(some.verify_password("pencil") && !some.verify_password("Pencil"), "{hash:?}");
+            let whole = some.completed("pencil", &[7; 32], 4096).unwrap();
+            assert!(whole.is_complete() && !some.is_complete() && whole.get(hash) == Some(&one), "{hash:?}");
+            let rounds = Hash::ALL.map(|h| whole.get(h).unwrap().iterations);
+            assert_eq!(rounds.iter().sum::<u32>(), 3 * 4096 + 1);
+            assert!(whole.verify_password("pencil") && !whole.verify_password("Pencil"), "{hash:?}");
+        }
+        assert!(!Credentials::default().verify_password("pencil"));
     }
 
     #[test]
@@ -202,7 +260,7 @@ mod tests {
         let fakes = Fakes::new([1; 32], 10_000);
         let real = Credentials::derive("x", &[0; 32], 10_000).unwrap();
         for hash in Hash::ALL {
-            let (fake, real) = (fakes.keys(hash, &user("a@b")), real.get(hash));
+            let (fake, real) = (fakes.keys(hash, &user("a@b")), real.get(hash).unwrap());
             assert_eq!(fake, fakes.clone().keys(hash, &user("A@b")));
             assert_eq!((fake.iterations, fake.salt.len()), (real.iterations, real.salt.len()));
             assert_eq!(fake.stored_key.len(), real.stored_key.len());

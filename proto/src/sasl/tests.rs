@@ -166,6 +166,7 @@ fn agrees_with_the_vectors() {
         let context = Context { downgrade_hash: false, ..context(bindings(), server_nonce) };
         let (mut server, _) = Server::start(mechanism, Some(&client.initial()), context);
         let keys = derive(hash, PASSWORD, &decode(salt), 4096).unwrap();
+        let keys = Some(keys);
         let all = Credentials { sha1: keys.clone(), sha256: keys.clone(), sha512: keys };
         let Step::Challenge(challenge) = server.credentials(Some(all)) else { panic!("no challenge") };
         assert_eq!(challenge, format!("r={client_nonce}{server_nonce},s={salt},i=4096").into_bytes());
@@ -193,6 +194,33 @@ fn unknown_users_get_an_answer_like_any_other() {
     assert_ne!(fake, challenge("anybody", None));
     assert_eq!(fake.len(), real.len());
     assert!(fake.starts_with("r=abcdef,s=") && fake.contains(",i=4096,h="), "{fake}");
+}
+
+/// An account from another server, with keys for SCRAM-SHA-1 alone.
+#[test]
+fn a_mechanism_without_keys_fails_as_for_nobody() {
+    let some = Credentials { sha256: None, sha512: None, ..credentials() };
+    let mechanism = scram(Hash::Sha256, false);
+    let exchange = |found: Option<Credentials>| {
+        let mut client = Client::new(mechanism, "user", PASSWORD, Nonce("abc".into()));
+        let (mut server, _) = Server::start(mechanism, Some(&client.initial()), context(bindings(), "def"));
+        let Step::Challenge(challenge) = server.credentials(found) else { panic!("no challenge") };
+        let end = server.response(&client.challenge(&challenge).unwrap());
+        (challenge, format!("{end:?}"))
+    };
+    let nobody = exchange(None);
+    assert!(nobody.1.contains("NotAuthorized"), "{}", nobody.1);
+    assert_eq!(exchange(Some(some.clone())), nobody);
+    assert!(exchange(Some(credentials())).1.contains("Success"));
+    let Step::NeedPlainVerify(plain) =
+        Server::start(Mechanism::Plain, Some(b"\0user\0pencil"), context(bindings(), "def")).1
+    else {
+        panic!("no look-up")
+    };
+    assert!(plain.check(Some(&some), &fakes()));
+    let whole = plain.completed(&some, &[1; 32], 4096).unwrap();
+    assert_eq!(plain.completed(&whole, &[1; 32], 4096), None);
+    assert!(exchange(Some(whole)).1.contains("Success"));
 }
 
 #[test]

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use tempfile::TempDir;
-use tokio::net::TcpStream;
 use tokio::process::Command;
 
 use super::{Error, Process, free_port, need_program, run};
@@ -52,8 +51,6 @@ impl Postgres {
             command,
             Path::new(&std::env::temp_dir().join(format!("pg-{}.log", address.port()))),
         )?;
-        process.until(async || TcpStream::connect(address).await.is_ok()).await?;
-        let postgres = Postgres { process, address, _temp: temp };
         let sql = |database: &str, statement: &str| {
             run(std::process::Command::new(&psql)
                 .args(["-h", "127.0.0.1", "-U", "postgres", "-v", "ON_ERROR_STOP=1", "-p"])
@@ -61,13 +58,8 @@ impl Postgres {
                 .args(["-d", database, "-c", statement]))
         };
         // It accepts connections a moment before it answers queries.
-        let give_up = std::time::Instant::now() + std::time::Duration::from_secs(30);
-        while let Err(e) = sql("postgres", "select 1") {
-            if std::time::Instant::now() > give_up {
-                return Err(e);
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        }
+        process.until(async || sql("postgres", "select 1").is_ok()).await?;
+        let postgres = Postgres { process, address, _temp: temp };
         sql("postgres", "create role bench login password 'bench'")?;
         sql("postgres", "create database prosody owner bench")?;
         sql("postgres", "create database ejabberd owner bench")?;

@@ -19,4 +19,4 @@ const WINDOW: u32 = 16 * 1024 * 1024;
 const STREAMS: u32 = 20_000;
 /// How often a connection is asked whether it lives, and how long it may take to say so.
 const ALIVE: (std::time::Duration, std::time::Duration) =
-    (std::time::Duration::from_secs(2), std::time::Duration::from_secs(3));
+    (std::time::Duration::from_secs(2), std::time::Duration::from_secs(5));

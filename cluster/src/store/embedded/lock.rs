@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::Path;
 
-use crate::store::{Class, Error, Result};
+use crate::store::{Error, Result};
 
 /// The lock of a folder, until it is dropped or the process ends.
 pub(super) struct Lock(#[allow(dead_code)] File); // held, not used
@@ -16,12 +16,8 @@ impl Lock {
         let file = file.map_err(|e| super::disk(e).with(path.display()))?;
         match file.try_lock() {
             Ok(()) => Ok(Self(file)),
-            Err(TryLockError::WouldBlock) => Err(taken().with(folder.display())),
+            Err(TryLockError::WouldBlock) => Err(Error::LOCKED.with(folder.display())),
             Err(TryLockError::Error(error)) => Err(super::disk(error)),
         }
     }
-}
-
-pub(super) fn taken() -> Error {
-    Error::new(Class::Unavailable, "another process has the store open")
 }

@@ -13,10 +13,12 @@ use crate::store::{Isolation, Mutate, Result, Row, Select, Transaction, split};
 
 mod id;
 mod page;
+mod received;
 mod retention;
 
 pub use id::{ArchiveId, Clock, IdCipher};
 pub use page::{End, Query, Slice, With, page};
+pub use received::{Received, received, renumber};
 pub use retention::{Retained, purge_all, purge_before, retain};
 
 /// Where entries are kept.
@@ -88,6 +90,34 @@ pub struct Entry {
     /// What kind of stanza it is: bits whose meaning is the writer's.
     #[prost(uint32, tag = "6")]
     pub flags: u32,
+    /// Which number it has in the sessions it goes to.
+    #[prost(message, repeated, tag = "7")]
+    pub sent: Vec<Sent>,
+}
+
+/// A stanza's number in a session that can be resumed, told before it is sent: never too low.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct Sent {
+    /// The session's numbering: [`Record::numbering`](super::sessions::Record::numbering).
+    #[prost(fixed64, tag = "1")]
+    pub numbering: u64,
+    /// The number (XEP-0198 section 4).
+    #[prost(uint32, tag = "2")]
+    pub n: u32,
+}
+
+impl Sent {
+    /// Whether a client that has got `h` stanzas has got this one. Numbers wrap.
+    pub fn covered_by(self, h: u32) -> bool {
+        h.wrapping_sub(self.n) < u32::MAX / 2
+    }
+}
+
+impl Entry {
+    /// Its number in that numbering, if it has one.
+    pub fn number(&self, numbering: u64) -> Option<Sent> {
+        self.sent.iter().copied().find(|sent| sent.numbering == numbering)
+    }
 }
 
 /// Without the stanza: it is a message.
@@ -191,6 +221,7 @@ mod tests {
             stanza: stanza.into(),
             stored_at: 1_700_000_000_000_000,
             flags: 5,
+            sent: Vec::new(),
         }
     }
 

@@ -38,6 +38,38 @@ async fn a_byte_a_second_does_not_help() {
     assert!(before.elapsed() < Duration::from_secs(200));
 }
 
+/// After login a byte is a sign of life, as white space is: only the size of the stanza ends a tag that never ends.
+#[tokio::test]
+async fn a_byte_a_second_after_login_ends_at_the_size_of_a_stanza() {
+    let node = fixture(|config| config.limits.stanza_bytes = 10_000).await;
+    let (mut romeo, mut juliet) = node.pair().await;
+    tokio::time::pause();
+    let before = Instant::now();
+    romeo.send(&format!("<message id='{}", "x".repeat(9_000))).await;
+    while romeo.io().write_all(b"x").await.is_ok() {
+        let _ = romeo.io().flush().await;
+        juliet.io().write_all(b" ").await.unwrap();
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+    let lived = before.elapsed().as_secs();
+    assert!((980..1_040).contains(&lived), "{lived}");
+    assert!(romeo.end().await.contains("<stream:error><policy-violation "));
+    tokio::time::resume();
+    juliet.nothing_but_pong().await;
+}
+
+#[tokio::test]
+async fn a_tag_that_never_ends_and_then_silence() {
+    let node = fixture(|_| ()).await;
+    let mut romeo = node.session("romeo", "orchard").await;
+    tokio::time::pause();
+    romeo.send("<message id='").await;
+    let before = Instant::now();
+    let got = romeo.end().await;
+    assert!(got.contains("<ping ") && got.contains("<stream:error><connection-timeout "), "{got}");
+    assert_eq!(before.elapsed().as_secs(), 360);
+}
+
 #[tokio::test]
 async fn a_stanza_one_byte_too_long() {
     let node = fixture(|config| config.limits.stanza_bytes = 10_000).await;
@@ -152,8 +184,7 @@ async fn so_many_from_one_address() {
     let mut third = node.connect(Kind::C2s);
     assert_eq!(third.end().await, "");
     let mut other = node.connect_from(Kind::C2s, "198.51.100.1:1".parse().unwrap());
-    other.send(HEADER).await;
-    other.until("</stream:features>").await;
+    other.open().await;
 }
 
 #[tokio::test]

@@ -91,6 +91,35 @@ async fn each_failure_has_its_condition_and_three_are_enough() {
 }
 
 #[tokio::test]
+async fn nobody_logs_in_as_another_or_in_the_middle_of_an_exchange() {
+    let node = fixture(|_| ()).await;
+    let sasl = |mechanism: &str, data: &str| {
+        let data = encoding::encode(data.as_bytes());
+        format!("<auth {SASL} mechanism='{mechanism}'>{data}</auth>")
+    };
+    let first = sasl("SCRAM-SHA-1", "n,,n=romeo,r=abc");
+    for (sent, condition) in [
+        (sasl("PLAIN", "juliet@localhost\0romeo\0secret"), "invalid-authzid"),
+        (sasl("PLAIN", "romeo@localhost/x\0romeo\0secret"), "invalid-authzid"),
+        (sasl("PLAIN", "\0romeo\0secret\0more"), "malformed-request"),
+        (sasl("PLAIN", "\0romeo@localhost\0secret"), "not-authorized"),
+        (sasl("SCRAM-SHA-1", "n,a=juliet,n=romeo,r=abc"), "invalid-authzid"),
+        (sasl("SCRAM-SHA-1", "y,,n=romeo,r=abc"), "not-authorized"),
+        (sasl("SCRAM-SHA-1", "n,,m=x,n=romeo,r=abc"), "malformed-request"),
+        (format!("{first}<abort {SASL}/>"), "aborted"),
+        (format!("{first}{}", plain("romeo", "secret")), "malformed-request"),
+        (format!("{first}<response {SASL}>AAAA</response>"), "malformed-request"),
+    ] {
+        let mut client = node.tls().await;
+        client.send(&sent).await;
+        let got = client.until("</failure>").await;
+        assert!(got.contains(&format!("<{condition} ")) && !got.contains("<success"), "{sent}: {got}");
+        client.send(&plain("romeo", "secret")).await;
+        client.until("<success").await;
+    }
+}
+
+#[tokio::test]
 async fn a_guesser_waits_longer_and_longer() {
     let node = fixture(|config| config.limits.login_failures_per_address = 1).await;
     let origin = std::net::IpAddr::from(PEER.0).into();
@@ -189,8 +218,7 @@ async fn registration_where_it_is_open() {
 
     let node = fixture(|config| config.domains[0].registration = false).await;
     let mut client = node.connect(Kind::C2sTls).encrypt().await;
-    client.send(HEADER).await;
-    assert!(!client.until("</stream:features>").await.contains("iq-register"));
+    assert!(!client.open().await.contains("iq-register"));
     client.send(&fill).await;
     assert!(client.end().await.contains("<not-authorized "));
 }

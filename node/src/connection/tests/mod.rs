@@ -1,6 +1,7 @@
 //! Connections over in-memory pipes, with real TLS, a real host and the memory store.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,9 +9,11 @@ use rookery_actors::Host;
 use rookery_cluster::seams::Seams;
 use rookery_cluster::store::{self, Durability};
 use rookery_ops::secret::Password;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream};
 use tokio::sync::watch;
+use tokio_rustls::TlsConnector;
 
 use super::{Kind, Shared, serve};
 use crate::admin::Accounts;
@@ -28,6 +31,7 @@ mod sm;
 pub(super) struct Fixture {
     pub(super) shared: Arc<Shared>,
     pub(super) stop: watch::Sender<bool>,
+    tls: TlsConnector,
     _folder: tempfile::TempDir,
 }
 
@@ -51,7 +55,21 @@ pub(super) async fn fixture(change: impl FnOnce(&mut Config)) -> Fixture {
     let tls = Tls::load(&config, seams.clone()).unwrap();
     let host = Host::start(options::host(&config), store, seams.clone()).await.unwrap();
     let (stop, stopping) = watch::channel(false);
-    Fixture { shared: start::shared(&config, host, tls, seams, stopping), stop, _folder: folder }
+    let shared = start::shared(&config, host, tls, seams, stopping);
+    Fixture { shared, stop, tls: trusting(&folder.path().join("tls/ca.pem")), _folder: folder }
+}
+
+/// A client's TLS that trusts the node's own authority.
+fn trusting(authority: &Path) -> TlsConnector {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(authority).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    TlsConnector::from(Arc::new(config))
 }
 
 impl Fixture {
@@ -63,14 +81,20 @@ impl Fixture {
     pub(super) fn connect_from(&self, kind: Kind, peer: SocketAddr) -> Client {
         let (ours, theirs) = tokio::io::duplex(32 * 1024);
         serve(&self.shared, kind, ours, peer, self.shared.gate.enter().unwrap());
-        Client::new(Io::Plain(theirs))
+        Client { io: Io::Plain(theirs), text: String::new(), tls: self.tls.clone() }
     }
 
-    /// A direct TLS connection whose stream is open and whose features were read.
+    /// A connection in the clear whose stream is open and whose features were read.
+    pub(super) async fn opened(&self) -> Client {
+        let mut client = self.connect(Kind::C2s);
+        client.open().await;
+        client
+    }
+
+    /// The same by direct TLS.
     pub(super) async fn tls(&self) -> Client {
         let mut client = self.connect(Kind::C2sTls).encrypt().await;
-        client.send(HEADER).await;
-        client.until("</stream:features>").await;
+        client.open().await;
         client
     }
 
@@ -79,8 +103,7 @@ impl Fixture {
         let mut client = self.tls().await;
         client.send(&plain(user, "secret")).await;
         client.until("<success").await;
-        client.send(HEADER).await;
-        client.until("</stream:features>").await;
+        client.open().await;
         client
     }
 
@@ -90,6 +113,11 @@ impl Fixture {
         client.send(&bind(resource)).await;
         client.until("</iq>").await;
         client
+    }
+
+    /// The two who talk to each other: romeo in his orchard, juliet on her balcony.
+    pub(super) async fn pair(&self) -> (Client, Client) {
+        (self.session("romeo", "orchard").await, self.session("juliet", "balcony").await)
     }
 }
 
@@ -114,16 +142,13 @@ enum Io {
 pub(super) struct Client {
     io: Io,
     text: String,
+    tls: TlsConnector,
 }
 
 trait Both: AsyncRead + AsyncWrite + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Unpin> Both for T {}
 
 impl Client {
-    fn new(io: Io) -> Self {
-        Self { io, text: String::new() }
-    }
-
     fn io(&mut self) -> &mut dyn Both {
         match &mut self.io {
             Io::Plain(stream) => stream,
@@ -131,24 +156,23 @@ impl Client {
         }
     }
 
-    /// Begins TLS; whoever speaks for `localhost` will do.
+    /// Begins TLS, with the certificate of `localhost` that the node has made for itself.
     pub(super) async fn encrypt(self) -> Self {
         let Io::Plain(stream) = self.io else { panic!("encrypted already") };
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Trusting))
-            .with_no_client_auth();
-        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
         let name = ServerName::try_from("localhost").unwrap();
-        Self::new(Io::Tls(Box::new(connector.connect(name, stream).await.unwrap())))
+        let io = Io::Tls(Box::new(self.tls.connect(name, stream).await.unwrap()));
+        Self { io, text: String::new(), tls: self.tls }
     }
 
     pub(super) fn exporter(&self) -> [u8; 32] {
         let Io::Tls(stream) = &self.io else { panic!("not encrypted") };
         stream.get_ref().1.export_keying_material([0; 32], b"EXPORTER-Channel-Binding", None).unwrap()
+    }
+
+    /// Opens a stream; returns the answer up to the end of the features.
+    pub(super) async fn open(&mut self) -> String {
+        self.send(HEADER).await;
+        self.until("</stream:features>").await
     }
 
     pub(super) async fn send(&mut self, text: &str) {
@@ -196,39 +220,4 @@ impl Client {
 
     /// The socket is cut.
     pub(super) fn cut(self) {}
-}
-
-#[derive(Debug)]
-struct Trusting;
-
-impl rustls::client::danger::ServerCertVerifier for Trusting {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
-        Ok(rustls::client::danger::ServerCertVerified::assertion())
-    }
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
-    }
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
-    }
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
-    }
 }

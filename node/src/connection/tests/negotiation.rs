@@ -89,17 +89,14 @@ async fn one_byte_at_a_time() {
 #[tokio::test]
 async fn starttls_then_the_certificate_of_the_domain() {
     let node = fixture(|_| ()).await;
-    let mut client = node.connect(Kind::C2s);
-    client.send(HEADER).await;
-    client.until("</stream:features>").await;
+    let mut client = node.opened().await;
     // A password in the clear is refused before anybody looks at it (section 6.5.4).
     client.send(&plain("romeo", "secret")).await;
     assert!(client.until("</failure>").await.contains("<encryption-required "));
     client.send(STARTTLS).await;
     client.until("<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>").await;
     let mut client = client.encrypt().await;
-    client.send(HEADER).await;
-    let features = client.until("</stream:features>").await;
+    let features = client.open().await;
     assert!(features.contains("SCRAM-SHA-256-PLUS") && features.contains("tls-exporter"), "{features}");
     assert!(!features.contains("starttls"), "{features}");
 }
@@ -125,6 +122,24 @@ async fn nonsense_in_place_of_tls_ends_silently() {
 }
 
 #[tokio::test]
+async fn what_is_no_tls_after_proceed_ends_silently() {
+    let node = fixture(|_| ()).await;
+    let empty = [0x16, 3, 1, 0, 0].repeat(1_000);
+    let large = [&[0x17, 3, 3, 0xff, 0xff][..], &[b'a'; 4_096]].concat();
+    for garbage in [HEADER.as_bytes(), &empty, &large, STARTTLS.as_bytes()] {
+        let mut client = node.opened().await;
+        client.send(STARTTLS).await;
+        client.until("<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>").await;
+        let _ = client.io().write_all(garbage).await;
+        let mut rest = Vec::new();
+        let _ = client.io().read_to_end(&mut rest).await;
+        assert!(!String::from_utf8_lossy(&rest).contains("stream"), "{rest:?}");
+        drop(client);
+        node.shared.gate.emptied().await;
+    }
+}
+
+#[tokio::test]
 async fn a_proxy_header_only_from_those_we_trust() {
     let trusted = vec![crate::config::Network::parse("192.0.2.0/24").unwrap()];
     let node = fixture(|config| config.listen.proxy = Some(trusted)).await;
@@ -142,9 +157,7 @@ async fn a_proxy_header_only_from_those_we_trust() {
 #[tokio::test]
 async fn the_node_stops() {
     let node = fixture(|_| ()).await;
-    let mut client = node.connect(Kind::C2s);
-    client.send(HEADER).await;
-    client.until("</stream:features>").await;
+    let mut client = node.opened().await;
     node.stop.send(true).unwrap();
     assert!(client.end().await.contains("<system-shutdown "));
     drop(client);

@@ -5,8 +5,7 @@ use super::*;
 #[tokio::test]
 async fn a_message_crosses_and_answers_come_back() {
     let node = fixture(|_| ()).await;
-    let mut romeo = node.session("romeo", "orchard").await;
-    let mut juliet = node.session("juliet", "balcony").await;
+    let (mut romeo, mut juliet) = node.pair().await;
     romeo.send("<message to='juliet@localhost/balcony' id='m1' type='chat'><body>Call me but love</body></message>").await;
     let got = juliet.until("</message>").await;
     assert!(got.contains("from='romeo@localhost/orchard'") && got.contains("Call me but love"), "{got}");
@@ -16,8 +15,7 @@ async fn a_message_crosses_and_answers_come_back() {
 #[tokio::test]
 async fn many_at_once_and_split_anywhere_stay_in_order() {
     let node = fixture(|_| ()).await;
-    let mut romeo = node.session("romeo", "orchard").await;
-    let mut juliet = node.session("juliet", "balcony").await;
+    let (mut romeo, mut juliet) = node.pair().await;
     let count = 300;
     let stanza =
         |n| format!("<message to='juliet@localhost/balcony' type='chat'><body>n{n}.</body></message> ");
@@ -103,6 +101,19 @@ async fn what_breaks_the_stream_ends_this_one_only() {
         assert!(got.ends_with("</stream:stream>"), "{got}");
     }
     juliet.nothing_but_pong().await;
+}
+
+#[tokio::test]
+async fn old_clients_get_the_session_they_ask_for() {
+    let node = fixture(|_| ()).await;
+    let mut romeo = node.session("romeo", "orchard").await;
+    for to in ["", " to='localhost'"] {
+        let session = "<session xmlns='urn:ietf:params:xml:ns:xmpp-session'/>";
+        romeo.send(&format!("<iq type='set' id='s'{to}>{session}</iq>")).await;
+        let got = romeo.until(">").await;
+        assert!(got.starts_with("<iq ") && got.contains("id='s'") && got.contains("type='result'"), "{got}");
+    }
+    romeo.nothing_but_pong().await;
 }
 
 #[tokio::test]

@@ -75,6 +75,44 @@ async fn resumes_without_loss_and_without_doubles() {
 }
 
 #[tokio::test]
+async fn numbers_and_ids_that_were_never_given_resume_nothing() {
+    let node = fixture(|_| ()).await;
+    let (mut romeo, id) = enabled(&node, "romeo", "orchard").await;
+    let mut other = node.authenticated("romeo").await;
+    let longer = format!("{id}A");
+    for (h, previd, condition) in [
+        ("-1", id.as_str(), "bad-request"),
+        ("+1", &id, "bad-request"),
+        ("4294967296", &id, "bad-request"),
+        ("99999999999999999999", &id, "bad-request"),
+        ("", &id, "bad-request"),
+        (" 1", &id, "bad-request"),
+        ("4294967295", &id, "item-not-found"),
+        ("0", "", "item-not-found"),
+        ("0", &id[1..], "item-not-found"),
+        ("0", &longer, "item-not-found"),
+        ("0", "&apos;&lt;x/&gt;", "item-not-found"),
+    ] {
+        other.send(&format!("<resume xmlns='urn:xmpp:sm:3' h='{h}' previd='{previd}'/>")).await;
+        let got = other.until("</failed>").await;
+        assert!(got.contains(&format!("<{condition} ")), "h='{h}' previd='{previd}': {got}");
+    }
+    romeo.nothing_but_pong().await;
+    // What can't be a time is none; what is too long a time is cut.
+    for max in ["-1", "1e3", "", "99999999999999999999", "4294967295"] {
+        let mut client = node.session("juliet", "balcony").await;
+        client.send(&format!("<enable xmlns='urn:xmpp:sm:3' resume='true' max='{max}'/>")).await;
+        let got = client.until("/>").await;
+        assert!(got.starts_with("<enabled ") && got.contains(" max='600'"), "{max}: {got}");
+    }
+    for ack in ["h='-1'", "h='4294967296'", ""] {
+        let (mut client, _) = enabled(&node, "juliet", "balcony").await;
+        client.send(&format!("<a xmlns='urn:xmpp:sm:3' {ack}/>")).await;
+        assert!(client.end().await.contains("<stream:error><invalid-xml "), "{ack}");
+    }
+}
+
+#[tokio::test]
 async fn a_closed_stream_is_not_resumed() {
     let node = fixture(|_| ()).await;
     let (mut romeo, id) = enabled(&node, "romeo", "orchard").await;
@@ -114,8 +152,7 @@ async fn a_silent_client_is_asked_by_r() {
 #[tokio::test]
 async fn chat_states_wait_while_nobody_looks() {
     let node = fixture(|_| ()).await;
-    let mut romeo = node.session("romeo", "orchard").await;
-    let mut juliet = node.session("juliet", "balcony").await;
+    let (mut romeo, mut juliet) = node.pair().await;
     romeo.send("<inactive xmlns='urn:xmpp:csi:0'/>").await;
     romeo.nothing_but_pong().await;
     let state = "<message to='romeo@localhost/orchard' type='chat'><composing xmlns='http://jabber.org/protocol/chatstates'/></message>";

@@ -1,0 +1,117 @@
+//! A session that was restored from its record is resumed (XEP-0198 section 5): its client brings a count, and nobody
+//! remembers what was counted. What the store knows says how much of the archive that is. It is written down before the
+//! client is told anything, with a new numbering, so that the old numbers can mean nothing else later.
+
+use std::sync::Arc;
+
+use rookery_cluster::entity::Entity;
+use rookery_cluster::store::{self, Options, Transaction};
+use rookery_cluster::tables::archive::{self, ArchiveId, Shelf};
+use rookery_cluster::tables::{offline, sessions};
+
+use super::{Msg, Session};
+use crate::host::Host;
+use crate::resident::Handle;
+
+/// What a client has.
+#[derive(Clone, Copy)]
+pub(crate) struct Claim {
+    /// Its count.
+    h: u32,
+    /// The numbering that begins with it.
+    numbering: u64,
+    /// What it has of the archive.
+    acked: Option<ArchiveId>,
+    /// What of it was offline for all devices.
+    pub(super) offline: Option<ArchiveId>,
+}
+
+/// How many archive entries are looked at: more than can be on their way to one client.
+const MOST: usize = 20_000;
+
+impl Session {
+    /// Finds out what a client with `h` stanzas has; the answer is [`Msg::Claimed`].
+    pub(super) fn claim(&mut self, h: u32, me: &Handle<Self>) {
+        let Some((record, cursor)) = self.record() else { return };
+        let (Some(stored), Some(sm)) = (&self.restored, &mut self.sm) else { return };
+        sm.claiming();
+        let claim = Claim {
+            h,
+            numbering: u64::from_le_bytes(self.host.seams().bytes()),
+            acked: self.acked.max(stored.cursor.acked),
+            offline: None,
+        };
+        let stored = sessions::Stored { record, cursor, ..sessions::Stored::clone(stored) };
+        let (host, weak) = (self.host.clone(), me.downgrade());
+        self.host.spawn(async move {
+            let claimed = write(&host, Arc::new(stored), claim).await;
+            if let Err(error) = &claimed {
+                tracing::warn!(%error, "a session could not be resumed; its client will log in anew");
+            }
+            if let Some(session) = weak.upgrade() {
+                let _ = session.cast_always(Msg::Claimed(claimed.ok().map(Box::new)));
+            }
+        });
+    }
+
+    pub(super) fn claimed(&mut self, claim: Option<Box<Claim>>, me: &Handle<Self>) {
+        let Some(sm) = &mut self.sm else { return };
+        sm.written();
+        let Some(resume) = self.resuming.take() else { return };
+        match claim {
+            Some(claim) if claim.h == resume.h => {
+                sm.count_from(claim.h, claim.numbering);
+                self.acked = claim.acked;
+                self.restored = None;
+                self.resume(resume, me, Some(*claim));
+            }
+            // Another connection has come meanwhile, with another count.
+            Some(_) => self.resume(resume, me, None),
+            None => drop(resume.reply.send(None)),
+        }
+    }
+}
+
+async fn write(host: &Host, stored: Arc<sessions::Stored>, claim: Claim) -> store::Result<Claim> {
+    // What was submitted of this session before must not be written after this.
+    host.batcher().flush().await?;
+    let owner = stored.user.clone();
+    host.store()
+        .write(Options::owner(&owner), |tx| {
+            let stored = stored.clone();
+            Box::pin(async move { take(&mut **tx, &stored, claim).await })
+        })
+        .await
+}
+
+async fn take(tx: &mut dyn Transaction, stored: &sessions::Stored, claim: Claim) -> store::Result<Claim> {
+    let (user, sid): (&Entity, _) = (&stored.user, &stored.sid);
+    let (old, mut claim) = ((stored.record.numbering, claim.h), claim);
+    if old.0 != 0 {
+        let found = archive::received(tx, Shelf::Archive, user, claim.acked, old, MOST).await?;
+        claim.acked = claim.acked.max(found.last);
+        for id in archive::received(tx, Shelf::Queue, user, None, old, MOST).await?.ids {
+            archive::remove(tx, Shelf::Queue, user, id);
+        }
+        if let Some(page) = sessions::sending(tx, user, sid).await?.filter(|page| page.numbering == old.0) {
+            let ids = page.covered_by(claim.h)?;
+            if page.queue {
+                ids.iter().for_each(|id| archive::remove(tx, Shelf::Queue, user, *id));
+            } else {
+                claim.acked = claim.acked.max(ids.last().copied());
+                claim.offline = ids.last().copied().filter(|_| page.offline);
+            }
+        }
+    }
+    if let Some(upto) = claim.offline {
+        match offline::get(tx, user).await? {
+            Some(cursor) if cursor < upto => offline::set(tx, user, upto),
+            _ => claim.offline = None,
+        }
+    }
+    let record = sessions::Record { numbering: claim.numbering, ..stored.record.clone() };
+    sessions::put(tx, user, sid, &record)?;
+    let cursor = sessions::Cursor { down_acked: claim.h, acked: claim.acked, ..stored.cursor };
+    sessions::put_cursor(tx, user, sid, &cursor);
+    Ok(claim)
+}

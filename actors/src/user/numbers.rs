@@ -1,0 +1,251 @@
+//! Which number an archived message has in each session that can be resumed (XEP-0198): told before it is sent, and
+//! committed with it. A client that comes back after a crash of the whole server brings a count; these numbers say what
+//! of the archive it has, so that nothing comes twice.
+//!
+//! A session numbers what it is handed in the order in which it is handed it, and only this actor hands it stanzas. So
+//! the number of a message is known when it is archived, and until it is sent, nothing else may take it: what comes for
+//! the session meanwhile (the answer to an IQ, presence) goes behind it. Where a message turns out to go elsewhere than
+//! was foreseen, all that waits gets other numbers, committed before anything is sent. A number too high is harmless: the
+//! message may come again. One too low would lose it.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use parking_lot::Mutex;
+use rookery_cluster::store::Options;
+use rookery_cluster::tables::archive::{self, ArchiveId, Sent, Shelf};
+use rookery_cluster::tables::sessions;
+use smallvec::SmallVec;
+
+use super::deliver::Step;
+use super::{Attached, Msg, User};
+use crate::resident::Refused;
+use crate::session::{self, Delivery, SessionId};
+
+/// How a session counts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Numbering {
+    /// Its name in the store.
+    pub(crate) name: u64,
+    /// What to take from the count of what was handed to the session, to get the stanza's number.
+    pub(crate) base: u32,
+}
+
+/// What was handed to a session, and what is going to be.
+#[derive(Default)]
+pub(crate) struct Turns {
+    handed: AtomicU32,
+    /// How many stanzas of steps that wait for their commit will be handed to it.
+    reserved: u32,
+    /// The last such step.
+    last: u64,
+    /// What goes behind a step, and behind which.
+    behind: Mutex<VecDeque<(u64, Delivery)>>,
+    pub(crate) numbering: Option<Numbering>,
+}
+
+/// The number of a step's stanza in one session, or of its first if there are more.
+#[derive(Clone, Copy)]
+pub(super) struct Number {
+    sid: SessionId,
+    sent: Sent,
+    count: u32,
+    /// It does not go there after all; but until that is written, nothing else may have this number.
+    void: bool,
+}
+
+/// Its numbers in all sessions that it goes to and that can be resumed.
+pub(super) type Numbers = SmallVec<[Number; 1]>;
+
+/// After so many corrections a message goes without numbers: it may come again after a crash.
+const TRIES: u8 = 3;
+
+/// How much may wait behind messages that are being committed, per session.
+const BEHIND: usize = 4_096;
+
+impl Attached {
+    /// Hands a stanza to the session, behind the messages for it that wait for their commit.
+    pub(super) fn hand(&self, delivery: Delivery) {
+        if self.turns.reserved == 0 {
+            return self.hand_now(delivery);
+        }
+        let mut behind = self.turns.behind.lock();
+        if behind.len() >= BEHIND {
+            let _ = self.handle.cast_always(session::Msg::TooSlow);
+        }
+        behind.push_back((self.turns.last, delivery));
+    }
+
+    /// The same in its turn: what it must go behind is handed over.
+    pub(super) fn hand_now(&self, delivery: Delivery) {
+        self.turns.handed.fetch_add(1, Ordering::Relaxed);
+        let msg = session::Msg::Deliver(Box::new(delivery));
+        if let Err(Refused::Full(msg)) = self.handle.cast(msg) {
+            metrics::counter!("rookery_limits_hit_total", "limit" => "session_queue").increment(1);
+            // It does not keep up with its own queue. What is in there, and this, it reports as unconfirmed.
+            let _ = self.handle.cast_always(msg);
+            let _ = self.handle.cast_always(session::Msg::TooSlow);
+        }
+        // A session that has just ended has reported what it had; what comes after it finds no session at the next look.
+    }
+
+    /// Hands over what waited behind the step `seq`, or behind nothing any more.
+    pub(super) fn hand_behind(&self, seq: u64) {
+        loop {
+            let mut behind = self.turns.behind.lock();
+            let due = behind.front().is_some_and(|(after, _)| *after <= seq || self.turns.reserved == 0);
+            let Some((_, delivery)) = due.then(|| behind.pop_front()).flatten() else { return };
+            drop(behind);
+            self.hand_now(delivery);
+        }
+    }
+
+    /// The number of the stanza that is handed over after `ahead` others; never less than what it will be.
+    fn number_after(&self, ahead: u32) -> Option<Sent> {
+        let numbering = self.turns.numbering?;
+        let handed = self.turns.handed.load(Ordering::Relaxed).wrapping_add(ahead).wrapping_add(1);
+        let dropped = self.shared.dropped.load(Ordering::Relaxed);
+        Some(Sent { numbering: numbering.name, n: handed.wrapping_sub(numbering.base).wrapping_sub(dropped) })
+    }
+
+    /// Whether a stanza that is handed over now gets at most this number.
+    fn keeps_to(&self, told: Sent) -> bool {
+        // Another numbering: the old numbers mean nothing any more.
+        self.number_after(0).is_none_or(|now| now.numbering != told.numbering || now.covered_by(told.n))
+    }
+
+    /// How many stanzas wait behind the steps before `seq`.
+    fn behind(&self, seq: u64) -> u32 {
+        let behind = self.turns.behind.lock();
+        u32::try_from(behind.iter().filter(|(after, _)| *after < seq).count()).unwrap_or(u32::MAX)
+    }
+}
+
+/// What goes into an entry.
+pub(super) fn sent(numbers: &Numbers) -> Vec<Sent> {
+    numbers.iter().filter(|number| !number.void).map(|number| number.sent).collect()
+}
+
+impl User {
+    /// The numbers that the stanzas of a step will have that is about to join the others that wait.
+    pub(super) fn reserve(&mut self, step: &Step) -> Numbers {
+        let seq = self.pending.first + self.pending.waiting.len() as u64;
+        let sids: SmallVec<[SessionId; 4]> = self.targets(step).map(|session| session.sid).collect();
+        let count = step.stanzas();
+        let mut numbers = Numbers::new();
+        for session in self.sessions.iter_mut().filter(|session| sids.contains(&session.sid)) {
+            let ahead = session.turns.reserved.wrapping_add(session.behind(seq));
+            if let Some(sent) = session.number_after(ahead) {
+                session.turns.reserved += count;
+                session.turns.last = seq;
+                numbers.push(Number { sid: session.sid, sent, count, void: false });
+            }
+        }
+        numbers
+    }
+
+    /// The step `seq` is taken, or never will be.
+    pub(super) fn release(&mut self, numbers: &Numbers, seq: u64) {
+        for number in numbers {
+            if let Some(session) = self.session_mut(number.sid) {
+                session.turns.reserved = session.turns.reserved.saturating_sub(number.count);
+                session.hand_behind(seq);
+            }
+        }
+    }
+
+    /// Whether the step's stanzas, sent now, get the numbers that were written, or lower ones, in all sessions that they
+    /// go to, and no others were told.
+    pub(super) fn holds(&self, step: &Step, numbers: &Numbers) -> bool {
+        let told = |sid| numbers.iter().find(|number| number.sid == sid && !number.void);
+        let mut targets = self.targets(step).filter(|target| target.turns.numbering.is_some());
+        self.pending.tries > TRIES
+            || targets.all(|target| told(target.sid).is_some_and(|number| target.keeps_to(number.sent)))
+                && numbers.iter().filter(|number| !number.void).all(|number| {
+                    // A session that is gone counts no more.
+                    self.session(number.sid).is_none()
+                        || self.targets(step).any(|target| target.sid == number.sid)
+                })
+    }
+
+    /// Writes other numbers for all that waits; the front waits for that.
+    pub(super) fn renumber(&mut self) {
+        metrics::counter!("rookery_sm_renumbered_total").increment(1);
+        self.pending.tries += 1;
+        let give_up = self.pending.tries > TRIES;
+        let mut waiting = std::mem::take(&mut self.pending.waiting);
+        let first = self.pending.first;
+        self.sessions.iter_mut().for_each(|session| session.turns.reserved = 0);
+        let mut changed: Vec<(ArchiveId, Vec<Sent>)> = Vec::new();
+        let mut pages: Vec<(SessionId, sessions::Sending)> = Vec::new();
+        for (seq, waiting) in (first..).zip(waiting.iter_mut()) {
+            let sids: SmallVec<[SessionId; 4]> =
+                self.targets(&waiting.step).map(|target| target.sid).collect();
+            let before = std::mem::take(&mut waiting.numbers);
+            let count = waiting.step.stanzas();
+            for session in &mut self.sessions {
+                let void = give_up || !sids.contains(&session.sid);
+                if void && !before.iter().any(|number| number.sid == session.sid) {
+                    continue;
+                }
+                let ahead = session.turns.reserved.wrapping_add(session.behind(seq));
+                let Some(sent) = session.number_after(ahead) else { continue };
+                session.turns.reserved += count;
+                session.turns.last = session.turns.last.max(seq);
+                waiting.numbers.push(Number { sid: session.sid, sent, count, void });
+            }
+            changed.extend(waiting.step.id().map(|id| (id, sent(&waiting.numbers))));
+            pages.extend(waiting.step.page(&waiting.numbers));
+        }
+        if let Some(front) = waiting.front_mut() {
+            front.ok = None;
+        }
+        self.pending.waiting = waiting;
+        self.rewrite(first, changed, pages);
+    }
+
+    fn rewrite(
+        &self,
+        seq: u64,
+        changed: Vec<(ArchiveId, Vec<Sent>)>,
+        pages: Vec<(SessionId, sessions::Sending)>,
+    ) {
+        let (host, entity) = (self.host.clone(), self.entity.clone());
+        let Some(me) = self.me.clone() else { return };
+        self.host.spawn(async move {
+            // Some of it is still on its way to the store.
+            host.batcher().flush().await.ok();
+            let written = host
+                .store()
+                .write(Options::owner(&entity), |tx| {
+                    let (entity, changed, pages) = (entity.clone(), changed.clone(), pages.clone());
+                    Box::pin(async move {
+                        for (id, sent) in changed {
+                            archive::renumber(&mut **tx, Shelf::Archive, &entity, id, sent).await?;
+                        }
+                        for (sid, page) in pages {
+                            sessions::put_sending(&mut **tx, &entity, &sid.0, &page)?;
+                        }
+                        Ok(())
+                    })
+                })
+                .await;
+            if let Err(error) = &written {
+                tracing::warn!(%error, "a message could not be renumbered; its sender gets an error");
+            }
+            let _ = me.cast_always(Msg::Committed { seq, ok: written.is_ok() });
+        });
+    }
+}
+
+impl Step {
+    /// What is written of a page, if it is one.
+    pub(super) fn page(&self, numbers: &Numbers) -> Option<(SessionId, sessions::Sending)> {
+        let Self::Page(page) = self else { return None };
+        let number = numbers.first()?;
+        let ids = if number.void { &[] } else { page.ids.as_slice() };
+        let queue = page.place == Shelf::Queue;
+        let Sent { numbering, n } = number.sent;
+        Some((page.sid, sessions::Sending::new(numbering, n, queue, page.offline, ids)))
+    }
+}
