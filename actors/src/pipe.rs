@@ -133,6 +133,17 @@ impl Pipe {
         Ok(())
     }
 
+    /// Session side: queues what a resumed client has not confirmed. The limits of what may be unconfirmed bound it, not
+    /// the pipe's: to leave any of it out would be to lose it.
+    pub(crate) fn refill(&self, items: impl Iterator<Item = Down>) {
+        let mut queue = self.queue.lock();
+        if !queue.closed {
+            queue.items.extend(items);
+            drop(queue);
+            self.wake.notify_one();
+        }
+    }
+
     /// Session side: how many more stanzas fit now.
     pub fn room(&self) -> usize {
         let queue = self.queue.lock();

@@ -17,13 +17,15 @@ use crate::resident::Handle;
 #[derive(Clone, Copy)]
 pub(crate) struct Claim {
     /// Its count.
-    h: u32,
+    pub(crate) h: u32,
+    /// The numbering that ends with it.
+    pub(crate) before: u64,
     /// The numbering that begins with it.
     numbering: u64,
     /// What it has of the archive.
     acked: Option<ArchiveId>,
     /// What of it was offline for all devices.
-    pub(super) offline: Option<ArchiveId>,
+    pub(crate) offline: Option<ArchiveId>,
 }
 
 /// How many archive entries are looked at: more than can be on their way to one client.
@@ -37,6 +39,7 @@ impl Session {
         sm.claiming();
         let claim = Claim {
             h,
+            before: record.numbering,
             numbering: u64::from_le_bytes(self.host.seams().bytes()),
             acked: self.acked.max(stored.cursor.acked),
             offline: None,
@@ -86,7 +89,7 @@ async fn write(host: &Host, stored: Arc<sessions::Stored>, claim: Claim) -> stor
 
 async fn take(tx: &mut dyn Transaction, stored: &sessions::Stored, claim: Claim) -> store::Result<Claim> {
     let (user, sid): (&Entity, _) = (&stored.user, &stored.sid);
-    let (old, mut claim) = ((stored.record.numbering, claim.h), claim);
+    let (old, mut claim) = ((claim.before, claim.h), claim);
     if old.0 != 0 {
         let found = archive::received(tx, Shelf::Archive, user, claim.acked, old, MOST).await?;
         claim.acked = claim.acked.max(found.last);
@@ -98,8 +101,10 @@ async fn take(tx: &mut dyn Transaction, stored: &sessions::Stored, claim: Claim)
             if page.queue {
                 ids.iter().for_each(|id| archive::remove(tx, Shelf::Queue, user, *id));
             } else {
-                claim.acked = claim.acked.max(ids.last().copied());
-                claim.offline = ids.last().copied().filter(|_| page.offline);
+                // The page before was confirmed when this one was made.
+                let upto = ids.last().copied().max(page.confirmed()?);
+                claim.acked = claim.acked.max(upto);
+                claim.offline = upto.filter(|_| page.offline);
             }
         }
     }

@@ -85,7 +85,7 @@ impl Session {
             self.keep_open_messages(true);
             self.generation = self.generation.wrapping_add(1);
             // Even if another write of it is under way: nothing comes after this one.
-            self.submit_record(me);
+            self.submit_record(self.ledger.processed(), me);
         } else {
             self.end("shutdown");
         }

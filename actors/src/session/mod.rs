@@ -25,6 +25,7 @@ mod resume;
 mod sm;
 mod traffic;
 
+pub(crate) use claim::Claim;
 use sm::Sm;
 pub(crate) use sm::Unacked;
 pub(crate) use sm::parse_resumption_id;
@@ -120,6 +121,10 @@ pub(crate) enum Msg {
     Expire {
         generation: u32,
     },
+    /// What was changed before so many of the client's stanzas were settled has come: the record may say so.
+    Record {
+        settled: u32,
+    },
     /// The record is written, and says that the client's stanzas are settled up to here; or it could not be written.
     Recorded {
         settled: Option<u32>,
@@ -127,7 +132,7 @@ pub(crate) enum Msg {
     /// Somebody waits for the record to say what is settled.
     Settle,
     /// What its client has, now that it is written down; or the store refused.
-    Claimed(Option<Box<claim::Claim>>),
+    Claimed(Option<Box<Claim>>),
     /// Its queue is full.
     TooSlow,
     /// A message that waits for its ack is safe in the offline queue, under this id.
@@ -393,6 +398,7 @@ impl Resident for Session {
             }
             Msg::Tick => self.tick(),
             Msg::Expire { generation } => self.expire(generation),
+            Msg::Record { settled } => self.submit_record(settled, me),
             Msg::Recorded { settled } => self.recorded(settled, me),
             Msg::Settle => self.settle(me),
             Msg::Claimed(claim) => self.claimed(claim, me),
@@ -421,8 +427,11 @@ impl Resident for Session {
 impl Session {
     /// The record is written in the background and reports back here.
     fn set_me(&mut self, me: &Handle<Self>) {
-        if self.sm.as_ref().is_some_and(|sm| sm.record_due()) {
-            self.submit_record(me);
+        if let Some(sm) = self.sm.as_mut().filter(|sm| sm.record_due()) {
+            sm.writing();
+            // What a settled stanza has changed is on its way here, or was here: it is in front of this.
+            let settled = self.ledger.processed();
+            let _ = me.cast_always(Msg::Record { settled });
         }
     }
 }

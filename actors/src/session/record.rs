@@ -82,11 +82,11 @@ impl Session {
         Some((record, sessions::Cursor { up_handled, down_acked, acked: self.acked }))
     }
 
-    pub(super) fn submit_record(&mut self, me: &Handle<Self>) {
-        let Some((record, cursor)) = self.record() else { return };
+    /// Writes the record; `settled` is how many of the client's stanzas it may say are settled.
+    pub(super) fn submit_record(&mut self, settled: u32, me: &Handle<Self>) {
+        let Some((record, mut cursor)) = self.record() else { return };
         let Some(sm) = &mut self.sm else { return };
-        sm.writing();
-        let settled = cursor.up_handled;
+        cursor.up_handled = settled;
         let mut ops = Ops::new();
         let user = Entity::new(self.jid.bare_str());
         if std::mem::take(sm.changed()) {

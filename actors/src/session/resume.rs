@@ -41,6 +41,12 @@ impl Session {
         self.address = conn.address;
         tracing::info!(jid = %self.jid, address = %self.address, restored = claim.is_some(), "session resumed");
         metrics::counter!("rookery_sm_resumed_total").increment(1);
+        if let Some(claim) = claim {
+            // Whether or not the connection is still there: from here on the session is as good as any other.
+            let (sid, acked, numbering) = (self.sid, self.acked, self.numbering());
+            let _ =
+                self.user.cast_always(user::Msg::Resumed { sid, acked, numbering, claim: Box::new(claim) });
+        }
         let link = Link::new(me.clone(), self.jid.clone(), self.ledger.clone(), self.generation);
         if let Err(Some(link)) = reply.send(Some(link)) {
             link.closed(false);
@@ -49,20 +55,17 @@ impl Session {
         let _ = pipe.push(Down::Nonza(sm::resumed(self.ledger.settled(), self.sid, &key)));
         if let Some(sm) = &mut self.sm {
             let (acked, queued) = sm.resume(h);
-            for outgoing in sm.unacked() {
-                let _ = pipe.push(Down::Stanza(outgoing));
-            }
+            pipe.refill(sm.unacked().map(Down::Stanza));
             self.acked = self.acked.max(acked);
+            let marked = sm.mark_reached();
             self.unqueue(&queued);
+            if marked {
+                let _ = self.user.cast_always(user::Msg::Marked { sid: self.sid });
+            }
         }
         self.pipe = Some(pipe);
         self.shared.connected.store(true, Ordering::Relaxed);
         self.csi = None; // XEP-0352 section 5: active again until the client says otherwise
-        if let Some(claim) = claim {
-            let (sid, acked, numbering) = (self.sid, self.acked, self.numbering());
-            let offline = claim.offline;
-            let _ = self.user.cast_always(user::Msg::Resumed { sid, acked, offline, numbering });
-        }
         if self.sm.as_ref().is_some_and(|sm| sm.has_unacked()) {
             self.request_ack();
         }

@@ -189,6 +189,7 @@ impl Sm {
     /// follows after that, in a new numbering.
     pub(super) fn count_from(&mut self, h: u32, numbering: u64) {
         self.numbering = numbering;
+        (self.mark, self.asked) = (None, None);
         self.acked = h;
         self.sent = h.wrapping_add(u32::try_from(self.unacked.len()).unwrap_or(u32::MAX));
     }

@@ -165,7 +165,7 @@ impl User {
     pub(super) fn ended(&mut self, ended: Ended) {
         let jid = self.session(ended.sid).map(|session| session.jid.clone());
         self.detach(ended.sid);
-        self.forget(&ended);
+        let (sid, recorded) = (ended.sid, ended.recorded);
         if let (Some(after), false) = (ended.replay_after, self.takes_messages()) {
             self.rewind(after);
         }
@@ -206,6 +206,8 @@ impl User {
         if let Some(first) = first_missed {
             self.rewind(first.before());
         }
+        // Last: until what it had not got is offline, the record is what remembers it.
+        self.forget(sid, recorded);
     }
 
     /// Everything after this entry counts as delivered to no device.
@@ -232,10 +234,10 @@ impl User {
     }
 
     /// Removes an ended session's record.
-    pub(super) fn forget(&self, ended: &Ended) {
-        if ended.recorded {
+    pub(super) fn forget(&self, sid: SessionId, recorded: bool) {
+        if recorded {
             let mut ops = Ops::new();
-            sessions::clear(&mut ops, &self.entity, &ended.sid.0);
+            sessions::clear(&mut ops, &self.entity, &sid.0);
             self.submit(ops);
         }
     }

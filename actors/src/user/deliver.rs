@@ -9,7 +9,6 @@ use rookery_cluster::tables::{archive, offline, seen};
 use rookery_proto::xmpp::error::{Condition, StanzaError};
 use rookery_proto::xmpp::jid::{BareJid, Jid};
 use rookery_proto::xmpp::stanza::{MessageType, Stanza, Type};
-use smallvec::SmallVec;
 
 use super::numbers::{self, Numbers};
 use super::offline::Ready;
@@ -32,19 +31,6 @@ pub(super) enum Step {
 }
 
 impl Step {
-    /// The message's place in the archive.
-    pub(super) fn id(&self) -> Option<ArchiveId> {
-        match self {
-            Self::In { id, .. } | Self::Sent { id, .. } => *id,
-            Self::Kept { .. } | Self::Page(_) => None,
-        }
-    }
-
-    /// Whether its numbers are in the store.
-    fn is_numbered(&self) -> bool {
-        self.id().is_some() || matches!(self, Self::Page(_))
-    }
-
     /// How many stanzas each session gets by it.
     pub(super) fn stanzas(&self) -> u32 {
         match self {
@@ -70,6 +56,8 @@ pub(super) struct Pending {
     pub(super) first: u64,
     /// How often the front was renumbered.
     pub(super) tries: u8,
+    /// The store has other numbers than the steps.
+    pub(super) stale: bool,
 }
 
 impl Pending {
@@ -219,7 +207,7 @@ impl User {
         if self.pending.waiting.len() >= PENDING {
             metrics::counter!("rookery_limits_hit_total", "limit" => "user_pending").increment(1);
             self.fail(step, &StanzaError::new(Condition::ResourceConstraint));
-            self.release(&numbers, self.pending.first + PENDING as u64);
+            self.release(&numbers, 0); // what waits behind others goes on waiting
             return;
         }
         let seq = self.pending.first + self.pending.waiting.len() as u64;
@@ -253,7 +241,7 @@ impl User {
         let Some(waiting) = self.pending.waiting.get_mut(at) else { return };
         waiting.ok = Some(ok);
         while let Some(Waiting { ok: Some(ok), step, numbers }) = self.pending.waiting.front() {
-            if *ok && step.is_numbered() && !self.holds(step, numbers) {
+            if *ok && (self.pending.stale || !self.holds(step, numbers)) {
                 return self.renumber();
             }
             let Some(Waiting { step, ok, numbers }) = self.pending.waiting.pop_front() else { return };
@@ -342,15 +330,22 @@ impl User {
         let outgoing = Outgoing { stanza: stanza.clone(), to: None, extra: extra.into() };
         let full = self.recipient(stanza);
         let mut receipt = Some(receipt);
+        if id.is_none()
+            && !worth_keeping(stanza)
+            && let Some(receipt) = receipt.take()
+        {
+            receipt.done(); // nobody answers for a chat state
+        }
         let mut reached = false;
-        let mut skipped: SmallVec<[SessionId; 2]> = SmallVec::new();
         for session in &self.sessions {
             if !Self::direct(session, full) {
                 continue;
             }
             reached = true;
-            if session.draining && id.is_some() {
-                skipped.push(session.sid); // it reads the archive, and will come to this one
+            if session.draining
+                && let Some(id) = id
+            {
+                self.drains.skip(session.sid, id); // it reads the archive, and will come to this one
                 continue;
             }
             // One of the sessions carries the obligation where nothing is archived.
@@ -359,11 +354,6 @@ impl User {
                 _ => Receipt::none(),
             };
             session.hand_now(Delivery { outgoing: outgoing.clone(), id, queued: None, receipt });
-        }
-        if let Some(id) = id {
-            for sid in skipped {
-                self.skipped(sid, id);
-            }
         }
         if !reached && id.is_some() && self.offline.is_none() {
             // It was to be delivered, and is archived, but the last session has just gone.
@@ -413,9 +403,13 @@ impl User {
     }
 
     /// XEP-0280: copies of what another of the user's sessions has got.
-    fn copy_received(&self, stanza: &Arc<Stanza>, id: Option<ArchiveId>, full: Option<&Jid>) {
-        for session in self.sessions.iter().filter(|session| session.carbons) {
-            if Self::direct(session, full) || (session.draining && id.is_some()) {
+    fn copy_received(&mut self, stanza: &Arc<Stanza>, id: Option<ArchiveId>, full: Option<&Jid>) {
+        let copied = |session: &&Attached| session.carbons && !Self::direct(session, full);
+        for session in self.sessions.iter().filter(copied) {
+            if session.draining
+                && let Some(id) = id
+            {
+                self.drains.skip(session.sid, id);
                 continue;
             }
             let extra = id.map(|id| self.stanza_id(id)).unwrap_or_default();
@@ -430,9 +424,12 @@ impl User {
     }
 
     /// XEP-0280: copies of what one of the user's sessions has sent.
-    fn copy_sent(&self, stanza: &Arc<Stanza>, id: Option<ArchiveId>, sender: SessionId) {
+    fn copy_sent(&mut self, stanza: &Arc<Stanza>, id: Option<ArchiveId>, sender: SessionId) {
         for session in self.sessions.iter().filter(|session| session.carbons && session.sid != sender) {
-            if session.draining && id.is_some() {
+            if session.draining
+                && let Some(id) = id
+            {
+                self.drains.skip(session.sid, id);
                 continue;
             }
             let extra = id.map(|id| self.stanza_id(id)).unwrap_or_default();

@@ -109,6 +109,9 @@ impl User {
                 self.offline = Some(cursor);
                 metrics::counter!("rookery_offline_stored_total").increment(1);
             }
+            if !reachable && worth {
+                self.drains.kept(id);
+            }
             let stanza = Arc::new(stanza);
             let step = if reachable {
                 Step::In { stanza, id: Some(id), copies, receipt }

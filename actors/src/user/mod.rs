@@ -126,9 +126,9 @@ pub(crate) enum Msg {
         sid: SessionId,
         /// What its client has confirmed of the archive.
         acked: Option<ArchiveId>,
-        /// The offline cursor, if it was moved.
-        offline: Option<ArchiveId>,
         numbering: Numbering,
+        /// What its count has told.
+        claim: Box<session::Claim>,
     },
     /// A session's resumption was enabled.
     Enabled {
@@ -172,7 +172,7 @@ pub struct User {
     queued: usize,
     /// What lies in the offline queue on behalf of a session that will still confirm it.
     kept: Vec<(SessionId, ArchiveId)>,
-    drains: Vec<offline::Drain>,
+    drains: offline::Drains,
     /// The last number taken from each resumable session that sends to this user.
     seen: HashMap<SessionId, u32>,
     pending: deliver::Pending,
@@ -199,7 +199,7 @@ impl User {
             offline: None,
             queued: 0,
             kept: Vec::new(),
-            drains: Vec::new(),
+            drains: offline::Drains::default(),
             seen: HashMap::new(),
             pending: deliver::Pending::default(),
             ops: iq::Ops::default(),
@@ -332,15 +332,15 @@ impl User {
             Msg::Then(then) => then(self),
             Msg::Ended(ended) => self.ended(*ended),
             Msg::Marked { sid } => self.marked(sid),
-            Msg::Resumed { sid, acked, offline, numbering } => {
+            Msg::Resumed { sid, acked, numbering, claim } => {
                 if let Some(session) = self.session_mut(sid) {
                     session.turns.numbering = Some(numbering);
                 }
                 if self.offline.is_some() {
-                    self.offline = self.offline.max(offline);
+                    self.offline = self.offline.max(claim.offline);
                 }
                 self.refresh_presence(sid);
-                self.start_replay(sid, acked);
+                self.start_replay(sid, acked, (claim.before, claim.h));
             }
             Msg::Enabled { sid, numbering } => {
                 if let Some(session) = self.session_mut(sid) {
@@ -365,7 +365,7 @@ impl User {
                 self.refuse(&stanza, receipt, &StanzaError::new(Condition::ServiceUnavailable));
             }
             Msg::Then(then) => then(self),
-            Msg::Ended(ended) => self.forget(&ended),
+            Msg::Ended(ended) => self.forget(ended.sid, ended.recorded),
             // The account was removed while this was under way: whoever waits for it is told.
             Msg::Committed { seq, .. } => self.committed(seq, false),
             Msg::Loaded(_) | Msg::Marked { .. } | Msg::Resumed { .. } | Msg::Enabled { .. } => {}

@@ -12,13 +12,15 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use parking_lot::Mutex;
-use rookery_cluster::store::Options;
+use rookery_cluster::entity::Entity;
+use rookery_cluster::store::{self, Options};
 use rookery_cluster::tables::archive::{self, ArchiveId, Sent, Shelf};
 use rookery_cluster::tables::sessions;
 use smallvec::SmallVec;
 
 use super::deliver::Step;
 use super::{Attached, Msg, User};
+use crate::host::Host;
 use crate::resident::Refused;
 use crate::session::{self, Delivery, SessionId};
 
@@ -176,8 +178,7 @@ impl User {
         let mut waiting = std::mem::take(&mut self.pending.waiting);
         let first = self.pending.first;
         self.sessions.iter_mut().for_each(|session| session.turns.reserved = 0);
-        let mut changed: Vec<(ArchiveId, Vec<Sent>)> = Vec::new();
-        let mut pages: Vec<(SessionId, sessions::Sending)> = Vec::new();
+        let mut rewrites: Vec<Rewrite> = Vec::new();
         for (seq, waiting) in (first..).zip(waiting.iter_mut()) {
             let sids: SmallVec<[SessionId; 4]> =
                 self.targets(&waiting.step).map(|target| target.sid).collect();
@@ -194,48 +195,78 @@ impl User {
                 session.turns.last = session.turns.last.max(seq);
                 waiting.numbers.push(Number { sid: session.sid, sent, count, void });
             }
-            changed.extend(waiting.step.id().map(|id| (id, sent(&waiting.numbers))));
-            pages.extend(waiting.step.page(&waiting.numbers));
+            rewrites.extend(waiting.step.rewrite(&waiting.numbers));
         }
         if let Some(front) = waiting.front_mut() {
             front.ok = None;
         }
         self.pending.waiting = waiting;
-        self.rewrite(first, changed, pages);
+        self.rewrite(first, rewrites);
     }
 
-    fn rewrite(
-        &self,
-        seq: u64,
-        changed: Vec<(ArchiveId, Vec<Sent>)>,
-        pages: Vec<(SessionId, sessions::Sending)>,
-    ) {
+    fn rewrite(&mut self, seq: u64, rewrites: Vec<Rewrite>) {
+        self.pending.stale = true; // until it is written
         let (host, entity) = (self.host.clone(), self.entity.clone());
         let Some(me) = self.me.clone() else { return };
         self.host.spawn(async move {
             // Some of it is still on its way to the store.
             host.batcher().flush().await.ok();
-            let written = host
-                .store()
-                .write(Options::owner(&entity), |tx| {
-                    let (entity, changed, pages) = (entity.clone(), changed.clone(), pages.clone());
-                    Box::pin(async move {
-                        for (id, sent) in changed {
-                            archive::renumber(&mut **tx, Shelf::Archive, &entity, id, sent).await?;
-                        }
-                        for (sid, page) in pages {
-                            sessions::put_sending(&mut **tx, &entity, &sid.0, &page)?;
-                        }
-                        Ok(())
-                    })
-                })
-                .await;
+            let written = write(&host, &entity, rewrites).await;
             if let Err(error) = &written {
                 tracing::warn!(%error, "a message could not be renumbered; its sender gets an error");
             }
-            let _ = me.cast_always(Msg::Committed { seq, ok: written.is_ok() });
+            let ok = written.is_ok();
+            let then = move |user: &mut User| {
+                user.pending.stale &= !ok;
+                user.committed(seq, ok);
+            };
+            let _ = me.cast_always(Msg::Then(Box::new(then)));
         });
     }
+}
+
+/// New numbers for what a step has written.
+enum Rewrite {
+    Entry { id: ArchiveId, sent: Vec<Sent>, size: usize },
+    Page { sid: SessionId, page: sessions::Sending },
+}
+
+/// Bytes of entries that are read and written again in one transaction.
+const PORTION: usize = 250_000;
+
+/// In portions that a transaction holds. Nothing is sent meanwhile, so it does not matter which come first.
+async fn write(host: &Host, entity: &Entity, mut rewrites: Vec<Rewrite>) -> store::Result<()> {
+    while !rewrites.is_empty() {
+        let mut bytes = 0;
+        let fits = |rewrite: &&Rewrite| {
+            bytes += match rewrite {
+                Rewrite::Entry { size, .. } => size + 500,
+                Rewrite::Page { .. } => 5_000,
+            };
+            bytes <= PORTION
+        };
+        let count = rewrites.iter().take_while(fits).count().max(1);
+        let portion: &[Rewrite] = &rewrites.drain(..count).collect::<Vec<_>>();
+        host.store()
+            .write(Options::owner(entity), |tx| {
+                Box::pin(async move {
+                    for rewrite in portion {
+                        match rewrite {
+                            Rewrite::Entry { id, sent, .. } => {
+                                let sent = sent.clone();
+                                archive::renumber(&mut **tx, Shelf::Archive, entity, *id, sent).await?;
+                            }
+                            Rewrite::Page { sid, page } => {
+                                sessions::put_sending(&mut **tx, entity, &sid.0, page)?;
+                            }
+                        }
+                    }
+                    Ok(())
+                })
+            })
+            .await?;
+    }
+    Ok(())
 }
 
 impl Step {
@@ -244,8 +275,18 @@ impl Step {
         let Self::Page(page) = self else { return None };
         let number = numbers.first()?;
         let ids = if number.void { &[] } else { page.ids.as_slice() };
-        let queue = page.place == Shelf::Queue;
         let Sent { numbering, n } = number.sent;
-        Some((page.sid, sessions::Sending::new(numbering, n, queue, page.offline, ids)))
+        let mut sending = sessions::Sending::new(numbering, n, ids, page.confirmed);
+        (sending.queue, sending.offline) = (page.place == Shelf::Queue, page.offline);
+        Some((page.sid, sending))
+    }
+
+    fn rewrite(&self, numbers: &Numbers) -> Option<Rewrite> {
+        match self {
+            Self::In { stanza, id: Some(id), .. } | Self::Sent { stanza, id: Some(id), .. } => {
+                Some(Rewrite::Entry { id: *id, sent: sent(numbers), size: stanza.size() })
+            }
+            _ => self.page(numbers).map(|(sid, page)| Rewrite::Page { sid, page }),
+        }
     }
 }

@@ -35,10 +35,77 @@ pub(super) struct Drain {
     offline: bool,
     /// What was sent up to.
     after: Option<ArchiveId>,
-    /// The newest message that was not sent live because of this.
-    skipped: Option<ArchiveId>,
+    /// The newest entry when it began: what is newer would have been sent live.
+    began: Option<ArchiveId>,
+    /// Of a replay: the count that the client came back with, and in which numbering; it has what that covers.
+    has: Option<(u64, u32)>,
+    /// The first and the last message that were not sent live because of this.
+    skipped: Option<(ArchiveId, ArchiveId)>,
+    /// The first that went offline after all was sent.
+    more: Option<ArchiveId>,
     /// All is sent; the last page is not confirmed yet.
     sent: bool,
+    /// Tells it from those before it.
+    turn: u64,
+}
+
+/// The sessions that are being served from the store; each at most once.
+#[derive(Default)]
+pub(super) struct Drains {
+    all: Vec<Drain>,
+    turn: u64,
+}
+
+impl Drains {
+    pub(super) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    fn of(&mut self, sid: SessionId) -> Option<&mut Drain> {
+        self.all.iter_mut().find(|drain| drain.sid == sid)
+    }
+
+    fn take(&mut self, sid: SessionId) -> Option<Drain> {
+        let at = self.all.iter().position(|drain| drain.sid == sid)?;
+        Some(self.all.swap_remove(at))
+    }
+
+    /// A live message was not sent to a session that is being served.
+    pub(super) fn skip(&mut self, sid: SessionId, id: ArchiveId) {
+        if let Some(drain) = self.of(sid) {
+            let (first, last) = drain.skipped.unwrap_or((id, id));
+            drain.skipped = Some((first.min(id), last.max(id)));
+        }
+    }
+
+    /// A message is offline, while what was offline before is being sent.
+    pub(super) fn kept(&mut self, id: ArchiveId) {
+        if let Some(sid) = self.all.iter().find(|drain| drain.offline).map(|drain| drain.sid) {
+            match self.of(sid) {
+                Some(drain) if drain.sent && drain.place == Shelf::Archive => {
+                    drain.more.get_or_insert(id);
+                }
+                _ => self.skip(sid, id),
+            }
+        }
+    }
+}
+
+impl Drain {
+    /// Everything of the archive up to here is sent, or is no business of this drain.
+    fn done(&self) -> Option<ArchiveId> {
+        self.after.filter(|_| self.place == Shelf::Archive).max(self.acked)
+    }
+
+    /// Why an entry is read.
+    fn why(&self, id: ArchiveId) -> Why {
+        match self.why {
+            // Older than what a resumed client has confirmed, and read nevertheless: since it is offline.
+            Why::Replay if self.acked >= Some(id) => Why::Offline,
+            Why::Offline if self.place == Shelf::Archive && self.began < Some(id) => Why::Replay,
+            why => why,
+        }
+    }
 }
 
 /// A page that is about to be sent.
@@ -49,6 +116,9 @@ pub(super) struct Ready {
     pub(super) offline: bool,
     pub(super) ids: Vec<ArchiveId>,
     pub(super) items: Vec<Delivery>,
+    /// What its client has confirmed of the archive before.
+    pub(super) confirmed: Option<ArchiveId>,
+    turn: u64,
     /// What was read up to, and whether that was all.
     end: (Option<ArchiveId>, bool),
 }
@@ -59,27 +129,56 @@ const PAGE: usize = 100;
 impl User {
     /// A session takes messages now: what is offline is for it.
     pub(super) fn start_drain(&mut self, sid: SessionId) {
-        if (self.offline.is_none() && self.queued == 0) || self.drains.iter().any(|drain| drain.offline) {
+        if let Some(drain) = self.drains.of(sid) {
+            if drain.more.is_some()
+                && let Some(session) = self.session_mut(sid)
+            {
+                session.draining = true; // it has missed something: that comes before what is new
+            }
+            return;
+        }
+        let busy = self.drains.all.iter().any(|drain| drain.offline);
+        let waits = self.session(sid).is_none_or(|session| session.draining);
+        if (self.offline.is_none() && self.queued == 0) || busy || waits {
             return;
         }
         let place = if self.queued > 0 { Shelf::Queue } else { Shelf::Archive };
         let after = if place == Shelf::Queue { None } else { self.offline };
-        let why = Why::Offline;
-        self.drain(Drain { sid, why, place, acked: None, offline: true, after, skipped: None, sent: false });
+        let drain = self.new_drain(sid, Why::Offline, place);
+        self.drain(Drain { after, offline: true, ..drain });
     }
 
     /// A session that was restored from its record has been resumed.
-    pub(super) fn start_replay(&mut self, sid: SessionId, acked: Option<ArchiveId>) {
+    pub(super) fn start_replay(&mut self, sid: SessionId, acked: Option<ArchiveId>, has: (u64, u32)) {
+        self.drains.take(sid);
         // What is offline goes first, unless another device is being served that already.
         let offline = self.session(sid).is_some_and(Attached::takes_messages)
-            && !self.drains.iter().any(|drain| drain.offline);
-        let (why, place) = (Why::Replay, Shelf::Queue);
-        self.drain(Drain { sid, why, place, acked, offline, after: None, skipped: None, sent: false });
+            && !self.drains.all.iter().any(|drain| drain.offline);
+        let drain = self.new_drain(sid, Why::Replay, Shelf::Queue);
+        self.drain(Drain { acked, offline, has: Some(has), ..drain });
+    }
+
+    fn new_drain(&mut self, sid: SessionId, why: Why, place: Shelf) -> Drain {
+        self.drains.turn += 1;
+        Drain {
+            sid,
+            why,
+            place,
+            acked: None,
+            offline: false,
+            after: None,
+            began: self.ids.last,
+            has: None,
+            skipped: None,
+            more: None,
+            sent: false,
+            turn: self.drains.turn,
+        }
     }
 
     fn drain(&mut self, drain: Drain) {
         let sid = drain.sid;
-        self.drains.push(drain);
+        self.drains.all.push(drain);
         if let Some(session) = self.session_mut(sid) {
             session.draining = true;
         }
@@ -87,8 +186,8 @@ impl User {
     }
 
     fn read_page(&mut self, sid: SessionId) {
-        let Some(drain) = self.drains.iter().find(|drain| drain.sid == sid) else { return };
-        let (place, after) = (drain.place, drain.after);
+        let Some(drain) = self.drains.of(sid) else { return };
+        let (place, after, turn) = (drain.place, drain.after, drain.turn);
         let (host, entity) = (self.host.clone(), self.entity.clone());
         self.spawn(async move {
             if place == Shelf::Queue {
@@ -104,31 +203,30 @@ impl User {
                     Box::pin(async move { archive::page(&mut **tx, place, &entity, &query).await })
                 })
                 .await;
-            let then: crate::feature::Then =
-                Box::new(move |user: &mut User| user.page_read(sid, place, page));
+            let then: crate::feature::Then = Box::new(move |user: &mut User| user.page_read(sid, turn, page));
             then
         });
     }
 
-    fn page_read(&mut self, sid: SessionId, place: Shelf, page: store::Result<archive::Slice>) {
-        let Some(at) = self.drains.iter().position(|drain| drain.sid == sid) else { return };
+    fn page_read(&mut self, sid: SessionId, turn: u64, page: store::Result<archive::Slice>) {
         let page = match page {
             Ok(page) => page,
-            Err(error) => {
-                return self.drain_failed(sid, &error);
-            }
+            Err(error) => return self.drain_failed(sid, &error),
         };
+        let Some(drain) = self.drains.all.iter().find(|drain| drain.turn == turn) else { return };
         let Some(session) = self.session(sid) else { return self.stop_drain(sid) };
-        let Some(drain) = self.drains.get(at) else { return };
+        let place = drain.place;
         let mut ids = Vec::new();
         let mut items = Vec::new();
         for (id, entry) in &page.entries {
             if place == Shelf::Queue && self.kept.iter().any(|(_, kept)| kept == id) {
                 continue; // a session has it, and will say so
             }
-            // What is older than what a resumed client has confirmed is read because it is offline.
-            let why = if drain.acked >= Some(*id) { Why::Offline } else { drain.why };
-            if let Some(outgoing) = self.replayed(session, why, place, *id, entry) {
+            let number = drain.has.and_then(|(numbering, h)| Some((entry.number(numbering)?, h)));
+            if number.is_some_and(|(number, h)| number.covered_by(h)) {
+                continue; // its client has said so
+            }
+            if let Some(outgoing) = self.replayed(session, drain.why(*id), place, *id, entry) {
                 let (archived, queued) = match place {
                     Shelf::Archive => (Some(*id), None),
                     Shelf::Queue => (None, Some(*id)),
@@ -138,7 +236,8 @@ impl User {
             }
         }
         let end = (page.cursor, page.end == archive::End::Complete);
-        let ready = Box::new(Ready { sid, place, offline: drain.offline, ids, items, end });
+        let (offline, confirmed) = (drain.offline, drain.after.filter(|_| place == Shelf::Archive));
+        let ready = Box::new(Ready { sid, place, offline, ids, items, confirmed, turn, end });
         if ready.items.is_empty() {
             return self.send_page(*ready);
         }
@@ -156,26 +255,24 @@ impl User {
     /// The store does not answer: what is left waits.
     pub(super) fn drain_failed(&mut self, sid: SessionId, error: &dyn std::fmt::Display) {
         tracing::warn!(user = %self.jid, %error, "stored messages could not be read; they wait for the next login");
-        if let Some(drain) = self.drains.iter().find(|drain| drain.sid == sid)
-            && drain.why == Why::Replay
-        {
-            let upto = drain.after.filter(|_| drain.place == Shelf::Archive).max(drain.acked);
-            self.rewind(upto.unwrap_or(ArchiveId::first_at(0)));
+        if let Some(drain) = self.drains.of(sid).filter(|drain| drain.why == Why::Replay) {
+            let done = drain.done();
+            self.rewind(done.unwrap_or(ArchiveId::first_at(0)));
         }
         self.stop_drain(sid);
     }
 
     pub(super) fn send_page(&mut self, ready: Ready) {
-        let Ready { sid, place, items, end: (last, complete), .. } = ready;
-        let Some(at) = self.drains.iter().position(|drain| drain.sid == sid) else { return };
+        let Ready { sid, place, items, turn, end: (last, complete), .. } = ready;
+        let Some(at) = self.drains.all.iter().position(|drain| drain.turn == turn) else { return };
         let Some(session) = self.session(sid) else { return self.stop_drain(sid) };
         metrics::counter!("rookery_offline_drained_total").increment(items.len() as u64);
         for item in items {
             session.hand_now(item);
         }
-        let Some(drain) = self.drains.get_mut(at) else { return };
+        let Some(drain) = self.drains.all.get_mut(at) else { return };
         drain.after = last.or(drain.after);
-        let behind = drain.skipped.is_some_and(|skipped| drain.after.is_none_or(|after| after < skipped));
+        let behind = drain.skipped.is_some_and(|(_, last)| drain.after < Some(last));
         drain.sent = complete && !(behind && place == Shelf::Archive);
         let live = drain.sent && place == Shelf::Archive;
         if let Some(session) = self.session_mut(sid) {
@@ -233,9 +330,9 @@ impl User {
     /// The client has everything of the last page.
     pub(super) fn marked(&mut self, sid: SessionId) {
         let cursor = self.offline;
-        let Some(at) = self.drains.iter().position(|drain| drain.sid == sid) else { return };
-        let Some(drain) = self.drains.get_mut(at) else { return };
+        let Some(drain) = self.drains.of(sid) else { return };
         let mut ops = Ops::new();
+        let more = drain.more.map(ArchiveId::before);
         let (place, upto, sent, offline) = (drain.place, drain.after, drain.sent, drain.offline);
         if sent && place == Shelf::Queue {
             // The queue is through; go on with the archive.
@@ -257,7 +354,8 @@ impl User {
                 self.queued = self.kept.len();
             }
         } else if offline && cursor.is_some() {
-            if finished {
+            let upto = if finished { more } else { upto };
+            if finished && upto.is_none() {
                 self.offline = None;
                 offline::clear(&mut ops, &self.entity);
             } else if let Some(upto) = upto.filter(|upto| cursor < Some(*upto)) {
@@ -276,35 +374,33 @@ impl User {
         }
     }
 
-    /// A live message was not sent to a draining session.
-    pub(super) fn skipped(&mut self, sid: SessionId, id: ArchiveId) {
-        if let Some(drain) = self.drains.iter_mut().find(|drain| drain.sid == sid) {
-            drain.skipped = drain.skipped.max(Some(id));
-        }
-    }
-
     /// Ends a drain, because it is done or because its session is gone.
     pub(super) fn stop_drain(&mut self, sid: SessionId) {
-        let Some(at) = self.drains.iter().position(|drain| drain.sid == sid) else { return };
-        let drain = self.drains.swap_remove(at);
-        let draining = self.drains.iter().any(|drain| drain.sid == sid);
+        let Some(drain) = self.drains.take(sid) else { return };
         let Some(session) = self.session_mut(sid) else {
+            if drain.why == Why::Replay && !self.takes_messages() {
+                self.rewind(drain.done().unwrap_or(ArchiveId::first_at(0)));
+            }
             // Another device takes over.
+            let takes = |session: &&Attached| session.takes_messages() && !session.draining;
             if drain.offline
-                && let Some(next) = self.sessions.iter().find(|s| s.takes_messages()).map(|s| s.sid)
+                && let Some(next) = self.sessions.iter().find(takes).map(|session| session.sid)
             {
                 self.start_drain(next);
             }
             return;
         };
-        session.draining = draining;
+        session.draining = false;
         // Only the queue was read, and meanwhile something was passed over on the strength of that.
-        let behind =
-            drain.skipped.filter(|skipped| drain.place == Shelf::Queue || drain.after < Some(*skipped));
-        if let Some(skipped) = behind {
-            self.offline.get_or_insert(skipped.before());
-            self.start_drain(sid);
-        } else if drain.why == Why::Replay && self.session(sid).is_some_and(Attached::takes_messages) {
+        let behind = drain
+            .skipped
+            .filter(|(_, last)| drain.place == Shelf::Queue || drain.after < Some(*last))
+            .map(|(first, _)| first.before());
+        if let Some(before) = behind {
+            self.rewind(before);
+        }
+        let again = behind.is_some() || drain.more.is_some() || drain.why == Why::Replay;
+        if again && self.session(sid).is_some_and(Attached::takes_messages) {
             self.start_drain(sid);
         }
     }

@@ -112,13 +112,23 @@ pub struct Sending {
     /// Their ids, 16 bytes each.
     #[prost(bytes = "bytes", repeated, tag = "5")]
     ids: Vec<Bytes>,
+    /// Everything before them is confirmed up to here: 16 bytes, or none.
+    #[prost(bytes = "bytes", tag = "6")]
+    confirmed: Bytes,
 }
 
 impl Sending {
     /// A page with these entries.
-    pub fn new(numbering: u64, first: u32, queue: bool, offline: bool, ids: &[ArchiveId]) -> Self {
-        let ids = ids.iter().map(|id| Bytes::copy_from_slice(&id.to_bytes())).collect();
-        Self { numbering, first, queue, offline, ids }
+    pub fn new(numbering: u64, first: u32, ids: &[ArchiveId], confirmed: Option<ArchiveId>) -> Self {
+        let bytes = |id: &ArchiveId| Bytes::copy_from_slice(&id.to_bytes());
+        let confirmed = confirmed.as_ref().map(bytes).unwrap_or_default();
+        let ids = ids.iter().map(bytes).collect();
+        Self { numbering, first, queue: false, offline: false, ids, confirmed }
+    }
+
+    /// What was confirmed when the page was made.
+    pub fn confirmed(&self) -> Result<Option<ArchiveId>> {
+        Some(&self.confirmed[..]).filter(|id| !id.is_empty()).map(ArchiveId::read).transpose()
     }
 
     /// The entries that a client has which counts `h` stanzas, in order.

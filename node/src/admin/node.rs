@@ -101,7 +101,6 @@ impl admin::Admin for Node {
                 age_seconds: now.saturating_sub(info.since) / 1_000_000,
                 state: if info.connected { "attached" } else { "resumable" }.to_owned(),
                 priority: info.priority.map(i32::from),
-                ..Session::default()
             }
         };
         Ok(page.map(session).collect())

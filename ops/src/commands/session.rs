@@ -48,7 +48,7 @@ async fn list(
     terminal.flush()
 }
 
-const HEAD: [&str; 7] = ["JID", "STATE", "ADDRESS", "VIA", "TLS", "AGE", "IDLE"];
+const HEAD: [&str; 7] = ["JID", "STATE", "ADDRESS", "VIA", "TLS", "AGE", "PRIO"];
 
 fn table(sessions: &[Session], with_head: bool, terminal: &Terminal) -> Result<(), Error> {
     let mut rows = vec![HEAD.map(str::to_owned)];
@@ -61,7 +61,7 @@ fn table(sessions: &[Session], with_head: bool, terminal: &Terminal) -> Result<(
             text(&session.connection),
             text(&session.tls),
             span(session.age_seconds),
-            span(session.idle_seconds),
+            session.priority.map_or_else(|| "-".to_owned(), |priority| priority.to_string()),
         ]
     }));
     let mut widths = [0; HEAD.len()];
@@ -117,9 +117,9 @@ mod tests {
         let captured = Captured::new("");
         run(&list(false), &node.remote, &captured.terminal).await.unwrap();
         let expected = "\
-JID                                 STATE      ADDRESS      VIA  TLS  AGE    IDLE
-juliet@example.org/balcony          attached   [::1]:50000  -    -    1h02m  0s
-romeo@example.org/\\u{1b}[2Jorchard  resumable  -            -    -    1h02m  0s
+JID                                 STATE      ADDRESS      VIA  TLS  AGE    PRIO
+juliet@example.org/balcony          attached   [::1]:50000  -    -    1h02m  -
+romeo@example.org/\\u{1b}[2Jorchard  resumable  -            -    -    1h02m  -
 ";
         assert_eq!(captured.out(), expected);
 
