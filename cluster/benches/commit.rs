@@ -4,6 +4,9 @@
 //! at the same under load.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+#[path = "../tests/server/mod.rs"]
+mod server;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -62,10 +65,16 @@ fn commit(c: &mut Criterion) {
     let at = std::env::var_os("BENCH_DIR");
     let folder = tempfile::tempdir_in(at.as_deref().map_or(Path::new("."), Path::new)).unwrap();
     let embedded = |name: &str, durability| Embedded::open(&folder.path().join(name), durability).unwrap();
-    let engines: [(&str, Arc<dyn Database>); 3] = [
+    let synced: Arc<dyn Database> = Arc::new(embedded("served", Durability::Sync));
+    let servers = [server::Server::start(Arc::new(Memory::new()), 0), server::Server::start(synced, 0)];
+    let [over_memory, over_synced] =
+        servers.each_ref().map(|server| runtime.block_on(async { server.client() }));
+    let engines: [(&str, Arc<dyn Database>); 5] = [
         ("memory", Arc::new(Memory::new())),
         ("embedded, buffered", Arc::new(embedded("buffered", Durability::Buffered))),
         ("embedded, synced", Arc::new(embedded("synced", Durability::Sync))),
+        ("dev over memory", Arc::new(over_memory)),
+        ("dev over embedded, synced", Arc::new(over_synced)),
     ];
     let mut group = c.benchmark_group("a commit of two keys");
     group.throughput(Throughput::Elements(1));

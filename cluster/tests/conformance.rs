@@ -1,6 +1,8 @@
 //! The conformance suite on the engines of this crate: one test per case and engine.
 #![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing)] // a test
 
+mod server;
+
 use std::sync::Arc;
 
 use rookery_cluster::store::conformance::{self, Subject};
@@ -36,5 +38,27 @@ macro_rules! on_embedded {
     };
 }
 
+/// Through the wire, from a server in this process.
+macro_rules! on_dev {
+    ($($case:ident,)*) => {
+        mod dev {
+            use super::*;
+            $(#[tokio::test]
+            async fn $case() {
+                let engine = Arc::new(Memory::new());
+                let server = server::Server::start(engine.clone(), 0);
+                let db = server.client();
+                let client = db.clone();
+                let pass = Arc::new(move |time| {
+                    engine.pass(time);
+                    client.pass(time);
+                });
+                conformance::$case(Subject { db: Arc::new(db), pass }).await;
+            })*
+        }
+    };
+}
+
 rookery_cluster::for_every_conformance_case!(on_memory);
 rookery_cluster::for_every_conformance_case!(on_embedded);
+rookery_cluster::for_every_conformance_case!(on_dev);

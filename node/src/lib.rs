@@ -5,6 +5,7 @@
 //! - [`connection`]: a client's stream, from its first byte to its last.
 //! - [`tls`]: certificates by domain, handshakes, channel bindings, and a development authority.
 //! - [`net`]: the network seam, and what is refused before a byte of XMPP is read.
+//! - [`dev_store`]: a store for several nodes on one machine.
 //! - [`admin`]: what an operator can ask of a node, or of its data folder.
 //!
 //! Deliberately absent: anything about a user. A connection is a reliable pipe to its session (`rookery-actors`).
@@ -13,6 +14,7 @@ pub mod admin;
 pub mod check;
 pub mod config;
 pub mod connection;
+pub mod dev_store;
 pub mod greeting;
 pub mod listeners;
 pub mod net;

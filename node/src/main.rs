@@ -6,8 +6,9 @@ use clap::Parser as _;
 use rookery_cluster::seams::Seams;
 use rookery_node::admin::Folder;
 use rookery_node::config::{self, Config};
+use rookery_node::net::Tcp;
 use rookery_node::start::{self, Found};
-use rookery_node::{check, serve};
+use rookery_node::{check, dev_store, serve};
 use rookery_ops::admin::{Address, Error, Kind, connect, not_running};
 use rookery_ops::cli::{AdminCommand, Cli, Command};
 use rookery_ops::commands::{self, Terminal};
@@ -31,13 +32,17 @@ fn main() -> ExitCode {
         }
         _ => {}
     }
-    let config = match Config::load_or_development(cli.config.as_deref()) {
-        Ok(config) => config,
-        Err(error) => return fail(&error, Kind::Invalid.exit_code()),
-    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error, 1),
+    };
+    if let Command::Store(arguments) = &command {
+        let served = runtime.block_on(dev_store::run(arguments, &Tcp));
+        return served.map_or_else(|e| fail(&e, 1), |()| ExitCode::SUCCESS);
+    }
+    let config = match Config::load_or_development(cli.config.as_deref()) {
+        Ok(config) => config,
+        Err(error) => return fail(&error, Kind::Invalid.exit_code()),
     };
     match command {
         Command::Serve => {
@@ -47,7 +52,7 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error, error.kind.exit_code()),
         },
-        Command::Check { .. } | Command::Version => match check::check(&config) {
+        Command::Check { .. } | Command::Version | Command::Store(_) => match check::check(&config) {
             Ok(text) => {
                 print!("{text}");
                 ExitCode::SUCCESS

@@ -101,7 +101,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     };
     tracing::info!("stopped");
     logging.flush();
-    closed.map_err(|source| Error::Store { path: config.data_dir, source })
+    closed.map_err(|source| Error::Store { at: start::place(&config), source })
 }
 
 /// Until the operator wants the end, for the second time or before there was anything to end.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use rookery_actors::Host;
 use rookery_cluster::seams::Seams;
-use rookery_cluster::store::{self, Durability, Store};
+use rookery_cluster::store::{self, Durability, Place, Store};
 use rookery_ops::admin::{self, Address, Remote};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
@@ -32,10 +32,10 @@ pub enum Error {
         source: io::Error,
     },
     /// The store.
-    #[error("the store in {} can't be opened: {source}", path.display())]
+    #[error("the store {at} can't be opened: {source}{}", detail(source))]
     Store {
-        /// Where.
-        path: PathBuf,
+        /// Which: the URL, and the folder if it lies in one.
+        at: String,
         /// Why.
         source: store::Error,
     },
@@ -77,6 +77,10 @@ pub enum Error {
     },
 }
 
+fn detail(error: &store::Error) -> String {
+    error.detail.as_deref().map(|detail| format!(" ({detail})")).unwrap_or_default()
+}
+
 impl Error {
     /// Whether another process has the store open.
     pub fn is_locked(&self) -> bool {
@@ -108,12 +112,21 @@ pub async fn store(config: &Config, seams: Seams) -> Result<Store, Error> {
     let path = config.data_dir.clone();
     let folder = |source| Error::Folder { path: path.clone(), source };
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(folder)?;
+    let url = config.store.url.parse().map_err(|source| Error::Store { at: place(config), source })?;
     let durability = if config.store.sync { Durability::Sync } else { Durability::Buffered };
-    let (url, at) = (config.store.url.clone(), path.clone());
-    let opened = tokio::task::spawn_blocking(move || store::open(&url, &at, durability, seams)).await;
+    let at = Place { url, data_dir: path, durability, fdb: config.store.fdb.clone() };
+    let opened = tokio::task::spawn_blocking(move || at.open(seams)).await;
     match opened {
-        Ok(opened) => opened.map_err(|source| Error::Store { path, source }),
+        Ok(opened) => opened.map_err(|source| Error::Store { at: place(config), source }),
         Err(error) => Err(Error::Io { what: "the store can't be opened", source: io::Error::other(error) }),
+    }
+}
+
+/// The store of `config`, for people.
+pub fn place(config: &Config) -> String {
+    match config.store.url.as_str() {
+        "embedded:" => format!("in {}", config.data_dir.display()),
+        url => format!("at {url}"),
     }
 }
 

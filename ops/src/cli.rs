@@ -3,6 +3,7 @@
 //!
 //! There is deliberately no option that takes a password: every user of the machine can read the arguments of a process.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -30,6 +31,14 @@ Examples:
   rookery user add juliet@example.org
   rookery user add juliet@example.org --password-file secret.txt
   printf %s \"$PASSWORD\" | rookery user add juliet@example.org --password-stdin";
+
+const STORE_EXAMPLES: &str = "\
+Nodes use it with url = \"dev://127.0.0.1:7300\" under [store] in their configurations. It is one process without copies:
+for production there is FoundationDB.
+
+Examples:
+  rookery store --data /tmp/rookery-store
+  rookery store --memory --listen 127.0.0.1:7301";
 
 const IMPORT_EXAMPLES: &str = "\
 Each line is a bare JID, a tab, and a password. Accounts that exist are left as they are, so an import that was cut
@@ -77,9 +86,29 @@ pub enum Command {
     },
     /// Print the version
     Version,
+    /// Serve a store to several nodes on one machine, for development and tests
+    #[command(after_help = STORE_EXAMPLES)]
+    Store(StoreArgs),
     /// A command for a node, or for the data folder when no node runs.
     #[command(flatten)]
     Admin(AdminCommand),
+}
+
+/// `rookery store`
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct StoreArgs {
+    /// Where to listen. There is no login and no encryption: stay on loopback
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7300")]
+    pub listen: SocketAddr,
+    /// The folder to keep everything in; it is made if need be
+    #[arg(long, value_name = "DIR", required_unless_present = "memory")]
+    pub data: Option<PathBuf>,
+    /// Keep everything in memory, and forget it at the end
+    #[arg(long, conflicts_with = "data")]
+    pub memory: bool,
+    /// Answer commits when the operating system has them, before they are on the disk
+    #[arg(long, conflicts_with = "memory")]
+    pub buffered: bool,
 }
 
 /// What goes through [`crate::admin::Admin`].
@@ -241,6 +270,21 @@ mod tests {
         assert_eq!(parse("check").unwrap().verb(), Command::Check { example: false });
         assert_eq!(parse("check --example").unwrap().verb(), Command::Check { example: true });
         assert_eq!(parse("version").unwrap().verb(), Command::Version);
+    }
+
+    #[test]
+    fn a_store_keeps_or_forgets() {
+        let Command::Store(store) = parse("store --data d").unwrap().verb() else { panic!() };
+        assert_eq!((store.listen.to_string().as_str(), store.data), ("127.0.0.1:7300", Some("d".into())));
+        let Command::Store(store) = parse("store --memory --listen [::1]:1").unwrap().verb() else {
+            panic!()
+        };
+        assert!(store.memory && store.data.is_none());
+        for wrong in
+            ["store", "store --data d --memory", "store --memory --buffered", "store --listen 7300 --memory"]
+        {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -55,7 +55,20 @@ pub struct Error {
     pub detail: Option<std::sync::Arc<str>>,
 }
 
+/// The words for a read version whose time is over.
+const TOO_OLD: &str = "the transaction is too old";
+
 impl Error {
+    /// The read version cannot serve any more: begin again.
+    pub const fn too_old() -> Self {
+        Self::new(Class::Retry, TOO_OLD)
+    }
+
+    /// Whether it is [`Error::too_old`].
+    pub fn is_too_old(&self) -> bool {
+        self.class == Class::Retry && self.message == TOO_OLD
+    }
+
     /// An error of that class.
     pub const fn new(class: Class, message: &'static str) -> Self {
         Self { class, message, detail: None }

@@ -34,6 +34,8 @@ pub enum Fault {
     Latency(Duration),
     /// Never answered, never done.
     Hang,
+    /// Done, and never answered.
+    Mute,
 }
 
 /// How often in a thousand commits each fault strikes.
@@ -289,6 +291,10 @@ impl Transaction for Faulty {
                     inner.commit().await
                 }
                 Fault::Hang => std::future::pending().await,
+                Fault::Mute => {
+                    inner.commit().await?;
+                    std::future::pending().await
+                }
             }
         })
     }

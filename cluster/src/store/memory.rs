@@ -17,7 +17,12 @@ impl Memory {
     /// An empty database.
     #[allow(clippy::new_without_default)] // a database is a thing one opens, not a default
     pub fn new() -> Self {
-        let first = Version(1);
+        Self::starting_at(Version(1))
+    }
+
+    /// The same, with versions from `first` on: who serves one after another to clients that stay must not give them a
+    /// version twice.
+    pub fn starting_at(first: Version) -> Self {
         Self(Handle::in_place(Engine::new(Versions::default(), first, first)))
     }
 

@@ -8,14 +8,19 @@ use std::ops::Range;
 use bytes::Bytes;
 
 pub mod batcher;
+mod buffered;
 #[doc(hidden)]
 pub mod conformance;
+pub mod dev;
 pub mod embedded;
 mod engine;
 mod error;
 pub mod faults;
+#[cfg(feature = "fdb")]
+pub mod fdb;
 pub mod keys;
 pub mod memory;
+mod meter;
 pub mod op;
 mod open;
 pub mod runner;
@@ -26,7 +31,7 @@ pub use batcher::{Batcher, Settings as BatcherSettings, Writes};
 pub use embedded::Durability;
 pub use error::{Class, Error};
 pub use op::{Mutate, Op, Ops};
-pub use open::open;
+pub use open::{FdbSettings, Place, Url, open};
 pub use runner::{Fence, OperationId, Options, Store};
 pub use tx::Tx;
 

@@ -158,17 +158,21 @@ impl Store {
     /// # Errors
     /// Those of the body and the engine; [`Class::Unavailable`] at the default deadline.
     pub async fn read<'env, T>(&self, mut body: impl Body<'env, T>) -> Result<T> {
+        let last = Last::default();
         let work = async {
             for attempt in 0.. {
                 let mut tx = Tx::new(self.0.db.begin());
                 match body(&mut tx).await {
-                    Err(error) if error.class.repeats() => self.pause(attempt, &error).await?,
+                    Err(error) if error.class.repeats() => {
+                        last.lock().replace(error.clone());
+                        self.pause(attempt, &error).await?;
+                    }
                     outcome => return outcome,
                 }
             }
-            Err(late())
+            Err(late(&last))
         };
-        timeout_at(Instant::now() + DEADLINE, work).await.unwrap_or_else(|_| Err(late()))
+        timeout_at(Instant::now() + DEADLINE, work).await.unwrap_or_else(|_| Err(late(&last)))
     }
 
     /// The value of `key` right now.
@@ -198,12 +202,12 @@ impl Store {
         options: Options,
         mut body: impl Body<'env, T>,
     ) -> Result<(T, Versionstamp)> {
-        let doubt = AtomicBool::new(false);
+        let (doubt, last) = (AtomicBool::new(false), Last::default());
         let deadline = Instant::now() + options.deadline;
         let id = options.operation.unwrap_or_else(|| self.operation());
-        let run = Run { store: self, options: &options, own: own_key(id), doubt: &doubt };
+        let run = Run { store: self, options: &options, own: own_key(id), doubt: &doubt, last: &last };
         let outcome = timeout_at(deadline, run.repeat(&mut body)).await;
-        match outcome.unwrap_or_else(|_| Err(late())) {
+        match outcome.unwrap_or_else(|_| Err(late(&last))) {
             Err(error) if doubt.load(Ordering::Acquire) => {
                 run.leave_behind();
                 Err(Error { class: Class::MaybeCommitted, ..error })
@@ -269,6 +273,8 @@ struct Run<'a> {
     own: Bytes,
     /// Whether a commit is, or may be, under way.
     doubt: &'a AtomicBool,
+    /// Why the attempt before did not succeed.
+    last: &'a Last,
 }
 
 impl Run<'_> {
@@ -280,9 +286,10 @@ impl Run<'_> {
                 Err(error) if error.class.repeats() => error,
                 outcome => return outcome,
             };
+            self.last.lock().replace(error.clone());
             self.store.pause(attempt, &error).await?;
         }
-        Err(late())
+        Err(late(self.last))
     }
 
     async fn attempt<'env, T: Send>(
@@ -409,6 +416,14 @@ fn read_mark(mark: &[u8]) -> Option<Mark> {
     Some(Mark { attempt: u32::from_be_bytes(*attempt), at: u64::from_be_bytes(*at), stamp })
 }
 
-fn late() -> Error {
-    Error::new(Class::Unavailable, "the store did not answer in time")
+/// The error of the last attempt, for who reads the log.
+type Last = Mutex<Option<Error>>;
+
+fn late(last: &Last) -> Error {
+    let late = Error::new(Class::Unavailable, "the store did not answer in time");
+    match last.lock().take() {
+        Some(Error { message, detail: Some(detail), .. }) => late.with(format_args!("{message}: {detail}")),
+        Some(Error { message, .. }) => late.with(message),
+        None => late,
+    }
 }

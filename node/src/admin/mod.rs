@@ -35,7 +35,8 @@ pub(crate) fn account(text: &str, serves: &dyn Fn(&str) -> bool) -> Result<BareJ
 
 /// A failure of the store, for the operator.
 pub(crate) fn store(error: &rookery_cluster::store::Error) -> Error {
-    Error::unavailable(format!("the store did not answer: {error}"))
+    let detail = error.detail.as_deref().map(|detail| format!(" ({detail})")).unwrap_or_default();
+    Error::unavailable(format!("the store failed: {error}{detail}"))
 }
 
 /// Why an account was not removed, for the operator.

@@ -150,7 +150,10 @@ impl admin::Admin for Node {
             listeners: self.listeners.clone(),
             connections: shared.gate.counts().0 as u64,
             sessions: shared.host.session_list("").await.len() as u64,
-            store: format!("{} ({durability})", config.store.url.trim_end_matches(':')),
+            store: match config.store.url.as_str() {
+                "embedded:" => format!("embedded ({durability})"),
+                url => url.trim_end_matches(':').to_owned(),
+            },
         })
     }
 

@@ -15,8 +15,12 @@ pub fn describe(config: &Config) -> String {
         config.file.as_ref().map_or("no file: development defaults".to_owned(), |f| f.display().to_string());
     let _ = writeln!(out, "configuration  {from}");
     let durability = if config.store.sync { "on disk before anything is acknowledged" } else { "buffered" };
-    let _ =
-        writeln!(out, "store          {} in {}, {durability}", config.store.url, config.data_dir.display());
+    let _ = match config.store.url.as_str() {
+        "embedded:" => {
+            writeln!(out, "store          embedded: in {}, {durability}", config.data_dir.display())
+        }
+        url => writeln!(out, "store          {url}"),
+    };
     let _ = writeln!(out, "STARTTLS       {}", list(&config.listen.c2s));
     let _ = writeln!(out, "direct TLS     {}", list(&config.listen.c2s_tls));
     let _ = writeln!(out, "HTTP           {}", list(&config.listen.http));
@@ -68,6 +72,11 @@ fn warnings(config: &Config) -> Vec<String> {
     }
     if config.store.url == "memory:" {
         all.push("the memory store forgets everything when the node ends".to_owned());
+    }
+    if config.store.url.starts_with("dev:") {
+        all.push(
+            "the development store is for trying and testing: one process, no copies, no login".to_owned(),
+        );
     }
     if config.listen.c2s.is_empty() && config.listen.c2s_tls.is_empty() {
         all.push("no client can connect".to_owned());

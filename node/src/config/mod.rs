@@ -7,12 +7,15 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rookery_cluster::store::FdbSettings;
+
 mod address;
 mod describe;
 mod options;
 mod problem;
 mod read;
 mod reference;
+mod store;
 mod validate;
 
 pub use address::Network;
@@ -53,6 +56,8 @@ pub struct Store {
     pub url: String,
     /// Whether an acknowledged write is on disk (`true`) or only with the operating system.
     pub sync: bool,
+    /// What the client of FoundationDB is told.
+    pub fdb: FdbSettings,
 }
 
 /// `[listen]`.

@@ -10,8 +10,8 @@ use toml::de::DeTable;
 use super::problem::Problem;
 use super::read::{Found, Reader, Section};
 use super::{
-    Archive, ArchiveDefault, CertificateFiles, Config, Domain, Limits, Listen, Log, Network, Sasl, Store,
-    address,
+    Archive, ArchiveDefault, CertificateFiles, Config, Domain, Limits, Listen, Log, Network, Sasl, address,
+    store,
 };
 
 /// The defaults of the list; the domains are empty.
@@ -45,7 +45,7 @@ fn read(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path) -> Config {
     let data_dir = base.join(r.text(&top, "data_dir").value);
     Config {
         file: None,
-        store: store(r, file),
+        store: store::read(r, file, base),
         listen: listen(r, file, base, &data_dir),
         domains: domains(r, file, base),
         archive: archive(r, file),
@@ -58,16 +58,6 @@ fn read(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path) -> Config {
         log: log(r, file),
         data_dir,
     }
-}
-
-fn store(r: &mut Reader<'_>, file: &DeTable<'_>) -> Store {
-    let section = r.section(file, "store");
-    let url = r.text(&section, "url");
-    if !["embedded:", "memory:"].contains(&url.value.as_str()) {
-        let what = format!("is {:?}", url.value);
-        r.problem(url.line, "store.url", what, "this build knows \"embedded:\" and \"memory:\"");
-    }
-    Store { url: url.value, sync: r.text(&section, "durability").value == "sync" }
 }
 
 fn listen(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path, data_dir: &Path) -> Listen {

@@ -98,9 +98,12 @@ pub const METRICS: &[Metric] = &[
     m("rookery_offline_drained_total", Counter, N, &[], "Kept messages delivered to a session"),
 
     // The store.
+    m("rookery_store_read_seconds", Histogram(SECONDS), S, &[], "Time of a read from a store outside of this process"),
     m("rookery_store_commit_seconds", Histogram(SECONDS), S, &[], "Time of a commit, durability included"),
     m("rookery_store_commit_bytes", Histogram(BYTES), B, &[], "Size of a commit: keys and values written"),
     m("rookery_store_conflicts_total", Counter, N, &[], "Commits refused because another transaction was first"),
+    m("rookery_store_too_old_total", Counter, N, &[], "Transactions refused because they took longer than 5 s"),
+    m("rookery_store_unknown_results_total", Counter, N, &[], "Commits whose outcome the store could not tell"),
     m("rookery_store_retries_total", Counter, N, &["class"], "Transactions run again, by class of error"),
     m("rookery_store_batch_size", Histogram(COUNTS), N, &["of"],
         "How many went together, of bodies in a transaction and of commits in a write"),

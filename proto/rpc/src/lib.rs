@@ -1,6 +1,7 @@
 //! The gRPC messages and services of Rookery, generated from `proto/*.proto` at build time by protox and prost.
 //!
 //! - [`admin::v1`]: the administration of one node over its Unix socket.
+//! - [`store::v1`]: the transactions of the development store server.
 //!
 //! Messages only grow: see the head of each `.proto` file. The tests here hold old bytes, which must decode for ever.
 //! A message that carries a password prints nothing of it: its `Debug` is in this crate, written by hand.
@@ -24,5 +25,15 @@ pub mod admin {
 
         /// The most bytes that one chunk of an exported or imported document may carry.
         pub const MAX_CHUNK: usize = 256 * 1024;
+    }
+}
+
+/// The development store server.
+pub mod store {
+    /// The first version; it only grows.
+    // As above.
+    #[allow(missing_docs, unreachable_pub, clippy::all, clippy::restriction)]
+    pub mod v1 {
+        tonic::include_proto!("rookery.store.v1");
     }
 }

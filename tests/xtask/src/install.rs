@@ -13,6 +13,9 @@ const FOR_TESTS: &[(&str, &str)] = &[("python3", "python3"), ("tmux", "tmux"), (
 /// For the interop tests: Debian's programs and PyPI's slixmpp in an environment under target/.
 pub(crate) fn for_tests() {
     apt(FOR_TESTS);
+    if !crate::fdb::libclang() {
+        apt_install(&["libclang-dev"]);
+    }
     let venv = root().join("target/interop-venv");
     let python = venv.join("bin/python");
     if works(&python, &["-c", "import slixmpp"]) {

@@ -6,6 +6,7 @@
     reason = "a developer's tool: a panic is its error message, and it uses the real clock"
 )]
 
+mod fdb;
 mod install;
 mod suite;
 

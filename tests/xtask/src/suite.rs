@@ -4,6 +4,8 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
+use crate::fdb;
+
 /// The folder of the workspace.
 pub(crate) fn root() -> PathBuf {
     let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -17,15 +19,26 @@ struct Sum {
     skipped: u32,
 }
 
+/// What is checked without running anything.
+#[rustfmt::skip] // a command, a line
+const CHECKS: &[(&str, &[&str])] = &[
+    ("format", &["fmt", "--all", "--check"]),
+    ("lints", &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]),
+    ("lints of the FoundationDB engine", &["clippy", "-p", "rookery-fdb", "-p", "rookery-cluster", "--all-targets",
+        "--features", "rookery-cluster/fdb", "--quiet", "--", "-D", "warnings"]),
+    ("types with the FoundationDB engine", &["check", "-p", "rookery", "--quiet", "--features", "fdb"]),
+];
+
 /// Runs all and prints `N passed, N failed, N skipped` at the end.
 pub(crate) fn run() -> ExitCode {
     let mut sum = Sum::default();
     let mut broken = Vec::new();
-    let checks: [(&str, &[&str]); 2] = [
-        ("format", &["fmt", "--all", "--check"]),
-        ("lints", &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]),
-    ];
-    for (name, arguments) in checks {
+    for &(name, arguments) in CHECKS {
+        if arguments.iter().any(|argument| argument.ends_with("fdb")) && !fdb::libclang() {
+            println!("== {name}\nskipped: no libclang (Debian: libclang-dev)");
+            sum.skipped += 1;
+            continue;
+        }
         println!("== {name}: cargo {}", arguments.join(" "));
         match cargo(arguments).status().is_ok_and(|s| s.success()) {
             true => sum.passed += 1,
@@ -35,16 +48,29 @@ pub(crate) fn run() -> ExitCode {
             }
         }
     }
-    println!("== tests: cargo test --workspace --no-fail-fast");
-    let (tests, failures, success) = tests();
-    broken.extend(failures);
-    sum.passed += tests.passed;
-    sum.failed += tests.failed;
-    sum.skipped += tests.skipped;
-    // A crate that does not compile, or a runner that died, fails no test: it must count all the same.
-    if !success && tests.failed == 0 {
-        sum.failed += 1;
-        broken.push("cargo test itself".to_owned());
+    let mut all = vec![cargo(&["test", "--workspace", "--no-fail-fast"])];
+    match fdb::ready() {
+        Ok(client) => {
+            let mut on_fdb = cargo(&["test", "-p", "rookery-cluster", "--features", "fdb", "--test", "fdb"]);
+            fdb::with_client(&mut on_fdb, &client);
+            all.push(on_fdb);
+        }
+        Err(missing) => {
+            println!("== the FoundationDB engine on a server\nskipped: {missing}");
+            sum.skipped += 1;
+        }
+    }
+    for command in all {
+        let (tests, failures, success) = tests(command);
+        broken.extend(failures);
+        sum.passed += tests.passed;
+        sum.failed += tests.failed;
+        sum.skipped += tests.skipped;
+        // A crate that does not compile, or a runner that died, fails no test: it must count all the same.
+        if !success && tests.failed == 0 {
+            sum.failed += 1;
+            broken.push("cargo test itself".to_owned());
+        }
     }
     if !broken.is_empty() {
         println!("\nfailed:\n  {}", broken.join("\n  "));
@@ -69,12 +95,11 @@ pub(crate) fn again_in_release() -> ExitCode {
     }
 }
 
-fn tests() -> (Sum, Vec<String>, bool) {
+fn tests(mut command: Command) -> (Sum, Vec<String>, bool) {
+    let arguments: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy()).collect();
+    println!("== tests: cargo {}", arguments.join(" "));
     let (mut sum, mut failures) = (Sum::default(), Vec::new());
-    let mut child = cargo(&["test", "--workspace", "--no-fail-fast"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("cargo, since cargo runs us");
+    let mut child = command.stdout(Stdio::piped()).spawn().expect("cargo, since cargo runs us");
     let output = child.stdout.take().expect("it is piped");
     for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
         let line = String::from_utf8_lossy(&line);

@@ -3,6 +3,7 @@
 //! Nothing in here may ask for more than FoundationDB does.
 
 mod conflicts;
+mod fenced;
 mod limit;
 mod reads;
 mod running;
@@ -17,6 +18,7 @@ use bytes::Bytes;
 use super::{Class, Committed, Database, Isolation, Page, Result, Select};
 
 pub use conflicts::*;
+pub use fenced::*;
 pub use limit::*;
 pub use reads::*;
 pub use running::*;
@@ -44,7 +46,9 @@ macro_rules! for_every_conformance_case {
             pages_go_forward_to_the_end,
             pages_go_backward_to_the_end,
             large_pages_end_early,
+            values_above_100_kb_are_kept_in_parts,
             scans_follow_pages_over_transactions,
+            scans_backward_follow_pages_over_transactions,
             an_old_version_can_be_read_again,
             lost_updates_are_prevented,
             write_skew_is_prevented,
@@ -61,6 +65,7 @@ macro_rules! for_every_conformance_case {
             adds_follow_their_transaction,
             versionstamps_ascend_with_commits,
             versionstamps_fill_keys_and_values,
+            versionstamped_keys_lie_in_the_order_of_commits,
             unknown_versionstamps_cannot_be_read,
             keys_and_values_have_limits,
             transactions_have_a_limit,
@@ -79,6 +84,9 @@ macro_rules! for_every_conformance_case {
             the_runner_keeps_its_deadline,
             the_runner_keeps_its_budget,
             marks_of_operations_go,
+            a_fenced_write_goes_through_while_its_node_lives,
+            a_fenced_write_fails_after_the_takeover,
+            a_late_commit_of_who_was_fenced_comes_to_nothing,
             batched_writes_are_ordered,
             batches_survive_faults,
             a_full_batcher_refuses,

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::{SERIAL, Subject, all, expect, fill, names, value};
+use crate::store::split::{self, Joiner};
 use crate::store::{Isolation, Select, Store, limits};
 
 /// A transaction reads what it wrote, in every kind of write.
@@ -125,22 +126,87 @@ pub async fn large_pages_end_early(subject: Subject) {
     assert_eq!(walk(&subject, all(24)).await.len(), 24);
 }
 
-/// A scan that takes longer than a transaction may goes on in the next, behind the last row.
-pub async fn scans_follow_pages_over_transactions(subject: Subject) {
-    let keys = hundred(&subject).await;
+/// Values that no row may hold: written, shortened, read in both directions, removed.
+pub async fn values_above_100_kb_are_kept_in_parts(subject: Subject) {
+    let long =
+        |n: u8, size: usize| (0..size).map(|i| n ^ u8::try_from(i % 251).unwrap_or(0)).collect::<Bytes>();
+    let mut values = [long(1, limits::VALUE + 1), long(2, 250_000), long(3, 1)];
+    for step in 0..3 {
+        let mut tx = subject.db.begin();
+        for (n, value) in (0u8..).zip(&values) {
+            expect(split::replace(&mut *tx, &[b'v', n], value));
+        }
+        assert_eq!(
+            expect(split::get(&mut *tx, b"v\x01", SERIAL).await),
+            values.get(1).cloned(),
+            "own writes"
+        );
+        expect(tx.commit().await);
+        for reverse in [false, true] {
+            let (mut tx, mut joiner, mut got) = (subject.db.begin(), Joiner::default(), Vec::new());
+            let mut select = if reverse { all(7).reverse() } else { all(7) };
+            loop {
+                let page = expect(tx.range(select.clone(), SERIAL).await);
+                for row in &page.rows {
+                    got.extend(expect(joiner.push(row)).map(|(_, value)| value));
+                    select = select.after(&row.0);
+                }
+                if !page.more {
+                    break;
+                }
+            }
+            expect(joiner.end());
+            if reverse {
+                got.reverse();
+            }
+            assert_eq!(got, values, "step {step}, reverse {reverse}");
+        }
+        values.rotate_left(1);
+    }
+    let mut tx = subject.db.begin();
+    for n in 0u8..3 {
+        split::remove(&mut *tx, &[b'v', n]);
+    }
+    assert!(split::insert(&mut *tx, b"w", &long(4, split::MAX + 1)).is_err());
+    expect(tx.commit().await);
+    assert!(expect(subject.db.begin().range(all(1), SERIAL).await).rows.is_empty());
+}
+
+/// A scan that takes longer than a transaction may goes on in the next, behind the last row. What others do behind it and
+/// before it does not disturb it: each row that was there all the time comes once, and in order.
+async fn scan_over_transactions(subject: Subject, reverse: bool) {
+    let mut keys = hundred(&subject).await;
     let store = Store::new(subject.db.clone(), crate::seams::Seams::system());
-    let (mut seen, mut select) = (Vec::new(), all(30));
+    let (mut seen, mut select): (Vec<Bytes>, _) =
+        (Vec::new(), if reverse { all(30).reverse() } else { all(30) });
+    let (behind, before) = if reverse { ("key 0999", "key 0000") } else { ("key 0000", "key 0999") };
     loop {
         let next = &select;
         let page = expect(store.read(|tx| Box::pin(async move { tx.range(next.clone()).await })).await);
         seen.extend(page.rows.into_iter().map(|(key, _)| key));
+        fill(&subject.db, &[(behind, ""), (before, "")]).await;
         (subject.pass)(limits::AGE * 2);
         match seen.last().filter(|_| page.more) {
             Some(last) => select = select.after(last),
             None => break,
         }
     }
+    keys.push(before.into());
+    keys.sort();
+    if reverse {
+        keys.reverse();
+    }
     assert_eq!(seen, keys);
+}
+
+/// Forward.
+pub async fn scans_follow_pages_over_transactions(subject: Subject) {
+    scan_over_transactions(subject, false).await;
+}
+
+/// And backward.
+pub async fn scans_backward_follow_pages_over_transactions(subject: Subject) {
+    scan_over_transactions(subject, true).await;
 }
 
 /// A version that one transaction saw can be read by another.

@@ -32,6 +32,37 @@ pub async fn versionstamps_fill_keys_and_values(subject: Subject) {
     assert!(page.rows.iter().any(|(key, entry)| *key == expected && entry == "entry"));
 }
 
+/// A log whose keys are versionstamps is read in the order of its commits, those at the same time included.
+pub async fn versionstamped_keys_lie_in_the_order_of_commits(subject: Subject) {
+    let mut last = [0; 10];
+    let mut stamps = Vec::new();
+    for round in 0..5u8 {
+        let commits: Vec<_> = (0..8u8)
+            .map(|n| {
+                let mut tx = subject.db.begin();
+                tx.set_versionstamped_key(b"log/..........", 4, &[round, n]);
+                tokio::spawn(tx.commit())
+            })
+            .collect();
+        let before = last;
+        for (commit, n) in commits.into_iter().zip(0u8..) {
+            let Ok(committed) = commit.await else { return assert_eq!(n, u8::MAX, "a commit panicked") };
+            let stamp = expect(committed).versionstamp;
+            assert!(stamp > before, "a round is after the one before");
+            last = last.max(stamp);
+            stamps.push((stamp, [round, n]));
+        }
+    }
+    stamps.sort_unstable();
+    let mut tx = subject.db.begin();
+    let rows = expect(tx.range(all(100), SERIAL).await).rows;
+    assert_eq!(rows.len(), stamps.len());
+    for ((key, value), (stamp, written)) in rows.iter().zip(&stamps) {
+        assert_eq!(*key, [b"log/", &stamp[..]].concat());
+        assert_eq!(*value, written.as_slice());
+    }
+}
+
 /// Before the commit nobody knows them.
 pub async fn unknown_versionstamps_cannot_be_read(subject: Subject) {
     let mut tx = subject.db.begin();

@@ -4,17 +4,17 @@ use std::sync::atomic::Ordering;
 use std::time::Instant as Stopwatch;
 
 use bytes::Bytes;
-use metrics::{counter, histogram};
+use metrics::histogram;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::backend::{Backend, Changes};
-use super::pending::{Pending, Write, filled, keys_in, sum};
-use super::span::Span;
 use super::watch::Watch;
 use super::window::{Window, touched};
-use super::{Engine, Snapshot, too_old};
-use crate::store::{Class, Committed, Error, Result, Version, Versionstamp};
+use super::{Engine, Snapshot};
+use crate::store::buffered::pending::{Pending, Write, filled, keys_in, sum};
+use crate::store::buffered::span::Span;
+use crate::store::{Class, Committed, Error, Result, Version, Versionstamp, meter};
 
 /// A transaction that wants to be committed.
 pub(crate) struct Request {
@@ -88,9 +88,7 @@ impl<B: Backend> Engine<B> {
                     accepted.push(passed);
                 }
                 Err((done, error)) => {
-                    if error.class == Class::Conflict {
-                        counter!("rookery_store_conflicts_total").increment(1);
-                    }
+                    meter::refused(&error);
                     let _ = done.send(Err(error));
                 }
             }
@@ -113,15 +111,14 @@ impl<B: Backend> Engine<B> {
                 tracing::error!(engine = B::NAME, error = %error, detail = ?error.detail, "a commit failed; the store stops");
                 for passed in accepted {
                     let error = Error { class: Class::MaybeCommitted, ..error.clone() };
+                    meter::refused(&error);
                     let _ = passed.done.send(Err(error));
                 }
                 return;
             }
         }
         drop(committer);
-        histogram!("rookery_store_commit_seconds").record(stopwatch.elapsed().as_secs_f64());
-        #[allow(clippy::cast_precision_loss)] // a group is far below 2^52 bytes
-        histogram!("rookery_store_commit_bytes").record(bytes as f64);
+        meter::committed(stopwatch, bytes);
         histogram!("rookery_store_batch_size", "of" => "commits")
             .record(u32::try_from(accepted.len()).unwrap_or(u32::MAX));
         self.fire(&keys);
@@ -183,7 +180,7 @@ impl<B: Backend> Group<'_, B> {
             return Ok(());
         }
         if seen < window.floor() {
-            return Err(too_old());
+            return Err(Error::too_old());
         }
         if touched(&self.changes, &self.ranges, reads) || window.conflicts(seen, reads) {
             return Err(Error::new(Class::Conflict, "another transaction wrote what this one read"));

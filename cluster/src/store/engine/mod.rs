@@ -1,19 +1,16 @@
 //! The engine that memory and embedded share: versions, snapshots, conflicts, versionstamps, watches.
 //!
-//! Transactions buffer their writes and read at a version. A commit is a request; requests are taken in groups: each is
+//! Transactions ([`super::buffered`]) buffer their writes and read at a version. A commit is a request; requests are taken in groups: each is
 //! checked against what was committed since its read version, the group gets one version, is applied at once (one fsync), and
 //! then all are answered. The embedded engine does this on a thread of its own, the memory engine in the committing task, so
 //! that a simulation stays deterministic.
 
 mod backend;
 mod commit;
-mod merge;
-mod pending;
-mod span;
+mod local;
 #[cfg(test)]
 mod tests;
 mod thread;
-mod transaction;
 mod watch;
 mod window;
 
@@ -27,6 +24,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 
+use super::buffered::Buffered;
 use super::{Class, Database, Error, Fut, Result, Transaction, Version, limits};
 use commit::Committer;
 use thread::Lane;
@@ -102,14 +100,14 @@ impl<B: Backend> Engine<B> {
         let place = past.binary_search_by_key(&version, |(_, snapshot)| snapshot.version);
         match place.ok().and_then(|i| past.get(i)) {
             Some((superseded, snapshot)) if *superseded + limits::AGE >= now => Ok(Arc::clone(snapshot)),
-            _ => Err(too_old()),
+            _ => Err(Error::too_old()),
         }
     }
 
     /// Whether who began at `began` may still use `version`.
     fn check_age(&self, version: Version, began: Instant, now: Instant) -> Result<()> {
         let forgotten = version.0 < self.oldest.load(Ordering::Acquire);
-        if forgotten || began + limits::AGE < now { Err(too_old()) } else { Ok(()) }
+        if forgotten || began + limits::AGE < now { Err(Error::too_old()) } else { Ok(()) }
     }
 
     /// Makes a new version visible; forgets those that are too old.
@@ -137,10 +135,6 @@ impl<B: Backend> Engine<B> {
         self.watches.lock().close();
         self.backend.close()
     }
-}
-
-fn too_old() -> Error {
-    Error::new(Class::Retry, "the transaction is too old")
 }
 
 /// A database over an engine, as the rest of the program sees it.
@@ -174,7 +168,7 @@ impl<B: Backend> Handle<B> {
 
 impl<B: Backend> Database for Handle<B> {
     fn begin(&self) -> Box<dyn Transaction> {
-        Box::new(transaction::Buffered::new(Arc::clone(&self.0)))
+        Box::new(Buffered::new(local::Local::new(Arc::clone(&self.0))))
     }
 
     fn engine(&self) -> &'static str {

@@ -7,9 +7,9 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::commit::Request;
-use super::pending::Pending;
-use super::span::Span;
 use super::*;
+use crate::store::buffered::pending::Pending;
+use crate::store::buffered::span::Span;
 use crate::store::{Class, Committed, Error, memory::Versions};
 
 /// A request that read `read` at version 1 and sets `write`.

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
-use super::pending::keys_in;
-use super::span::Span;
 use crate::store::Version;
+use crate::store::buffered::pending::keys_in;
+use crate::store::buffered::span::Span;
 
 /// The window holds at most that many keys; transactions that would need more of the past are too old.
 const KEYS: usize = 1_000_000;

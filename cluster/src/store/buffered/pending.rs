@@ -32,6 +32,16 @@ pub(crate) struct StampedKey {
     pub(crate) after: usize,
 }
 
+/// One write for who does them one after another.
+pub(crate) enum Step {
+    /// Removes the keys from the first (included) to the second (excluded).
+    ClearRange(Bytes, Bytes),
+    /// Sets a key that is to be completed.
+    StampedKey(StampedKey),
+    /// Does this to a key.
+    Key(Bytes, Write),
+}
+
 /// All writes of a transaction. Their effect: first the ranges are cleared, then come the keys.
 #[derive(Default)]
 pub(crate) struct Pending {
@@ -162,9 +172,32 @@ impl Pending {
         self.conflicts.push(span);
     }
 
+    /// The writes in an order in which they have the same effect; the conflicts stay.
+    pub(crate) fn take_steps(&mut self) -> Vec<Step> {
+        let (writes, cleared) = (std::mem::take(&mut self.writes), std::mem::take(&mut self.cleared));
+        let mut stamped = std::mem::take(&mut self.stamped).into_iter().peekable();
+        let mut steps = Vec::with_capacity(writes.len() + cleared.len() + stamped.len());
+        // A range removes the stamped keys before it and leaves those after it; the other writes are all after it.
+        for (place, (begin, end)) in cleared.into_iter().enumerate() {
+            while let Some(key) = stamped.next_if(|key| key.after <= place) {
+                steps.push(Step::StampedKey(key));
+            }
+            steps.push(Step::ClearRange(begin, end));
+        }
+        steps.extend(stamped.map(Step::StampedKey));
+        steps.extend(writes.into_iter().map(|(key, write)| Step::Key(key, write)));
+        steps
+    }
+
     /// Whether `key` lies in a cleared range (it may have been written after that).
     pub(crate) fn is_cleared(&self, key: &[u8]) -> bool {
         self.cleared.iter().any(|(begin, end)| begin <= key && key < end)
+    }
+
+    /// Whether anything of the range was written or cleared.
+    pub(crate) fn touches(&self, begin: &[u8], end: &[u8]) -> bool {
+        keys_in(&self.writes, begin, end).next().is_some()
+            || self.cleared.iter().any(|(from, to)| &from[..] < end && begin < &to[..])
     }
 
     /// Whether reading the range would depend on a key whose versionstamp is not known yet.
@@ -241,6 +274,24 @@ mod tests {
         pending.set_stamped_value(b"k", b"123456789", 0);
         assert_eq!(pending.broken().unwrap().message, "a key outside the legal range");
         assert!(!pending.is_empty());
+    }
+
+    #[test]
+    fn steps_keep_stamped_keys_between_their_ranges() {
+        let mut pending = Pending::default();
+        pending.set_stamped_key(b"a..........", 1, b"1");
+        pending.clear_range(b"a", b"b");
+        pending.set_stamped_key(b"a..........", 1, b"2");
+        pending.clear_range(b"c", b"d");
+        pending.set(Bytes::from_static(b"c"), Bytes::new());
+        pending.set_stamped_key(b"a..........", 1, b"3");
+        let steps = pending.take_steps();
+        let text = steps.iter().map(|step| match step {
+            Step::ClearRange(begin, _) => format!("-{}", begin[0] as char),
+            Step::StampedKey(key) => format!("{}", key.value[0] as char),
+            Step::Key(key, _) => format!("+{}", key[0] as char),
+        });
+        assert_eq!(text.collect::<String>(), "1-a2-c3+c");
     }
 
     #[test]
