@@ -80,9 +80,16 @@ impl Addresses for Book {
 
 struct Takes;
 
+/// The epoch of envelopes that want a reply, which goes back at once; that others were taken is told by and by.
+const REPLY: u64 = 2;
+
 impl Receiver for Takes {
-    fn take(&self, _: &NodeId, _: Envelope, done: Done) {
-        done.taken();
+    fn take(&self, _: &NodeId, envelope: Envelope, done: Done) {
+        if envelope.epoch == REPLY {
+            done.reply(Bytes::from_static(b"reply")).unwrap();
+        } else {
+            done.taken();
+        }
     }
 }
 
@@ -104,12 +111,25 @@ async fn node(name: &str, folder: Option<&std::path::Path>, book: &Arc<Book>, no
     peers
 }
 
-fn envelope() -> Envelope {
-    Envelope::new(Shard(1), 1, Bytes::from_static(b"juliet@example.org"), Bytes::from_static(&[b'x'; 300]))
+fn envelope(epoch: u64) -> Envelope {
+    Envelope::new(
+        Shard(1),
+        epoch,
+        Bytes::from_static(b"juliet@example.org"),
+        Bytes::from_static(&[b'x'; 300]),
+    )
 }
 
 /// Sends with `in_flight` under way at a time, or `rate` a second.
-async fn run(name: &str, peer: &Peer, sums: &Sums, count: u32, in_flight: usize, rate: Option<u32>) {
+async fn run(
+    name: &str,
+    peer: &Peer,
+    sums: &Sums,
+    count: u32,
+    in_flight: usize,
+    rate: Option<u32>,
+    epoch: u64,
+) {
     let counted = || {
         let [messages, envelopes] = ["rookery_mesh_sent_messages_total", "rookery_mesh_sent_envelopes_total"]
             .map(|name| sums.get(name));
@@ -132,7 +152,7 @@ async fn run(name: &str, peer: &Peer, sums: &Sums, count: u32, in_flight: usize,
         for _ in 0..portion {
             let permit = Arc::clone(&permits).acquire_owned().await.unwrap();
             let (times, began) = (Arc::clone(&times), Instant::now());
-            let outcome = peer.send(envelope(), move |_| {
+            let outcome = peer.send(envelope(epoch), move |_| {
                 times.lock().push(began.elapsed());
                 drop(permit);
             });
@@ -173,18 +193,19 @@ fn main() {
                     assert!(a.probe(&b, Duration::from_secs(5)).await);
                     let peer = a.peer(&b);
                     let (done, warm) = oneshot::channel();
-                    peer.send(envelope(), move |_| done.send(()).unwrap()).unwrap();
+                    peer.send(envelope(REPLY), move |_| done.send(()).unwrap()).unwrap();
                     warm.await.unwrap();
-                    for (name, count, in_flight, rate) in [
-                        ("one at a time", 20_000, 1, None),
-                        ("16 in flight", 200_000, 16, None),
-                        ("256 in flight", 400_000, 256, None),
-                        ("4096 in flight", 1_000_000, 4_096, None),
-                        ("1,000 a second", 5_000, 4_096, Some(1_000)),
-                        ("10,000 a second", 50_000, 4_096, Some(10_000)),
-                        ("50,000 a second", 250_000, 4_096, Some(50_000)),
+                    for (name, count, in_flight, rate, epoch) in [
+                        ("one at a time, reply", 10_000, 1, None, REPLY),
+                        ("16 in flight, reply", 100_000, 16, None, REPLY),
+                        ("256 in flight", 200_000, 256, None, 1),
+                        ("4096 in flight", 500_000, 4_096, None, 1),
+                        ("1,000 a second", 5_000, 4_096, Some(1_000), 1),
+                        ("1,000 a second, reply", 5_000, 4_096, Some(1_000), REPLY),
+                        ("10,000 a second", 50_000, 4_096, Some(10_000), 1),
                     ] {
-                        run(&format!("{security}, {name}"), &peer, &sums, count, in_flight, rate).await;
+                        run(&format!("{security}, {name}"), &peer, &sums, count, in_flight, rate, epoch)
+                            .await;
                     }
                     a.close();
                 }

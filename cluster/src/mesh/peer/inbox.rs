@@ -42,6 +42,10 @@ struct Out {
     open: usize,
     open_bytes: usize,
     ready: VecDeque<(u64, usize, What)>,
+    /// There is more among `ready` than what may wait for others.
+    urgent: bool,
+    /// The task that sends knows that something waits, and looks at the clock.
+    timed: bool,
     unconfirmed: VecDeque<(wire::Back, usize)>,
     unconfirmed_bytes: usize,
     /// How many of `unconfirmed` have gone on this stream.
@@ -89,6 +93,8 @@ impl Inbox {
                 open: 0,
                 open_bytes: 0,
                 ready: VecDeque::new(),
+                urgent: false,
+                timed: false,
                 unconfirmed: VecDeque::new(),
                 unconfirmed_bytes: 0,
                 gone: 0,
@@ -205,17 +211,20 @@ impl Inbox {
         });
     }
 
-    /// The next message of stream `stream`.
-    pub(super) fn next(&self, stream: u64, waker: &Waker) -> Next<wire::Back> {
+    /// The next message of stream `stream`; with `now`, also of what may wait for others.
+    pub(super) fn next(&self, stream: u64, waker: &Waker, now: bool) -> Next<wire::Back> {
         let mut out = self.out.lock();
         if out.stream != Some(stream) {
             return Next::Over;
         }
-        if let Some(back) = out.next() {
+        out.timed = !now && out.may_wait();
+        if !out.timed
+            && let Some(back) = out.next()
+        {
             return Next::Message(back);
         }
         out.waker = Some(waker.clone());
-        Next::Nothing
+        if out.timed { Next::Later } else { Next::Nothing }
     }
 
     fn answer(&self, change: impl FnOnce(&mut Out) -> bool) {
@@ -230,8 +239,12 @@ impl Inbox {
             if out.closed {
                 return false;
             }
+            // A quarter of the window: the sender must not stand still for it.
+            out.urgent |= !matches!(what, What::Taken)
+                || out.ready.len() >= self.window.envelopes / 4
+                || out.open_bytes > self.window.bytes / 4;
             out.ready.push_back((number, size, what));
-            out.may_send()
+            out.may_send() && (out.urgent || !out.timed)
         });
     }
 }
@@ -254,6 +267,12 @@ impl Out {
 
     fn may_confirm_more(&self) -> bool {
         self.unconfirmed.len() < UNCONFIRMED_MESSAGES && self.unconfirmed_bytes < UNCONFIRMED_BYTES
+    }
+
+    /// Whether nothing is to be said but that something was taken.
+    fn may_wait(&self) -> bool {
+        let answers = self.pongs.len() + self.unwell.len() + self.probed.len();
+        self.gone == self.unconfirmed.len() && !self.ready.is_empty() && !self.urgent && answers == 0
     }
 
     fn may_send(&self) -> bool {
@@ -301,6 +320,7 @@ impl Out {
                 }
             }
         }
+        self.urgent &= !self.ready.is_empty();
         back.taken = ranges(taken);
         self.unconfirmed_bytes += bytes;
         self.unconfirmed.push_back((back.clone(), bytes));

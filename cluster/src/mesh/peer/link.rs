@@ -406,7 +406,7 @@ impl Stream for Outgoing {
                 link.meters.level(level);
                 Poll::Ready(Some(forth))
             }
-            Next::Nothing => {
+            Next::Nothing | Next::Later => {
                 this.waited = false;
                 Poll::Pending
             }

@@ -20,6 +20,10 @@ pub struct Options {
     pub window: Limit,
     /// The most envelopes, and bytes of them unless one alone is larger, in one gRPC message.
     pub batch: Limit,
+    /// How long an outcome may wait for others when it is nothing but "taken". Any other one takes those that wait along
+    /// at once; so does a quarter of the window. A message of outcomes for each envelope would cost as much as the
+    /// envelope.
+    pub delay: Duration,
     /// How long a connection, its handshakes and the greeting may take, each.
     pub connect: Duration,
     /// The first wait before a new attempt to connect; each further one is twice as long, up to `backoff_max`. What is
@@ -41,6 +45,7 @@ impl Default for Options {
             queue: Limit { envelopes: 16_384, bytes: 16 * 1024 * 1024 },
             window: Limit { envelopes: 4_096, bytes: 4 * 1024 * 1024 },
             batch: Limit { envelopes: 256, bytes: 64 * 1024 },
+            delay: Duration::from_millis(2),
             connect: Duration::from_secs(3),
             backoff: Duration::from_millis(50),
             backoff_max: Duration::from_secs(2),

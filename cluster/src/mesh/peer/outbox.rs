@@ -31,6 +31,8 @@ pub(super) enum Next<T> {
     Message(T),
     /// Nothing now; the waker is kept.
     Nothing,
+    /// Nothing that would not wait a little for more; the waker is kept.
+    Later,
     /// Nothing ever: the stream is not the one any more.
     Over,
 }

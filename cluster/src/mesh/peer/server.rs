@@ -11,7 +11,7 @@ use rookery_rpc::mesh::v1::mesh_server::{Mesh, MeshServer};
 use rookery_rpc::mesh::v1::refusal::Reason;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::time::timeout;
+use tokio::time::{Sleep, sleep, timeout};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
@@ -205,7 +205,8 @@ impl Mesh for Service {
             stream,
             forth,
         ));
-        Ok(Response::new(Incoming { inbox, stream, hello: Some(hello), waited: false }))
+        let delay = self.shared.options.delay;
+        Ok(Response::new(Incoming { inbox, stream, hello: Some(hello), waited: false, delay, until: None }))
     }
 }
 
@@ -325,6 +326,8 @@ struct Incoming {
     stream: u64,
     hello: Option<wire::Hello>,
     waited: bool,
+    delay: Duration,
+    until: Option<Pin<Box<Sleep>>>,
 }
 
 impl Stream for Incoming {
@@ -339,13 +342,27 @@ impl Stream for Incoming {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
-        match self.inbox.next(self.stream, context.waker()) {
-            Next::Message(back) => Poll::Ready(Some(Ok(back))),
-            Next::Nothing => {
-                self.waited = false;
-                Poll::Pending
+        let this = &mut *self;
+        let mut now = this.delay.is_zero();
+        loop {
+            match this.inbox.next(this.stream, context.waker(), now) {
+                Next::Message(back) => {
+                    this.until = None;
+                    return Poll::Ready(Some(Ok(back)));
+                }
+                Next::Later => {
+                    let delay = this.delay;
+                    let until = this.until.get_or_insert_with(|| Box::pin(sleep(delay)));
+                    if until.as_mut().poll(context).is_ready() {
+                        now = true;
+                        continue;
+                    }
+                }
+                Next::Nothing => {}
+                Next::Over => return Poll::Ready(None),
             }
-            Next::Over => Poll::Ready(None),
+            this.waited = false;
+            return Poll::Pending;
         }
     }
 }

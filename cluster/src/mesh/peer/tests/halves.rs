@@ -120,7 +120,8 @@ impl World {
                 }
             }
             3 => {
-                if let Next::Message(back) = self.inbox.next(far, Waker::noop()) {
+                let now = self.random.random_range(0..3) == 0;
+                if let Next::Message(back) = self.inbox.next(far, Waker::noop(), now) {
                     self.back.push_back(back);
                 }
             }
@@ -201,7 +202,7 @@ fn who_breaks_the_rules_is_found() {
     assert_eq!(inbox.take(newer, bad, &keeping), Err("no such shard"));
     inbox.close();
     assert!(inbox.take(newer, forth(&[]), &keeping).is_err(), "a stream that was closed");
-    assert!(matches!(inbox.next(newer, Waker::noop()), Next::Over));
+    assert!(matches!(inbox.next(newer, Waker::noop(), true), Next::Over));
 
     let mut outbox = Outbox::new(&Options::default());
     outbox.attach();
