@@ -1,6 +1,6 @@
 //! The way to one node: connects when there is something to send, sends what waits, tells outcomes, connects again.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -41,7 +41,7 @@ pub(super) struct Link {
     /// Room in the outbox.
     room: Notify,
     stop: watch::Sender<bool>,
-    questions: Mutex<HashMap<u64, oneshot::Sender<bool>>>,
+    questions: Mutex<BTreeMap<u64, oneshot::Sender<bool>>>,
     question: AtomicU64,
     trouble: Mutex<Option<String>>,
 }
@@ -60,7 +60,7 @@ impl Link {
             kick: Notify::new(),
             room: Notify::new(),
             stop: watch::Sender::new(false),
-            questions: Mutex::new(HashMap::new()),
+            questions: Mutex::new(BTreeMap::new()),
             question: AtomicU64::new(1),
             trouble: Mutex::new(None),
         });

@@ -15,6 +15,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 pub mod authority;
@@ -138,6 +139,26 @@ impl Peers {
         let link = self.0.link_or_start(third);
         // The answer needs some time for its way back.
         timeout(within, link.probe(node, within.mul_f64(0.9))).await.unwrap_or(false)
+    }
+
+    /// Whether `node` can be reached within that time, straight or through one of `others`, which are asked all at once
+    /// when half of the time is over or the answer is no.
+    pub async fn reaches(&self, node: &NodeId, others: &[NodeId], within: Duration) -> bool {
+        let half = within / 2;
+        if self.probe(node, half).await {
+            return true;
+        }
+        let mut asked = JoinSet::new();
+        for other in others.iter().filter(|other| *other != node && **other != self.0.me.node) {
+            let (peers, other, node) = (self.clone(), other.clone(), node.clone());
+            asked.spawn(async move { peers.probe_through(&other, &node, half).await });
+        }
+        while let Some(answer) = asked.join_next().await {
+            if answer.unwrap_or(false) {
+                return true;
+            }
+        }
+        false
     }
 
     /// The members say that this generation of `node` is dead: what it has not answered is lost at once, nothing is sent

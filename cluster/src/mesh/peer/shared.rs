@@ -1,6 +1,6 @@
 //! What all ways to and from other nodes have in common.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -20,6 +20,7 @@ use crate::seams::Seams;
 pub(super) const WINDOW_STREAM: u32 = 4 * 1024 * 1024;
 pub(super) const WINDOW_CONNECTION: u32 = 6 * 1024 * 1024;
 
+/// See the module. Maps are in order, so that a simulation runs the same way each time.
 pub(super) struct Shared {
     pub(super) me: Me,
     pub(super) options: Options,
@@ -27,9 +28,9 @@ pub(super) struct Shared {
     pub(super) addresses: Arc<dyn Addresses>,
     pub(super) seams: Seams,
     security: RwLock<Security>,
-    links: Mutex<HashMap<NodeId, Arc<Link>>>,
-    pub(super) inboxes: Mutex<HashMap<NodeId, Arc<Inbox>>>,
-    dead: Mutex<HashMap<NodeId, u64>>,
+    links: Mutex<BTreeMap<NodeId, Arc<Link>>>,
+    pub(super) inboxes: Mutex<BTreeMap<NodeId, Arc<Inbox>>>,
+    dead: Mutex<BTreeMap<NodeId, u64>>,
     numberings: AtomicU64,
 }
 
@@ -81,9 +82,7 @@ impl Shared {
     }
 
     pub(super) fn links(&self) -> Vec<Arc<Link>> {
-        let mut all: Vec<_> = self.links.lock().values().cloned().collect();
-        all.sort_by(|a, b| a.node.cmp(&b.node));
-        all
+        self.links.lock().values().cloned().collect()
     }
 
     pub(super) fn is_dead(&self, node: &NodeId, generation: u64) -> bool {

@@ -149,6 +149,15 @@ async fn probes_tell_who_answers() {
     assert!(a.peers.probe(&id("b"), LONG).await);
     assert!(a.peers.probe_through(&id("b"), &id("c"), LONG).await);
     assert!(!a.peers.probe(&id("d"), short).await);
+    // The way from a to d is cut, that from b is not.
+    let elsewhere = Book::default();
+    elsewhere.set("b", &b.address);
+    elsewhere.set("d", "127.0.0.1:1");
+    let cut_off = Node::usual("f", 1, &authority, &elsewhere).await;
+    let d = Node::usual("d", 1, &authority, &book).await;
+    assert!(cut_off.peers.reaches(&id("d"), &[id("d"), id("f"), id("b")], LONG / 10).await);
+    assert!(!cut_off.peers.reaches(&id("d"), &[id("d")], short).await);
+    d.kill().await;
     assert!(!a.peers.probe_through(&id("b"), &id("d"), short).await);
     c.kill().await;
     assert!(!a.peers.probe_through(&id("b"), &id("c"), short).await);
