@@ -206,7 +206,8 @@ async fn write(store: &Store, mut writes: Vec<Writes>, mut dones: Vec<Done>, dea
     loop {
         let outcome = commit(store, &writes, deadline).await;
         let fenced = matches!(&outcome, Err(error) if error.class == Class::Fenced);
-        let owned: Vec<bool> = writes.iter().map(|w| !fenced || w.ops.is_empty() || store.owns(w.shard)).collect();
+        let owned: Vec<bool> =
+            writes.iter().map(|w| !fenced || w.ops.is_empty() || store.owns(w.shard)).collect();
         if !fenced || owned.iter().all(|owned| *owned) || !owned.contains(&true) {
             dones.into_iter().for_each(|done| done(outcome.clone()));
             return;
