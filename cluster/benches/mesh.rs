@@ -177,6 +177,8 @@ async fn run(
 }
 
 fn main() {
+    // `-- plain` runs the lines with that in their names.
+    let only = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
     let sums = Sums::default();
     metrics::set_global_recorder(sums.clone()).unwrap();
     let now = i64::try_from(Seams::system().clock.now_micros() / 1_000_000).unwrap();
@@ -204,8 +206,10 @@ fn main() {
                         ("1,000 a second, reply", 5_000, 4_096, Some(1_000), REPLY),
                         ("10,000 a second", 50_000, 4_096, Some(10_000), 1),
                     ] {
-                        run(&format!("{security}, {name}"), &peer, &sums, count, in_flight, rate, epoch)
-                            .await;
+                        let name = format!("{security}, {name}");
+                        if only.as_ref().is_none_or(|only| name.contains(only)) {
+                            run(&name, &peer, &sums, count, in_flight, rate, epoch).await;
+                        }
                     }
                     a.close();
                 }
