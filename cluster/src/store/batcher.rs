@@ -196,10 +196,27 @@ async fn run(shared: Arc<Shared>, store: Store) {
         if writes.is_empty() {
             continue;
         }
-        let outcome = commit(&store, &writes, shared.settings.deadline).await;
-        for done in dones {
-            done(outcome.clone());
+        write(&store, writes, dones, shared.settings.deadline).await;
+    }
+}
+
+/// Commits a group and tells each its outcome. When the fence refuses it because some of its shards are not this node's any more,
+/// only their writes fail.
+async fn write(store: &Store, mut writes: Vec<Writes>, mut dones: Vec<Done>, deadline: Duration) {
+    loop {
+        let outcome = commit(store, &writes, deadline).await;
+        let fenced = matches!(&outcome, Err(error) if error.class == Class::Fenced);
+        let owned: Vec<bool> =
+            writes.iter().map(|w| !fenced || w.ops.is_empty() || store.owns(w.shard)).collect();
+        if !fenced || owned.iter().all(|owned| *owned) || !owned.contains(&true) {
+            dones.into_iter().for_each(|done| done(outcome.clone()));
+            return;
         }
+        let mut owns = owned.iter();
+        writes.retain(|_| owns.next().copied().unwrap_or_default());
+        let (left, lost): (Vec<_>, Vec<_>) = dones.into_iter().zip(owned).partition(|(_, owned)| *owned);
+        lost.into_iter().for_each(|(done, _)| done(outcome.clone()));
+        dones = left.into_iter().map(|(done, _)| done).collect();
     }
 }
 

@@ -92,6 +92,12 @@ impl Faults {
         self.shared.state.lock().script.extend(faults);
     }
 
+    /// Faults by chance from now on.
+    pub fn set_chances(&self, chances: Chances, seed: u64) {
+        let mut state = self.shared.state.lock();
+        (state.chances, state.die) = (chances, seed);
+    }
+
     /// Whether the store can be reached.
     pub fn set_reachable(&self, reachable: bool) {
         self.shared.reachable.store(reachable, Ordering::Release);

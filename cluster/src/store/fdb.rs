@@ -62,10 +62,15 @@ impl Fdb {
         let path = file.to_str().ok_or_else(|| {
             Error::new(Class::Misuse, "the path of the cluster file is not text").with(file.display())
         })?;
-        std::fs::metadata(file).map_err(|error| {
+        let text = std::fs::read_to_string(file).map_err(|error| {
             let detail = format!("{}: {error}", file.display());
             Error::new(Class::Unavailable, "the cluster file cannot be read").with(detail)
         })?;
+        // The library finds out on its own thread, and then only answers every transaction that it is unavailable.
+        if !names_a_cluster(&text) {
+            let said = "the cluster file has no line `description:id@address:port`";
+            return Err(Error::new(Class::Unavailable, said).with(file.display()));
+        }
         let network = Network::join(options(settings)).map_err(|refused| match refused {
             Refused::Over => {
                 Error::new(Class::Unavailable, "FoundationDB's client has ended in this process")
@@ -90,6 +95,13 @@ impl Fdb {
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         self.0.passed.fetch_add(micros, Ordering::Relaxed);
     }
+}
+
+/// Whether the first line that says something has the form of a connection string.
+fn names_a_cluster(text: &str) -> bool {
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let parts = lines.next().and_then(|line| line.split_once('@'));
+    parts.is_some_and(|(name, addresses)| name.contains(':') && addresses.contains(':'))
 }
 
 fn options(settings: &FdbSettings) -> Vec<NetworkOption> {
@@ -123,6 +135,7 @@ impl Database for Fdb {
         Box::pin(async {
             self.0.closed.send_replace(true);
             let _ = timeout(self.0.timeout * 2, self.0.commits.acquire_many(COMMITS)).await;
+            self.0.commits.close(); // nobody begins another while the network stops
             let network = self.0.network.lock().take();
             let _ = tokio::task::spawn_blocking(move || drop(network)).await;
             Ok(())
@@ -214,21 +227,38 @@ impl Base for Held {
     }
 
     async fn page(&mut self, select: &Select) -> Result<Page> {
-        // One row more than asked for tells whether there is more.
-        let range = RangeOption {
-            begin: KeySelector::first_greater_or_equal(&select.begin[..]),
-            end: KeySelector::first_greater_or_equal(&select.end[..]),
-            limit: Some(select.limit.saturating_add(1).min(i32::MAX as usize)),
-            target_bytes: limits::PAGE,
-            mode: StreamingMode::Exact,
-            reverse: select.reverse,
-            ..RangeOption::default()
-        };
-        let answer = self.trx()?.get_range(&range, 1, true);
-        let values = self.inner.read(answer).await?;
-        let copy = Bytes::copy_from_slice;
-        let rows = values.iter().take(select.limit).map(|row| (copy(row.key()), copy(row.value()))).collect();
-        Ok(Page { rows, more: values.len() > select.limit || (values.more() && !values.is_empty()) })
+        let (mut rest, mut rows, mut bytes) = (select.clone(), Vec::new(), 0);
+        // A read with a byte limit ends after one storage server's answer: 80 kB, or where its shard ends.
+        while rest.begin < rest.end {
+            // One row more than asked for tells whether there is more.
+            let limit = (select.limit - rows.len()).saturating_add(1).min(i32::MAX as usize);
+            let range = RangeOption {
+                begin: KeySelector::first_greater_or_equal(&rest.begin[..]),
+                end: KeySelector::first_greater_or_equal(&rest.end[..]),
+                limit: Some(limit),
+                target_bytes: limits::PAGE - bytes,
+                mode: StreamingMode::Exact,
+                reverse: select.reverse,
+                ..RangeOption::default()
+            };
+            let answer = self.trx()?.get_range(&range, 1, true);
+            let values = self.inner.read(answer).await?;
+            for row in values.iter() {
+                if rows.len() == select.limit {
+                    return Ok(Page { rows, more: true });
+                }
+                bytes += row.key().len() + row.value().len();
+                rows.push((Bytes::copy_from_slice(row.key()), Bytes::copy_from_slice(row.value())));
+            }
+            let more = values.more();
+            drop(values);
+            let Some((last, _)) = rows.last().filter(|_| more) else { break };
+            if bytes >= limits::PAGE {
+                return Ok(Page { rows, more: true });
+            }
+            rest = rest.after(last);
+        }
+        Ok(Page { rows, more: false })
     }
 
     async fn commit(mut self, mut commit: Commit) -> Result<Committed> {

@@ -52,8 +52,8 @@ macro_rules! kinds {
     };
 }
 
-// 0x0001.. the deployment, 0x0020.. kept for membership and placement, 0x0100.. users, 0x0200.. kept for rooms,
-// 0x0300.. kept for links.
+// 0x0001.. the deployment, 0x0020.. membership and placement, 0x0100.. users, 0x0200.. kept for rooms, 0x0300.. kept
+// for links.
 kinds! {
     /// A random secret of the deployment: `name`.
     Secret = 0x0001, Deployment;
@@ -63,6 +63,17 @@ kinds! {
     Reserved = 0x0003, Entity;
     /// The mark of an operation that is done, so that it is not done again: `entity ‖ operation id`.
     Operation = 0x0004, Entity;
+
+    /// What a node is and whether it lives: `node`.
+    NodeStatus = 0x0020, Deployment;
+    /// A node's sign of life: `node`.
+    NodeBeat = 0x0021, Deployment;
+    /// That a node saw no sign of life from another: `node ‖ voter`.
+    NodeVote = 0x0022, Deployment;
+    /// Who owns a shard: nothing behind the shard.
+    ShardOwner = 0x0023, Shard;
+    /// Counts the changes of nodes and shards, to be watched.
+    MeshVersion = 0x0024, Deployment;
 
     /// Credentials and state of an account: `user`.
     Account = 0x0100, User;
@@ -114,6 +125,11 @@ impl Key {
     /// A key of a row that a shard holds: `kind ‖ shard`.
     pub fn shard(kind: Kind, shard: Shard) -> Self {
         Self::start(kind, shard.0, 40)
+    }
+
+    /// All rows of a kind.
+    pub fn all(kind: Kind) -> Range<Bytes> {
+        range_of(&Bytes::copy_from_slice(&kind.number().to_be_bytes()))
     }
 
     /// A key of a row of the deployment: `kind ‖ NO_SHARD`.

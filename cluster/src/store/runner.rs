@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::keys::{Key, Kind};
-use super::{Class, Database, Error, Fut, Isolation, Result, Transaction, Tx, Versionstamp};
+use super::{Class, Database, Error, Fut, Isolation, Result, Transaction, Tx, Version, Versionstamp};
 use crate::entity::{Entity, Shard};
 use crate::seams::Seams;
 
@@ -90,6 +90,18 @@ pub trait Fence: Send + Sync + 'static {
         shards: &'a [Shard],
         attempt: u32,
     ) -> Fut<'a, Result<()>>;
+
+    /// A transaction that this fence prepared, and that wrote, was committed at `version`. So at that version the node had
+    /// the right to write, and the next may read there: it sees what was written here before.
+    fn committed(&self, version: Version) {
+        let _ = version;
+    }
+
+    /// Whether the node owns the shard, as far as it knows. Says nothing about the store.
+    fn owns(&self, shard: Shard) -> bool {
+        let _ = shard;
+        true
+    }
 }
 
 /// What runs in a transaction: `|tx| Box::pin(async move { … })`. It may be called more than once.
@@ -132,6 +144,11 @@ impl Store {
     /// The engine beneath.
     pub fn database(&self) -> &Arc<dyn Database> {
         &self.0.db
+    }
+
+    /// Whether this node owns the shard, as far as it knows. A node that is alone owns all.
+    pub fn owns(&self, shard: Shard) -> bool {
+        self.0.fence.as_ref().is_none_or(|fence| fence.owns(shard))
     }
 
     /// The seams it was made with.
@@ -327,6 +344,9 @@ impl Run<'_> {
             Ok(committed) => {
                 self.settle(named && writes);
                 claimed.settle(inner);
+                if let Some(fence) = inner.fence.as_ref().filter(|_| writes) {
+                    fence.committed(committed.version);
+                }
                 Ok((value, committed.versionstamp))
             }
             Err(error) if error.class == Class::MaybeCommitted => {

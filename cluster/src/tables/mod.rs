@@ -18,6 +18,7 @@ pub mod archive;
 pub mod blocks;
 pub mod last;
 pub mod mam_prefs;
+pub mod nodes;
 pub mod offline;
 pub mod private;
 pub mod roster;

@@ -78,7 +78,9 @@ impl Cluster {
             }
             let arguments = ["--exec", "configure new single memory", "--timeout", "10", "-C"];
             let output = Command::new(cli).args(arguments).arg(self.file()).output().unwrap();
-            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            // It says the one on standard output and the other on standard error.
+            let said = [output.stdout, output.stderr].concat();
+            let said = String::from_utf8_lossy(&said).into_owned();
             // The second: an answer got lost, and the first try had done it.
             if said.contains("Database created") || said.contains("Database already exists") {
                 return true;

@@ -104,8 +104,10 @@ fn killed(runtime: &Runtime, server: &mut Cluster, db: &Arc<Fdb>) {
             })
         })
         .collect();
+    let began = std::time::Instant::now();
     for until in [TASKS * EACH / 3, TASKS * EACH * 2 / 3] {
         while done.load(std::sync::atomic::Ordering::Relaxed) < until {
+            assert!(began.elapsed() < Duration::from_secs(130), "the server does not come back");
             std::thread::sleep(Duration::from_millis(1));
         }
         server.kill();

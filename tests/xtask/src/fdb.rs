@@ -33,8 +33,8 @@ fn libraries() -> impl Iterator<Item = PathBuf> {
 
 /// The folder of `libfdb_c`, if it is on this machine.
 fn client() -> Option<PathBuf> {
-    let own = std::env::var_os("FDB_CLIENT_LIB_PATH").map(PathBuf::from).into_iter();
-    own.chain(libraries()).find(|folder| folder.join("libfdb_c.so").is_file())
+    let own = std::env::var_os("FDB_CLIENT_LIB_PATH").and_then(|path| std::path::absolute(path).ok());
+    own.into_iter().chain(libraries()).find(|folder| folder.join("libfdb_c.so").is_file())
 }
 
 fn program(name: &str) -> bool {
@@ -59,6 +59,10 @@ pub(crate) fn with_client(command: &mut Command, folder: &Path) {
     let mut search = vec![folder.to_owned()];
     search.extend(std::env::var_os("LD_LIBRARY_PATH").iter().flat_map(std::env::split_paths));
     command.env("FDB_CLIENT_LIB_PATH", folder);
+    // Cargo runs tests in the folder of their package.
+    if let Some(programs) = std::env::var_os("FDB_BIN_DIR").and_then(|path| std::path::absolute(path).ok()) {
+        command.env("FDB_BIN_DIR", programs);
+    }
     if let Ok(search) = std::env::join_paths(search) {
         command.env("LD_LIBRARY_PATH", search);
     }

@@ -57,6 +57,9 @@ pub(crate) struct Pending {
     broken: Option<Error>,
 }
 
+/// FoundationDB counts the place of a versionstamp, four bytes, with the key or value.
+const OFFSET: usize = 4;
+
 impl Pending {
     /// Bytes written as the limit counts them; see [`crate::store::Transaction::size`].
     pub(crate) fn size(&self) -> usize {
@@ -114,10 +117,10 @@ impl Pending {
         if end > [0xff].as_slice() {
             return self.fail(Class::Misuse, "a range outside the legal keys");
         }
-        self.size += (begin.len() + end.len()) * 2;
         if begin == end {
             return;
         }
+        self.size += (begin.len() + end.len()) * 2;
         let inside: Vec<Bytes> = keys_in(&self.writes, begin, end).map(|(key, _)| key.clone()).collect();
         for key in inside {
             self.writes.remove(&key);
@@ -147,6 +150,9 @@ impl Pending {
         if !has_room(key, offset) {
             return self.fail(Class::Misuse, "no room for the versionstamp");
         }
+        if key.len() > limits::KEY - OFFSET {
+            return self.fail(Class::TooLarge, "a key is longer than 10 kB with the place of its stamp");
+        }
         if self.check(key, value) {
             let (key, value) = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
             self.stamped.push(StampedKey { key, offset, value, after: self.cleared.len() });
@@ -157,6 +163,9 @@ impl Pending {
         if !has_room(value, offset) {
             return self.fail(Class::Misuse, "no room for the versionstamp");
         }
+        if value.len() > limits::VALUE - OFFSET {
+            return self.fail(Class::TooLarge, "a value is longer than 100 kB with the place of its stamp");
+        }
         if self.check(key, value) {
             let write = Write::Stamped(Bytes::copy_from_slice(value), offset);
             self.writes.insert(Bytes::copy_from_slice(key), write);
@@ -166,6 +175,9 @@ impl Pending {
     pub(crate) fn add_conflict(&mut self, begin: &[u8], end: &[u8]) {
         if begin > end || end.len() > limits::KEY + 1 {
             return self.fail(Class::Misuse, "a conflict range is not a range of keys");
+        }
+        if begin == end {
+            return;
         }
         let span = Span::new(begin, end);
         self.size += span.size();

@@ -113,7 +113,7 @@ pub async fn late_commits_of_failed_calls_come_to_nothing(subject: Subject) {
     let (faults, store) = faulty(&subject);
     faults.script([Fault::UnknownLate, Fault::Hang]);
     for (value, deadline, expected) in [
-        (b"first", Duration::from_millis(30), Some(Class::MaybeCommitted)),
+        (b"first", Duration::from_millis(500), Some(Class::MaybeCommitted)),
         (b"newer", runner::DEADLINE, None),
     ] {
         let write = store.write(Options::default().deadline(deadline), |tx| {
@@ -176,7 +176,7 @@ pub async fn random_faults_have_one_effect_each(subject: Subject) {
 /// A store that does not answer costs the deadline: unknown if the commit was under way, else unavailable.
 pub async fn the_runner_keeps_its_deadline(subject: Subject) {
     let (faults, store) = faulty(&subject);
-    let short = || Options::default().deadline(Duration::from_millis(30));
+    let short = || Options::default().deadline(Duration::from_millis(500));
     faults.script([Fault::Hang]);
     assert_eq!(class(increment(&store, short()).await), Some(Class::MaybeCommitted));
     faults.set_reachable(false);

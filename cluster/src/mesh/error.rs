@@ -1,0 +1,26 @@
+//! What can be wrong with joining, draining and evicting.
+
+use super::NodeId;
+use crate::store;
+
+/// See the module.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The times of the configuration do not fit each other.
+    #[error(
+        "twice the beat must be shorter than the lease, the lease shorter than the time to death and than 5 s"
+    )]
+    Timing,
+    /// There is no such node.
+    #[error("there is no node {0}")]
+    NoNode(NodeId),
+    /// The node is not in a state from which it can be changed so.
+    #[error("node {0} is {1}")]
+    State(NodeId, &'static str),
+    /// It is to be evicted, and beats.
+    #[error("node {0} beats: drain it, or evict it with force")]
+    Beats(NodeId),
+}
