@@ -52,7 +52,7 @@ impl Node {
 }
 
 fn pattern(len: usize) -> Vec<u8> {
-    (0..len).map(|at| (at * 31 + at / 251) as u8).collect()
+    (0..len).map(|at| u8::try_from((at * 31 + at / 251) % 256).unwrap()).collect()
 }
 
 async fn pass<A: AsyncWrite + Unpin, B: AsyncRead + Unpin>(from: &mut A, to: &mut B, len: usize) {
