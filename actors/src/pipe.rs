@@ -171,7 +171,7 @@ impl Pipe {
         let mut queue = self.queue.lock();
         let take = queue.items.len().min(max);
         into.extend(queue.items.drain(..take));
-        if queue.items.is_empty() && queue.items.capacity() > 64 {
+        if queue.items.is_empty() && queue.items.capacity() > 4 {
             queue.items = VecDeque::new(); // an idle connection keeps no buffer
         }
         !queue.items.is_empty()

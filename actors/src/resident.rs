@@ -23,6 +23,9 @@ pub(crate) trait Resident: Send + Sized + 'static {
     /// What to do when nothing has come for a while.
     fn idle(&self) -> Idle;
 
+    /// Called with the slot locked when the resident comes to rest: it gives back what it has only for work.
+    fn rest(&mut self) {}
+
     /// Called with the slot locked when the resident goes for good.
     fn gone(&mut self) {}
 }
@@ -226,7 +229,10 @@ impl<R: Resident> Actor for Runner<R> {
                     return Ok(());
                 }
                 match (resident.idle(), state.take()) {
-                    (Idle::Rest, Some(resident)) => *life = Life::Resting(resident),
+                    (Idle::Rest, Some(mut resident)) => {
+                        resident.rest();
+                        *life = Life::Resting(resident);
+                    }
                     (Idle::Leave, Some(mut resident)) => {
                         resident.gone();
                         *life = Life::Gone;

@@ -422,6 +422,12 @@ impl Resident for Session {
     fn idle(&self) -> Idle {
         if self.ended { Idle::Leave } else { Idle::Rest }
     }
+
+    fn rest(&mut self) {
+        if let Some(sm) = &mut self.sm {
+            sm.shrink();
+        }
+    }
 }
 
 impl Session {

@@ -137,6 +137,11 @@ impl Sm {
         unasked >= ASK_AFTER
     }
 
+    /// Keeps no more room than is needed.
+    pub(super) fn shrink(&mut self) {
+        self.unacked.shrink_to_fit();
+    }
+
     pub(super) fn has_unacked(&self) -> bool {
         !self.unacked.is_empty()
     }

@@ -103,6 +103,7 @@ impl User {
     ) {
         self.host.sessions().insert(sid, handle.clone());
         metrics::gauge!("rookery_sessions").increment(1.0);
+        self.sessions.reserve_exact(1); // most users have one, and it is large
         self.sessions.push(Attached {
             sid,
             jid,

@@ -35,6 +35,11 @@ pub(super) struct Ops {
 }
 
 impl Ops {
+    /// Keeps no more room than is needed.
+    pub(super) fn shrink(&mut self) {
+        self.waiting.shrink_to_fit();
+    }
+
     pub(super) fn busy(&self) -> bool {
         self.running.is_some()
     }

@@ -434,6 +434,14 @@ impl Resident for User {
         }
     }
 
+    fn rest(&mut self) {
+        self.sessions.shrink_to_fit();
+        self.kept.shrink_to_fit();
+        self.seen.shrink_to_fit();
+        self.pending.waiting.shrink_to_fit();
+        self.ops.shrink();
+    }
+
     fn gone(&mut self) {
         self.me = None;
     }

@@ -139,8 +139,9 @@ pub fn serve<S: Stream>(shared: &Arc<Shared>, kind: Kind, stream: S, peer: Socke
         let open = Open::new(kind);
         // The handshake's state is freed before the session's begins.
         if let Some(bound) = Box::pin(negotiate::run(shared, kind, stream, peer, pass)).await {
+            let running = running::run(bound);
             tokio::spawn(async move {
-                running::run(bound).await;
+                running.await;
                 drop(open);
             });
         }

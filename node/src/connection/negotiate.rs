@@ -19,12 +19,11 @@ use rookery_proto::xmpp::stanza::{self, Stanza};
 use rookery_proto::xmpp::toplevel::TopLevel;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout, timeout_at};
-use tokio_rustls::server::TlsStream;
 
 use super::wire::Wire;
 use super::{End, Kind, Settings, Shared, closing, features, header};
 use crate::net::{Origin, Pass, Stream, proxy};
-use crate::tls::{accept_direct, accept_starttls, version};
+use crate::tls::{TlsStream, accept_direct, accept_starttls, version};
 
 /// How many elements a client may send before it has a session; honest ones need a handful.
 const ELEMENTS: u32 = 64;

@@ -20,7 +20,7 @@ use super::acks::Acks;
 use super::negotiate::Bound;
 use super::rate::{Bucket, Rate};
 use super::{End, Settings, Shared, closing};
-use crate::net::{Pass, Stream};
+use crate::net::Stream;
 
 /// How many stanzas of one client may be on their way to being settled; then its socket is not read.
 pub(super) const WINDOW: usize = 256;
@@ -74,17 +74,15 @@ pub(super) struct Running<W> {
     pub(super) end: Option<End>,
 }
 
-/// Runs a bound connection to its end.
-pub(super) async fn run<S: Stream>(bound: Bound<S>) {
-    let (running, pass) = Running::new(bound);
-    running.run().await;
-    drop(pass);
-}
-
-impl<S: Stream> Running<Box<tokio_rustls::server::TlsStream<S>>> {
-    fn new(bound: Bound<S>) -> (Self, Pass) {
-        let Bound { shared, settings, stream, link, pipe, resumed, framer, tail, scope, lang, pass } = bound;
-        (Self::with(stream, shared, settings, link, pipe, resumed, framer, tail, scope, lang), pass)
+/// Runs a bound connection to its end. Everything large is boxed and moved once: a future keeps a place for each move of
+/// a value across its awaits, and this one's size is what an idle connection costs.
+pub(super) fn run<S: Stream>(bound: Bound<S>) -> impl Future<Output = ()> + Send {
+    let Bound { shared, settings, stream, link, pipe, resumed, framer, tail, scope, lang, pass } = bound;
+    let running = Running::with(stream, shared, settings, link, pipe, resumed, framer, tail, scope, lang);
+    let running = Box::new(running);
+    async move {
+        running.run().await;
+        drop(pass);
     }
 }
 
@@ -133,7 +131,7 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
         }
     }
 
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(mut self: Box<Self>) {
         let end = self.work().await;
         let (clean, why) = match &end {
             End::Closed => (true, "closed by the client"),
@@ -144,7 +142,11 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
             End::Abandon => (false, "resumed elsewhere"),
         };
         tracing::debug!(jid = %self.link.jid(), why, "connection ended");
-        let Self { mut wire, link, pipe, mut pending, written, own, settings, .. } = self;
+        Box::pin(self.finish(end, clean)).await;
+    }
+
+    async fn finish(self: Box<Self>, end: End, clean: bool) {
+        let Self { mut wire, link, pipe, mut pending, written, own, settings, .. } = *self;
         pipe.close();
         link.closed(clean);
         pending.drain(..written.min(pending.len()));

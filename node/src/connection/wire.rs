@@ -5,7 +5,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_rustls::server::TlsStream;
+
+use crate::tls::TlsStream;
 
 /// A socket on its way through the negotiation.
 pub(super) enum Wire<S> {

@@ -4,12 +4,12 @@ use std::io;
 use std::sync::Arc;
 
 use rookery_proto::sasl::ChannelBindings;
-use tokio::io::{AsyncRead, AsyncWrite};
+use rustls::server::Acceptor;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::Instant;
-use tokio_rustls::server::TlsStream;
-use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
-use super::{Identity, Tls, binding};
+use super::stream::{TlsStream, read_some};
+use super::{Identity, Tls};
 
 /// The protocol's name in ALPN (XEP-0368).
 pub const ALPN: &[u8] = b"xmpp-client";
@@ -31,9 +31,9 @@ pub async fn accept_direct<S>(tls: &Tls, stream: S) -> io::Result<Accepted<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let (start, sni) = hello(stream).await?;
-    let identity = tls.identity(sni.as_deref());
-    finish(start, identity.direct.clone(), identity, sni).await
+    let hello = count(Hello::read(stream).await)?;
+    let identity = tls.identity(hello.sni.as_deref());
+    hello.finish(identity.direct.clone(), identity).await
 }
 
 /// After `<proceed/>`: the certificate is that of the SNI, else of `to`, the domain in the stream header.
@@ -41,44 +41,65 @@ pub async fn accept_starttls<S>(tls: &Tls, stream: S, to: &str) -> io::Result<Ac
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let (start, sni) = hello(stream).await?;
-    let identity = tls.identity(Some(sni.as_deref().unwrap_or(to)));
-    finish(start, identity.starttls.clone(), identity, sni).await
+    let hello = count(Hello::read(stream).await)?;
+    let identity = tls.identity(Some(hello.sni.as_deref().unwrap_or(to)));
+    hello.finish(identity.starttls.clone(), identity).await
 }
 
-async fn hello<S>(stream: S) -> io::Result<(StartHandshake<S>, Option<String>)>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let start = count(LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await)?;
-    let sni = start.client_hello().server_name().map(str::to_owned);
-    Ok((start, sni))
-}
-
-async fn finish<S>(
-    start: StartHandshake<S>,
-    config: Arc<rustls::ServerConfig>,
-    identity: Arc<Identity>,
+/// A connection whose client has said hello: it is known which certificate it wants.
+struct Hello<S> {
+    stream: S,
+    /// All that was read: it is read again, by the connection with that certificate.
+    bytes: Vec<u8>,
     sni: Option<String>,
-) -> io::Result<Accepted<S>>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let begun = Instant::now();
-    let stream = count(start.into_stream(config).await)?;
-    metrics::histogram!("rookery_tls_handshake_seconds").record(begun.elapsed().as_secs_f64());
-    let connection = stream.get_ref().1;
-    let protocol = version(connection);
-    metrics::counter!("rookery_tls_handshakes_total", "version" => protocol, "outcome" => "ok").increment(1);
-    let bindings = ChannelBindings {
-        exporter: binding::exporter(connection),
-        server_end_point: identity.end_point.clone(),
-    };
-    Ok(Accepted { stream, sni, bindings, protocol })
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Hello<S> {
+    async fn read(mut stream: S) -> io::Result<Self> {
+        let (mut acceptor, mut bytes, mut seen) = (Acceptor::default(), Vec::new(), 0);
+        loop {
+            if read_some(&mut stream, &mut bytes).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            while let Some(mut rest) = bytes.get(seen..).filter(|rest| !rest.is_empty()) {
+                seen += acceptor.read_tls(&mut rest)?;
+                match acceptor.accept() {
+                    Ok(None) => {}
+                    Ok(Some(accepted)) => {
+                        let sni = accepted.client_hello().server_name().map(str::to_owned);
+                        return Ok(Self { stream, bytes, sni });
+                    }
+                    Err((error, mut alert)) => {
+                        let mut out = Vec::new();
+                        alert.write_all(&mut out)?;
+                        // The reason matters more than whether the client hears it.
+                        let _ = stream.write_all(&out).await;
+                        let _ = stream.flush().await;
+                        return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+                    }
+                }
+            }
+        }
+    }
+
+    async fn finish(
+        self,
+        config: Arc<rustls::ServerConfig>,
+        identity: Arc<Identity>,
+    ) -> io::Result<Accepted<S>> {
+        let begun = Instant::now();
+        let (stream, exporter) = count(TlsStream::accept(self.stream, config, self.bytes).await)?;
+        metrics::histogram!("rookery_tls_handshake_seconds").record(begun.elapsed().as_secs_f64());
+        let protocol = version(stream.get_ref().1);
+        metrics::counter!("rookery_tls_handshakes_total", "version" => protocol, "outcome" => "ok")
+            .increment(1);
+        let bindings = ChannelBindings { exporter, server_end_point: identity.end_point.clone() };
+        Ok(Accepted { stream, sni: self.sni, bindings, protocol })
+    }
 }
 
 /// The version of TLS of a connection after its handshake: `1.2` or `1.3`.
-pub fn version(connection: &rustls::ServerConnection) -> &'static str {
+pub fn version(connection: &rustls::CommonState) -> &'static str {
     match connection.protocol_version() {
         Some(rustls::ProtocolVersion::TLSv1_3) => "1.3",
         _ => "1.2",

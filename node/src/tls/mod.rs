@@ -17,9 +17,11 @@ mod binding;
 pub mod development;
 mod files;
 mod identity;
+pub mod stream;
 
 pub use accept::{Accepted, accept_direct, accept_starttls, version};
 pub use identity::Identity;
+pub use stream::TlsStream;
 
 /// Why TLS can't be served.
 #[derive(Debug, thiserror::Error)]
@@ -210,6 +212,7 @@ fn load_one(
         server.alpn_protocols = alpn;
         server.ticketer = tickets.clone();
         server.ignore_client_order = true;
+        server.key_log = Arc::new(binding::Exporter);
         server.send_tls13_tickets = 1;
         // Tickets resume; nothing is kept per client.
         server.session_storage = Arc::new(NoServerSessionStorage {});

@@ -16,13 +16,13 @@ impl Clock for At {
     }
 }
 
-const NOW: i64 = 1_900_000_000;
+pub(super) const NOW: i64 = 1_900_000_000;
 
-fn seams(now: i64) -> Seams {
+pub(super) fn seams(now: i64) -> Seams {
     Seams { clock: Arc::new(At(now)), ..Seams::system() }
 }
 
-fn config(folder: &Path, domains: &[&str]) -> Config {
+pub(super) fn config(folder: &Path, domains: &[&str]) -> Config {
     let mut config = Config::development();
     config.data_dir = folder.to_owned();
     let one = config.domains[0].clone();
@@ -42,14 +42,12 @@ async fn handshake(
     io::Result<Accepted<tokio::io::DuplexStream>>,
     io::Result<tokio_rustls::client::TlsStream<tokio::io::DuplexStream>>,
 ) {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(folder.join("tls/ca.pem")).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut client = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)
         .unwrap()
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anyhow(roots)))
+        .with_custom_certificate_verifier(Arc::new(Anyhow::trusting(folder)))
         .with_no_client_auth();
     client.alpn_protocols = alpn.iter().map(|a| a.to_vec()).collect();
     let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
@@ -62,7 +60,16 @@ use std::io;
 
 /// Verifies against the roots at the tests' own time.
 #[derive(Debug)]
-struct Anyhow(rustls::RootCertStore);
+pub(super) struct Anyhow(rustls::RootCertStore);
+
+impl Anyhow {
+    /// Trusts the authority of the node whose folder this is.
+    pub(super) fn trusting(folder: &Path) -> Self {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(folder.join("tls/ca.pem")).unwrap()).unwrap();
+        Self(roots)
+    }
+}
 
 impl rustls::client::danger::ServerCertVerifier for Anyhow {
     fn verify_server_cert(

@@ -72,6 +72,17 @@ fn trusting(authority: &Path) -> TlsConnector {
     TlsConnector::from(Arc::new(config))
 }
 
+/// What every idle client costs beside TLS and its actors.
+#[test]
+fn a_running_connection_is_small() {
+    fn size<A, F>(_: fn(A) -> F) -> usize {
+        size_of::<F>()
+    }
+    let task = size(super::running::run::<DuplexStream>);
+    let state = size_of::<super::running::Running<Box<crate::tls::TlsStream<DuplexStream>>>>();
+    assert!(task <= 400 && state <= 640, "the task's future has {task} bytes, its state {state}");
+}
+
 impl Fixture {
     /// An accepted connection from the usual peer.
     pub(super) fn connect(&self, kind: Kind) -> Client {
