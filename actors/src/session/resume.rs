@@ -13,6 +13,7 @@ impl Session {
     pub(super) fn resume(&mut self, resume: Box<user::Resume>, me: &Handle<Self>, claim: Option<Claim>) {
         let (key, h) = (resume.key, resume.h);
         let restored = self.restored.is_some();
+        // A claim comes here once, and goes through: what it has found must reach the user.
         let allowed = !self.ended && self.sm.as_ref().is_some_and(|sm| sm.may_resume(&key, h, restored));
         if !allowed {
             let _ = resume.reply.send(None);
@@ -30,7 +31,7 @@ impl Session {
             // Something was lost inside the server: the client sends again what comes after the last that was not.
             self.ledger = Ledger::new(self.ledger.settled());
             self.ledger.keep(me.downgrade());
-        } else if !self.ledger.at_rest() {
+        } else if claim.is_none() && !self.ledger.at_rest() {
             // What the last connection brought is still under way: what is told now must be all of it.
             self.resuming = Some(resume);
             return;

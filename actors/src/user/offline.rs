@@ -209,6 +209,10 @@ impl User {
     }
 
     fn page_read(&mut self, sid: SessionId, turn: u64, page: store::Result<archive::Slice>) {
+        // The page of a drain that another has taken the place of says nothing about that one.
+        if !self.drains.all.iter().any(|drain| drain.turn == turn) {
+            return;
+        }
         let page = match page {
             Ok(page) => page,
             Err(error) => return self.drain_failed(sid, &error),

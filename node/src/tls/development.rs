@@ -2,17 +2,15 @@
 //! domain that has none, both in `<data_dir>/tls`, renewed before they expire.
 
 use std::fs;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
 };
+use rookery_cluster::mesh::peer::authority::{validity, write_file};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::Error;
@@ -94,12 +92,6 @@ fn issuer(folder: &Path, domain: &str, now: i64) -> Result<(Issuer<'static, KeyP
     Ok((Issuer::new(params, key), pem))
 }
 
-/// From a day ago (clocks differ) for that many days.
-fn validity(now: i64, days: i64) -> (OffsetDateTime, OffsetDateTime) {
-    let at = |seconds| OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH);
-    (at(now - DAY), at(now + days * DAY))
-}
-
 fn first(path: &Path) -> Option<CertificateDer<'static>> {
     CertificateDer::from_pem_file(path).ok()
 }
@@ -123,15 +115,7 @@ fn file(path: &Path, error: &dyn std::fmt::Display) -> Error {
 
 /// Writes a whole file or nothing, with `mode` from its first moment.
 fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
-    let part = path.with_extension("part");
-    let _ = fs::remove_file(&part);
-    let whole = || -> std::io::Result<()> {
-        let mut out = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&part)?;
-        out.write_all(bytes)?;
-        out.sync_all()?;
-        fs::rename(&part, path)
-    };
-    whole().map_err(|e| file(path, &e))
+    write_file(path, bytes, mode).map_err(|e| file(path, &e))
 }
 
 /// A domain as certificates and SNI write it: A-labels, lower case, no dot at the end.

@@ -86,21 +86,25 @@ pub fn certificate(folder: &Path, node: &NodeId, now: i64) -> Result<Files, Erro
     Ok(files)
 }
 
-/// From a day ago (clocks differ) for that many days.
-fn validity(now: i64, days: i64) -> (OffsetDateTime, OffsetDateTime) {
+/// When a certificate made at `now` (seconds since 1970) is valid: from a day ago, since clocks differ, for that many days.
+pub fn validity(now: i64, days: i64) -> (OffsetDateTime, OffsetDateTime) {
     let at = |seconds| OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH);
     (at(now - DAY), at(now + days * DAY))
 }
 
 /// Writes a whole file or nothing, with `mode` from its first moment.
-fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
+///
+/// # Errors
+/// Those of the disk.
+pub fn write_file(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result<()> {
     let part = path.with_extension("part");
     let _ = fs::remove_file(&part);
-    let whole = || -> std::io::Result<()> {
-        let mut out = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&part)?;
-        out.write_all(bytes)?;
-        out.sync_all()?;
-        fs::rename(&part, path)
-    };
-    whole().map_err(|source| Error::File { path: path.to_owned(), source })
+    let mut out = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&part)?;
+    out.write_all(bytes)?;
+    out.sync_all()?;
+    fs::rename(&part, path)
+}
+
+fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
+    write_file(path, bytes, mode).map_err(|source| Error::File { path: path.to_owned(), source })
 }
