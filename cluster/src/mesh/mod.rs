@@ -7,7 +7,7 @@
 //!   node lives and owns the shard. The argument stands in `fence.rs`.
 //! - [`Mesh::map`] says where an entity is at home; [`Mesh::events`] what this node gained and lost.
 //! - [`Lease`] says whether effects that the store does not see are allowed.
-//! - [`peer`] is the channel between nodes.
+//! - [`peer`] is the channel between nodes; [`Cluster`] is both together.
 //!
 //! A node that is alone on its store needs none of this.
 
@@ -26,6 +26,7 @@ use crate::tables::nodes::{self, State, Status};
 mod beat;
 mod board;
 mod claim;
+mod cluster;
 mod config;
 mod drain;
 mod error;
@@ -41,6 +42,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
+pub use cluster::{Cluster, Setup};
 pub use config::{Config, Timing};
 pub use error::Error;
 pub use events::{Event, Events, Standing};
