@@ -58,7 +58,7 @@ impl Client {
             let mut stanzas = 0;
             for item in self.items.drain(..) {
                 match item {
-                    Down::Stanza(_) => stanzas += 1,
+                    Down::Stanza(..) => stanzas += 1,
                     Down::Mark => self.link.marked(),
                     _ => {}
                 }

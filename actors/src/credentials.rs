@@ -78,7 +78,7 @@ impl Host {
     ) -> Result<bool, Error> {
         let user = Entity::new(user.as_str());
         let user = &user;
-        let written = self.store().write(store::Options::owner(user), |tx| {
+        let written = self.store().write(store::Options::default(), |tx| {
             Box::pin(async move {
                 let now = accounts::get(&mut **tx, user).await?;
                 let Some(old) = now.filter(|now| from_account(now).as_ref() == Some(found)) else {

@@ -1,32 +1,31 @@
 //! The server as the program sees it: what users and sessions share, and the way to them.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::RwLock;
-use rookery_cluster::entity::Entity;
 use rookery_cluster::mesh::Cluster;
-use rookery_cluster::mesh::peer::{Done, Envelope, NodeId, Receiver};
 use rookery_cluster::seams::Seams;
 use rookery_cluster::store::{self, Batcher, Store};
 use rookery_cluster::tables::archive::IdCipher;
-use rookery_cluster::tables::{secrets, sessions};
+use rookery_cluster::tables::secrets;
 use rookery_proto::sasl::Fakes;
-use rookery_proto::xmpp::error::{Condition, StanzaError, StreamCondition};
+use rookery_proto::xmpp::error::{Condition, StanzaError};
 use rookery_proto::xmpp::jid::{BareJid, Jid};
 use rookery_proto::xmpp::stanza::Stanza;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::directory::{Directory, SWEEPS};
+use crate::far::Far;
 use crate::features::xep_0077_registration::Registrations;
 use crate::features::xep_0115_caps;
+use crate::ledger::Receipt;
 use crate::link::{Authenticated, ConnInfo, Connections, Link};
 use crate::maintenance;
 use crate::options::Options;
-use crate::pipe::{Pipe, Receipt};
+use crate::pipe::Pipe;
 use crate::resident::Refused;
 use crate::session::{self, Session, SessionId};
 use crate::user::{self, Change, Inbound, User};
@@ -60,28 +59,21 @@ struct Inner {
     connections: Connections,
     started: Instant,
     stopping: AtomicBool,
+    far: Option<Arc<Far>>,
+}
+
+/// A [`Host`] that does not keep it.
+pub(crate) struct WeakHost(std::sync::Weak<Inner>);
+
+impl WeakHost {
+    pub(crate) fn upgrade(&self) -> Option<Host> {
+        self.0.upgrade().map(Host)
+    }
 }
 
 /// The server. Cheap to clone.
 #[derive(Clone)]
 pub struct Host(Arc<Inner>);
-
-/// One open session, for the operator.
-#[derive(Clone, Debug)]
-pub struct SessionInfo {
-    /// Its full JID.
-    pub jid: String,
-    /// When it was bound, microseconds since 1970.
-    pub since: u64,
-    /// The address that the client had when it bound its resource.
-    pub address: String,
-    /// Its connection, if it has one to this node.
-    pub conn: Option<ConnInfo>,
-    /// Whether it has a connection now, or waits to be resumed.
-    pub connected: bool,
-    /// Its priority if it is available.
-    pub priority: Option<i8>,
-}
 
 impl Host {
     /// Starts the server on `store` and brings back the sessions that outlived the last process.
@@ -89,6 +81,17 @@ impl Host {
     /// # Errors
     /// [`Error::Store`] if the store can't be read.
     pub async fn start(options: Options, store: Store, seams: Seams) -> Result<Self, Error> {
+        let host = Self::make(options, store, seams, None).await?;
+        host.restore().await?;
+        Ok(host)
+    }
+
+    async fn make(
+        options: Options,
+        store: Store,
+        seams: Seams,
+        far: Option<Arc<Far>>,
+    ) -> Result<Self, Error> {
         let random = seams.random.clone();
         let (archive_key, salt) = store
             .write(store::Options::default(), |tx| {
@@ -117,14 +120,15 @@ impl Host {
             ids: IdCipher::new(archive_key.expose()),
             started: Instant::now(),
             stopping: AtomicBool::new(false),
+            far,
         }));
-        host.restore().await?;
         tokio::spawn(housekeeping(Arc::downgrade(&host.0)));
         host.maintain();
         Ok(host)
     }
 
-    /// The same for a node among others, whose actors write through `store`, that of the cluster's mesh.
+    /// The same for a node among others, whose actors write through `store`, that of the cluster's mesh. What lives on a shard
+    /// comes with the shard.
     ///
     /// # Errors
     /// Those of [`Host::start`].
@@ -134,19 +138,11 @@ impl Host {
         seams: Seams,
         cluster: Cluster,
     ) -> Result<Self, Error> {
-        let _ = cluster;
-        Self::start(options, store, seams).await
-    }
-
-    /// Takes what other nodes send.
-    pub fn receiver(&self) -> Arc<dyn Receiver> {
-        struct Nothing;
-        impl Receiver for Nothing {
-            fn take(&self, _: &NodeId, _: Envelope, done: Done) {
-                done.taken();
-            }
-        }
-        Arc::new(Nothing)
+        let events = cluster.mesh().events();
+        let host = Self::make(options, store, seams, Some(Far::new(cluster.clone()))).await?;
+        cluster.set_handoff(host.handoff());
+        host.join(events);
+        Ok(host)
     }
 
     /// Starts the background jobs; they end when the server stops.
@@ -163,31 +159,7 @@ impl Host {
     async fn restore(&self) -> Result<(), Error> {
         let mut restored = 0u64;
         for shard in 0..rookery_cluster::entity::SHARDS {
-            let shard = rookery_cluster::entity::Shard(shard);
-            let mut after: Option<(Entity, [u8; 16])> = None;
-            loop {
-                let from = after.clone();
-                let page = self
-                    .0
-                    .store
-                    .read(|tx| {
-                        let from = from.clone();
-                        Box::pin(async move {
-                            sessions::page(&mut **tx, shard, from.as_ref().map(|(u, s)| (u, s)), 200).await
-                        })
-                    })
-                    .await?;
-                for stored in &page.rows {
-                    if let Ok(jid) = BareJid::parse(stored.user.as_str()) {
-                        self.wake(&jid);
-                        restored += 1;
-                    }
-                }
-                match page.rows.last() {
-                    Some(last) if page.more => after = Some((last.user.clone(), last.sid)),
-                    _ => break,
-                }
-            }
+            restored += self.restore_shard(rookery_cluster::entity::Shard(shard)).await?;
         }
         if restored > 0 {
             tracing::info!(sessions = restored, "sessions of the last process wait to be resumed");
@@ -195,7 +167,7 @@ impl Host {
         Ok(())
     }
 
-    fn wake(&self, jid: &BareJid) {
+    pub(crate) fn wake(&self, jid: &BareJid) {
         let _ = self.cast_user(jid, user::Msg::Then(Box::new(|_| {})));
     }
 
@@ -260,9 +232,25 @@ impl Host {
         &self.0.sessions
     }
 
-    /// The epoch of archive ids: with one node, one.
-    pub(crate) fn epoch(&self) -> u32 {
-        1
+    pub(crate) fn users(&self) -> &Directory<BareJid, User> {
+        &self.0.users
+    }
+
+    pub(crate) fn connections(&self) -> &Connections {
+        &self.0.connections
+    }
+
+    /// What lives elsewhere; nothing does if this node is alone.
+    pub(crate) fn far(&self) -> Option<&Arc<Far>> {
+        self.0.far.as_ref()
+    }
+
+    pub(crate) fn stopping(&self) -> &AtomicBool {
+        &self.0.stopping
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakHost {
+        WeakHost(Arc::downgrade(&self.0))
     }
 
     /// An id for a stanza or a resource: 16 characters, unpredictable.
@@ -289,12 +277,22 @@ impl Host {
         if self.0.stopping.load(Ordering::Relaxed) {
             return Err(StanzaError::new(Condition::ServiceUnavailable));
         }
-        let (reply, answer) = oneshot::channel();
-        let bind = user::Bind { resource: resource.map(str::to_owned), conn: conn.clone(), pipe, reply };
-        self.cast_user(who.jid(), user::Msg::Bind(Box::new(bind)))
-            .map_err(|_| StanzaError::new(Condition::ResourceConstraint))?;
-        let link = answer.await.unwrap_or_else(|_| Err(StanzaError::new(Condition::InternalServerError)))?;
-        Ok(link.known(&self.0.connections, conn))
+        loop {
+            if !self.is_home(who.jid()) {
+                let link = self.bind_away(&who, resource, &conn, pipe).await?;
+                return Ok(link.known(&self.0.connections, conn));
+            }
+            let (reply, answer) = oneshot::channel();
+            let (resource, conn_info, pipe) = (resource.map(str::to_owned), conn.clone(), pipe.clone());
+            let bind = user::Bind { resource, conn: conn_info, pipe, reply };
+            self.cast_user(who.jid(), user::Msg::Bind(Box::new(bind)))
+                .map_err(|_| StanzaError::new(Condition::ResourceConstraint))?;
+            match answer.await {
+                Ok(link) => return Ok(link?.known(&self.0.connections, conn)),
+                Err(_) if !self.is_home(who.jid()) => {} // it has just moved
+                Err(_) => return Err(StanzaError::new(Condition::InternalServerError)),
+            }
+        }
     }
 
     /// Goes on with a session (XEP-0198 section 5). `<resumed/>` and what the client missed come through the pipe.
@@ -310,17 +308,26 @@ impl Host {
         pipe: Arc<Pipe>,
     ) -> Result<Link, NotResumed> {
         let (sid, key) = session::parse_resumption_id(previd).ok_or(NotResumed)?;
-        let (reply, answer) = oneshot::channel();
-        let resume = user::Resume { sid, key, h, conn: conn.clone(), pipe, reply };
-        self.cast_user(who.jid(), user::Msg::Resume(Box::new(resume))).map_err(|_| NotResumed)?;
-        let link = answer.await.ok().flatten();
+        let link = loop {
+            if !self.is_home(who.jid()) {
+                break self.resume_away(&who, (sid, key), h, &conn, pipe).await.ok();
+            }
+            let (reply, answer) = oneshot::channel();
+            let resume = user::Resume { sid, key, h, conn: conn.clone(), pipe: pipe.clone(), reply };
+            self.cast_user(who.jid(), user::Msg::Resume(Box::new(resume))).map_err(|_| NotResumed)?;
+            match answer.await {
+                Ok(link) => break link,
+                Err(_) if !self.is_home(who.jid()) => {} // it has just moved
+                Err(_) => break None,
+            }
+        };
         if link.is_none() {
             metrics::counter!("rookery_sm_failed_total").increment(1);
         }
         link.map(|link| link.known(&self.0.connections, conn)).ok_or(NotResumed)
     }
 
-    fn cast_user(&self, jid: &BareJid, msg: user::Msg) -> Result<(), Refused<user::Msg>> {
+    pub(crate) fn cast_user(&self, jid: &BareJid, msg: user::Msg) -> Result<(), Refused<user::Msg>> {
         self.0.users.cast(jid, msg, || User::new(self.clone(), jid.clone()))
     }
 
@@ -351,20 +358,16 @@ impl Host {
         origin: Option<(SessionId, u32)>,
         change: Option<Box<Change>>,
     ) {
-        // Presence matters only to users who are here (RFC 6121 section 8.5.1 has nobody else care).
-        if change.is_none() && matches!(stanza.type_, rookery_proto::xmpp::stanza::Type::Presence(_)) {
-            if let Some(handle) = self.0.users.find(user) {
-                let _ = handle.cast(user::Msg::In(Box::new(Inbound {
-                    stanza,
-                    receipt: Receipt::none(),
-                    origin: None,
-                    change,
-                })));
-            }
-            return receipt.done();
+        if self.is_home(user) {
+            self.to_user_here(user, stanza, receipt, origin, change);
+        } else {
+            self.to_user_away(user, stanza, receipt, origin, change.as_deref());
         }
-        let msg = user::Msg::In(Box::new(Inbound { stanza, receipt, origin, change }));
-        match self.cast_user(user, msg) {
+    }
+
+    /// To the actor of a user whose home this is.
+    pub(crate) fn give(&self, user: &BareJid, inbound: Inbound) {
+        match self.cast_user(user, user::Msg::In(Box::new(inbound))) {
             Ok(()) => {}
             Err(Refused::Full(user::Msg::In(inbound)) | Refused::Gone(user::Msg::In(inbound))) => {
                 metrics::counter!("rookery_limits_hit_total", "limit" => "user_queue").increment(1);
@@ -372,20 +375,6 @@ impl Host {
                 self.bounce(&stanza, receipt, Condition::ResourceConstraint);
             }
             Err(_) => {}
-        }
-    }
-
-    /// Whether that user's actor is here: every user with a session has one.
-    pub(crate) fn is_here(&self, user: &BareJid) -> bool {
-        self.0.users.find(user).is_some()
-    }
-
-    /// A presence for a local user, if it has sessions at all; the stanza's `to` is left out and means this user.
-    pub(crate) fn to_user_if_here(&self, user: &BareJid, stanza: &Arc<Stanza>) {
-        if let Some(handle) = self.0.users.find(user) {
-            let inbound =
-                Inbound { stanza: stanza.clone(), receipt: Receipt::none(), origin: None, change: None };
-            let _ = handle.cast(user::Msg::In(Box::new(inbound)));
         }
     }
 
@@ -398,64 +387,6 @@ impl Host {
             self.route(reply, Receipt::none(), None);
         }
         receipt.done();
-    }
-
-    /// All open sessions whose JID begins with `prefix`.
-    pub async fn session_list(&self, prefix: &str) -> Vec<SessionInfo> {
-        let mut all = Vec::new();
-        for (jid, handle) in self.0.users.all() {
-            if !jid.as_str().starts_with(prefix.split('/').next().unwrap_or_default()) {
-                continue;
-            }
-            let (reply, answer) = oneshot::channel();
-            let ask =
-                user::Msg::Then(Box::new(move |user: &mut User| drop(reply.send(user.session_infos()))));
-            if handle.cast_always(ask).is_ok()
-                && let Ok(infos) = answer.await
-            {
-                all.extend(infos.into_iter().filter(|info| info.jid.starts_with(prefix)));
-            }
-        }
-        all.sort_by(|a, b| a.jid.cmp(&b.jid));
-        for info in all.iter_mut().filter(|info| info.connected) {
-            info.conn = self.0.connections.find(&info.jid);
-        }
-        all
-    }
-
-    /// Ends the sessions of a bare JID, or the one of a full JID, whose clients are told `text`, which must be characters that
-    /// XML allows; returns how many there were.
-    pub async fn kick(&self, jid: &Jid, text: impl Into<Cow<'static, str>>) -> usize {
-        let Some(handle) = self.0.users.find(&jid.to_bare()) else { return 0 };
-        let (reply, answer) = oneshot::channel();
-        let (jid, text) = (jid.clone(), text.into());
-        let kick = move |user: &mut User| {
-            let matching: Vec<SessionId> = user
-                .sessions()
-                .iter()
-                .filter(|s| jid.resource().is_none() || s.jid.as_str() == jid.as_str())
-                .map(|s| s.sid)
-                .collect();
-            for sid in &matching {
-                user.end_session(*sid, StreamCondition::NotAuthorized, text.clone());
-            }
-            let _ = reply.send(matching.len());
-        };
-        let _ = handle.cast_always(user::Msg::Then(Box::new(kick)));
-        answer.await.unwrap_or(0)
-    }
-
-    /// Runs a step in the actor of `jid` if it is here: how changes made by the operator reach it.
-    pub async fn with_user(&self, jid: &BareJid, step: impl FnOnce(&mut User) + Send + 'static) {
-        if let Some(handle) = self.0.users.find(jid) {
-            let (reply, answer) = oneshot::channel();
-            let step = move |user: &mut User| {
-                step(user);
-                let _ = reply.send(());
-            };
-            let _ = handle.cast_always(user::Msg::Then(Box::new(step)));
-            let _ = answer.await;
-        }
     }
 
     /// Ends all streams with `<system-shutdown/>`, keeps every resumable session for the next process, and waits until

@@ -3,6 +3,7 @@
 //! - [`host`]: what they share, and the way to them. [`directory`](crate::host::Host): the placement seam.
 //! - [`user`]: the actor of a bare JID, the one place where things about it are decided. [`session`]: a bound resource.
 //! - [`pipe`] and [`link`]: between a session and its connection, which lives in the program and knows the socket.
+//! - `far`: sessions and connections on other nodes.
 //! - [`feature`] and [`features`]: one file per XEP, each one `const` that declares everything.
 //!
 //! Nothing in here opens a socket, reads a file or knows TLS. Nothing in here blocks or waits inside an actor.
@@ -10,11 +11,14 @@
 pub mod credentials;
 mod directory;
 pub mod export;
+mod far;
 pub mod feature;
 pub mod features;
 pub mod host;
+mod ledger;
 pub mod link;
 mod maintenance;
+mod operator;
 pub mod options;
 pub mod pipe;
 mod resident;
@@ -24,6 +28,8 @@ pub mod user;
 mod wheel;
 
 pub use host::Host;
+pub use ledger::{Ledger, Receipt};
 pub use link::{Authenticated, ConnInfo, Link};
+pub use operator::SessionInfo;
 pub use options::Options;
-pub use pipe::{Close, Down, Ledger, Outgoing, Pipe};
+pub use pipe::{Close, Down, Outgoing, Pipe};

@@ -1,13 +1,14 @@
 //! What a connection holds of its session.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use rookery_proto::xmpp::jid::{BareJid, FullJid};
 use rookery_proto::xmpp::stanza::Stanza;
 
-use crate::pipe::Ledger;
+use crate::far::{Item, Stub};
+use crate::ledger::Ledger;
 use crate::resident::Handle;
 use crate::session::{Msg, Session};
 
@@ -40,6 +41,13 @@ pub struct ConnInfo {
     pub suite: &'static str,
 }
 
+impl ConnInfo {
+    /// A connection of another node, which knows the rest.
+    pub(crate) fn elsewhere(address: &str) -> Self {
+        Self { address: address.into(), via: "", tls: "", suite: "" }
+    }
+}
+
 /// Which session has which connection, for the operator. The session itself lives on without one.
 #[derive(Clone, Default)]
 pub(crate) struct Connections(Arc<Mutex<HashMap<String, Arc<ConnInfo>>>>);
@@ -54,19 +62,154 @@ impl Connections {
 /// An entry of [`Connections`], until it is dropped.
 struct Known(Connections, Arc<ConnInfo>);
 
+/// The way from a connection to its session. It changes when the session moves to another node, or comes from one.
+pub(crate) struct Way(Mutex<To>);
+
+enum To {
+    /// The session is here. The generation tells which of its connections this is; a stale one's end means nothing.
+    Here { handle: Handle<Session>, ledger: Arc<Ledger>, generation: u32 },
+    /// The session is about to move: what is sent waits.
+    Held { ledger: Arc<Ledger>, waiting: VecDeque<Item>, rest: Rest },
+    /// The session is on another node.
+    Away(Arc<Stub>),
+    /// The connection has ended.
+    Over(Arc<Ledger>),
+}
+
+/// What came while the session was about to move, other than stanzas.
+#[derive(Default)]
+pub(crate) struct Rest {
+    pub(crate) confirmed: Option<u32>,
+    pub(crate) active: Option<bool>,
+    pub(crate) closed: Option<bool>,
+    pub(crate) marked: bool,
+}
+
+impl Way {
+    fn new(to: To) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(to)))
+    }
+
+    fn ledger(&self) -> Arc<Ledger> {
+        match &*self.0.lock() {
+            To::Here { ledger, .. } | To::Held { ledger, .. } | To::Over(ledger) => ledger.clone(),
+            To::Away(stub) => stub.ledger(),
+        }
+    }
+
+    /// From now on what the connection sends waits; what it sent before is on its way already.
+    pub(crate) fn hold(&self) {
+        let mut to = self.0.lock();
+        if let To::Here { ledger, .. } = &*to {
+            *to = To::Held { ledger: ledger.clone(), waiting: VecDeque::new(), rest: Rest::default() };
+        }
+    }
+
+    /// The session has moved: `make` makes what stands for it here of what has waited. It fails if the connection has ended.
+    pub(crate) fn away(&self, make: impl FnOnce(VecDeque<Item>, Rest) -> Option<Arc<Stub>>) {
+        let mut to = self.0.lock();
+        if let To::Held { ledger, waiting, rest } = &mut *to {
+            let (ledger, waiting, rest) = (ledger.clone(), std::mem::take(waiting), std::mem::take(rest));
+            *to = match make(waiting, rest) {
+                Some(stub) => To::Away(stub),
+                None => To::Over(ledger),
+            };
+        }
+    }
+
+    /// Whether the connection has ended, or can't go on.
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(&*self.0.lock(), To::Over(_))
+    }
+
+    /// The session has come to this node: what `take` gives, which was sent and not settled, is sent again. If that is
+    /// nothing, or the connection has ended, the link is of no use, and comes back.
+    pub(crate) fn back_here(
+        &self,
+        mut link: Link,
+        take: impl FnOnce() -> Option<VecDeque<Item>>,
+    ) -> Result<(), Link> {
+        let mut to = self.0.lock();
+        if !matches!(&*to, To::Away(_)) {
+            return Err(link);
+        }
+        let Some(ups) = take() else { return Err(link) };
+        let Some(way) = link.way.take() else { return Ok(()) };
+        *to = std::mem::replace(&mut *way.0.lock(), To::Over(Ledger::new(0)));
+        for item in ups {
+            to.send(item);
+        }
+        Ok(())
+    }
+}
+
+impl To {
+    fn cast(&self, msg: Msg) {
+        // A session that is gone has closed the pipe already.
+        if let Self::Here { handle, .. } = self {
+            let _ = handle.cast_always(msg);
+        }
+    }
+
+    fn send(&mut self, item: Item) {
+        match self {
+            Self::Here { handle, ledger, .. } => match item {
+                Item::Stanza(bytes) => {
+                    let receipt = ledger.enter();
+                    let msg = match crate::stored::stanza(&bytes) {
+                        Some(stanza) => Msg::Up { stanza: Box::new(stanza), receipt },
+                        None => Msg::Answer { reply: None, receipt },
+                    };
+                    let _ = handle.cast_always(msg);
+                }
+                Item::Answer(bytes) => {
+                    let receipt = ledger.enter();
+                    let reply = crate::stored::stanza(&bytes).map(Box::new);
+                    let _ = handle.cast_always(Msg::Answer { reply, receipt });
+                }
+                Item::Enable { resume, max } => {
+                    *ledger = Ledger::new(0);
+                    let _ = handle.cast_always(Msg::Enable { resume, max, ledger: ledger.clone() });
+                }
+            },
+            Self::Held { ledger, waiting, .. } => {
+                match item {
+                    Item::Enable { .. } => *ledger = Ledger::new(0),
+                    _ => ledger.enter_only(),
+                }
+                waiting.push_back(item);
+            }
+            Self::Away(stub) => match item {
+                Item::Enable { resume, max } => stub.enable(resume, max),
+                item => stub.up(item),
+            },
+            Self::Over(_) => {}
+        }
+    }
+}
+
 /// A connection's end of its session. Dropping it without [`Link::closed`] counts as a lost connection.
 pub struct Link {
-    handle: Option<Handle<Session>>,
+    way: Option<Arc<Way>>,
     jid: FullJid,
-    ledger: Arc<Ledger>,
-    /// Which of the session's connections this is; a stale one's end means nothing.
-    generation: u32,
     known: Option<Known>,
 }
 
 impl Link {
     pub(crate) fn new(handle: Handle<Session>, jid: FullJid, ledger: Arc<Ledger>, generation: u32) -> Self {
-        Self { handle: Some(handle), jid, ledger, generation, known: None }
+        Self { way: Some(Way::new(To::Here { handle, ledger, generation })), jid, known: None }
+    }
+
+    /// To a session on another node.
+    pub(crate) fn away(stub: Arc<Stub>, jid: FullJid) -> Self {
+        let way = Way::new(To::Away(stub.clone()));
+        stub.leads(Arc::downgrade(&way));
+        Self { way: Some(way), jid, known: None }
+    }
+
+    /// The way, for the session, which changes it when it moves.
+    pub(crate) fn way(&self) -> Weak<Way> {
+        self.way.as_ref().map(Arc::downgrade).unwrap_or_default()
     }
 
     /// Enters the connection into the list, for as long as it lasts.
@@ -83,57 +226,95 @@ impl Link {
     }
 
     /// What is settled of the stanzas handed up.
-    pub fn ledger(&self) -> &Arc<Ledger> {
-        &self.ledger
+    pub fn ledger(&self) -> Arc<Ledger> {
+        self.way.as_ref().map_or_else(|| Ledger::new(0), |way| way.ledger())
     }
 
-    fn cast(&self, msg: Msg) {
-        // A session that is gone has closed the pipe already.
-        if let Some(handle) = &self.handle {
-            let _ = handle.cast_always(msg);
+    fn with(&self, step: impl FnOnce(&mut To)) {
+        if let Some(way) = &self.way {
+            step(&mut way.0.lock());
         }
     }
 
     /// Hands a stanza to the session. The caller keeps to a window of unsettled stanzas ([`Ledger::open`]).
     pub fn up(&self, stanza: Stanza) {
-        let receipt = self.ledger.enter();
-        self.cast(Msg::Up { stanza: Box::new(stanza), receipt });
+        self.with(|to| match to {
+            To::Here { ledger, .. } => {
+                let receipt = ledger.enter();
+                to.cast(Msg::Up { stanza: Box::new(stanza), receipt });
+            }
+            To::Over(_) => {}
+            to => to.send(Item::of_stanza(&stanza)),
+        });
     }
 
     /// Takes the place of [`Link::up`] for a stanza that was refused before it became one: it counts, and the session
     /// sends the answer, if there is one, so that it counts as well (XEP-0198 section 4).
     pub fn answer(&self, answer: Option<Stanza>) {
-        let receipt = self.ledger.enter();
-        self.cast(Msg::Answer { reply: answer.map(Box::new), receipt });
+        self.with(|to| match to {
+            To::Here { ledger, .. } => {
+                let receipt = ledger.enter();
+                to.cast(Msg::Answer { reply: answer.map(Box::new), receipt });
+            }
+            To::Over(_) => {}
+            to => to.send(Item::Answer(answer.map(|answer| answer.to_bytes().into()).unwrap_or_default())),
+        });
     }
 
     /// The client's `<a h=''/>` (XEP-0198 section 4).
     pub fn down_ack(&self, h: u32) {
-        self.cast(Msg::DownAck(h));
+        self.with(|to| match to {
+            To::Held { rest, .. } => rest.confirmed = Some(h),
+            To::Away(stub) => stub.confirmed(h),
+            to => to.cast(Msg::DownAck(h)),
+        });
     }
 
     /// The client's `<enable/>` (XEP-0198 section 3). From here on the stanzas count from 1 again: [`Link::ledger`] is a
     /// new one. The answer comes through the pipe. `max` is what the client asked for, seconds.
     pub fn enable(&mut self, resume: bool, max: Option<u32>) {
-        self.ledger = Ledger::new(0);
-        self.cast(Msg::Enable { resume, max, ledger: self.ledger.clone() });
+        self.with(|to| to.send(Item::Enable { resume, max }));
     }
 
     /// The client is looked at, or not (XEP-0352).
     pub fn csi(&self, active: bool) {
-        self.cast(Msg::Csi(active));
+        self.with(|to| match to {
+            To::Held { rest, .. } => rest.active = Some(active),
+            To::Away(stub) => stub.csi(active),
+            to => to.cast(Msg::Csi(active)),
+        });
     }
 
     /// Everything before a [`crate::Down::Mark`] is written to the socket.
     pub fn marked(&self) {
-        self.cast(Msg::Written);
+        self.with(|to| match to {
+            To::Held { rest, .. } => rest.marked = true,
+            To::Away(stub) => stub.marked(),
+            to => to.cast(Msg::Written),
+        });
     }
 
     /// The connection has ended: `clean` if the client closed its stream, else it was lost and the session may be
     /// resumed.
     pub fn closed(mut self, clean: bool) {
-        self.cast(Msg::Closed { clean, generation: self.generation });
-        self.handle = None;
+        self.end(clean);
+    }
+
+    fn end(&mut self, ended: bool) {
+        let Some(way) = self.way.take() else { return };
+        let mut to = way.0.lock();
+        match &mut *to {
+            To::Here { handle, generation, .. } => {
+                let _ = handle.cast_always(Msg::Closed { clean: ended, generation: *generation });
+            }
+            To::Held { rest, .. } => {
+                rest.closed = Some(ended);
+                return;
+            }
+            To::Away(stub) => stub.closed(ended),
+            To::Over(_) => {}
+        }
+        *to = To::Over(Ledger::new(0));
     }
 }
 
@@ -146,6 +327,6 @@ impl Drop for Link {
                 all.remove(self.jid.as_str());
             }
         }
-        self.cast(Msg::Closed { clean: false, generation: self.generation });
+        self.end(false);
     }
 }

@@ -157,7 +157,7 @@ impl Maintenance {
     async fn retention(&mut self, options: &Options, shelf: Shelf, now: u64) -> store::Result<bool> {
         let keep = u64::try_from(options.retention.as_micros()).unwrap_or(u64::MAX);
         let (shard, before) = (Shard(self.shard), u32::try_from(now.saturating_sub(keep) / DAY).unwrap_or(0));
-        if keep == 0 || before == 0 {
+        if keep == 0 || before == 0 || !self.store.owns(shard) {
             return Ok(false);
         }
         let write = store::Options { shards: vec![shard], ..store::Options::default() };
@@ -202,6 +202,9 @@ impl Maintenance {
     }
 
     async fn prune(&mut self, user: &Entity, before: u64) -> store::Result<()> {
+        if !self.store.owns(user.shard()) {
+            return Ok(()); // its node does it
+        }
         let mut after: Option<Sid> = None;
         loop {
             let from = after;

@@ -1,24 +1,25 @@
 //! The numbered pipe between a connection (a socket somewhere) and its session (at the user's home).
 //!
-//! Up: the connection hands stanzas to [`crate::Link::up`]; the session's [`Ledger`] says which of them are settled,
+//! Up: the connection hands stanzas to [`crate::Link::up`]; the session's [`crate::Ledger`] says which of them are settled,
 //! that is durable or answered. Down: the session pushes [`Down`] items; the connection drains them in batches and
-//! writes each batch at once. On one node the pipe is this piece of shared memory; between nodes it will be a stream of
-//! the mesh with the same verbs.
+//! writes each batch at once. On one node the pipe is this piece of shared memory; between nodes there is one at either
+//! end, and [`crate::far`] carries the items over.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use rookery_cluster::tables::archive::ArchiveId;
 use rookery_proto::xmpp::error::StreamCondition;
 use rookery_proto::xmpp::jid::Jid;
 use rookery_proto::xmpp::stanza::Stanza;
+use rookery_rpc::parcel::v1::Capsule;
 use tokio::sync::Notify;
 
-use crate::resident::WeakHandle;
-use crate::session::{self, Session};
+use crate::far::Stub;
 
 /// A stanza on its way to one recipient. The stanza is shared by all recipients; only the start tag's `to` and what
 /// is appended differ.
@@ -65,8 +66,10 @@ pub enum Close {
 /// One item from a session to its connection, in order.
 #[derive(Clone, Debug)]
 pub enum Down {
-    /// A stanza; each counts one (XEP-0198 section 4).
-    Stanza(Outgoing),
+    /// A stanza; each counts one (XEP-0198 section 4). And where it lies until the client has it.
+    Stanza(Outgoing, Kept),
+    /// A stanza, already written out, from the session's node.
+    Written(Bytes),
     /// A complete top-level element that does not count (`<enabled/>`, `<resumed/>`, `<r/>`).
     Nonza(Bytes),
     /// `<enabled/>`, already written out: from here on both sides count from 0 (XEP-0198 section 3).
@@ -75,6 +78,26 @@ pub enum Down {
     Mark,
     /// The end of the stream.
     Close(Close),
+    /// Not for the wire, nor for the connection: for the node that has it, from the session's.
+    Note(Note),
+}
+
+/// From a session's node to its connection's.
+#[derive(Clone, Debug)]
+pub enum Note {
+    /// What it takes to bring the session back.
+    Capsule(Box<Capsule>),
+    /// The session moves to another node.
+    Moved,
+}
+
+/// Where a stanza lies that is sent to a client.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Kept {
+    /// Its place in the user's archive.
+    pub id: Option<ArchiveId>,
+    /// Its place in the user's offline queue.
+    pub queued: Option<ArchiveId>,
 }
 
 /// How many items may wait in a pipe before its client counts as too slow.
@@ -91,6 +114,9 @@ pub struct Pipe {
     queue: Mutex<Queue>,
     wake: Notify,
     ticked: AtomicBool,
+    far: bool,
+    /// Who fills it from another node, and wants to know when there is room.
+    feeder: OnceLock<Weak<Stub>>,
 }
 
 /// The pipe is full or its connection has gone.
@@ -107,11 +133,32 @@ pub enum Refused {
 impl Pipe {
     /// A new pipe.
     pub fn new() -> Arc<Self> {
+        Self::make(false)
+    }
+
+    /// The session's end of a pipe whose connection is on another node.
+    pub(crate) fn far() -> Arc<Self> {
+        Self::make(true)
+    }
+
+    fn make(far: bool) -> Arc<Self> {
         Arc::new(Self {
             queue: Mutex::new(Queue::default()),
             wake: Notify::new(),
             ticked: AtomicBool::new(false),
+            far,
+            feeder: OnceLock::new(),
         })
+    }
+
+    /// It is filled from another node.
+    pub(crate) fn feed(&self, stub: Weak<Stub>) {
+        let _ = self.feeder.set(stub);
+    }
+
+    /// Whether the connection is on another node.
+    pub(crate) fn is_far(&self) -> bool {
+        self.far
     }
 
     /// Session side: queues one item.
@@ -121,7 +168,7 @@ impl Pipe {
             return Err(Refused::Closed);
         }
         // Nonzas and the end are few and must get through.
-        if queue.items.len() >= PIPE_ITEMS && matches!(down, Down::Stanza(_)) {
+        if queue.items.len() >= PIPE_ITEMS && matches!(down, Down::Stanza(..)) {
             return Err(Refused::Full);
         }
         let was_empty = queue.items.is_empty();
@@ -174,7 +221,14 @@ impl Pipe {
         if queue.items.is_empty() && queue.items.capacity() > 4 {
             queue.items = VecDeque::new(); // an idle connection keeps no buffer
         }
-        !queue.items.is_empty()
+        let more = !queue.items.is_empty();
+        drop(queue);
+        if take > 0
+            && let Some(stub) = self.feeder.get().and_then(Weak::upgrade)
+        {
+            stub.drained(take, !more);
+        }
+        more
     }
 
     /// Connection side: the socket is gone; nothing more is taken.
@@ -185,242 +239,9 @@ impl Pipe {
     }
 }
 
-/// Which of a session's Up stanzas are settled: durable, or answered. Shared by the session, the connection and every
-/// [`Receipt`] under way.
-#[derive(Default)]
-pub struct Ledger {
-    inner: Mutex<Entries>,
-    /// Whose record must say how far it is before anybody is told: the session's, if it can be resumed.
-    session: OnceLock<WeakHandle<Session>>,
-}
-
-#[derive(Default)]
-struct Entries {
-    /// Everything up to this number is settled.
-    settled: u32,
-    /// For each number after `settled`: how many obligations are open.
-    open: VecDeque<u16>,
-    /// A stanza's processing died without an answer: nothing after it may be acked.
-    broken: bool,
-    /// Who waits for progress.
-    waiter: Option<Arc<Pipe>>,
-    /// What the session's record says. A client that was told `h` must not find a smaller one after a crash: it has
-    /// dropped what it needed to send again, and counts from there.
-    recorded: u32,
-    /// The session was asked to bring its record up to date.
-    asked: bool,
-    /// The session itself waits until nothing is open.
-    session_waits: bool,
-}
-
-impl Ledger {
-    /// A ledger that starts after `settled`.
-    pub fn new(settled: u32) -> Arc<Self> {
-        let entries = Entries { settled, recorded: settled, ..Entries::default() };
-        Arc::new(Self { inner: Mutex::new(entries), session: OnceLock::new() })
-    }
-
-    /// From now on nobody is told a number that the session's record does not have.
-    pub(crate) fn keep(&self, session: WeakHandle<Session>) {
-        let _ = self.session.set(session);
-    }
-
-    fn ask(&self) {
-        if let Some(session) = self.session.get().and_then(WeakHandle::upgrade) {
-            let _ = session.cast_always(session::Msg::Settle);
-        }
-    }
-
-    /// Everything up to this number is settled, whatever the record says.
-    pub(crate) fn processed(&self) -> u32 {
-        self.inner.lock().settled
-    }
-
-    /// The record says so now; or it could not be written, and who waits must ask again.
-    pub(crate) fn recorded(&self, number: Option<u32>) {
-        let mut inner = self.inner.lock();
-        inner.asked = false;
-        inner.recorded = number.unwrap_or(inner.recorded);
-        let waiter = inner.waiter.take();
-        drop(inner);
-        if let Some(pipe) = waiter {
-            pipe.nudge();
-        }
-    }
-
-    /// Whether nothing is open, and the record says so. If not, the session will get [`session::Msg::Settle`].
-    pub(crate) fn at_rest(&self) -> bool {
-        let mut inner = self.inner.lock();
-        inner.session_waits = !inner.open.is_empty();
-        let behind = inner.recorded != inner.settled;
-        if inner.open.is_empty() && behind && !inner.asked {
-            inner.asked = true;
-            drop(inner);
-            self.ask();
-            return false;
-        }
-        inner.open.is_empty() && !behind
-    }
-
-    /// Enters the next stanza; its number is one more than that of the last.
-    pub fn enter(self: &Arc<Self>) -> Receipt {
-        let mut inner = self.inner.lock();
-        inner.open.push_back(1);
-        let n = inner.settled.wrapping_add(u32::try_from(inner.open.len()).unwrap_or(u32::MAX));
-        Receipt { ledger: Some(self.clone()), n }
-    }
-
-    /// Everything up to this number is settled for good: the `h` of `<a/>`. Where the session can be resumed, its
-    /// record says the same.
-    pub fn settled(&self) -> u32 {
-        let inner = self.inner.lock();
-        if self.session.get().is_some() { inner.recorded } else { inner.settled }
-    }
-
-    /// How many are entered in all: settled, or not yet.
-    pub fn received(&self) -> u32 {
-        let inner = self.inner.lock();
-        inner.settled.wrapping_add(u32::try_from(inner.open.len()).unwrap_or(u32::MAX))
-    }
-
-    /// How many are entered and not settled.
-    pub fn open(&self) -> usize {
-        self.inner.lock().open.len()
-    }
-
-    /// Whether a stanza was lost inside the server; the stream must end so that the client sends it again.
-    pub fn broken(&self) -> bool {
-        self.inner.lock().broken
-    }
-
-    /// Nudges `pipe` once when something is settled.
-    pub fn wait(&self, pipe: &Arc<Pipe>) {
-        let mut inner = self.inner.lock();
-        inner.waiter = Some(pipe.clone());
-        if inner.recorded != inner.settled && !inner.asked && self.session.get().is_some() {
-            inner.asked = true;
-            drop(inner);
-            self.ask();
-        }
-    }
-
-    fn change(&self, n: u32, by: i32, broken: bool) {
-        let mut inner = self.inner.lock();
-        inner.broken |= broken;
-        let at = n.wrapping_sub(inner.settled).wrapping_sub(1) as usize;
-        let Some(count) = inner.open.get_mut(at) else { return };
-        *count = count.saturating_add_signed(i16::try_from(by).unwrap_or(0));
-        let before = inner.settled;
-        while !inner.broken && inner.open.front() == Some(&0) {
-            inner.open.pop_front();
-            inner.settled = inner.settled.wrapping_add(1);
-        }
-        if inner.open.is_empty() && inner.open.capacity() > 64 {
-            inner.open = VecDeque::new();
-        }
-        let waiter = if inner.settled != before || broken { inner.waiter.take() } else { None };
-        let ask = inner.session_waits && inner.open.is_empty();
-        inner.session_waits &= !ask;
-        inner.asked |= ask;
-        drop(inner);
-        if ask {
-            self.ask();
-        }
-        if let Some(pipe) = waiter {
-            pipe.nudge();
-        }
-    }
-}
-
-/// The obligation to settle one Up stanza. [`Receipt::done`] says it is met; dropping it without says that the stanza
-/// was lost inside the server, and the stream will be ended so that the client sends it again.
-pub struct Receipt {
-    ledger: Option<Arc<Ledger>>,
-    n: u32,
-}
-
-impl Receipt {
-    /// A receipt nobody waits for.
-    pub fn none() -> Self {
-        Self { ledger: None, n: 0 }
-    }
-
-    /// The number of the stanza in its session.
-    pub fn number(&self) -> u32 {
-        self.n
-    }
-
-    /// A second obligation for the same stanza: it is settled when both are done.
-    pub fn split(&self) -> Self {
-        if let Some(ledger) = &self.ledger {
-            ledger.change(self.n, 1, false);
-        }
-        Self { ledger: self.ledger.clone(), n: self.n }
-    }
-
-    /// Whether anybody waits for it.
-    pub fn is_open(&self) -> bool {
-        self.ledger.is_some()
-    }
-
-    /// The stanza is durable, or answered.
-    pub fn done(mut self) {
-        if let Some(ledger) = self.ledger.take() {
-            ledger.change(self.n, -1, false);
-        }
-    }
-}
-
-impl Drop for Receipt {
-    fn drop(&mut self) {
-        if let Some(ledger) = self.ledger.take() {
-            ledger.change(self.n, 0, true);
-        }
-    }
-}
-
-impl std::fmt::Debug for Receipt {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Receipt({})", self.n)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn settles_in_order_whatever_the_order_of_completion() {
-        let ledger = Ledger::new(0);
-        let (one, two, three) = (ledger.enter(), ledger.enter(), ledger.enter());
-        assert_eq!((one.number(), two.number(), three.number()), (1, 2, 3));
-        let second_half = one.split();
-        three.done();
-        two.done();
-        one.done();
-        assert_eq!(ledger.settled(), 0);
-        second_half.done();
-        assert_eq!((ledger.settled(), ledger.open()), (3, 0));
-    }
-
-    #[test]
-    fn a_lost_stanza_stops_the_acks_before_it() {
-        let ledger = Ledger::new(7);
-        let (one, two) = (ledger.enter(), ledger.enter());
-        one.done();
-        drop(two);
-        ledger.enter().done();
-        assert_eq!((ledger.settled(), ledger.broken()), (8, true));
-    }
-
-    #[test]
-    fn numbers_wrap_as_xep_0198_says() {
-        let ledger = Ledger::new(u32::MAX);
-        let receipt = ledger.enter();
-        assert_eq!(receipt.number(), 0);
-        receipt.done();
-        assert_eq!(ledger.settled(), 0);
-    }
 
     #[test]
     fn a_full_pipe_refuses_stanzas_but_not_the_end() {
@@ -428,9 +249,9 @@ mod tests {
         let pipe = Pipe::new();
         let stanza = Arc::new(Stanza::new(Type::Message(MessageType::Chat)));
         for _ in 0..PIPE_ITEMS {
-            pipe.push(Down::Stanza(Outgoing::new(stanza.clone()))).unwrap();
+            pipe.push(Down::Stanza(Outgoing::new(stanza.clone()), Kept::default())).unwrap();
         }
-        assert_eq!(pipe.push(Down::Stanza(Outgoing::new(stanza))), Err(Refused::Full));
+        assert_eq!(pipe.push(Down::Stanza(Outgoing::new(stanza), Kept::default())), Err(Refused::Full));
         pipe.push(Down::Close(Close::Clean)).unwrap();
         let mut items = Vec::new();
         while pipe.drain(&mut items, 100) {}

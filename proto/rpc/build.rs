@@ -13,8 +13,12 @@ const SECRET: &[&str] = &[
 const PRINTED: &[&str] = &["User", "Session", "StatusResponse", "ImportReport", "ImportError"];
 
 /// Every file, relative to `proto/`.
-const FILES: &[&str] =
-    &["rookery/admin/v1/admin.proto", "rookery/mesh/v1/mesh.proto", "rookery/store/v1/store.proto"];
+const FILES: &[&str] = &[
+    "rookery/admin/v1/admin.proto",
+    "rookery/mesh/v1/mesh.proto",
+    "rookery/parcel/v1/parcel.proto",
+    "rookery/store/v1/store.proto",
+];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");

@@ -119,9 +119,7 @@ impl Draft {
     pub(super) async fn begin(&self) -> store::Result<Begun> {
         let (user, now) = (&self.entity, self.store.seams().clock.now_micros());
         self.store
-            .write(store::Options::owner(user), |tx| {
-                Box::pin(async move { begin(&mut **tx, user, now).await })
-            })
+            .write(store::Options::default(), |tx| Box::pin(async move { begin(&mut **tx, user, now).await }))
             .await
     }
 
@@ -129,7 +127,7 @@ impl Draft {
     pub(super) async fn forget(&self) -> store::Result<()> {
         let user = &self.entity;
         self.store
-            .write(store::Options::owner(user), |tx| {
+            .write(store::Options::default(), |tx| {
                 Box::pin(async move {
                     if !accounts::exists(&mut **tx, user).await? {
                         accounts::erase_user(&mut **tx, user).await?;
@@ -145,7 +143,7 @@ impl Draft {
     pub(super) async fn create(&self) -> store::Result<bool> {
         let (user, account) = (&self.entity, &self.account);
         self.store
-            .write(store::Options::owner(user), |tx| {
+            .write(store::Options::default(), |tx| {
                 Box::pin(async move {
                     if accounts::exists(&mut **tx, user).await? {
                         return Ok(false);
@@ -275,7 +273,7 @@ impl Draft {
             elements: self.limits.private_items,
             bytes: self.limits.private_bytes.max(ITEM).saturating_mul(self.limits.private_items),
         };
-        let left = self.store.write(store::Options::owner(user), |tx| {
+        let left = self.store.write(store::Options::default(), |tx| {
             Box::pin(async move { apply(&mut **tx, user, writes, limits).await })
         });
         for _ in 0..left.await? {

@@ -110,7 +110,7 @@ async fn reconcile(draft: &Draft) -> store::Result<()> {
             offline::set(&mut ops, user, cursor.before());
             let ops = &ops;
             store
-                .write(store::Options::owner(user), |tx| {
+                .write(store::Options::default(), |tx| {
                     Box::pin(async move {
                         ops.iter().for_each(|op| op.apply(&mut **tx));
                         Ok(())

@@ -121,7 +121,7 @@ impl Session {
     pub(crate) async fn next(&mut self) -> String {
         loop {
             match self.down().await {
-                Down::Stanza(outgoing) => {
+                Down::Stanza(outgoing, _) => {
                     let mut out = Vec::new();
                     outgoing.write(&mut out);
                     return String::from_utf8(out).unwrap();

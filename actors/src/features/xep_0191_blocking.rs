@@ -185,7 +185,7 @@ fn show(user: &User, from: &Blocks, to: &Blocks, available: bool) {
         for target in targets.iter().chain(directed.filter(|jid| !targets.contains(jid))) {
             user.host().route_from(
                 Arc::new(stanza.clone().to(target.clone())),
-                crate::pipe::Receipt::none(),
+                crate::ledger::Receipt::none(),
                 None,
             );
         }

@@ -85,7 +85,8 @@ fn class(stanza: &Stanza) -> Option<Class> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipe::{Outgoing, Receipt};
+    use crate::ledger::Receipt;
+    use crate::pipe::Outgoing;
     use rookery_proto::xmpp::jid::Jid;
     use rookery_proto::xmpp::stanza::MessageType;
 

@@ -45,9 +45,12 @@ impl Session {
         metrics::counter!("rookery_sessions_closed_total", "reason" => reason).increment(1);
         self.ended = true;
         let unacked = self.sm.as_mut().map(|sm| sm.take_unacked()).unwrap_or_default();
-        let recorded = self.sm.as_ref().is_some_and(|sm| sm.resumable());
+        let resumable = self.sm.as_ref().is_some_and(|sm| sm.resumable());
+        // Among other nodes every session that shows itself has a record.
+        let recorded = resumable || self.host.far().is_some();
         // A session that was bound to an empty archive has confirmed nothing: everything is to come.
-        let replay_after = self.restored.is_some().then(|| self.acked.unwrap_or(ArchiveId::first_at(0)));
+        let replay_after =
+            (resumable && self.restored.is_some()).then(|| self.acked.unwrap_or(ArchiveId::first_at(0)));
         let ended = user::Ended { sid: self.sid, unacked, replay_after, recorded };
         let _ = self.user.cast_always(user::Msg::Ended(Box::new(ended)));
     }

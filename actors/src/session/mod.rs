@@ -1,8 +1,8 @@
 //! The session actor: a bound resource. It numbers what goes to its client, keeps it until the client has it
 //! (XEP-0198), holds back what need not wake a phone (XEP-0352), and outlives its connection.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use rookery_cluster::seams::Seams;
@@ -14,12 +14,15 @@ use rookery_proto::xmpp::stanza::Stanza;
 
 use crate::features::xep_0352_csi as csi;
 use crate::host::Host;
-use crate::pipe::{Close, Down, Ledger, Outgoing, Pipe, Receipt};
+use crate::ledger::{Ledger, Receipt};
+use crate::link::Way;
+use crate::pipe::{Close, Down, Kept, Outgoing, Pipe};
 use crate::resident::{Handle, Idle, Resident};
 use crate::user::{self, Available, Numbering, User};
 
 mod claim;
 mod end;
+mod moving;
 mod record;
 mod resume;
 mod sm;
@@ -79,6 +82,8 @@ pub(crate) struct Flags {
     pub(crate) interested: bool,
     pub(crate) blocks_push: bool,
     pub(crate) presence: Option<Available>,
+    /// Whom it sent directed presence to.
+    pub(crate) directed: Vec<Jid>,
 }
 
 /// What a session actor is sent.
@@ -133,6 +138,18 @@ pub(crate) enum Msg {
     Settle,
     /// What its client has, now that it is written down; or the store refused.
     Claimed(Option<Box<Claim>>),
+    /// The way of its connection here, which leads elsewhere when it moves.
+    Way(Weak<Way>),
+    /// Its connection, which is elsewhere, knew it on another node.
+    Attach(Box<user::Attach>),
+    /// It is about to move: nothing more comes from its connection.
+    Hold,
+    /// What came before that is through.
+    Holding,
+    /// It moves now.
+    Leave(tokio::sync::oneshot::Sender<()>),
+    /// It lives on another node already.
+    Lose,
     /// Its queue is full.
     TooSlow,
     /// A message that waits for its ack is safe in the offline queue, under this id.
@@ -149,6 +166,7 @@ pub(crate) struct Session {
     sid: SessionId,
     jid: FullJid,
     pipe: Option<Arc<Pipe>>,
+    way: Weak<Way>,
     ledger: Arc<Ledger>,
     generation: u32,
     sm: Option<Box<Sm>>,
@@ -189,6 +207,7 @@ impl Session {
             sid,
             jid,
             pipe: Some(pipe),
+            way: Weak::new(),
             ledger,
             generation: 0,
             sm: None,
@@ -219,7 +238,9 @@ impl Session {
             interested: flag(sessions::flags::ROSTER),
             blocks_push: flag(sessions::flags::BLOCKLIST),
             presence,
+            directed: record.directed.iter().filter_map(|jid| Jid::parse(jid).ok()).collect(),
         };
+        let resumable = flag(sessions::flags::RESUMABLE);
         let ledger = Ledger::new(stored.cursor.up_handled);
         let handle = host.sessions().handle(Self {
             host: host.clone(),
@@ -227,6 +248,7 @@ impl Session {
             sid: SessionId(stored.sid),
             jid,
             pipe: None,
+            way: Weak::new(),
             ledger: ledger.clone(),
             generation: 0,
             shared,
@@ -240,7 +262,9 @@ impl Session {
             sm: Some(Box::new(Sm::restored(max, &stored))),
             restored: Some(Box::new(stored)),
         });
-        ledger.keep(handle.downgrade());
+        if resumable {
+            ledger.keep(handle.downgrade());
+        }
         end::expire_later(&host, &handle, max, 0);
         handle
     }
@@ -318,7 +342,7 @@ impl Session {
         let Delivery { outgoing, id, queued, receipt } = delivery;
         traffic::count(outgoing.stanza.kind(), traffic::Way::Out);
         let pushed = match &self.pipe {
-            Some(pipe) => pipe.push(Down::Stanza(outgoing.clone())),
+            Some(pipe) => pipe.push(Down::Stanza(outgoing.clone(), Kept { id, queued })),
             None => Ok(()),
         };
         match &mut self.sm {
@@ -402,6 +426,18 @@ impl Resident for Session {
             Msg::Recorded { settled } => self.recorded(settled, me),
             Msg::Settle => self.settle(me),
             Msg::Claimed(claim) => self.claimed(claim, me),
+            Msg::Way(way) => {
+                self.way = way;
+                self.push_capsule();
+            }
+            Msg::Attach(attach) => self.attach(*attach, me),
+            Msg::Hold => self.hold(me),
+            Msg::Holding => drop(self.user.cast_always(user::Msg::Held)),
+            Msg::Leave(left) => {
+                self.leave(me);
+                let _ = left.send(());
+            }
+            Msg::Lose => self.lose(),
             Msg::TooSlow => self.too_slow(),
             Msg::Kept { number, id } => self.kept(number, id),
         }

@@ -7,7 +7,10 @@ use rookery_cluster::store::{Ops, Writes};
 use rookery_cluster::tables::sessions;
 
 use super::{Msg, Session};
+use crate::far::wire;
+use crate::pipe::{Down, Note};
 use crate::resident::Handle;
+use crate::user;
 
 impl Session {
     /// The record has changed; it is written after this step, at most one write at a time.
@@ -15,6 +18,7 @@ impl Session {
         if let Some(sm) = &mut self.sm {
             *sm.changed() = true;
         }
+        self.push_capsule();
         self.write_cursor();
     }
 
@@ -54,10 +58,18 @@ impl Session {
 
     /// What is to be written, if the session can be resumed.
     pub(super) fn record(&self) -> Option<(sessions::Record, sessions::Cursor)> {
-        let sm = self.sm.as_ref()?;
-        let (down_acked, created_at, hash) = sm.counts();
+        let (down_acked, _, hash) = self.sm.as_ref()?.counts();
+        hash?;
+        let up_handled = self.ledger.processed();
+        Some((self.whole_record(), sessions::Cursor { up_handled, down_acked, acked: self.acked }))
+    }
+
+    /// What it takes to bring the session back.
+    pub(super) fn whole_record(&self) -> sessions::Record {
+        let counts = self.sm.as_ref().map(|sm| sm.counts());
+        let hash = counts.and_then(|(_, _, hash)| hash);
         let presence = self.flags.presence.as_ref();
-        let mut flags = sessions::flags::RESUMABLE;
+        let mut flags = if hash.is_some() { sessions::flags::RESUMABLE } else { 0 };
         for (set, bit) in [
             (self.flags.carbons, sessions::flags::CARBONS),
             (self.flags.interested, sessions::flags::ROSTER),
@@ -66,20 +78,28 @@ impl Session {
         ] {
             flags |= if set { bit } else { 0 };
         }
-        let record = sessions::Record {
+        let max = self.sm.as_ref().filter(|_| hash.is_some()).map(|sm| sm.max.as_secs());
+        sessions::Record {
             resource: self.jid.resource().to_owned(),
-            token_hash: Bytes::copy_from_slice(&hash?),
-            created_at,
-            max_resume_s: u32::try_from(sm.max.as_secs()).unwrap_or(u32::MAX),
+            token_hash: hash.map(|hash| Bytes::copy_from_slice(&hash)).unwrap_or_default(),
+            created_at: counts.map_or_else(|| self.host.seams().clock.now_micros(), |(_, at, _)| at),
+            max_resume_s: max.map_or(user::WAIT, |max| u32::try_from(max).unwrap_or(u32::MAX)),
             presence: presence.map(|presence| presence.stanza.to_bytes().into()).unwrap_or_default(),
             priority: presence.map_or(0, |presence| presence.priority.into()),
             flags,
             address: self.address.to_string(),
-            numbering: sm.numbering,
+            numbering: self.sm.as_ref().map_or(0, |sm| sm.numbering),
+            directed: self.flags.directed.iter().map(|jid| jid.as_str().to_owned()).collect(),
             ..sessions::Record::default()
-        };
-        let up_handled = self.ledger.processed();
-        Some((record, sessions::Cursor { up_handled, down_acked, acked: self.acked }))
+        }
+    }
+
+    /// Tells a connection on another node what it takes to bring the session back.
+    pub(super) fn push_capsule(&self) {
+        if let Some(pipe) = self.pipe.as_ref().filter(|pipe| pipe.is_far()) {
+            let capsule = wire::capsule(self.sid, &self.whole_record(), self.acked);
+            let _ = pipe.push(Down::Note(Note::Capsule(Box::new(capsule))));
+        }
     }
 
     /// Writes the record; `settled` is how many of the client's stanzas it may say are settled.

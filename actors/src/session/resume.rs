@@ -4,8 +4,9 @@ use std::sync::atomic::Ordering;
 
 use super::claim::Claim;
 use super::{Session, sm};
+use crate::ledger::Ledger;
 use crate::link::Link;
-use crate::pipe::{Close, Down, Ledger};
+use crate::pipe::{Close, Down};
 use crate::resident::Handle;
 use crate::user;
 
@@ -49,6 +50,7 @@ impl Session {
                 self.user.cast_always(user::Msg::Resumed { sid, acked, numbering, claim: Box::new(claim) });
         }
         let link = Link::new(me.clone(), self.jid.clone(), self.ledger.clone(), self.generation);
+        self.way = link.way();
         if let Err(Some(link)) = reply.send(Some(link)) {
             link.closed(false);
             return;
@@ -56,7 +58,7 @@ impl Session {
         let _ = pipe.push(Down::Nonza(sm::resumed(self.ledger.settled(), self.sid, &key)));
         if let Some(sm) = &mut self.sm {
             let (acked, queued) = sm.resume(h);
-            pipe.refill(sm.unacked().map(Down::Stanza));
+            pipe.refill(sm.unacked());
             self.acked = self.acked.max(acked);
             let marked = sm.mark_reached();
             self.unqueue(&queued);

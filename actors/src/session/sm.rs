@@ -17,8 +17,9 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use super::{Session, SessionId};
+use crate::ledger::{Ledger, Receipt};
 use crate::options::Limits;
-use crate::pipe::{Close, Down, Ledger, Outgoing, Receipt};
+use crate::pipe::{Close, Down, Kept, Outgoing};
 use crate::resident::Handle;
 use crate::user;
 
@@ -47,6 +48,11 @@ impl Unacked {
     ) -> Self {
         let bytes = outgoing.stanza.size() + outgoing.extra.len();
         Self { bytes, outgoing, id, receipt, queued, aged: false, safe: false }
+    }
+
+    /// For the pipe.
+    pub(super) fn down(&self) -> Down {
+        Down::Stanza(self.outgoing.clone(), Kept { id: self.id, queued: self.queued })
     }
 }
 
@@ -146,8 +152,15 @@ impl Sm {
         !self.unacked.is_empty()
     }
 
-    pub(super) fn unacked(&self) -> impl Iterator<Item = Outgoing> {
-        self.unacked.iter().map(|unacked| unacked.outgoing.clone())
+    pub(super) fn unacked(&self) -> impl Iterator<Item = Down> {
+        self.unacked.iter().map(Unacked::down)
+    }
+
+    /// The client has `h` stanzas, and was sent these after that.
+    pub(super) fn attached(&mut self, h: u32, numbering: u64, unacked: impl Iterator<Item = Unacked>) {
+        self.unacked = unacked.collect();
+        self.bytes = self.unacked.iter().map(|unacked| unacked.bytes).sum();
+        self.count_from(h, numbering);
     }
 
     pub(super) fn take_unacked(&mut self) -> Vec<Unacked> {
@@ -286,6 +299,8 @@ impl Session {
         if resume {
             let _ = self.user.cast_always(user::Msg::Enabled { sid: self.sid, numbering: self.numbering() });
             self.write_record();
+        } else {
+            let _ = self.user.cast_always(user::Msg::Managed { sid: self.sid });
         }
     }
 

@@ -11,8 +11,9 @@ use tokio::sync::oneshot;
 
 use super::deliver::{Ops, Step, worth_keeping};
 use super::{Attached, Available, Turns, User, presence};
+use crate::ledger::Ledger;
 use crate::link::{ConnInfo, Link};
-use crate::pipe::{Ledger, Pipe};
+use crate::pipe::Pipe;
 use crate::resident::Handle;
 use crate::session::{self, Session, SessionId, Unacked};
 
@@ -87,7 +88,8 @@ impl User {
         self.attach(sid, jid.clone(), handle.clone(), conn.address.clone(), shared);
         metrics::counter!("rookery_sessions_opened_total").increment(1);
         tracing::info!(jid = %jid, address = %conn.address, "session opened");
-        let link = Link::new(handle, jid, ledger, 0);
+        let link = Link::new(handle.clone(), jid, ledger, 0);
+        let _ = handle.cast_always(session::Msg::Way(link.way()));
         if let Err(Ok(link)) = reply.send(Ok(link)) {
             link.closed(false); // the connection went while it waited
         }
@@ -114,6 +116,7 @@ impl User {
             since: self.host.seams().clock.now_micros(),
             address,
             resumable: false,
+            counted: super::moving::UNMANAGED,
             draining: false,
             turns: Turns::default(),
             directed: Vec::new(),
@@ -223,7 +226,8 @@ impl User {
     }
 
     fn pass_to_others(&self, stanza: &Arc<Stanza>, extra: &bytes::Bytes) {
-        use crate::pipe::{Outgoing, Receipt};
+        use crate::ledger::Receipt;
+        use crate::pipe::Outgoing;
         for session in self.sessions.iter().filter(|s| s.takes_messages() && !s.carbons) {
             let to = Some(Jid::from(session.jid.clone()));
             session.deliver(
@@ -267,8 +271,8 @@ impl User {
             session.carbons = carbons;
             session.interested = interested;
             session.blocks_push = blocks_push;
-            session.resumable = true;
-            session.draining = true;
+            session.resumable = flag(sessions::flags::RESUMABLE);
+            session.draining = session.resumable;
         }
     }
 }

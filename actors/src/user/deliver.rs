@@ -15,7 +15,8 @@ use super::offline::Ready;
 use super::{Attached, Msg, User};
 use crate::feature::Direction;
 use crate::features::{xep_0280_carbons as carbons, xep_0359_stanza_ids as stanza_ids};
-use crate::pipe::{Outgoing, Receipt};
+use crate::ledger::Receipt;
+use crate::pipe::Outgoing;
 use crate::session::{Delivery, SessionId};
 
 /// What is to be done once a commit is there.
@@ -113,7 +114,7 @@ impl User {
 
     /// The next archive id.
     pub(super) fn next_id(&mut self) -> ArchiveId {
-        self.ids.next(self.host.seams().clock.now_micros(), self.host.epoch())
+        self.ids.next(self.host.seams().clock.now_micros(), self.epoch)
     }
 
     /// What is kept of a message.

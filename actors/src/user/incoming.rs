@@ -11,7 +11,8 @@ use super::deliver::{Ops, Step, worth_keeping};
 use super::{Inbound, User};
 use crate::feature::{Direction, Passing, Phase, Verdict};
 use crate::features;
-use crate::pipe::{Outgoing, Receipt};
+use crate::ledger::Receipt;
+use crate::pipe::Outgoing;
 use crate::session::SessionId;
 
 impl User {

@@ -11,7 +11,8 @@ use rookery_proto::xmpp::stanza::{IqType, Stanza, Type};
 use super::User;
 use crate::feature::{Done, Method, Request, Run, Scope, Who};
 use crate::features;
-use crate::pipe::{Outgoing, Receipt};
+use crate::ledger::Receipt;
+use crate::pipe::Outgoing;
 use crate::session::SessionId;
 
 type Started = Pin<Box<dyn Future<Output = Result<Done, StanzaError>> + Send>>;

@@ -18,7 +18,8 @@ use rookery_proto::xmpp::stanza::{Stanza, Type};
 use crate::feature::Then;
 use crate::features::xep_0191_blocking::Blocks;
 use crate::host::Host;
-use crate::pipe::{Outgoing, Receipt};
+use crate::ledger::Receipt;
+use crate::pipe::Outgoing;
 use crate::resident::{Handle, Idle, Resident};
 use crate::session::{self, Session, SessionId};
 
@@ -27,6 +28,7 @@ mod deliver;
 mod incoming;
 mod iq;
 mod load;
+mod moving;
 mod numbers;
 mod offline;
 mod outgoing;
@@ -39,6 +41,7 @@ mod subscription;
 pub(crate) use attach::{Bind, Ended, Resume};
 pub(crate) use deliver::worth_keeping;
 pub(crate) use load::Loaded;
+pub(crate) use moving::{Attach, Attached as AttachedAgain, WAIT};
 pub(crate) use numbers::{Numbering, Turns};
 pub use roster_iq::ROSTER;
 pub(crate) use roster_iq::remove as remove_contact;
@@ -73,6 +76,8 @@ pub struct Attached {
     pub address: Arc<str>,
     /// It can be resumed (XEP-0198), so duplicates are possible and remembered.
     pub(crate) resumable: bool,
+    /// What its stanzas are counted by before it can be resumed: they may come again from another node.
+    counted: u8,
     /// It is served from the store and must not get archived messages live.
     pub(crate) draining: bool,
     /// What it is handed, counted.
@@ -135,6 +140,20 @@ pub(crate) enum Msg {
         sid: SessionId,
         numbering: Numbering,
     },
+    /// A session's stanzas are counted anew, but it can't be resumed.
+    Managed {
+        sid: SessionId,
+    },
+    /// A connection elsewhere whose session has lost its home.
+    Attach(Box<Attach>),
+    /// A session that was restored has its connection back.
+    Attached(Box<AttachedAgain>),
+    /// The user moves to another node: everything is settled, then this is answered.
+    Leave(tokio::sync::oneshot::Sender<()>),
+    /// All that a session's connection sent before it was held has come.
+    Held,
+    /// The user lives on another node already.
+    Lose,
 }
 
 enum Phase {
@@ -143,6 +162,8 @@ enum Phase {
     /// There is no such account.
     Nobody,
     Ready,
+    /// The user lives on another node.
+    Moved,
 }
 
 /// How many messages a loading user keeps.
@@ -153,6 +174,8 @@ pub struct User {
     host: Host,
     jid: BareJid,
     entity: Entity,
+    /// That of the shard: the user is here for no longer.
+    epoch: u32,
     me: Option<Handle<User>>,
     phase: Phase,
     sessions: Vec<Attached>,
@@ -177,6 +200,7 @@ pub struct User {
     seen: HashMap<SessionId, u32>,
     pending: deliver::Pending,
     ops: iq::Ops,
+    leaving: Option<moving::Leaving>,
 }
 
 impl User {
@@ -184,6 +208,7 @@ impl User {
     pub(crate) fn new(host: Host, jid: BareJid) -> Self {
         let entity = Entity::new(jid.as_str());
         Self {
+            epoch: host.epoch(&entity),
             host,
             jid,
             entity,
@@ -203,6 +228,7 @@ impl User {
             seen: HashMap::new(),
             pending: deliver::Pending::default(),
             ops: iq::Ops::default(),
+            leaving: None,
         }
     }
 
@@ -261,10 +287,10 @@ impl User {
     }
 
     /// What the operator wants to know of the sessions.
-    pub(crate) fn session_infos(&self) -> Vec<crate::host::SessionInfo> {
+    pub(crate) fn session_infos(&self) -> Vec<crate::operator::SessionInfo> {
         self.sessions
             .iter()
-            .map(|session| crate::host::SessionInfo {
+            .map(|session| crate::operator::SessionInfo {
                 jid: session.jid.as_str().to_owned(),
                 since: session.since,
                 address: session.address.to_string(),
@@ -302,8 +328,10 @@ impl User {
                 interested: session.interested,
                 blocks_push: session.blocks_push,
                 presence: session.presence.clone(),
+                directed: session.directed.clone(),
             };
             let _ = session.handle.cast_always(session::Msg::Flags(Box::new(flags)));
+            self.record(session);
         }
     }
 
@@ -349,6 +377,16 @@ impl User {
                 }
                 self.changed(sid);
             }
+            Msg::Managed { sid } => {
+                if let Some(session) = self.session_mut(sid) {
+                    session.counted = moving::MANAGED;
+                }
+            }
+            Msg::Attach(attach) => self.attach_again(*attach),
+            Msg::Attached(attached) => self.attached_again(*attached),
+            Msg::Leave(left) => self.leave(left),
+            Msg::Held => self.held(),
+            Msg::Lose => self.lose(),
         }
     }
 
@@ -368,7 +406,19 @@ impl User {
             Msg::Ended(ended) => self.forget(ended.sid, ended.recorded),
             // The account was removed while this was under way: whoever waits for it is told.
             Msg::Committed { seq, .. } => self.committed(seq, false),
-            Msg::Loaded(_) | Msg::Marked { .. } | Msg::Resumed { .. } | Msg::Enabled { .. } => {}
+            Msg::Attach(attach) => drop(attach.reply.send(None)),
+            Msg::Leave(left) => {
+                self.phase = Phase::Moved;
+                let _ = left.send(());
+            }
+            Msg::Lose => self.phase = Phase::Moved,
+            Msg::Loaded(_)
+            | Msg::Marked { .. }
+            | Msg::Resumed { .. }
+            | Msg::Enabled { .. }
+            | Msg::Managed { .. }
+            | Msg::Attached(_)
+            | Msg::Held => {}
         }
     }
 
@@ -408,8 +458,11 @@ impl Resident for User {
         match &mut self.phase {
             Phase::Ready => self.ready(msg),
             Phase::Nobody => self.nobody(msg),
+            Phase::Moved => self.moved(msg),
             Phase::Loading(waiting) => match msg {
                 Msg::Loaded(loaded) => self.loaded(loaded),
+                Msg::Leave(left) => self.leave_unloaded(Some(left)),
+                Msg::Lose => self.leave_unloaded(None),
                 msg if waiting.len() < LOADING => waiting.push_back(msg),
                 Msg::In(inbound) => {
                     self.refuse(
@@ -422,11 +475,14 @@ impl Resident for User {
                 msg => waiting.push_back(msg),
             },
         }
+        self.go_on_leaving();
     }
 
     fn idle(&self) -> Idle {
         match &self.phase {
             Phase::Loading(_) => Idle::Stay,
+            Phase::Moved => Idle::Leave,
+            _ if self.leaving.is_some() => Idle::Stay,
             Phase::Nobody if self.sessions.is_empty() => Idle::Leave,
             _ if !self.pending.is_empty() || self.ops.busy() || !self.drains.is_empty() => Idle::Stay,
             Phase::Ready if self.sessions.is_empty() => Idle::Leave,

@@ -11,7 +11,8 @@ use rookery_proto::xmpp::jid::Jid;
 use super::deliver::{Ops, Step, worth_keeping};
 use super::{Attached, User};
 use crate::features::{xep_0203_delay as delay, xep_0280_carbons as carbons};
-use crate::pipe::{Outgoing, Receipt};
+use crate::ledger::Receipt;
+use crate::pipe::Outgoing;
 use crate::session::{self, Delivery, SessionId};
 
 /// Why the archive is read for a session.
@@ -156,6 +157,25 @@ impl User {
             && !self.drains.all.iter().any(|drain| drain.offline);
         let drain = self.new_drain(sid, Why::Replay, Shelf::Queue);
         self.drain(Drain { acked, offline, has: Some(has), ..drain });
+    }
+
+    /// A session goes on with its connection after its home was lost. What was archived behind `last` comes when its client
+    /// has what it was sent before.
+    pub(super) fn replay_behind(&mut self, sid: SessionId, last: Option<ArchiveId>) {
+        self.drains.take(sid);
+        let offline = self.session(sid).is_some_and(Attached::takes_messages)
+            && !self.drains.all.iter().any(|drain| drain.offline);
+        let drain = self.new_drain(sid, Why::Replay, Shelf::Queue);
+        self.drains.all.push(Drain { acked: last, offline, ..drain });
+        if let Some(session) = self.session_mut(sid) {
+            session.draining = true;
+            let _ = session.handle.cast_always(session::Msg::Mark);
+        }
+    }
+
+    /// The user goes elsewhere: there it is begun anew.
+    pub(super) fn drop_drains(&mut self) {
+        self.drains.all.clear();
     }
 
     fn new_drain(&mut self, sid: SessionId, why: Why, place: Shelf) -> Drain {

@@ -8,7 +8,8 @@ use rookery_proto::xmpp::stanza::{IqType, PresenceType, Stanza, Type};
 use super::User;
 use super::deliver::{Ops, Step};
 use crate::feature::{Direction, Passing, Verdict};
-use crate::pipe::{Outgoing, Receipt};
+use crate::ledger::Receipt;
+use crate::pipe::Outgoing;
 use crate::session::SessionId;
 
 impl User {
@@ -29,7 +30,7 @@ impl User {
 
     /// The stanza's number, if its session can be resumed and the stanza may come again.
     fn origin(&self, sid: SessionId, receipt: &Receipt) -> Option<(SessionId, u32)> {
-        self.session(sid).is_some_and(|session| session.resumable).then(|| (sid, receipt.number()))
+        self.session(sid)?.origin_name(self.host.far().is_some()).map(|name| (name, receipt.number()))
     }
 
     fn send_message(&mut self, sid: SessionId, mut stanza: Stanza, receipt: Receipt) {

@@ -8,8 +8,10 @@ use rookery_proto::xmpp::stanza::{PresenceType, Stanza, Type};
 
 use super::subscription::Kind;
 use super::{Available, Inbound, User};
+use crate::far::Crowd;
 use crate::feature::{Direction, Verdict};
-use crate::pipe::{Outgoing, Receipt};
+use crate::ledger::Receipt;
+use crate::pipe::Outgoing;
 use crate::session::SessionId;
 
 impl User {
@@ -51,16 +53,24 @@ impl User {
 
     /// To all contacts that see this user (4.2.2). One shared stanza; a contact without sessions costs a look-up.
     fn tell_subscribers(&self, stanza: &Arc<Stanza>) {
-        for contact in self.roster.iter().filter(|contact| contact.from()) {
-            self.tell(stanza, &contact.jid);
+        let subscribers = self.roster.iter().filter(|contact| contact.from());
+        self.tell_all(stanza, subscribers.map(|contact| &contact.jid), false);
+    }
+
+    /// To each node once.
+    fn tell_all<'a>(&self, stanza: &Arc<Stanza>, contacts: impl Iterator<Item = &'a BareJid>, strict: bool) {
+        let mut crowd = Crowd::new(&self.host, stanza, strict);
+        for contact in contacts {
+            let to = Jid::from(contact.clone());
+            if matches!(self.filter(Direction::Out, stanza, &to), Verdict::Pass) {
+                crowd.add(contact);
+            }
         }
+        crowd.send();
     }
 
     fn tell(&self, stanza: &Arc<Stanza>, contact: &BareJid) {
-        let to = Jid::from(contact.clone());
-        if matches!(self.filter(Direction::Out, stanza, &to), Verdict::Pass) {
-            self.host.to_user_if_here(contact, stanza);
-        }
+        self.tell_all(stanza, std::iter::once(contact), false);
     }
 
     /// 4.3: asks for the presence of all contacts, and shows what has waited.
@@ -68,9 +78,8 @@ impl User {
         let Some(session) = self.session(sid) else { return };
         let own = Jid::from(session.jid.clone());
         let probe = Arc::new(Stanza::new(Type::Presence(PresenceType::Probe)).from(own));
-        for contact in self.roster.iter().filter(|contact| contact.to()) {
-            self.tell(&probe, &contact.jid);
-        }
+        let seen = self.roster.iter().filter(|contact| contact.to());
+        self.tell_all(&probe, seen.map(|contact| &contact.jid), false);
         for other in self.sessions.iter().filter(|s| s.sid != sid) {
             if let Some(presence) = &other.presence {
                 session.deliver(self.to_session(&presence.stanza, &session.jid), None, Receipt::none());
@@ -91,15 +100,8 @@ impl User {
         let Some(session) = self.session(sid) else { return };
         let own = Jid::from(session.jid.clone());
         let probe = Arc::new(Stanza::new(Type::Presence(PresenceType::Probe)).from(own.clone()));
-        for contact in self.roster.iter().filter(|contact| contact.to()) {
-            if self.host.is_here(&contact.jid) {
-                self.tell(&probe, &contact.jid);
-            } else {
-                let gone = Stanza::new(Type::Presence(PresenceType::Unavailable));
-                let gone = gone.from(Jid::from(contact.jid.clone())).to(own.clone());
-                session.deliver(Outgoing::new(gone), None, Receipt::none());
-            }
-        }
+        let seen = self.roster.iter().filter(|contact| contact.to());
+        self.tell_all(&probe, seen.map(|contact| &contact.jid), true);
     }
 
     fn to_session(&self, stanza: &Arc<Stanza>, jid: &rookery_proto::xmpp::jid::FullJid) -> Outgoing {
@@ -149,12 +151,14 @@ impl User {
                         return receipt.done();
                     }
                     session.directed.push(to);
+                    self.changed(sid);
                 }
                 self.host.route_from(Arc::new(stanza), receipt, None);
             }
             PresenceType::Unavailable => {
                 if let Some(session) = self.session_mut(sid) {
                     session.directed.retain(|whom| *whom != to);
+                    self.changed(sid);
                 }
                 self.host.route_from(Arc::new(stanza), receipt, None);
             }

@@ -13,7 +13,8 @@ use rookery_proto::xmpp::stanza::{Stanza, Type};
 use super::subscription::{self, Inbound as Outcome, Kind};
 use super::{User, roster};
 use crate::feature::{Direction, Done, Then, Verdict};
-use crate::pipe::{Outgoing, Receipt};
+use crate::ledger::Receipt;
+use crate::pipe::Outgoing;
 use crate::session::SessionId;
 
 /// What one user's transaction has changed in the other's roster.

@@ -170,7 +170,7 @@ impl Client {
     pub async fn recv(&mut self) -> String {
         loop {
             match self.next().await {
-                Down::Stanza(outgoing) => {
+                Down::Stanza(outgoing, _) => {
                     self.handled += 1;
                     let mut bytes = Vec::new();
                     outgoing.write(&mut bytes);
@@ -183,6 +183,11 @@ impl Client {
                     self.handled = 0;
                     return String::from_utf8(bytes.to_vec()).unwrap();
                 }
+                Down::Written(bytes) => {
+                    self.handled += 1;
+                    return String::from_utf8(bytes.to_vec()).unwrap();
+                }
+                Down::Note(_) => {}
                 Down::Mark => self.link().marked(),
                 Down::Close(close) => return format!("close {close:?}"),
             }

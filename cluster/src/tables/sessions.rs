@@ -59,6 +59,9 @@ pub struct Record {
     /// counting begins anew. Zero if there is none.
     #[prost(fixed64, tag = "10")]
     pub numbering: u64,
+    /// Whom it sent directed presence to (RFC 6121 section 4.6).
+    #[prost(string, repeated, tag = "11")]
+    pub directed: Vec<String>,
 }
 
 /// Without the token and the presence.
@@ -109,7 +112,7 @@ pub struct Sending {
     /// What the client confirms of them is no longer offline for any device.
     #[prost(bool, tag = "4")]
     pub offline: bool,
-    /// Their ids, 16 bytes each.
+    /// Their ids, 16 bytes each; none for what lies nowhere.
     #[prost(bytes = "bytes", repeated, tag = "5")]
     ids: Vec<Bytes>,
     /// Everything before them is confirmed up to here: 16 bytes, or none.
@@ -126,6 +129,15 @@ impl Sending {
         Self { numbering, first, queue: false, offline: false, ids, confirmed }
     }
 
+    /// What a client was sent last by another home: what lies in the archive of it, in order.
+    pub fn tail(numbering: u64, first: u32, ids: &[Option<ArchiveId>], confirmed: Option<ArchiveId>) -> Self {
+        let page = Self::new(numbering, first, &[], confirmed);
+        let bytes = |id: &Option<ArchiveId>| {
+            id.as_ref().map(|id| Bytes::copy_from_slice(&id.to_bytes())).unwrap_or_default()
+        };
+        Self { ids: ids.iter().map(bytes).collect(), ..page }
+    }
+
     /// What was confirmed when the page was made.
     pub fn confirmed(&self) -> Result<Option<ArchiveId>> {
         Some(&self.confirmed[..]).filter(|id| !id.is_empty()).map(ArchiveId::read).transpose()
@@ -135,7 +147,12 @@ impl Sending {
     pub fn covered_by(&self, h: u32) -> Result<Vec<ArchiveId>> {
         let numbers = (0..u32::MAX).map(|n| self.first.wrapping_add(n));
         let covered = |n: u32| h.wrapping_sub(n) < u32::MAX / 2;
-        numbers.zip(&self.ids).take_while(|(n, _)| covered(*n)).map(|(_, id)| ArchiveId::read(id)).collect()
+        numbers
+            .zip(&self.ids)
+            .take_while(|(n, _)| covered(*n))
+            .filter(|(_, id)| !id.is_empty())
+            .map(|(_, id)| ArchiveId::read(id))
+            .collect()
     }
 }
 

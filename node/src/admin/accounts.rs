@@ -36,7 +36,7 @@ impl Accounts {
         let account = self.account(password).await?;
         let (user, now) = (Entity::new(jid.as_str()), self.seams.clock.now_micros());
         let (user, account) = (&user, &account);
-        let created = self.store.write(store::Options::owner(user), |tx| {
+        let created = self.store.write(store::Options::default(), |tx| {
             Box::pin(async move { accounts::create(&mut **tx, user, account, now).await })
         });
         match created.await.map_err(|e| super::store(&e))? {
@@ -52,7 +52,7 @@ impl Accounts {
         let new = self.account(password).await?;
         let user = Entity::new(jid.as_str());
         let (user, new) = (&user, &new);
-        let found = self.store.write(store::Options::owner(user), |tx| {
+        let found = self.store.write(store::Options::default(), |tx| {
             Box::pin(async move {
                 let Some(old) = accounts::get(&mut **tx, user).await? else { return Ok(false) };
                 accounts::put(&mut **tx, user, &Account { credentials: new.credentials.clone(), ..old });

@@ -34,7 +34,7 @@ impl Node {
 
     /// An actor that was told that there is nobody learns that there is somebody now.
     async fn created(&self, jid: &BareJid) {
-        self.reloader.shared.host.with_user(jid, |user| user.created()).await;
+        self.reloader.shared.host.created(jid).await;
     }
 }
 
@@ -54,7 +54,7 @@ impl admin::Admin for Node {
 
     async fn user_remove(&self, jid: &str) -> Result<(), Error> {
         let jid = self.accounts().parse(jid)?;
-        let removed = xep_0077_registration::remove_account(&self.reloader.shared.host, &jid).await;
+        let removed = &self.reloader.shared.host.remove_account(&jid).await;
         removed.map_err(|error| super::not_removed(&jid, &error))?;
         tracing::info!(user = %jid, "account removed by the operator");
         Ok(())
@@ -90,7 +90,7 @@ impl admin::Admin for Node {
         let all = host.session_list(prefix).await;
         let page =
             all.into_iter().filter(|info| info.jid.as_str() > after && fits(&info.jid)).take(limit.min(PAGE));
-        let session = |info: rookery_actors::host::SessionInfo| {
+        let session = |info: rookery_actors::SessionInfo| {
             let conn = info.conn.as_ref();
             Session {
                 jid: info.jid,
@@ -127,7 +127,7 @@ impl admin::Admin for Node {
         // An actor that remembers that there is nobody of that name must look again.
         let added: Added = Arc::new(move |jid: BareJid| {
             let host = host.clone();
-            tokio::spawn(async move { host.with_user(&jid, |user| user.created()).await });
+            tokio::spawn(async move { host.created(&jid).await });
         });
         documents::import(&store, options, Some(added), chunks, progress).await
     }

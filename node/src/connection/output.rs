@@ -98,7 +98,9 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
         self.look = self.pipe.drain(items, ITEMS);
         for item in items.drain(..) {
             match item {
-                Down::Stanza(outgoing) => outgoing.write(out),
+                Down::Stanza(outgoing, _) => outgoing.write(out),
+                Down::Written(bytes) => out.extend_from_slice(&bytes),
+                Down::Note(_) => {}
                 Down::Nonza(bytes) => out.extend_from_slice(&bytes),
                 Down::Enabled(bytes) => {
                     out.extend_from_slice(&bytes);

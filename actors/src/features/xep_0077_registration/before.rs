@@ -133,7 +133,8 @@ pub async fn register(
     let made = hash(host.seams(), password.to_owned(), host.options().iterations).await?;
     let account = credentials::to_account(&made, now);
     let account = &account;
-    let options = store::Options::owner(user).operation(host.store().operation());
+    // Any node may make an account: who has the name is decided by the transaction.
+    let options = store::Options::default().operation(host.store().operation());
     let created = host
         .store()
         .write(options, |tx| Box::pin(async move { accounts::create(&mut **tx, user, account, now).await }));
@@ -142,7 +143,7 @@ pub async fn register(
         Created::Exists | Created::Reserved => return Err(conflict()),
     }
     // If somebody wrote to this address before, its actor remembers that there is nobody.
-    host.with_user(&jid, |user| user.created()).await;
+    host.created(&jid).await;
     tracing::info!(user = %jid, %address, "account registered");
     Ok(jid)
 }

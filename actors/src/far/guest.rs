@@ -1,0 +1,271 @@
+//! A session of this node whose connection is on another: its end of the pipe, carried over by one small task. What is on
+//! its way is bounded by credit, which the other end gives back as its client's socket takes things.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rookery_cluster::entity::{Entity, Shard};
+use rookery_cluster::mesh::peer::{Envelope, NodeId, Why};
+use rookery_proto::xmpp::jid::BareJid;
+
+use super::wire::{self, What};
+use crate::host::Host;
+use crate::link::Link;
+use crate::pipe::{Down, Pipe};
+
+/// Items that may be on their way.
+const ITEMS: usize = 256;
+/// Bytes that may be on their way, give or take an item.
+const BYTES: usize = 256 * 1024;
+/// Items in one parcel.
+const BATCH: usize = 64;
+
+/// See the module.
+pub(crate) struct Guest {
+    node: NodeId,
+    generation: u64,
+    conn: u64,
+    pub(super) era: u32,
+    shard: Shard,
+    pipe: Arc<Pipe>,
+    link: Mutex<Option<Link>>,
+    /// The weights of the items on their way.
+    flying: Mutex<VecDeque<usize>>,
+    /// The client has asked for stream management: the ledger is the new one.
+    counted: AtomicBool,
+    over: AtomicBool,
+}
+
+impl Guest {
+    /// Not entered yet. `counted`: its client manages its stream already.
+    pub(super) fn new(
+        node: NodeId,
+        generation: u64,
+        conn: &wire::Conn,
+        user: &BareJid,
+        pipe: Arc<Pipe>,
+        counted: bool,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            node,
+            generation,
+            conn: conn.id,
+            era: conn.era,
+            shard: Entity::new(user.as_str()).shard(),
+            pipe,
+            link: Mutex::new(None),
+            flying: Mutex::default(),
+            counted: AtomicBool::new(counted),
+            over: AtomicBool::new(false),
+        })
+    }
+
+    /// How many items may be sent now.
+    fn room(&self) -> usize {
+        let flying = self.flying.lock();
+        let bytes: usize = flying.iter().sum();
+        if bytes >= BYTES { 0 } else { ITEMS.saturating_sub(flying.len()).min(BATCH) }
+    }
+}
+
+impl Host {
+    /// Enters a session's connection; from now on it is served.
+    pub(super) fn enter_guest(&self, guest: &Arc<Guest>, link: Link) {
+        let Some(far) = self.far() else { return };
+        *guest.link.lock() = Some(link);
+        let before = far.guests.lock().insert((guest.node.clone(), guest.conn), guest.clone());
+        if let Some(before) = before {
+            before.end();
+        }
+        let (host, guest) = (self.clone(), guest.clone());
+        self.spawn(async move { host.carry(&guest).await });
+    }
+
+    /// The connection is no more, or elsewhere.
+    pub(super) fn forget_guest(&self, guest: &Arc<Guest>) {
+        let Some(far) = self.far() else { return };
+        let mut guests = far.guests.lock();
+        let key = (guest.node.clone(), guest.conn);
+        if guests.get(&key).is_some_and(|known| Arc::ptr_eq(known, guest)) {
+            guests.remove(&key);
+        }
+        drop(guests);
+        guest.end();
+    }
+
+    /// That generation of a node is dead, with all its sockets.
+    pub(super) fn bury_guests(&self, dead: impl Fn(&NodeId, u64) -> bool) {
+        let Some(far) = self.far() else { return };
+        let mut gone = Vec::new();
+        far.guests.lock().retain(|_, guest| {
+            let dead = dead(&guest.node, guest.generation);
+            if dead {
+                gone.push(guest.clone());
+            }
+            !dead
+        });
+        if !gone.is_empty() {
+            tracing::info!(
+                connections = gone.len(),
+                "connections were lost with their node; sessions wait to be resumed"
+            );
+        }
+        for guest in gone {
+            guest.end();
+        }
+    }
+
+    /// These shards are not this node's any more.
+    pub(super) fn drop_guests(&self, shards: &[Shard]) {
+        let Some(far) = self.far() else { return };
+        let mut gone = Vec::new();
+        far.guests.lock().retain(|_, guest| {
+            let lost = shards.contains(&guest.shard);
+            if lost {
+                gone.push(guest.clone());
+            }
+            !lost
+        });
+        for guest in gone {
+            guest.end();
+        }
+    }
+
+    /// Something from the connection. Returns whether it was the end.
+    pub(super) fn guest_up(&self, guest: &Arc<Guest>, up: wire::Up) -> bool {
+        let mut slot = guest.link.lock();
+        let Some(link) = &mut *slot else { return false };
+        match up.what {
+            Some(wire::up::What::Stanza(bytes)) => match crate::stored::stanza(&bytes) {
+                Some(stanza) => link.up(stanza),
+                None => link.answer(None),
+            },
+            Some(wire::up::What::Answer(bytes)) => link.answer(crate::stored::stanza(&bytes)),
+            Some(wire::up::What::Confirmed(h)) => link.down_ack(h),
+            Some(wire::up::What::Enable(enable)) => {
+                link.enable(enable.resume, enable.max);
+                guest.counted.store(true, Ordering::Release);
+                link.ledger().watch(&guest.pipe);
+            }
+            Some(wire::up::What::Active(active)) => link.csi(active),
+            Some(wire::up::What::Marked(_)) => link.marked(),
+            Some(wire::up::What::Credit(items)) => {
+                let mut flying = guest.flying.lock();
+                let items = (items as usize).min(flying.len());
+                flying.drain(..items);
+                drop(flying);
+                guest.pipe.nudge();
+            }
+            Some(wire::up::What::Ask(_)) => {
+                link.ledger().wait(&guest.pipe);
+                guest.pipe.nudge();
+            }
+            Some(wire::up::What::Closed(clean)) => {
+                if let Some(link) = slot.take() {
+                    link.closed(clean);
+                }
+                return true;
+            }
+            None => {}
+        }
+        false
+    }
+
+    /// Carries over what the session has for its connection, until one of them is gone.
+    async fn carry(&self, guest: &Arc<Guest>) {
+        let Some(far) = self.far() else { return };
+        let here = guest.node == *far.cluster.mesh().node();
+        let peer = far.cluster.peers().peer(&guest.node);
+        let (mut items, mut told) = (Vec::new(), (false, 0, 0, false));
+        let mut more = true;
+        loop {
+            if !more {
+                guest.pipe.ready().await;
+            }
+            if guest.over.load(Ordering::Acquire) {
+                return;
+            }
+            guest.pipe.nudged();
+            let room = guest.room();
+            more = room > 0 && guest.pipe.drain(&mut items, room);
+            let Some(state) = guest.state() else { return };
+            if items.is_empty() && state == told {
+                continue;
+            }
+            let last = items.iter().any(|item| matches!(item, Down::Close(_)));
+            told = state;
+            let parcel = guest.parcel(&mut items, state);
+            if here {
+                // The shard came here while the connection asked for its session.
+                self.take_down(parcel);
+                if last {
+                    return;
+                }
+                continue;
+            }
+            let body = wire::encode(What::Down(parcel));
+            let size = body.len();
+            let mut envelope = Envelope::new(guest.shard, 0, Bytes::new(), body);
+            loop {
+                match peer.send(envelope, |_| {}) {
+                    Ok(()) => break,
+                    Err(refused) if refused.why == Why::Full => {
+                        envelope = refused.envelope;
+                        peer.room(size).await;
+                    }
+                    Err(refused) => {
+                        tracing::warn!(node = %guest.node, why = %refused.why, "a connection on another node is lost");
+                        return self.forget_guest(guest);
+                    }
+                }
+                if guest.over.load(Ordering::Acquire) {
+                    return;
+                }
+            }
+            if last {
+                return; // the connection says when it has ended
+            }
+        }
+    }
+}
+
+/// What the connection knows of its stanzas: by which ledger, how many are settled, and of those recorded; broken.
+type State = (bool, u32, u32, bool);
+
+impl Guest {
+    /// What is settled now; `None` if the connection is gone.
+    fn state(&self) -> Option<State> {
+        let slot = self.link.lock();
+        let ledger = slot.as_ref()?.ledger();
+        ledger.watch(&self.pipe);
+        let counted = self.counted.load(Ordering::Acquire);
+        Some((counted, ledger.processed(), ledger.settled(), ledger.broken()))
+    }
+
+    fn parcel(&self, items: &mut Vec<Down>, state: State) -> wire::Down {
+        let (counted, settled, recorded, broken) = state;
+        let mut out = Vec::with_capacity(items.len());
+        let mut flying = self.flying.lock();
+        for item in items.drain(..) {
+            let what = wire::item(&item);
+            // Notes do not go into the other end's pipe, so they come back from nowhere.
+            if !matches!(item, Down::Note(_)) {
+                flying.push_back(wire::weight(&what));
+            }
+            out.push(wire::Item { what: Some(what) });
+        }
+        drop(flying);
+        wire::Down { conn: self.conn, era: self.era, items: out, counted, settled, recorded, broken }
+    }
+
+    fn end(&self) {
+        self.over.store(true, Ordering::Release);
+        self.pipe.close();
+        self.pipe.nudge();
+        // Dropped, it says that the connection was lost.
+        drop(self.link.lock().take());
+    }
+}

@@ -1,0 +1,113 @@
+//! Shards that this node gives up, with the users who live on them, and shards that it takes.
+
+use std::sync::Arc;
+
+use rookery_cluster::entity::{Entity, Shard};
+use rookery_cluster::mesh::peer::NodeId;
+use rookery_cluster::mesh::{Epoch, Handoff};
+use rookery_cluster::store::Fut;
+use rookery_cluster::tables::sessions;
+use rookery_proto::xmpp::jid::BareJid;
+use tokio::sync::oneshot;
+
+use super::shard_of;
+use crate::host::{Error, Host, WeakHost};
+use crate::user;
+
+/// Gives a shard to its next owner.
+pub(crate) struct Leave(pub(crate) WeakHost);
+
+impl Handoff for Leave {
+    fn release<'a>(&'a self, shard: Shard, _: Epoch, _: Option<&'a NodeId>) -> Fut<'a, ()> {
+        Box::pin(async move {
+            if let Some(host) = self.0.upgrade() {
+                host.give_up(shard).await;
+            }
+        })
+    }
+}
+
+impl Host {
+    /// Everything of a shard is settled and stored; its sessions tell their connections to look for the next owner. Whatever
+    /// comes for it from now on waits for that one.
+    async fn give_up(&self, shard: Shard) {
+        let Some(far) = self.far() else { return };
+        far.freeze(shard, true);
+        let mut leaving = Vec::new();
+        for (jid, handle) in self.users().all() {
+            if shard_of(&jid) != shard {
+                continue;
+            }
+            let (left, answer) = oneshot::channel();
+            if handle.cast_always(user::Msg::Leave(left)).is_ok() {
+                leaving.push((jid, handle, answer));
+            }
+        }
+        let count = leaving.len();
+        for (jid, handle, answer) in leaving {
+            let _ = answer.await;
+            self.users().remove(&jid, &handle);
+        }
+        if let Err(error) = self.batcher().flush().await {
+            tracing::warn!(shard = shard.0, %error, "a shard is given up with writes that the store did not take");
+        }
+        metrics::counter!("rookery_users_moved_total").increment(count as u64);
+    }
+
+    /// These shards are not this node's any more: what is left of their users must do nothing.
+    pub(super) fn drop_shards(&self, shards: &[Shard]) {
+        let mut dropped = 0usize;
+        for (jid, handle) in self.users().all() {
+            if !shards.contains(&shard_of(&jid)) {
+                continue;
+            }
+            let _ = handle.cast_always(user::Msg::Lose);
+            self.users().remove(&jid, &handle);
+            dropped += 1;
+        }
+        self.drop_guests(shards);
+        if dropped > 0 {
+            tracing::warn!(
+                users = dropped,
+                shards = shards.len(),
+                "shards were lost; their users live elsewhere now"
+            );
+        }
+    }
+
+    /// Activates every user of a shard with a session on record, so that its presence is there and its time runs.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the store can't be read.
+    pub(crate) async fn restore_shard(&self, shard: Shard) -> Result<u64, Error> {
+        let mut restored = 0u64;
+        let mut after: Option<(Entity, [u8; 16])> = None;
+        loop {
+            let from = after.clone();
+            let page = self
+                .store()
+                .read(|tx| {
+                    let from = from.clone();
+                    Box::pin(async move {
+                        sessions::page(&mut **tx, shard, from.as_ref().map(|(u, s)| (u, s)), 200).await
+                    })
+                })
+                .await?;
+            for stored in &page.rows {
+                if let Ok(jid) = BareJid::parse(stored.user.as_str()) {
+                    self.wake(&jid);
+                    restored += 1;
+                }
+            }
+            match page.rows.last() {
+                Some(last) if page.more => after = Some((last.user.clone(), last.sid)),
+                _ => return Ok(restored),
+            }
+        }
+    }
+
+    /// For [`rookery_cluster::mesh::Cluster::set_handoff`].
+    pub(crate) fn handoff(&self) -> Arc<dyn Handoff> {
+        Arc::new(Leave(self.downgrade()))
+    }
+}

@@ -1,0 +1,371 @@
+//! Connections whose session has lost its home find the next one, and go on there as if nothing had happened.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message as _;
+use rookery_cluster::entity::Shard;
+use rookery_cluster::mesh::peer::{Envelope, NodeId, Outcome};
+use rookery_cluster::mesh::{Event, Events, Home};
+use rookery_proto::xmpp::error::{Condition, StanzaError, StreamCondition};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::stub::{At, Stub};
+use super::wire::{self, What};
+use crate::host::{Host, NotResumed};
+use crate::link::{Authenticated, ConnInfo, Link};
+use crate::pipe::{Close, Pipe};
+use crate::session::SessionId;
+use crate::user;
+
+/// How long a connection looks for its session.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// A living home that gives a shard up says so itself, unless that takes longer.
+const DOUBT: Duration = Duration::from_secs(2);
+/// How often those are looked at that wait.
+const PACE: Duration = Duration::from_millis(100);
+
+impl Host {
+    /// Something waits to be looked at.
+    pub(crate) fn look_soon(&self) {
+        if let Some(far) = self.far() {
+            far.wake.notify_one();
+        }
+    }
+
+    /// Starts what a node among others does all the time. Ends with the server.
+    pub(crate) fn join(&self, mut events: Events) {
+        let Some(far) = self.far().cloned() else { return };
+        let host = self.downgrade();
+        tokio::spawn(async move {
+            loop {
+                let event = events.next().await;
+                let Some(host) = host.upgrade() else { return };
+                host.happened(event).await;
+            }
+        });
+        let host = self.downgrade();
+        tokio::spawn(async move {
+            let mut changes = far.cluster.mesh().watch_map();
+            let mut busy = false;
+            loop {
+                tokio::select! {
+                    () = far.wake.notified() => {}
+                    _ = changes.changed() => {}
+                    () = tokio::time::sleep(PACE), if busy => {}
+                }
+                let Some(host) = host.upgrade().filter(|host| !host.is_over()) else { return };
+                host.flush_lanes();
+                busy = host.look_all() || far.lanes.waiting() > 0;
+            }
+        });
+    }
+
+    async fn happened(&self, event: Event) {
+        let Some(far) = self.far() else { return };
+        match event {
+            Event::Gained(shards) => {
+                for (shard, epoch) in &shards {
+                    far.freeze(*shard, false);
+                    let (host, shard, epoch) = (self.clone(), *shard, epoch.0);
+                    if let Err(error) = host.restore_shard(shard).await {
+                        tracing::error!(shard = shard.0, %error, "sessions of a shard can't be read; they come with their users");
+                    }
+                    far.set_restored(shard, epoch);
+                }
+                tracing::debug!(shards = shards.len(), "shards are this node's now");
+            }
+            Event::Lost(shards) => {
+                let shards: Vec<Shard> = shards.into_iter().map(|(shard, _)| shard).collect();
+                self.drop_shards(&shards);
+            }
+            Event::Lease(_) | Event::Standing(_) => {}
+        }
+        self.look_soon();
+    }
+
+    /// Looks at all connections whose session is elsewhere; whether any waits.
+    fn look_all(&self) -> bool {
+        let Some(far) = self.far() else { return false };
+        let map = far.cluster.mesh().map();
+        self.bury_guests(|node, generation| {
+            map.member(node).is_none_or(|member| !member.status.lives(generation))
+        });
+        let stubs: Vec<Arc<Stub>> = far.stubs.lock().values().cloned().collect();
+        let mut waiting = false;
+        for stub in stubs {
+            waiting |= self.look_at(&stub);
+        }
+        waiting
+    }
+
+    fn look_at(&self, stub: &Arc<Stub>) -> bool {
+        let Some(far) = self.far() else { return false };
+        let home = far.home(stub.shard);
+        let mut state = stub.state.lock();
+        match state.at.clone() {
+            At::Home(node, generation) => {
+                let still = match &home {
+                    Home::There { node: now, generation: then, .. } => (now, *then) == (&node, generation),
+                    Home::Here { .. } => node == *far.cluster.mesh().node(),
+                    Home::Nobody => false,
+                };
+                if still {
+                    state.doubt = None;
+                    return false;
+                }
+                let map = far.cluster.mesh().map();
+                let lives = map.member(&node).is_some_and(|member| member.status.lives(generation));
+                let since = *state.doubt.get_or_insert_with(Instant::now);
+                if lives && since.elapsed() < DOUBT {
+                    return true;
+                }
+                state.look();
+                drop(state);
+                self.look_at(stub)
+            }
+            At::Looking { asked: true, .. } => true,
+            At::Looking { since, asked: false } => {
+                if since.elapsed() > PATIENCE {
+                    drop(state);
+                    tracing::warn!(user = %stub.user, "no node has taken a session over in time; its client must log in anew");
+                    stub.give_up(
+                        far,
+                        Close::Error(StreamCondition::ResourceConstraint, "please come back later".into()),
+                    );
+                    return false;
+                }
+                if home == Home::Nobody {
+                    return true;
+                }
+                state.at = At::Looking { since, asked: true };
+                let attach = state.attach(stub);
+                drop(state);
+                match attach {
+                    None => {
+                        // It never said what it takes to bring it back: it had just begun.
+                        let text = "the session was lost with its node; please log in again";
+                        stub.give_up(far, Close::Error(StreamCondition::InternalServerError, text.into()));
+                    }
+                    Some(attach) => match home {
+                        Home::There { node, generation, .. } => {
+                            self.attach_there(stub, node, generation, attach)
+                        }
+                        _ => self.attach_here(stub, attach),
+                    },
+                }
+                true
+            }
+            At::Asking | At::Over => false,
+        }
+    }
+
+    fn attach_there(&self, stub: &Arc<Stub>, node: NodeId, generation: u64, attach: wire::Attach) {
+        let Some(far) = self.far() else { return };
+        let era = attach.conn.as_ref().map_or(0, |conn| conn.era);
+        let envelope = Envelope::new(stub.shard, 0, Bytes::new(), wire::encode(What::Attach(attach)));
+        let (host, told) = (self.clone(), stub.clone());
+        let to = node.clone();
+        let sent = far.cluster.peers().peer(&node).send(envelope, move |outcome| {
+            // Not here, where the connection of the two nodes is read.
+            let work = host.clone();
+            host.spawn(async move {
+                match outcome {
+                    Outcome::Taken(reply) => {
+                        let bound = wire::Bound::decode(reply).unwrap_or_default();
+                        work.attached(&told, era, to, generation, &bound);
+                    }
+                    _ => told.not_found(era),
+                }
+            });
+        });
+        if sent.is_err() {
+            stub.not_found(era);
+        }
+    }
+
+    /// The next home has answered.
+    fn attached(&self, stub: &Arc<Stub>, era: u32, node: NodeId, generation: u64, bound: &wire::Bound) {
+        let Some(far) = self.far() else { return };
+        let mut state = stub.state.lock();
+        if state.era != era || !matches!(state.at, At::Looking { .. }) {
+            return;
+        }
+        if Stub::jid(bound).is_none() {
+            drop(state);
+            tracing::info!(user = %stub.user, "a session went on elsewhere, or is over; its connection ends");
+            return stub.give_up(far, Close::Abandon);
+        }
+        tracing::debug!(user = %stub.user, %node, "a session has a new home");
+        metrics::counter!("rookery_sessions_attached_total").increment(1);
+        state.at = At::Home(node, generation);
+        let closed = state.closed;
+        for item in &state.ups {
+            stub.pass(&state, item.clone().up());
+        }
+        if let Some(clean) = closed {
+            stub.pass(&state, wire::up::What::Closed(clean));
+            drop(state);
+            return stub.forget(far);
+        }
+        stub.pass(&state, wire::up::What::Ask(true));
+    }
+
+    /// The next home is this node.
+    fn attach_here(&self, stub: &Arc<Stub>, attach: wire::Attach) {
+        let era = attach.conn.as_ref().map_or(0, |conn| conn.era);
+        let (reply, answer) = oneshot::channel();
+        let msg = user::Attach { attach, pipe: stub.pipe.clone(), reply };
+        if self.cast_user(&stub.user, user::Msg::Attach(Box::new(msg))).is_err() {
+            return stub.not_found(era);
+        }
+        let (host, stub) = (self.clone(), stub.clone());
+        self.spawn(async move {
+            match answer.await {
+                Ok(Some(link)) => host.attached_here(&stub, era, link),
+                Ok(None) => {
+                    if let Some(far) = host.far() {
+                        stub.give_up(far, Close::Abandon);
+                    }
+                }
+                Err(_) => stub.not_found(era),
+            }
+        });
+    }
+
+    fn attached_here(&self, stub: &Arc<Stub>, era: u32, link: Link) {
+        let Some(far) = self.far() else { return };
+        let way = stub.way.lock().upgrade();
+        // With both locks held: what the connection sends next comes behind what it sent before.
+        let take = || {
+            let mut state = stub.state.lock();
+            let looking =
+                state.era == era && matches!(state.at, At::Looking { .. }) && state.closed.is_none();
+            looking.then(|| {
+                state.at = At::Over;
+                std::mem::take(&mut state.ups)
+            })
+        };
+        let back = match way {
+            Some(way) => way.back_here(link, take),
+            None => Err(link),
+        };
+        match back {
+            Ok(()) => metrics::counter!("rookery_sessions_attached_total").increment(1),
+            Err(link) => link.closed(stub.state.lock().closed.unwrap_or(false)),
+        }
+        stub.forget(far);
+        stub.pipe.nudge();
+    }
+
+    /// Opens a session whose home is another node.
+    pub(crate) async fn bind_away(
+        &self,
+        who: &Authenticated,
+        resource: Option<&str>,
+        conn: &ConnInfo,
+        pipe: Arc<Pipe>,
+    ) -> Result<Link, StanzaError> {
+        let unable = || StanzaError::new(Condition::InternalServerError);
+        let stub = Stub::new(self, who.jid(), &conn.address, pipe).ok_or_else(unable)?;
+        let bind = wire::Bind {
+            user: who.jid().as_str().to_owned(),
+            resource: resource.map(str::to_owned),
+            conn: Some(stub.conn()),
+        };
+        let bound = self.ask(stub.clone(), What::Bind(bind)).await.ok_or_else(unable)?;
+        match Stub::jid(&bound) {
+            Some(jid) => Ok(Link::away(stub, jid)),
+            None => Err(StanzaError::new(
+                Condition::from_name(&bound.condition).unwrap_or(Condition::InternalServerError),
+            )),
+        }
+    }
+
+    /// Goes on with a session whose home is another node.
+    pub(crate) async fn resume_away(
+        &self,
+        who: &Authenticated,
+        (sid, key): (SessionId, [u8; 16]),
+        h: u32,
+        conn: &ConnInfo,
+        pipe: Arc<Pipe>,
+    ) -> Result<Link, NotResumed> {
+        let stub = Stub::new(self, who.jid(), &conn.address, pipe).ok_or(NotResumed)?;
+        stub.resuming(h);
+        let resume = wire::Resume {
+            user: who.jid().as_str().to_owned(),
+            sid: Bytes::copy_from_slice(&sid.0),
+            key: Bytes::copy_from_slice(&key),
+            h,
+            conn: Some(stub.conn()),
+        };
+        let bound = self.ask(stub.clone(), What::Resume(resume)).await.ok_or(NotResumed)?;
+        Stub::jid(&bound).map(|jid| Link::away(stub, jid)).ok_or(NotResumed)
+    }
+
+    /// Asks for a session. If nobody waits for the answer any more, the session is told that its connection is gone.
+    async fn ask(&self, stub: Arc<Stub>, what: What) -> Option<wire::Bound> {
+        struct Waits(Host, Arc<Stub>, bool);
+        impl Drop for Waits {
+            fn drop(&mut self) {
+                if let Some(far) = self.0.far().filter(|_| !self.2) {
+                    self.1.forget(far);
+                }
+            }
+        }
+        let mut waits = Waits(self.clone(), stub.clone(), false);
+        let (reply, answer) = oneshot::channel();
+        self.send(&stub.user.clone(), what, move |_, answer| {
+            let bound = answer.ok().and_then(|bytes| wire::Bound::decode(bytes).ok());
+            if let Some(bound) = bound.as_ref().filter(|bound| !bound.jid.is_empty())
+                && let Ok(node) = NodeId::new(&bound.node)
+            {
+                stub.settle(node, bound.generation, bound.settled);
+            }
+            let _ = reply.send(bound);
+        });
+        let bound = answer.await.ok().flatten()?;
+        waits.2 = !bound.jid.is_empty();
+        Some(bound)
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.stopping().load(Ordering::Relaxed)
+    }
+}
+
+impl Stub {
+    /// Nobody has taken the session: it is looked at again.
+    fn not_found(&self, era: u32) {
+        let mut state = self.state.lock();
+        if let At::Looking { since, asked: true } = state.at
+            && state.era == era
+        {
+            state.at = At::Looking { since, asked: false };
+        }
+    }
+}
+
+impl super::stub::State {
+    /// What the next home must know; nothing if the last one never said.
+    fn attach(&self, stub: &Stub) -> Option<wire::Attach> {
+        let capsule = self.capsule.clone()?;
+        let pending = self.counted && !self.managed;
+        Some(wire::Attach {
+            user: stub.user.as_str().to_owned(),
+            conn: Some(wire::Conn { id: stub.id, era: self.era, address: stub.address.to_string() }),
+            capsule: Some(capsule),
+            managed: self.managed,
+            inactive: self.inactive,
+            settled: if pending { self.before } else { self.ledger.processed() },
+            h: self.h,
+            acked: wire::id_bytes(self.acked),
+            tail: self.tail.iter().cloned().collect(),
+            last: wire::id_bytes(self.last),
+        })
+    }
+}

@@ -1,0 +1,316 @@
+//! What other nodes send.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message as _;
+use rookery_cluster::entity::Shard;
+use rookery_cluster::mesh::Home;
+use rookery_cluster::mesh::peer::{Done, Envelope, NodeId, Outcome, Receiver};
+use rookery_proto::xmpp::error::{Condition, StanzaError};
+use rookery_proto::xmpp::jid::BareJid;
+use rookery_proto::xmpp::stanza::{PresenceType, Stanza, Type};
+use tokio::sync::oneshot;
+
+use super::guest::Guest;
+use super::wire::{self, What};
+use crate::host::Host;
+use crate::ledger::Receipt;
+use crate::link::{ConnInfo, Link};
+use crate::pipe::Pipe;
+use crate::session::SessionId;
+use crate::user::{self, Inbound};
+
+type Told = Box<dyn FnOnce(Outcome) + Send>;
+
+enum To {
+    Peer(Done),
+    Here(Told),
+}
+
+/// The duty to answer a parcel. Dropped, it says that the parcel is lost.
+pub(crate) struct Reply(Option<To>);
+
+impl Reply {
+    /// To this very node.
+    pub(super) fn here(told: impl FnOnce(Outcome) + Send + 'static) -> Self {
+        Self(Some(To::Here(Box::new(told))))
+    }
+
+    /// It is taken.
+    pub(crate) fn taken(self) {
+        self.answer(Bytes::new());
+    }
+
+    /// It is taken, and here is the answer.
+    pub(crate) fn answer(mut self, bytes: Bytes) {
+        match self.0.take() {
+            Some(To::Peer(done)) => {
+                if let Err(reply) = done.reply(bytes) {
+                    tracing::error!(bytes = reply.len(), "an answer to another node is too large");
+                }
+            }
+            Some(To::Here(told)) => told(Outcome::Taken(bytes)),
+            None => {}
+        }
+    }
+
+    /// The user does not live here.
+    fn not_here(mut self, epoch: u64, hint: Option<&NodeId>) {
+        match self.0.take() {
+            Some(To::Peer(done)) => done.not_owner(epoch, hint),
+            Some(To::Here(told)) => told(Outcome::NotOwner { epoch, hint: hint.cloned() }),
+            None => {}
+        }
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        if let Some(To::Here(told)) = self.0.take() {
+            told(Outcome::Lost);
+        }
+    }
+}
+
+/// See [`Host::receiver`].
+struct Mailbox(Host);
+
+impl Receiver for Mailbox {
+    fn take(&self, from: &NodeId, envelope: Envelope, done: Done) {
+        let generation = done.generation();
+        self.0.receive(from, generation, envelope.shard, &envelope.body, Reply(Some(To::Peer(done))));
+    }
+}
+
+/// No session.
+fn refused(condition: &str) -> Bytes {
+    wire::Bound { condition: condition.to_owned(), ..wire::Bound::default() }.encode_to_vec().into()
+}
+
+impl Host {
+    /// Takes what other nodes send.
+    pub fn receiver(&self) -> Arc<dyn Receiver> {
+        Arc::new(Mailbox(self.clone()))
+    }
+
+    /// Takes a parcel of a node, which may be this one.
+    pub(super) fn receive(&self, from: &NodeId, generation: u64, shard: Shard, body: &Bytes, reply: Reply) {
+        let Some(far) = self.far() else { return };
+        let Some(what) = wire::decode(body) else { return reply.taken() };
+        let what = match what {
+            What::Down(down) => {
+                self.take_down(down);
+                return reply.taken();
+            }
+            // Each is looked at by itself; one alone is like any other parcel.
+            What::Crowd(crowd) if crowd.users.len() > 1 => return reply.answer(self.take_crowd(crowd)),
+            What::Order(wire::Order { what: Some(wire::order::What::List(prefix)) }) => {
+                return self.take_list(&prefix, reply);
+            }
+            what => what,
+        };
+        match far.home(shard) {
+            Home::Here { .. } => {}
+            Home::There { node, epoch, .. } => return reply.not_here(epoch.0.into(), Some(&node)),
+            Home::Nobody => return reply.not_here(0, None),
+        }
+        match what {
+            What::In(parcel) => self.take_in(parcel, reply),
+            What::Up(up) => self.take_up(from, generation, up, reply),
+            What::Bind(bind) => self.take_bind(from, generation, bind, reply),
+            What::Resume(resume) => self.take_resume(from, generation, resume, reply),
+            What::Attach(attach) => self.take_attach(from, generation, attach, reply),
+            What::Order(order) => self.take_order(order, reply),
+            What::Crowd(crowd) => reply.answer(self.take_crowd(crowd)),
+            What::Down(_) => reply.taken(),
+        }
+    }
+
+    fn take_in(&self, parcel: wire::In, reply: Reply) {
+        let (Ok(user), Some(stanza)) = (BareJid::parse(&parcel.user), crate::stored::stanza(&parcel.stanza))
+        else {
+            return reply.taken();
+        };
+        let origin = wire::origin(&parcel);
+        let change = parcel.change.and_then(wire::change_of).map(Box::new);
+        self.to_user_here(&user, Arc::new(stanza), Receipt::owed(reply), origin, change);
+    }
+
+    /// A presence for several; returns who does not live here.
+    fn take_crowd(&self, crowd: wire::Crowd) -> Bytes {
+        let Some(stanza) = crate::stored::stanza(&crowd.stanza) else { return Bytes::new() };
+        let stanza = Arc::new(stanza);
+        let mut users = Vec::new();
+        for name in crowd.users {
+            let Ok(user) = BareJid::parse(&name) else { continue };
+            if self.is_home(&user) {
+                self.presence_here(&user, &stanza, crowd.strict);
+            } else {
+                users.push(name);
+            }
+        }
+        if users.is_empty() { Bytes::new() } else { wire::Refused { users }.encode_to_vec().into() }
+    }
+
+    /// A presence for a user whose home this is; the stanza need not name it. If it is `strict`, it is a probe of a session that
+    /// has been away: who is not there says so.
+    pub(crate) fn presence_here(&self, user: &BareJid, stanza: &Arc<Stanza>, strict: bool) {
+        let msg = || {
+            let (receipt, origin, change) = (Receipt::none(), None, None);
+            user::Msg::In(Box::new(Inbound { stanza: stanza.clone(), receipt, origin, change }))
+        };
+        if let Some(handle) = self.users().find(user) {
+            let _ = handle.cast(msg());
+        } else if self.may_have_sessions(user) {
+            let _ = self.cast_user(user, msg());
+        } else if strict && let Some(from) = stanza.from.clone() {
+            let gone = Stanza::new(Type::Presence(PresenceType::Unavailable)).from(user.clone()).to(from);
+            self.route(gone, Receipt::none(), None);
+        }
+    }
+
+    fn take_up(&self, from: &NodeId, _generation: u64, up: wire::Up, reply: Reply) {
+        let Some(far) = self.far() else { return };
+        let guest = far.guests.lock().get(&(from.clone(), up.conn)).cloned();
+        match guest {
+            Some(guest) if guest.era == up.era => {
+                reply.taken();
+                if self.guest_up(&guest, up) {
+                    self.forget_guest(&guest);
+                }
+            }
+            // Of a time before the connection looked for a new home: what counts of it has come again.
+            Some(guest) if guest.era > up.era => reply.taken(),
+            // Not of this activation: the connection is to attach.
+            _ => reply.not_here(0, None),
+        }
+    }
+
+    fn take_bind(&self, from: &NodeId, generation: u64, bind: wire::Bind, reply: Reply) {
+        let (Ok(user), Some(conn)) = (BareJid::parse(&bind.user), bind.conn) else { return reply.taken() };
+        let pipe = Pipe::far();
+        let (answer, bound_to) = oneshot::channel();
+        let msg = user::Bind {
+            resource: bind.resource,
+            conn: ConnInfo::elsewhere(&conn.address),
+            pipe: pipe.clone(),
+            reply: answer,
+        };
+        if self.cast_user(&user, user::Msg::Bind(Box::new(msg))).is_err() {
+            return reply.answer(refused(Condition::ResourceConstraint.name()));
+        }
+        let (host, from) = (self.clone(), from.clone());
+        self.spawn(async move {
+            match bound_to.await {
+                Ok(Ok(link)) => {
+                    host.welcome(Guest::new(from, generation, &conn, &user, pipe, false), link, reply)
+                }
+                Ok(Err(error)) => reply.answer(refused(error.condition.name())),
+                Err(_) => drop(reply), // the actor has gone: again
+            }
+        });
+    }
+
+    fn take_resume(&self, from: &NodeId, generation: u64, resume: wire::Resume, reply: Reply) {
+        let (Ok(user), Some(conn)) = (BareJid::parse(&resume.user), resume.conn) else {
+            return reply.answer(refused(""));
+        };
+        let (Some(sid), Ok(key)) = (SessionId::from_slice(&resume.sid), resume.key[..].try_into()) else {
+            return reply.answer(refused(""));
+        };
+        let pipe = Pipe::far();
+        let (answer, resumed) = oneshot::channel();
+        let conn_info = ConnInfo::elsewhere(&conn.address);
+        let msg = user::Resume { sid, key, h: resume.h, conn: conn_info, pipe: pipe.clone(), reply: answer };
+        if self.cast_user(&user, user::Msg::Resume(Box::new(msg))).is_err() {
+            return reply.answer(refused(""));
+        }
+        let (host, from) = (self.clone(), from.clone());
+        self.spawn(async move {
+            match resumed.await {
+                Ok(Some(link)) => {
+                    host.welcome(Guest::new(from, generation, &conn, &user, pipe, true), link, reply)
+                }
+                Ok(None) => reply.answer(refused("")),
+                Err(_) if host.is_home(&user) => reply.answer(refused("")),
+                Err(_) => drop(reply),
+            }
+        });
+    }
+
+    fn take_attach(&self, from: &NodeId, generation: u64, attach: wire::Attach, reply: Reply) {
+        let (Ok(user), Some(conn)) = (BareJid::parse(&attach.user), attach.conn.clone()) else {
+            return reply.answer(refused(""));
+        };
+        let (pipe, managed) = (Pipe::far(), attach.managed);
+        let (answer, attached) = oneshot::channel();
+        let msg = user::Attach { attach, pipe: pipe.clone(), reply: answer };
+        if self.cast_user(&user, user::Msg::Attach(Box::new(msg))).is_err() {
+            return drop(reply);
+        }
+        let (host, from) = (self.clone(), from.clone());
+        self.spawn(async move {
+            match attached.await {
+                Ok(Some(link)) => {
+                    host.welcome(Guest::new(from, generation, &conn, &user, pipe, managed), link, reply);
+                }
+                Ok(None) => reply.answer(refused("")),
+                Err(_) => drop(reply),
+            }
+        });
+    }
+
+    /// A session has a connection on another node: it is entered, then told.
+    fn welcome(&self, guest: Arc<Guest>, link: Link, reply: Reply) {
+        let Some(far) = self.far() else { return };
+        let (jid, settled) = (link.jid().as_str().to_owned(), link.ledger().processed());
+        let (node, generation) =
+            (far.cluster.mesh().node().as_str().to_owned(), far.cluster.mesh().generation());
+        self.enter_guest(&guest, link);
+        let bound = wire::Bound { jid, settled, condition: String::new(), node, generation };
+        reply.answer(bound.encode_to_vec().into());
+    }
+
+    /// A stanza for a user whose home this is.
+    pub(crate) fn to_user_here(
+        &self,
+        user: &BareJid,
+        stanza: Arc<Stanza>,
+        receipt: Receipt,
+        origin: Option<(SessionId, u32)>,
+        change: Option<Box<user::Change>>,
+    ) {
+        // Presence matters only to users who are here (RFC 6121 section 8.5.1 has nobody else care).
+        if change.is_none() && matches!(stanza.type_, Type::Presence(_)) {
+            self.presence_here(user, &stanza, false);
+            return receipt.done();
+        }
+        self.give(user, Inbound { stanza, receipt, origin, change });
+    }
+
+    /// The same for a user whose home may be anywhere.
+    pub(crate) fn to_user_away(
+        &self,
+        user: &BareJid,
+        stanza: Arc<Stanza>,
+        receipt: Receipt,
+        origin: Option<(SessionId, u32)>,
+        change: Option<&user::Change>,
+    ) {
+        let parcel = wire::In {
+            user: user.as_str().to_owned(),
+            stanza: stanza.to_bytes().into(),
+            sid: origin.map(|(sid, _)| Bytes::copy_from_slice(&sid.0)).unwrap_or_default(),
+            n: origin.map_or(0, |(_, n)| n),
+            change: change.map(wire::change),
+        };
+        self.send(user, What::In(parcel), move |host, answer| match answer {
+            Ok(_) => receipt.done(),
+            Err(_) => {
+                tracing::warn!(to = ?stanza.to, "no node has taken a stanza in time; its sender gets an error");
+                host.refuse(&stanza, receipt, &StanzaError::new(Condition::ResourceConstraint));
+            }
+        });
+    }
+}

@@ -1,0 +1,480 @@
+//! A connection of this node whose session lives on another. It keeps what either side has not confirmed, so that when the
+//! session's home dies, the next one gets it: nothing is lost, nothing comes twice.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use prost::Message as _;
+use rookery_cluster::entity::{Entity, Shard};
+use rookery_cluster::mesh::peer::{Envelope, NodeId, Outcome};
+use rookery_cluster::tables::archive::ArchiveId;
+use rookery_proto::xmpp::jid::{BareJid, FullJid};
+use rookery_proto::xmpp::stanza::Stanza;
+use tokio::time::Instant;
+
+use super::receive::Reply;
+use super::wire::{self, What, item, up};
+use super::{Far, Host};
+use crate::ledger::Ledger;
+use crate::link::{Rest, Way};
+use crate::pipe::{Close, Down, Pipe};
+
+/// What the client sent, until it is settled.
+#[derive(Clone)]
+pub(crate) enum Item {
+    Stanza(Bytes),
+    Answer(Bytes),
+    Enable { resume: bool, max: Option<u32> },
+}
+
+impl Item {
+    pub(crate) fn of_stanza(stanza: &Stanza) -> Self {
+        Self::Stanza(stanza.to_bytes().into())
+    }
+
+    fn is_counted(&self) -> bool {
+        !matches!(self, Self::Enable { .. })
+    }
+
+    pub(super) fn up(self) -> up::What {
+        match self {
+            Self::Stanza(bytes) => up::What::Stanza(bytes),
+            Self::Answer(bytes) => up::What::Answer(bytes),
+            Self::Enable { resume, max } => up::What::Enable(wire::Enable { resume, max }),
+        }
+    }
+}
+
+/// Where the session is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum At {
+    /// Asked for, for the first time.
+    Asking,
+    /// There, in that generation of the node.
+    Home(NodeId, u64),
+    /// Between two homes, since then; an answer may be on its way.
+    Looking { since: Instant, asked: bool },
+    /// The session, or the connection, has ended.
+    Over,
+}
+
+pub(super) struct State {
+    pub(super) at: At,
+    pub(super) era: u32,
+    pub(super) ledger: Arc<Ledger>,
+    /// Which ledger that is: the one after `<enable/>`.
+    pub(super) counted: bool,
+    /// How many were settled in the one before.
+    pub(super) before: u32,
+    pub(super) ups: VecDeque<Item>,
+    pub(super) inactive: bool,
+    /// The client manages its stream.
+    pub(super) managed: bool,
+    /// What the client was sent and has not confirmed, and how much it has confirmed.
+    pub(super) tail: VecDeque<wire::Stanza>,
+    pub(super) h: u32,
+    pub(super) acked: Option<ArchiveId>,
+    /// The newest of the archive that it was sent.
+    pub(super) last: Option<ArchiveId>,
+    pub(super) capsule: Option<wire::Capsule>,
+    /// The client is gone; whether it said so.
+    pub(super) closed: Option<bool>,
+    /// Since when the map has named another home, while the old one lives.
+    pub(super) doubt: Option<Instant>,
+    /// The session has closed the connection.
+    ending: bool,
+    /// Items and bytes that are in the pipe and not yet given back.
+    taken: u32,
+    bytes: usize,
+}
+
+/// See the module.
+pub(crate) struct Stub {
+    pub(super) id: u64,
+    pub(super) user: BareJid,
+    pub(super) shard: Shard,
+    pub(super) address: Arc<str>,
+    pub(super) pipe: Arc<Pipe>,
+    host: Host,
+    pub(super) way: Mutex<Weak<Way>>,
+    pub(super) state: Mutex<State>,
+}
+
+/// Items in the pipe after which their room is given back.
+const CREDIT: u32 = 64;
+/// The same in bytes.
+const CREDIT_BYTES: usize = 64 * 1024;
+
+impl Stub {
+    /// A connection that is about to ask for its session.
+    pub(super) fn new(host: &Host, user: &BareJid, address: &Arc<str>, pipe: Arc<Pipe>) -> Option<Arc<Self>> {
+        let far = host.far()?;
+        let id = far.next_stub.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let stub = Arc::new_cyclic(|me: &Weak<Self>| {
+            pipe.feed(me.clone());
+            Self {
+                id,
+                user: user.clone(),
+                shard: Entity::new(user.as_str()).shard(),
+                address: address.clone(),
+                pipe,
+                host: host.clone(),
+                way: Mutex::default(),
+                state: Mutex::new(State {
+                    at: At::Asking,
+                    era: 0,
+                    ledger: Ledger::of_stub(0, me.clone()),
+                    counted: false,
+                    before: 0,
+                    ups: VecDeque::new(),
+                    inactive: false,
+                    managed: false,
+                    tail: VecDeque::new(),
+                    h: 0,
+                    acked: None,
+                    last: None,
+                    capsule: None,
+                    closed: None,
+                    doubt: None,
+                    ending: false,
+                    taken: 0,
+                    bytes: 0,
+                }),
+            }
+        });
+        far.stubs.lock().insert(id, stub.clone());
+        Some(stub)
+    }
+
+    pub(super) fn conn(&self) -> wire::Conn {
+        wire::Conn { id: self.id, era: self.state.lock().era, address: self.address.to_string() }
+    }
+
+    /// The client wants to go on with a session, of which it has `h` stanzas.
+    pub(super) fn resuming(&self, h: u32) {
+        let mut state = self.state.lock();
+        (state.managed, state.counted, state.h) = (true, true, h);
+    }
+
+    /// The session is there: the connection may begin.
+    pub(super) fn settle(self: &Arc<Self>, node: NodeId, generation: u64, settled: u32) {
+        let mut state = self.state.lock();
+        if state.at == At::Over {
+            // The client has gone meanwhile.
+            state.at = At::Home(node, generation);
+            self.pass(&state, up::What::Closed(false));
+            state.at = At::Over;
+            return;
+        }
+        state.ledger = Ledger::of_stub(settled, Arc::downgrade(self));
+        state.at = At::Home(node, generation);
+        drop(state);
+        // It may have moved while the answer was on its way.
+        self.host.look_soon();
+    }
+
+    /// Who sends through it.
+    pub(crate) fn leads(&self, way: Weak<Way>) {
+        *self.way.lock() = way;
+    }
+
+    /// Nobody needs it any more.
+    pub(super) fn forget(&self, far: &Far) {
+        self.state.lock().at = At::Over;
+        far.stubs.lock().remove(&self.id);
+    }
+
+    pub(crate) fn ledger(&self) -> Arc<Ledger> {
+        self.state.lock().ledger.clone()
+    }
+
+    /// A stanza of the client, or an answer in place of one.
+    pub(crate) fn up(self: &Arc<Self>, item: Item) {
+        let mut state = self.state.lock();
+        state.ledger.enter_only();
+        state.ups.push_back(item.clone());
+        self.pass(&state, item.up());
+    }
+
+    pub(crate) fn enable(self: &Arc<Self>, resume: bool, max: Option<u32>) {
+        let mut state = self.state.lock();
+        let item = Item::Enable { resume, max };
+        state.ups.push_back(item.clone());
+        state.before = state.ledger.processed();
+        state.ledger = Ledger::of_stub(0, Arc::downgrade(self));
+        state.counted = true;
+        self.pass(&state, item.up());
+    }
+
+    /// The client has confirmed `h` stanzas.
+    pub(crate) fn confirmed(self: &Arc<Self>, h: u32) {
+        let mut state = self.state.lock();
+        if h.wrapping_sub(state.h) as usize <= state.tail.len() {
+            state.confirm(h);
+        } // else its session will say what is wrong with that
+        self.pass(&state, up::What::Confirmed(h));
+    }
+
+    pub(crate) fn csi(self: &Arc<Self>, active: bool) {
+        let mut state = self.state.lock();
+        state.inactive = !active;
+        self.pass(&state, up::What::Active(active));
+    }
+
+    pub(crate) fn marked(self: &Arc<Self>) {
+        self.pass(&self.state.lock(), up::What::Marked(true));
+    }
+
+    /// Somebody waits to hear what is settled.
+    pub(crate) fn ask(self: &Arc<Self>) {
+        // The ledger asks from within the connection, which holds no lock of ours.
+        self.pass(&self.state.lock(), up::What::Ask(true));
+    }
+
+    /// The connection took so many items out of the pipe, and whether that was all.
+    pub(crate) fn drained(self: &Arc<Self>, items: usize, all: bool) {
+        let mut state = self.state.lock();
+        state.taken = state.taken.saturating_add(u32::try_from(items).unwrap_or(u32::MAX));
+        if state.taken < CREDIT && !(all && state.bytes >= CREDIT_BYTES) {
+            return;
+        }
+        let credit = std::mem::take(&mut state.taken);
+        state.bytes = if all { 0 } else { state.bytes };
+        self.pass(&state, up::What::Credit(credit));
+    }
+
+    /// The client has gone; `clean` if it said so.
+    pub(crate) fn closed(self: &Arc<Self>, clean: bool) {
+        let Some(far) = self.host.far() else { return };
+        let mut state = self.state.lock();
+        state.closed = Some(clean);
+        match state.at {
+            At::Home(..) => {
+                self.pass(&state, up::What::Closed(clean));
+                drop(state);
+                self.forget(far);
+            }
+            At::Asking | At::Over => {
+                drop(state);
+                self.forget(far);
+            }
+            // Whoever takes the session over must know.
+            At::Looking { .. } => {}
+        }
+    }
+
+    /// Sends to the session's home; between two homes, what matters is kept and goes to the next. With the lock held: what
+    /// the connection sends must not be overtaken.
+    pub(super) fn pass(self: &Arc<Self>, state: &State, what: up::What) {
+        let At::Home(node, _) = &state.at else { return };
+        let era = state.era;
+        let Some(far) = self.host.far() else { return };
+        let user = self.user.as_str().to_owned();
+        let parcel = wire::Up { user, conn: self.id, era, what: Some(what) };
+        let envelope = Envelope::new(self.shard, 0, Bytes::new(), wire::encode(What::Up(parcel)));
+        let stub = self.clone();
+        if *node == *far.cluster.mesh().node() {
+            let reply = Reply::here(move |outcome| stub.told(era, &outcome));
+            let generation = far.cluster.mesh().generation();
+            return self.host.receive(node, generation, self.shard, &envelope.body, reply);
+        }
+        let sent = far.cluster.peers().peer(node).send(envelope, move |outcome| stub.told(era, &outcome));
+        if let Err(refused) = sent {
+            tracing::debug!(%node, why = %refused.why, "a connection looks for its session anew");
+            self.clone().told(era, &Outcome::Lost);
+        }
+    }
+
+    /// What became of something that was sent. May be called with the lock held.
+    fn told(self: Arc<Self>, era: u32, outcome: &Outcome) {
+        if !matches!(outcome, Outcome::Taken(_)) {
+            let host = self.host.clone();
+            host.spawn(async move { self.lost(era) });
+        }
+    }
+
+    /// The home did not take something.
+    pub(super) fn lost(&self, era: u32) {
+        let mut state = self.state.lock();
+        if state.era != era || !matches!(state.at, At::Home(..)) {
+            return;
+        }
+        state.look();
+        drop(state);
+        self.host.look_soon();
+    }
+
+    /// Something from the session.
+    pub(super) fn down(self: &Arc<Self>, down: wire::Down) {
+        let mut state = self.state.lock();
+        if state.era != down.era || state.at == At::Over {
+            return;
+        }
+        let mut out = Vec::with_capacity(down.items.len());
+        let mut moved = false;
+        for item in down.items {
+            match item.what {
+                Some(item::What::Stanza(stanza)) => {
+                    // It came in a larger message: what is kept must not keep that.
+                    let bytes = Bytes::copy_from_slice(&stanza.stanza);
+                    state.bytes += bytes.len();
+                    state.last = state.last.max(wire::id_of(&stanza.id));
+                    if state.managed {
+                        state.tail.push_back(wire::Stanza {
+                            stanza: bytes.clone(),
+                            id: Bytes::copy_from_slice(&stanza.id),
+                            queued: Bytes::copy_from_slice(&stanza.queued),
+                        });
+                    }
+                    out.push(Down::Written(bytes));
+                }
+                Some(item::What::Nonza(bytes)) => out.push(Down::Nonza(Bytes::copy_from_slice(&bytes))),
+                Some(item::What::Enabled(bytes)) => {
+                    state.managed = true;
+                    let marker = state.ups.iter().position(|item| !item.is_counted());
+                    if let Some(marker) = marker {
+                        state.ups.drain(..=marker);
+                    }
+                    out.push(Down::Enabled(Bytes::copy_from_slice(&bytes)));
+                }
+                Some(item::What::Mark(_)) => out.push(Down::Mark),
+                Some(item::What::Close(close)) => {
+                    state.ending = true;
+                    out.push(Down::Close(wire::close_of(close)));
+                }
+                Some(item::What::Capsule(capsule)) => {
+                    state.acked = state.acked.max(wire::id_of(&capsule.acked));
+                    state.last = state.last.max(state.acked);
+                    state.capsule =
+                        Some(wire::Capsule::decode(&*capsule.encode_to_vec()).unwrap_or_default());
+                }
+                Some(item::What::Moved(_)) => moved = true,
+                None => {}
+            }
+        }
+        if down.counted == state.counted {
+            state.trim(down.settled);
+            state.ledger.told(down.settled, down.recorded, down.broken);
+        }
+        if moved && matches!(state.at, At::Home(..)) {
+            state.look();
+        }
+        // In order with what comes next, so under the lock; the connection drains it without.
+        self.pipe.refill(out.into_iter());
+        drop(state);
+        if moved {
+            self.host.look_soon();
+        }
+    }
+
+    /// There is nothing to go on with: the client is to log in anew.
+    pub(super) fn give_up(&self, far: &Far, close: Close) {
+        let _ = self.pipe.push(Down::Close(close));
+        self.forget(far);
+    }
+
+    pub(super) fn jid(bound: &wire::Bound) -> Option<FullJid> {
+        FullJid::parse(&bound.jid).ok()
+    }
+}
+
+/// What the session's node knows of a connection that is on the same node, when the session leaves.
+pub(crate) struct Tail {
+    pub(crate) capsule: wire::Capsule,
+    pub(crate) managed: bool,
+    pub(crate) inactive: bool,
+    pub(crate) settled: u32,
+    pub(crate) h: u32,
+    pub(crate) sent: VecDeque<wire::Stanza>,
+    pub(crate) acked: Option<ArchiveId>,
+    pub(crate) last: Option<ArchiveId>,
+}
+
+impl Stub {
+    /// A connection whose session moves to another node. Nothing if some of what its client sent is not settled: then it must
+    /// send that again.
+    #[allow(clippy::too_many_arguments)] // a constructor with one caller
+    pub(crate) fn moved(
+        host: &Host,
+        user: &BareJid,
+        address: &Arc<str>,
+        pipe: Arc<Pipe>,
+        tail: Tail,
+        ledger: &Ledger,
+        waiting: VecDeque<Item>,
+        rest: Rest,
+    ) -> Option<Arc<Self>> {
+        let enable = waiting.iter().position(|item| !item.is_counted());
+        if ledger.open() != enable.unwrap_or(waiting.len()) {
+            return None;
+        }
+        let stub = Self::new(host, user, address, pipe)?;
+        let mut state = stub.state.lock();
+        let counted = waiting.len() - enable.map_or(0, |at| at + 1);
+        state.ledger =
+            Ledger::of_stub(if enable.is_some() { 0 } else { tail.settled }, Arc::downgrade(&stub));
+        for _ in 0..counted {
+            state.ledger.enter_only();
+        }
+        (state.counted, state.before) = (tail.managed || enable.is_some(), tail.settled);
+        (state.managed, state.h, state.acked, state.last) = (tail.managed, tail.h, tail.acked, tail.last);
+        state.inactive = rest.active.map_or(tail.inactive, |active| !active);
+        (state.tail, state.capsule, state.ups) = (tail.sent, Some(tail.capsule), waiting);
+        state.closed = rest.closed;
+        if let Some(h) = rest.confirmed.filter(|h| h.wrapping_sub(state.h) as usize <= state.tail.len()) {
+            state.confirm(h);
+        }
+        state.look();
+        drop(state);
+        host.look_soon();
+        Some(stub)
+    }
+}
+
+impl State {
+    /// The session has lost its home.
+    pub(super) fn look(&mut self) {
+        self.era = self.era.wrapping_add(1);
+        self.at = if self.ending { At::Over } else { At::Looking { since: Instant::now(), asked: false } };
+        self.doubt = None;
+        // Credit is of the one pipe.
+        self.taken = 0;
+    }
+
+    fn confirm(&mut self, h: u32) {
+        while self.h != h {
+            let Some(stanza) = self.tail.pop_front() else { break };
+            self.h = self.h.wrapping_add(1);
+            self.acked = self.acked.max(wire::id_of(&stanza.id));
+        }
+        if self.tail.is_empty() && self.tail.capacity() > 32 {
+            self.tail = VecDeque::new();
+        }
+    }
+
+    /// The home has settled so many; they need not be kept.
+    fn trim(&mut self, settled: u32) {
+        let mut more = settled.wrapping_sub(self.ledger.processed());
+        if more as usize > self.ups.len() {
+            return;
+        }
+        while more > 0 && self.ups.front().is_some_and(Item::is_counted) {
+            self.ups.pop_front();
+            more -= 1;
+        }
+        if self.ups.is_empty() && self.ups.capacity() > 32 {
+            self.ups = VecDeque::new();
+        }
+    }
+}
+
+impl Host {
+    pub(super) fn take_down(&self, down: wire::Down) {
+        let stub = self.far().and_then(|far| far.stubs.lock().get(&down.conn).cloned());
+        if let Some(stub) = stub {
+            stub.down(down);
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! A session moves to another node, or comes from one that died.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rookery_cluster::entity::Entity;
+use rookery_cluster::store::{Ops, Writes};
+use rookery_cluster::tables::sessions;
+use rookery_proto::xmpp::error::StreamCondition;
+
+use super::{Msg, Session, Unacked};
+use crate::far::{Stub, Tail, wire};
+use crate::features::xep_0352_csi as csi;
+use crate::ledger::{Ledger, Receipt};
+use crate::link::Link;
+use crate::pipe::{Close, Down, Kept, Note, Outgoing};
+use crate::resident::Handle;
+use crate::session::sm::Sm;
+use crate::user;
+
+impl Session {
+    /// The connection knew the session on another node: what its client was sent there, and has not confirmed, is what this
+    /// one has sent. Nothing was sent by it before.
+    pub(super) fn attach(&mut self, attach: user::Attach, me: &Handle<Self>) {
+        let user::Attach { attach, pipe, reply } = attach;
+        let restored = self.restored.take();
+        let (false, Some(restored), None) = (self.ended, &restored, &self.resuming) else {
+            // Its client has come back by another connection.
+            self.restored = restored;
+            return drop(reply.send(None));
+        };
+        self.generation = self.generation.wrapping_add(1);
+        self.acked = self.acked.max(wire::id_of(&attach.acked));
+        let last = self.acked.max(wire::id_of(&attach.last));
+        self.ledger = Ledger::new(attach.settled);
+        if let Some(record) = attach.capsule.as_ref().and_then(wire::record) {
+            self.address = record.address.as_str().into();
+        }
+        // What came while there was no connection. What of it is archived will be read.
+        let came = self.sm.as_mut().map(|sm| sm.take_unacked()).unwrap_or_default();
+        let came: Vec<Unacked> = came.into_iter().filter(|item| item.id.is_none()).collect();
+        let tail = attach.tail.iter().filter_map(|sent| {
+            let stanza = crate::stored::stanza(&sent.stanza)?;
+            let Kept { id, queued } = wire::kept(sent);
+            Some(Unacked::new(Outgoing::new(stanza), id, queued, Receipt::none()))
+        });
+        let tail: Vec<Unacked> = tail.collect();
+        let queued = tail.iter().filter_map(|item| item.queued).collect();
+        let (tail_ids, dropped) = (tail.iter().map(|item| item.id).collect::<Vec<_>>(), came.len());
+        pipe.refill(came.iter().map(Unacked::down));
+        if attach.managed {
+            let numbering = u64::from_le_bytes(self.host.seams().bytes());
+            let sm =
+                self.sm.get_or_insert_with(|| Box::new(Sm::restored(self.host.options().resume, restored)));
+            sm.attached(attach.h, numbering, tail.into_iter().chain(came));
+        } else {
+            came.into_iter().for_each(|item| item.receipt.done());
+            self.sm = None;
+        }
+        self.csi = attach.inactive.then(|| Box::<csi::Held>::default());
+        let resumable = self.sm.as_ref().is_some_and(|sm| sm.resumable());
+        if resumable {
+            self.ledger.keep(me.downgrade());
+        }
+        let link = Link::new(me.clone(), self.jid.clone(), self.ledger.clone(), self.generation);
+        self.way = link.way();
+        self.pipe = Some(pipe);
+        self.shared.connected.store(true, Ordering::Relaxed);
+        tracing::info!(jid = %self.jid, address = %self.address, waited = dropped, "session attached to its connection again");
+        if let Err(Some(link)) = reply.send(Some(link)) {
+            link.closed(false);
+        }
+        self.push_capsule();
+        let numbering = resumable.then(|| self.numbering());
+        let attached = user::AttachedAgain { sid: self.sid, numbering, last, queued };
+        let _ = self.user.cast_always(user::Msg::Attached(Box::new(attached)));
+        if resumable {
+            self.write_attached(&tail_ids, me);
+        }
+        if self.sm.as_ref().is_some_and(|sm| sm.has_unacked()) {
+            self.request_ack();
+            self.want_tick();
+        }
+    }
+
+    /// Writes down how the session counts now, and what its client was sent: should all be lost, it brings its count.
+    fn write_attached(
+        &mut self,
+        tail: &[Option<rookery_cluster::tables::archive::ArchiveId>],
+        me: &Handle<Self>,
+    ) {
+        let Some((record, cursor)) = self.record() else { return };
+        let Some(sm) = &mut self.sm else { return };
+        *sm.changed() = false;
+        sm.writing();
+        let mut ops = Ops::new();
+        let user = Entity::new(self.jid.bare_str());
+        let first = cursor.down_acked.wrapping_add(1);
+        let page = sessions::Sending::tail(record.numbering, first, tail, cursor.acked);
+        sessions::put(&mut ops, &user, &self.sid.0, &record).ok();
+        sessions::put_cursor(&mut ops, &user, &self.sid.0, &cursor);
+        sessions::put_sending(&mut ops, &user, &self.sid.0, &page).ok();
+        let (weak, settled) = (me.downgrade(), cursor.up_handled);
+        let submitted = self.host.batcher().submit(Writes::new(&user, ops), move |result| {
+            if let Some(session) = weak.upgrade() {
+                let _ = session.cast_always(Msg::Recorded { settled: result.is_ok().then_some(settled) });
+            }
+        });
+        if submitted.is_err() {
+            sm.written();
+            *sm.changed() = true;
+        }
+    }
+
+    /// Nothing more comes from the connection; what it sent before this is in the queue already.
+    pub(super) fn hold(&mut self, me: &Handle<Self>) {
+        if let Some(way) = self.way.upgrade().filter(|_| !self.is_far()) {
+            way.hold();
+        }
+        self.flush_held();
+        self.keep_open_messages(true);
+        let _ = me.cast_always(Msg::Holding);
+    }
+
+    fn is_far(&self) -> bool {
+        self.pipe.as_ref().is_some_and(|pipe| pipe.is_far())
+    }
+
+    /// Everything is settled: whoever has the connection looks for the next home.
+    pub(super) fn leave(&mut self, me: &Handle<Self>) {
+        self.flush_held();
+        let settled = self.ledger.processed();
+        if self.sm.as_ref().is_some_and(|sm| sm.resumable()) && self.restored.is_none() {
+            // Even if another write of it is under way: nothing comes after this one.
+            self.submit_record(settled, me);
+        }
+        self.ended = true;
+        if let Some(resuming) = self.resuming.take() {
+            drop(resuming); // asks the next home
+        }
+        let Some(pipe) = self.pipe.take() else { return };
+        if pipe.is_far() {
+            let capsule = wire::capsule(self.sid, &self.whole_record(), self.acked);
+            let _ = pipe.push(Down::Note(Note::Capsule(Box::new(capsule))));
+            let _ = pipe.push(Down::Note(Note::Moved));
+            return;
+        }
+        let Some(way) = self.way.upgrade() else { return };
+        let capsule = wire::capsule(self.sid, &self.whole_record(), self.acked);
+        let h = self.sm.as_ref().map_or(0, |sm| sm.counts().0);
+        let managed = self.sm.is_some();
+        let unacked = self.sm.as_mut().map(|sm| sm.take_unacked()).unwrap_or_default();
+        let last = unacked.iter().filter_map(|item| item.id).max().max(self.acked);
+        let sent = unacked.iter().map(|item| {
+            let Kept { id, queued } = Kept { id: item.id, queued: item.queued };
+            let mut bytes = Vec::with_capacity(item.outgoing.stanza.size() + 64);
+            item.outgoing.write(&mut bytes);
+            wire::Stanza { stanza: bytes.into(), id: wire::id_bytes(id), queued: wire::id_bytes(queued) }
+        });
+        let tail = Tail {
+            capsule,
+            managed,
+            inactive: self.csi.is_some(),
+            settled,
+            h,
+            sent: sent.collect(),
+            acked: self.acked,
+            last,
+        };
+        // Either is durable, or in the tail, which its client will confirm.
+        unacked.into_iter().for_each(|item| item.receipt.done());
+        let (host, jid, address) = (self.host.clone(), self.jid.to_bare(), self.address.clone());
+        let (ledger, before) = (self.ledger.clone(), pipe.clone());
+        way.away(|waiting, rest| {
+            let stub = Stub::moved(&host, &jid, &address, before, tail, &ledger, waiting, rest)?;
+            stub.leads(Arc::downgrade(&way));
+            Some(stub)
+        });
+        if way.is_over() {
+            // Something that the client sent has not been settled in time: it sends that again when it resumes.
+            let _ = pipe.push(Down::Close(Close::Error(
+                StreamCondition::SystemShutdown,
+                "the server moves; please come back".into(),
+            )));
+        }
+    }
+
+    /// Another node has the session already.
+    pub(super) fn lose(&mut self) {
+        self.ended = true;
+        self.close(Close::Abandon);
+        if let Some(sm) = &mut self.sm {
+            drop(sm.take_unacked());
+        }
+        self.resuming = None;
+    }
+}
