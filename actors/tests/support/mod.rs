@@ -79,6 +79,7 @@ impl World {
             handled: 0,
             id: String::new(),
             quiet: false,
+            runtime: None,
         }
     }
 
@@ -103,6 +104,7 @@ impl World {
             handled: lost.handled,
             id: lost.id.clone(),
             quiet: false,
+            runtime: None,
         })
     }
 }
@@ -122,28 +124,59 @@ pub struct Client {
     pub id: String,
     /// It does not answer when it is asked what it has.
     pub quiet: bool,
+    /// Where it runs, if not here.
+    pub runtime: Option<tokio::runtime::Handle>,
 }
 
 impl Client {
+    /// One of a node with a runtime of its own.
+    pub fn on(user: BareJid, link: Link, pipe: Arc<Pipe>, runtime: tokio::runtime::Handle) -> Self {
+        Self {
+            user,
+            link: Some(link),
+            pipe,
+            waiting: VecDeque::new(),
+            handled: 0,
+            id: String::new(),
+            quiet: false,
+            runtime: Some(runtime),
+        }
+    }
+
     pub fn link(&mut self) -> &mut Link {
         self.link.as_mut().unwrap()
     }
 
+    /// Does something with the link, where its node runs.
+    pub fn with<T>(&mut self, step: impl FnOnce(&mut Link) -> T) -> T {
+        let runtime = self.runtime.clone();
+        let _there = runtime.as_ref().map(tokio::runtime::Handle::enter);
+        step(self.link())
+    }
+
     pub fn send(&mut self, xml: &str) {
         let stanza = Stanza::parse(xml.as_bytes(), &Scope::CLIENT, &Limits::CLIENT).expect(xml);
-        self.link().up(stanza);
+        self.with(|link| link.up(stanza));
+    }
+
+    /// Its node was killed: nothing is done with the link any more.
+    pub fn forget(&mut self) {
+        std::mem::forget(self.link.take());
     }
 
     /// Everything sent so far is settled.
     pub async fn settled(&mut self) {
-        let ledger = self.link().ledger().clone();
+        let pipe = self.pipe.clone();
         let settle = async {
             loop {
-                ledger.wait(&self.pipe);
-                if ledger.open() == 0 {
+                let open = self.with(|link| {
+                    link.ledger().wait(&pipe);
+                    link.ledger().open()
+                });
+                if open == 0 {
                     return;
                 }
-                self.pipe.ready().await;
+                pipe.ready().await;
             }
         };
         tokio::time::timeout(PATIENCE, settle).await.expect("not settled");
@@ -156,7 +189,10 @@ impl Client {
                     return down;
                 }
                 let mut items = Vec::new();
+                let runtime = self.runtime.clone();
+                let there = runtime.as_ref().map(tokio::runtime::Handle::enter);
                 self.pipe.drain(&mut items, 64);
+                drop(there);
                 self.waiting.extend(items);
                 if self.waiting.is_empty() {
                     self.pipe.ready().await;
@@ -188,7 +224,7 @@ impl Client {
                     return String::from_utf8(bytes.to_vec()).unwrap();
                 }
                 Down::Note(_) => {}
-                Down::Mark => self.link().marked(),
+                Down::Mark => self.with(|link| link.marked()),
                 Down::Close(close) => return format!("close {close:?}"),
             }
         }
@@ -196,7 +232,7 @@ impl Client {
 
     pub fn ack(&mut self) {
         let handled = self.handled;
-        self.link().down_ack(handled);
+        self.with(|link| link.down_ack(handled));
     }
 
     /// The next stanza, which must contain `part`.
@@ -224,7 +260,7 @@ impl Client {
 
     /// Enables resumption.
     pub async fn resumable(&mut self) {
-        self.link().enable(true, None);
+        self.with(|link| link.enable(true, None));
         let enabled = self.expect("<enabled").await;
         let at = enabled.find(" id='").or_else(|| enabled.find(" id=\"")).expect(&enabled) + 5;
         self.id = enabled[at..].split(['\'', '"']).next().unwrap().to_owned();
@@ -232,12 +268,16 @@ impl Client {
 
     /// The connection is lost.
     pub fn lose(&mut self) {
-        self.link.take().unwrap().closed(false);
+        let link = self.link.take().unwrap();
+        let _there = self.runtime.as_ref().map(tokio::runtime::Handle::enter);
+        link.closed(false);
     }
 
     /// The client closes its stream.
     pub fn quit(mut self) {
-        self.link.take().unwrap().closed(true);
+        let link = self.link.take().unwrap();
+        let _there = self.runtime.as_ref().map(tokio::runtime::Handle::enter);
+        link.closed(true);
     }
 }
 

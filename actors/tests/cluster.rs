@@ -1,0 +1,142 @@
+//! Three nodes: sessions whose home is elsewhere, messages between nodes, and what happens when one dies or leaves.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
+
+#[path = "support/nodes.rs"]
+mod nodes;
+mod support;
+
+use nodes::Nodes;
+
+fn chat(to: &str, body: &str) -> String {
+    format!("<message to='{to}@localhost' type='chat' id='{body}'><body>{body}</body></message>")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_cross_nodes_wherever_the_sessions_are() {
+    let world = Nodes::start(3).await;
+    let romeo = world.user(0, "romeo").await;
+    let juliet = world.user(1, "juliet").await;
+    // Each is connected to a node that is not its home.
+    let mut phone = world.nodes[2].phone(&juliet).await;
+    let mut orchard = world.nodes[1].phone(&romeo).await;
+    for n in 0..300 {
+        orchard.send(&chat(&juliet, &format!("m{n}-")));
+        phone.send(&chat(&romeo, &format!("r{n}-")));
+        if n % 100 == 99 {
+            orchard.settled().await;
+            phone.settled().await;
+        }
+    }
+    for n in 0..300 {
+        phone.until(&format!("<body>m{n}-</body>")).await;
+        orchard.until(&format!("<body>r{n}-</body>")).await;
+    }
+    phone.nothing().await;
+    orchard.nothing().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_outlives_the_node_of_its_socket() {
+    let mut world = Nodes::start(3).await;
+    let romeo = world.user(0, "romeo").await;
+    let juliet = world.user(1, "juliet").await;
+    let mut phone = world.nodes[2].phone(&juliet).await;
+    let mut orchard = world.nodes[0].phone(&romeo).await;
+    orchard.send(&chat(&juliet, "before"));
+    phone.until("before").await;
+    phone.forget();
+    world.kill(2);
+    for n in 0..20 {
+        orchard.send(&chat(&juliet, &format!("m{n}-")));
+    }
+    let mut phone = world.nodes[0].resume(&phone).await.expect("resumed");
+    phone.expect("<resumed").await;
+    for n in 0..20 {
+        phone.until(&format!("<body>m{n}-</body>")).await;
+    }
+    phone.nothing().await;
+    orchard.settled().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_outlives_the_home_of_its_session() {
+    let mut world = Nodes::start(3).await;
+    let romeo = world.user(0, "romeo").await;
+    let juliet = world.user(2, "juliet").await;
+    let mut phone = world.nodes[1].phone(&juliet).await;
+    let mut orchard = world.nodes[0].phone(&romeo).await;
+    for n in 0..10 {
+        orchard.send(&chat(&juliet, &format!("m{n}-")));
+        phone.send(&chat(&romeo, &format!("r{n}-")));
+    }
+    world.kill(2);
+    for n in 10..30 {
+        orchard.send(&chat(&juliet, &format!("m{n}-")));
+        phone.send(&chat(&romeo, &format!("r{n}-")));
+    }
+    for n in 0..30 {
+        phone.until(&format!("<body>m{n}-</body>")).await;
+        orchard.until(&format!("<body>r{n}-</body>")).await;
+    }
+    phone.settled().await;
+    orchard.settled().await;
+    phone.nothing().await;
+    orchard.nothing().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_comes_back_when_socket_and_home_are_gone() {
+    let mut world = Nodes::start(3).await;
+    let romeo = world.user(0, "romeo").await;
+    let juliet = world.user(2, "juliet").await;
+    let mut phone = world.nodes[2].phone(&juliet).await;
+    let mut orchard = world.nodes[0].phone(&romeo).await;
+    for n in 0..10 {
+        orchard.send(&chat(&juliet, &format!("m{n}-")));
+    }
+    for n in 0..5 {
+        phone.until(&format!("<body>m{n}-</body>")).await;
+    }
+    phone.forget();
+    world.kill(2);
+    for n in 10..20 {
+        orchard.send(&chat(&juliet, &format!("m{n}-")));
+    }
+    let mut phone = world.nodes[0].resume(&phone).await.expect("resumed");
+    phone.expect("<resumed").await;
+    for n in 5..20 {
+        phone.until(&format!("<body>m{n}-</body>")).await;
+    }
+    phone.nothing().await;
+    orchard.settled().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_notices_a_node_that_leaves() {
+    let world = Nodes::start(3).await;
+    let romeo = world.user(2, "romeo").await;
+    let juliet = world.user(2, "juliet").await;
+    // One with its socket at the home that leaves, one elsewhere.
+    let mut phone = world.nodes[2].phone(&juliet).await;
+    let mut orchard = world.nodes[0].phone(&romeo).await;
+    for n in 0..10 {
+        orchard.send(&chat(&juliet, &format!("m{n}-")));
+        phone.send(&chat(&romeo, &format!("r{n}-")));
+    }
+    let leaving = world.nodes[2].cluster.clone();
+    let left = world.nodes[2].handle().spawn(async move { leaving.mesh().leave().await });
+    for n in 10..200 {
+        orchard.send(&chat(&juliet, &format!("m{n}-")));
+        phone.send(&chat(&romeo, &format!("r{n}-")));
+        tokio::task::yield_now().await;
+    }
+    for n in 0..200 {
+        phone.until(&format!("<body>m{n}-</body>")).await;
+        orchard.until(&format!("<body>r{n}-</body>")).await;
+    }
+    left.await.unwrap().unwrap();
+    phone.settled().await;
+    orchard.settled().await;
+    phone.nothing().await;
+    orchard.nothing().await;
+}
