@@ -67,13 +67,53 @@ pub(crate) struct Way(Mutex<To>);
 
 enum To {
     /// The session is here. The generation tells which of its connections this is; a stale one's end means nothing.
-    Here { handle: Handle<Session>, ledger: Arc<Ledger>, generation: u32 },
+    Here { handle: Handle<Session>, ledger: Arc<Ledger>, generation: u32, unsettled: Unsettled },
     /// The session is about to move: what is sent waits.
-    Held { ledger: Arc<Ledger>, waiting: VecDeque<Item>, rest: Rest },
+    Held { ledger: Arc<Ledger>, unsettled: Unsettled, waiting: VecDeque<Item>, rest: Rest },
     /// The session is on another node.
     Away(Arc<Stub>),
     /// The connection has ended.
     Over(Arc<Ledger>),
+}
+
+/// What the connection sent and the session has not settled: should the session move, its next home gets it. A node alone
+/// keeps nothing.
+enum Unsettled {
+    None,
+    Kept { settled: u32, stanzas: VecDeque<Option<Stanza>> },
+}
+
+impl Unsettled {
+    fn new(keeps: bool, ledger: &Ledger) -> Self {
+        if keeps { Self::Kept { settled: ledger.processed(), stanzas: VecDeque::new() } } else { Self::None }
+    }
+
+    fn keep(&mut self, ledger: &Ledger, stanza: impl FnOnce() -> Option<Stanza>) {
+        self.trim(ledger);
+        if let Self::Kept { stanzas, .. } = self {
+            stanzas.push_back(stanza());
+        }
+    }
+
+    fn trim(&mut self, ledger: &Ledger) {
+        let Self::Kept { settled, stanzas } = self else { return };
+        let now = ledger.processed();
+        let more = (now.wrapping_sub(*settled) as usize).min(stanzas.len());
+        stanzas.drain(..more);
+        *settled = now;
+        if stanzas.is_empty() && stanzas.capacity() > 8 {
+            *stanzas = VecDeque::new();
+        }
+    }
+
+    fn take(&mut self, ledger: &Ledger) -> VecDeque<Item> {
+        self.trim(ledger);
+        let Self::Kept { stanzas, .. } = self else { return VecDeque::new() };
+        let item = |stanza: Option<Stanza>| {
+            stanza.map_or_else(|| Item::Answer(bytes::Bytes::new()), |stanza| Item::of_stanza(&stanza))
+        };
+        stanzas.drain(..).map(item).collect()
+    }
 }
 
 /// What came while the session was about to move, other than stanzas.
@@ -100,16 +140,19 @@ impl Way {
     /// From now on what the connection sends waits; what it sent before is on its way already.
     pub(crate) fn hold(&self) {
         let mut to = self.0.lock();
-        if let To::Here { ledger, .. } = &*to {
-            *to = To::Held { ledger: ledger.clone(), waiting: VecDeque::new(), rest: Rest::default() };
+        if let To::Here { ledger, unsettled, .. } = &mut *to {
+            let (ledger, unsettled) = (ledger.clone(), std::mem::replace(unsettled, Unsettled::None));
+            *to = To::Held { ledger, unsettled, waiting: VecDeque::new(), rest: Rest::default() };
         }
     }
 
     /// The session has moved: `make` makes what stands for it here of what has waited. It fails if the connection has ended.
     pub(crate) fn away(&self, make: impl FnOnce(VecDeque<Item>, Rest) -> Option<Arc<Stub>>) {
         let mut to = self.0.lock();
-        if let To::Held { ledger, waiting, rest } = &mut *to {
-            let (ledger, waiting, rest) = (ledger.clone(), std::mem::take(waiting), std::mem::take(rest));
+        if let To::Held { ledger, unsettled, waiting, rest } = &mut *to {
+            let mut all = unsettled.take(ledger);
+            all.append(waiting);
+            let (ledger, waiting, rest) = (ledger.clone(), all, std::mem::take(rest));
             *to = match make(waiting, rest) {
                 Some(stub) => To::Away(stub),
                 None => To::Over(ledger),
@@ -153,22 +196,26 @@ impl To {
 
     fn send(&mut self, item: Item) {
         match self {
-            Self::Here { handle, ledger, .. } => match item {
+            Self::Here { handle, ledger, unsettled, .. } => match item {
                 Item::Stanza(bytes) => {
+                    let stanza = crate::stored::stanza(&bytes);
+                    unsettled.keep(ledger, || stanza.clone());
                     let receipt = ledger.enter();
-                    let msg = match crate::stored::stanza(&bytes) {
+                    let msg = match stanza {
                         Some(stanza) => Msg::Up { stanza: Box::new(stanza), receipt },
                         None => Msg::Answer { reply: None, receipt },
                     };
                     let _ = handle.cast_always(msg);
                 }
                 Item::Answer(bytes) => {
+                    unsettled.keep(ledger, || None);
                     let receipt = ledger.enter();
                     let reply = crate::stored::stanza(&bytes).map(Box::new);
                     let _ = handle.cast_always(Msg::Answer { reply, receipt });
                 }
                 Item::Enable { resume, max } => {
                     *ledger = Ledger::new(0);
+                    *unsettled = Unsettled::new(matches!(unsettled, Unsettled::Kept { .. }), ledger);
                     let _ = handle.cast_always(Msg::Enable { resume, max, ledger: ledger.clone() });
                 }
             },
@@ -196,8 +243,16 @@ pub struct Link {
 }
 
 impl Link {
-    pub(crate) fn new(handle: Handle<Session>, jid: FullJid, ledger: Arc<Ledger>, generation: u32) -> Self {
-        Self { way: Some(Way::new(To::Here { handle, ledger, generation })), jid, known: None }
+    /// `keeps`: the session may move to another node.
+    pub(crate) fn new(
+        handle: Handle<Session>,
+        jid: FullJid,
+        ledger: Arc<Ledger>,
+        generation: u32,
+        keeps: bool,
+    ) -> Self {
+        let unsettled = Unsettled::new(keeps, &ledger);
+        Self { way: Some(Way::new(To::Here { handle, ledger, generation, unsettled })), jid, known: None }
     }
 
     /// To a session on another node.
@@ -239,7 +294,8 @@ impl Link {
     /// Hands a stanza to the session. The caller keeps to a window of unsettled stanzas ([`Ledger::open`]).
     pub fn up(&self, stanza: Stanza) {
         self.with(|to| match to {
-            To::Here { ledger, .. } => {
+            To::Here { ledger, unsettled, .. } => {
+                unsettled.keep(ledger, || Some(stanza.clone()));
                 let receipt = ledger.enter();
                 to.cast(Msg::Up { stanza: Box::new(stanza), receipt });
             }
@@ -252,7 +308,8 @@ impl Link {
     /// sends the answer, if there is one, so that it counts as well (XEP-0198 section 4).
     pub fn answer(&self, answer: Option<Stanza>) {
         self.with(|to| match to {
-            To::Here { ledger, .. } => {
+            To::Here { ledger, unsettled, .. } => {
+                unsettled.keep(ledger, || None);
                 let receipt = ledger.enter();
                 to.cast(Msg::Answer { reply: answer.map(Box::new), receipt });
             }

@@ -124,7 +124,7 @@ async fn nobody_notices_a_node_that_leaves() {
         phone.send(&chat(&romeo, &format!("r{n}-")));
     }
     let leaving = world.nodes[2].cluster.clone();
-    let left = world.nodes[2].handle().spawn(async move { leaving.mesh().leave().await });
+    let left = world.nodes[2].handle().spawn(async move { leaving.mesh().hand_over().await });
     for n in 10..200 {
         orchard.send(&chat(&juliet, &format!("m{n}-")));
         phone.send(&chat(&romeo, &format!("r{n}-")));
@@ -134,7 +134,8 @@ async fn nobody_notices_a_node_that_leaves() {
         phone.until(&format!("<body>m{n}-</body>")).await;
         orchard.until(&format!("<body>r{n}-</body>")).await;
     }
-    left.await.unwrap().unwrap();
+    assert!(left.await.unwrap());
+    assert_eq!(world.nodes[2].holds(), 0);
     phone.settled().await;
     orchard.settled().await;
     phone.nothing().await;

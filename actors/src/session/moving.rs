@@ -57,14 +57,15 @@ impl Session {
             came.into_iter().for_each(|item| item.receipt.done());
             self.sm = None;
         }
-        self.csi = attach.inactive.then(|| Box::<csi::Held>::default());
+        self.csi = attach.inactive.then(Box::<csi::Held>::default);
         let resumable = self.sm.as_ref().is_some_and(|sm| sm.resumable());
         if resumable {
             self.ledger.keep(me.downgrade());
         }
-        let link = Link::new(me.clone(), self.jid.clone(), self.ledger.clone(), self.generation);
-        self.way = link.way();
         self.pipe = Some(pipe);
+        let link =
+            Link::new(me.clone(), self.jid.clone(), self.ledger.clone(), self.generation, self.moves());
+        self.way = link.way();
         self.shared.connected.store(true, Ordering::Relaxed);
         tracing::info!(jid = %self.jid, address = %self.address, waited = dropped, "session attached to its connection again");
         if let Err(Some(link)) = reply.send(Some(link)) {
@@ -120,6 +121,11 @@ impl Session {
         self.flush_held();
         self.keep_open_messages(true);
         let _ = me.cast_always(Msg::Holding);
+    }
+
+    /// Whether the session may move, with its connection here.
+    pub(super) fn moves(&self) -> bool {
+        self.host.far().is_some() && !self.is_far()
     }
 
     fn is_far(&self) -> bool {

@@ -49,7 +49,13 @@ impl Session {
             let _ =
                 self.user.cast_always(user::Msg::Resumed { sid, acked, numbering, claim: Box::new(claim) });
         }
-        let link = Link::new(me.clone(), self.jid.clone(), self.ledger.clone(), self.generation);
+        let link = Link::new(
+            me.clone(),
+            self.jid.clone(),
+            self.ledger.clone(),
+            self.generation,
+            self.host.far().is_some() && !pipe.is_far(),
+        );
         self.way = link.way();
         if let Err(Some(link)) = reply.send(Some(link)) {
             link.closed(false);

@@ -72,6 +72,7 @@ impl User {
         let sid = SessionId::random(self.host.seams());
         let ledger = Ledger::new(0);
         let acked = self.ids.last;
+        let moves = self.host.far().is_some() && !pipe.is_far();
         let shared = session::Shared::new(true);
         let session = Session::new(
             self.host.clone(),
@@ -88,7 +89,7 @@ impl User {
         self.attach(sid, jid.clone(), handle.clone(), conn.address.clone(), shared);
         metrics::counter!("rookery_sessions_opened_total").increment(1);
         tracing::info!(jid = %jid, address = %conn.address, "session opened");
-        let link = Link::new(handle.clone(), jid, ledger, 0);
+        let link = Link::new(handle.clone(), jid, ledger, 0, moves);
         let _ = handle.cast_always(session::Msg::Way(link.way()));
         if let Err(Ok(link)) = reply.send(Ok(link)) {
             link.closed(false); // the connection went while it waited

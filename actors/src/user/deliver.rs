@@ -174,7 +174,7 @@ impl User {
         })
     }
 
-    fn remember(&mut self, sid: SessionId, n: u32) {
+    pub(super) fn remember(&mut self, sid: SessionId, n: u32) {
         if self.seen.len() >= 4_096 && !self.seen.contains_key(&sid) {
             // The rows in the store are pruned by age; memory may forget any of them, at the price of one read at the
             // next activation.

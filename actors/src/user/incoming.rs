@@ -64,6 +64,9 @@ impl User {
             passing.stanza.to = Some(Jid::from(self.jid.clone()));
         }
         let Passing { stanza, archive, copies, with, .. } = passing;
+        if let Some((sid, n)) = origin {
+            self.remember(sid, n); // it may come again by another way, kept or not
+        }
         match self.plan(kind, &stanza) {
             Plan::Deliver => self.keep_and_deliver(stanza, archive, copies, &with, origin, receipt),
             Plan::Ignore => receipt.done(),

@@ -165,7 +165,8 @@ impl Nodes {
     pub async fn start(count: usize) -> Self {
         // RUST_LOG=rookery=debug shows what the nodes say.
         let filter = tracing_subscriber::EnvFilter::from_default_env();
-        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_test_writer().try_init();
+        let _ =
+            tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_test_writer().try_init();
         let db = Arc::new(Memory::new());
         let nodes = (0..count).map(|n| {
             let db = Arc::clone(&db);

@@ -39,7 +39,15 @@ impl Mesh {
         self.core.change(node, None, &living, State::Dead).await
     }
 
-    /// Leaves the cluster: gives the shards to the others, then declares itself dead, so that nobody waits for it. Within
+    /// The first half of [`Mesh::leave`]: gives the shards to the others, with their actors, and stays a member, so that its
+    /// connections can be moved. Within [`Timing::drain`](super::Timing::drain); whether all are given.
+    pub async fn hand_over(&self) -> bool {
+        let deadline = Instant::now() + self.core.timing.drain;
+        matches!(timeout_at(deadline, self.give_up()).await, Ok(Ok(()))) && self.core.guard.count() == 0
+    }
+
+    /// Leaves the cluster: gives the shards to the others, then declares itself dead, so that nobody waits for it: other nodes hang up
+    /// on it then. Within
     /// [`Timing::drain`](super::Timing::drain) shard by shard, each with its actors; after that, and if there is nobody to
     /// take them, all that is left at once. Nothing can be written afterwards.
     ///
