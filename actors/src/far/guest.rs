@@ -192,6 +192,7 @@ impl Host {
             let room = guest.room();
             more = room > 0 && guest.pipe.drain(&mut items, room);
             let Some(state) = guest.state() else { return };
+            tracing::trace!(conn = guest.conn, era = guest.era, items = items.len(), room, ?state, "carry");
             if items.is_empty() && state == told {
                 continue;
             }

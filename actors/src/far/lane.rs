@@ -169,6 +169,7 @@ impl Host {
             self.receive(&me, far.cluster.mesh().generation(), shard, &body, Reply::here(told));
             return Ok(());
         }
+        tracing::trace!(shard = shard.0, seq, %node, "a parcel goes");
         let sent = far.cluster.peers().peer(&node).send(Envelope::new(shard, epoch, entity, body), told);
         match sent {
             Ok(()) => Ok(()),
@@ -197,6 +198,7 @@ impl Host {
                 if let Some(flight) = lane.flying.get_mut(at) {
                     flight.failed = true;
                 }
+                tracing::trace!(shard = shard.0, seq, ?target, "a parcel comes back");
                 lane.stalled = true;
                 lane.refused = Some((target.0, target.1, Instant::now() + AGAIN));
                 metrics::counter!("rookery_parcels_again_total").increment(1);

@@ -113,7 +113,7 @@ impl Host {
                     Home::Here { .. } => node == *far.cluster.mesh().node(),
                     Home::Nobody => false,
                 };
-                if still {
+                if still && !state.refused {
                     state.doubt = None;
                     return false;
                 }
@@ -141,6 +141,7 @@ impl Host {
                 if home == Home::Nobody {
                     return true;
                 }
+                tracing::trace!(user = %stub.user, ?home, "a connection asks for its session");
                 state.at = At::Looking { since, asked: true };
                 let attach = state.attach(stub);
                 drop(state);
@@ -205,6 +206,13 @@ impl Host {
         let closed = state.closed;
         for item in &state.ups {
             stub.pass(&state, item.clone().up());
+        }
+        // What the client said while the answer was on its way.
+        if state.managed {
+            stub.pass(&state, wire::up::What::Confirmed(state.h));
+        }
+        if state.inactive {
+            stub.pass(&state, wire::up::What::Active(false));
         }
         if let Some(clean) = closed {
             stub.pass(&state, wire::up::What::Closed(clean));
@@ -345,6 +353,7 @@ impl Stub {
         if let At::Looking { since, asked: true } = state.at
             && state.era == era
         {
+            tracing::trace!(user = %self.user, "nobody took a session");
             state.at = At::Looking { since, asked: false };
         }
     }

@@ -83,6 +83,8 @@ pub(super) struct State {
     pub(super) closed: Option<bool>,
     /// Since when the map has named another home, while the old one lives.
     pub(super) doubt: Option<Instant>,
+    /// The home takes nothing more from the client.
+    pub(super) refused: bool,
     /// The session has closed the connection.
     ending: bool,
     /// Items and bytes that are in the pipe and not yet given back.
@@ -138,6 +140,7 @@ impl Stub {
                     capsule: None,
                     closed: None,
                     doubt: None,
+                    refused: false,
                     ending: false,
                     taken: 0,
                     bytes: 0,
@@ -251,7 +254,7 @@ impl Stub {
         let mut state = self.state.lock();
         state.closed = Some(clean);
         match state.at {
-            At::Home(..) => {
+            At::Home(..) if !state.refused => {
                 self.pass(&state, up::What::Closed(clean));
                 drop(state);
                 self.forget(far);
@@ -261,7 +264,7 @@ impl Stub {
                 self.forget(far);
             }
             // Whoever takes the session over must know.
-            At::Looking { .. } => {}
+            At::Home(..) | At::Looking { .. } => {}
         }
     }
 
@@ -269,6 +272,9 @@ impl Stub {
     /// the connection sends must not be overtaken.
     pub(super) fn pass(self: &Arc<Self>, state: &State, what: up::What) {
         let At::Home(node, _) = &state.at else { return };
+        if state.refused {
+            return;
+        }
         let era = state.era;
         let Some(far) = self.host.far() else { return };
         let user = self.user.as_str().to_owned();
@@ -289,10 +295,24 @@ impl Stub {
 
     /// What became of something that was sent. May be called with the lock held.
     fn told(self: Arc<Self>, era: u32, outcome: &Outcome) {
-        if !matches!(outcome, Outcome::Taken(_)) {
-            let host = self.host.clone();
-            host.spawn(async move { self.lost(era) });
+        let refused = match outcome {
+            Outcome::Taken(_) => return,
+            Outcome::NotOwner { .. } => true,
+            Outcome::Lost => false,
+        };
+        let host = self.host.clone();
+        host.spawn(async move { if refused { self.refused(era) } else { self.lost(era) } });
+    }
+
+    /// The home takes nothing more: it gives the shard up, and says when what it still has for the client is through.
+    fn refused(&self, era: u32) {
+        let mut state = self.state.lock();
+        if state.era == era && matches!(state.at, At::Home(..)) {
+            state.refused = true;
+            state.doubt.get_or_insert_with(Instant::now);
         }
+        drop(state);
+        self.host.look_soon();
     }
 
     /// The home did not take something.
@@ -309,6 +329,7 @@ impl Stub {
     /// Something from the session.
     pub(super) fn down(self: &Arc<Self>, down: wire::Down) {
         let mut state = self.state.lock();
+        tracing::trace!(user = %self.user, era = state.era, at = ?state.at, sent = down.era, items = down.items.len(), "down");
         if state.era != down.era || state.at == At::Over {
             return;
         }
@@ -438,7 +459,7 @@ impl State {
     pub(super) fn look(&mut self) {
         self.era = self.era.wrapping_add(1);
         self.at = if self.ending { At::Over } else { At::Looking { since: Instant::now(), asked: false } };
-        self.doubt = None;
+        (self.doubt, self.refused) = (None, false);
         // Credit is of the one pipe.
         self.taken = 0;
     }

@@ -120,6 +120,7 @@ impl Session {
         }
         self.flush_held();
         self.keep_open_messages(true);
+        tracing::trace!(jid = %self.jid, way = self.way.strong_count(), "a session is held");
         let _ = me.cast_always(Msg::Holding);
     }
 
@@ -141,6 +142,7 @@ impl Session {
             self.submit_record(settled, me);
         }
         self.ended = true;
+        tracing::trace!(jid = %self.jid, connected = self.pipe.is_some(), far = self.is_far(), "a session leaves");
         if let Some(resuming) = self.resuming.take() {
             drop(resuming); // asks the next home
         }

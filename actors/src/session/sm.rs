@@ -333,6 +333,7 @@ impl Session {
         }
         let (last, queued) = sm.confirm(h);
         let marked = sm.mark_reached();
+        tracing::trace!(jid = %self.jid, h, sent = sm.sent, marked, "confirmed");
         self.unqueue(&queued);
         if let Some(last) = last {
             // What was offline is older than what is confirmed already.

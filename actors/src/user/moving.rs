@@ -61,6 +61,7 @@ impl Session {
 impl User {
     /// A session of this node goes on with a connection that knew it on another.
     pub(super) fn attach_again(&mut self, attach: Attach) {
+        tracing::trace!(user = %self.jid, leaving = self.leaving.is_some(), "a connection comes");
         let capsule = attach.attach.capsule.clone().unwrap_or_default();
         let (Some(sid), Some(record)) = (SessionId::from_slice(&capsule.sid), wire::record(&capsule)) else {
             return drop(attach.reply.send(None));

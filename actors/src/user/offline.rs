@@ -229,6 +229,7 @@ impl User {
     }
 
     fn page_read(&mut self, sid: SessionId, turn: u64, page: store::Result<archive::Slice>) {
+        tracing::trace!(user = %self.jid, turn, page = ?page.as_ref().map(|page| page.entries.len()), "a page is read");
         // The page of a drain that another has taken the place of says nothing about that one.
         if !self.drains.all.iter().any(|drain| drain.turn == turn) {
             return;
@@ -288,6 +289,7 @@ impl User {
 
     pub(super) fn send_page(&mut self, ready: Ready) {
         let Ready { sid, place, items, turn, end: (last, complete), .. } = ready;
+        tracing::trace!(user = %self.jid, turn, ?place, items = items.len(), complete, "a page is sent");
         let Some(at) = self.drains.all.iter().position(|drain| drain.turn == turn) else { return };
         let Some(session) = self.session(sid) else { return self.stop_drain(sid) };
         metrics::counter!("rookery_offline_drained_total").increment(items.len() as u64);
@@ -354,6 +356,7 @@ impl User {
     /// The client has everything of the last page.
     pub(super) fn marked(&mut self, sid: SessionId) {
         let cursor = self.offline;
+        tracing::trace!(user = %self.jid, drains = self.drains.all.len(), "a session's client has all");
         let Some(drain) = self.drains.of(sid) else { return };
         let mut ops = Ops::new();
         let more = drain.more.map(ArchiveId::before);

@@ -199,7 +199,9 @@ impl Client {
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, wait).await.expect("nothing came")
+        tokio::time::timeout(PATIENCE, wait)
+            .await
+            .unwrap_or_else(|_| panic!("nothing came for {}", self.user))
     }
 
     /// The next stanza as text; acknowledgement requests are answered, marks confirmed, on the way.

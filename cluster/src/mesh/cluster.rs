@@ -1,5 +1,6 @@
 //! A node among others: its membership and its channel, each of which needs the other.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -158,17 +159,23 @@ impl Cluster {
 /// Tells the channel who is dead, and who is no member any more.
 async fn bury(mesh: Arc<Mesh>, peers: Peers) {
     let mut changes = mesh.watch_map();
+    // Up to which generation each node's are known to be dead. Only what is new is told: what waits for a node whose
+    // generation the channel does not know yet would be lost.
+    let mut dead: BTreeMap<NodeId, u64> = BTreeMap::new();
     loop {
         changes.mark_unchanged();
         let map = mesh.map();
         for member in map.members() {
             let generation = member.status.generation;
-            if member.status.state() == State::Dead {
-                peers.dead(&member.node, generation);
-            } else if generation > 0 {
-                peers.dead(&member.node, generation - 1);
+            let lives = member.status.state() != State::Dead;
+            let gone = if lives { generation.saturating_sub(1) } else { generation };
+            let known = *dead.entry(member.node.clone()).or_insert(generation.saturating_sub(1));
+            if gone > known {
+                peers.dead(&member.node, gone);
+                dead.insert(member.node.clone(), gone);
             }
         }
+        dead.retain(|node, _| map.member(node).is_some());
         peers.retain(|node| map.member(node).is_some());
         if changes.changed().await.is_err() {
             return;
