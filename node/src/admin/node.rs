@@ -5,21 +5,26 @@ use std::sync::Arc;
 
 use rookery_actors::export::Added;
 use rookery_actors::features::xep_0077_registration;
+use rookery_cluster::store::Store;
 use rookery_ops::admin::{
-    self, Chunks, Error, ImportReport, PAGE, Progress, Session, Status, User, UserImportLine,
+    self, Chunks, ClusterStatus, Error, ImportReport, PAGE, Progress, Session, ShardGroup, Status, User,
+    UserImportLine,
 };
 use rookery_ops::secret::Password;
 use rookery_proto::xml::chars::is_char;
 use rookery_proto::xmpp::jid::{BareJid, Jid};
 
 use super::Accounts;
-use super::documents;
+use super::{cluster, documents};
+use crate::cluster::Member;
 use crate::reload::Reloader;
 
 /// The running node, for the admin socket.
 pub struct Node {
     /// Knows the configuration, and everything that looks at it.
     pub reloader: Arc<Reloader>,
+    /// The store, without the fence of a cluster: accounts may live on other nodes.
+    pub store: Store,
     /// Where it listens, as in `c2s 127.0.0.1:5222`.
     pub listeners: Vec<String>,
 }
@@ -29,7 +34,17 @@ impl Node {
         let host = &self.reloader.shared.host;
         let options = host.options();
         let domains = options.domains.iter().map(|d| d.name.clone()).collect();
-        Accounts::new(host.store().clone(), host.seams().clone(), domains, options.iterations)
+        Accounts::new(self.store.clone(), host.seams().clone(), domains, options.iterations)
+    }
+
+    /// What this node is called.
+    fn name(&self) -> String {
+        let member = self.reloader.member.as_ref();
+        member.map_or_else(|| "local".to_owned(), |member| member.mesh().node().to_string())
+    }
+
+    fn member(&self) -> Result<&Member, Error> {
+        self.reloader.member.as_ref().ok_or_else(cluster::alone)
     }
 
     /// An actor that was told that there is nobody learns that there is somebody now.
@@ -94,7 +109,7 @@ impl admin::Admin for Node {
             let conn = info.conn.as_ref();
             Session {
                 jid: info.jid,
-                node: "local".to_owned(),
+                node: self.name(),
                 address: conn.map_or(String::new(), |conn| conn.address.to_string()),
                 connection: conn.map_or("", |conn| conn.via).to_owned(),
                 tls: conn.map_or(String::new(), |conn| format!("{} {}", conn.tls, conn.suite)),
@@ -123,7 +138,7 @@ impl admin::Admin for Node {
 
     async fn import(&self, chunks: Chunks, progress: Progress<'_>) -> Result<ImportReport, Error> {
         let host = self.reloader.shared.host.clone();
-        let (store, options) = (host.store().clone(), host.options());
+        let (store, options) = (self.store.clone(), host.options());
         // An actor that remembers that there is nobody of that name must look again.
         let added: Added = Arc::new(move |jid: BareJid| {
             let host = host.clone();
@@ -143,7 +158,7 @@ impl admin::Admin for Node {
         Ok(Status {
             version: rookery_ops::VERSION.to_owned(),
             api_version: rookery_rpc::admin::v1::API_VERSION,
-            node: "local".to_owned(),
+            node: self.name(),
             uptime_seconds: shared.host.uptime().as_secs(),
             not_ready: self.reloader.health.reasons().iter().map(|r| r.text().to_owned()).collect(),
             domains: config.domains.iter().map(|d| d.name.clone()).collect(),
@@ -159,6 +174,28 @@ impl admin::Admin for Node {
 
     async fn log_level(&self, directives: &str) -> Result<String, Error> {
         self.reloader.log_level(directives).map_err(|e| Error::invalid(e.to_string()))
+    }
+
+    async fn cluster_status(&self) -> Result<ClusterStatus, Error> {
+        let name = self.reloader.config().cluster.as_ref().map_or_else(String::new, |c| c.name.clone());
+        let sessions = self.reloader.shared.host.session_list("").await.len() as u64;
+        Ok(cluster::status(self.member()?, name, sessions))
+    }
+
+    async fn cluster_shards(&self) -> Result<Vec<ShardGroup>, Error> {
+        Ok(cluster::shards(self.member()?.mesh()))
+    }
+
+    async fn cluster_drain(&self, node: &str) -> Result<String, Error> {
+        cluster::drain(self.member()?, node).await
+    }
+
+    async fn cluster_undrain(&self, node: &str) -> Result<String, Error> {
+        cluster::undrain(self.member()?, node).await
+    }
+
+    async fn cluster_evict(&self, node: &str, force: bool) -> Result<String, Error> {
+        cluster::evict(self.member()?, node, force).await
     }
 }
 

@@ -69,7 +69,8 @@ pub const METRICS: &[Metric] = &[
         "TLS handshakes, by version (1.2, 1.3, none) and outcome (ok, failed, timeout)"),
     m("rookery_tls_handshake_seconds", Histogram(SECONDS), S, &[], "Time of TLS handshakes that succeeded"),
     m("rookery_stream_errors_total", Counter, N, &["condition"], "Streams closed by us with an error, by RFC 6120 condition"),
-    m("rookery_certificate_expiry_seconds", Gauge, S, &["domain"], "When the domain's certificate expires, in seconds since 1970"),
+    m("rookery_certificate_expiry_seconds", Gauge, S, &["domain"], "When the domain's certificate (or that for other nodes, \"cluster node …\") expires, in seconds since 1970"),
+    m("rookery_redirects_total", Counter, N, &[], "Clients sent to the node where their user lives (cluster.redirect)"),
 
     // Logins.
     m("rookery_logins_total", Counter, N, &["mechanism", "outcome"], "SASL attempts, by mechanism and outcome (ok, failed, aborted)"),

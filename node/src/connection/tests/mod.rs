@@ -55,7 +55,7 @@ pub(super) async fn fixture(change: impl FnOnce(&mut Config)) -> Fixture {
     let tls = Tls::load(&config, seams.clone()).unwrap();
     let host = Host::start(options::host(&config), store, seams.clone()).await.unwrap();
     let (stop, stopping) = watch::channel(false);
-    let shared = start::shared(&config, host, tls, seams, stopping);
+    let shared = start::shared(&config, host, tls, seams, stopping, None);
     Fixture { shared, stop, tls: trusting(&folder.path().join("tls/ca.pem")), _folder: folder }
 }
 
