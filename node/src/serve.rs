@@ -60,7 +60,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let member = match (&config.cluster, between) {
         (Some(section), Some(at)) => {
             health.raise(Reason::Joining);
-            Some(Member::join(&config, section, at, store.clone()).await?)
+            Some(Member::join(&config, section, at, &store).await?)
         }
         _ => None,
     };
@@ -81,7 +81,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let reloader =
         Reloader::new(config.clone(), shared.clone(), member.clone(), health.clone(), logging.clone());
     let reloader = Arc::new(reloader);
-    let node = Arc::new(Node { reloader: reloader.clone(), store: store.clone(), listeners: names.clone() });
+    let node = Arc::new(Node { reloader: reloader.clone(), listeners: names.clone() });
     let others = listeners.take_cluster();
     let mut tasks = listeners.serve(&shared, &health, &metrics, &last);
     if let (Some(member), Some(listener)) = (&member, others) {

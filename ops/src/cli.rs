@@ -167,6 +167,9 @@ pub enum ClusterVerb {
         /// Wait until it has none
         #[arg(long)]
         wait: bool,
+        /// Give up waiting after so many seconds; the node goes on
+        #[arg(long, value_name = "SECONDS", requires = "wait")]
+        timeout: Option<u64>,
     },
     /// Let a node take users again
     Undrain {
@@ -413,11 +416,17 @@ mod tests {
         };
         let ask = |verb| ClusterCommand::Ask(verb);
         assert_eq!(cluster("cluster status --json"), ask(ClusterVerb::Status { json: true }));
-        let drain = ClusterVerb::Drain { node: "self".into(), wait: true };
-        assert_eq!(cluster("cluster drain self --wait"), ask(drain));
+        let drain = ClusterVerb::Drain { node: "self".into(), wait: true, timeout: Some(60) };
+        assert_eq!(cluster("cluster drain self --wait --timeout 60"), ask(drain));
         let args = CertArgs { nodes: vec!["a".into(), "b".into()], dir: "d".into() };
         assert_eq!(cluster("cluster cert --node a --node b --dir d"), ClusterCommand::Cert(args));
-        for wrong in ["cluster", "cluster drain", "cluster evict --force", "cluster cert n1"] {
+        for wrong in [
+            "cluster",
+            "cluster drain",
+            "cluster evict --force",
+            "cluster drain a --timeout 5",
+            "cluster cert n1",
+        ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

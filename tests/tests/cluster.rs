@@ -1,5 +1,11 @@
 //! Nodes as an operator sees them: real processes on one store, with certificates, drained, killed, evicted, cut off.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "test code")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "test code"
+)]
 
 use std::path::Path;
 use std::time::Duration;

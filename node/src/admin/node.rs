@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use rookery_actors::export::Added;
-use rookery_actors::features::xep_0077_registration;
-use rookery_cluster::store::Store;
+use rookery_cluster::entity::Entity;
+use rookery_cluster::mesh::Home;
 use rookery_ops::admin::{
     self, Chunks, ClusterStatus, Error, ImportReport, PAGE, Progress, Session, ShardGroup, Status, User,
     UserImportLine,
@@ -23,8 +23,6 @@ use crate::reload::Reloader;
 pub struct Node {
     /// Knows the configuration, and everything that looks at it.
     pub reloader: Arc<Reloader>,
-    /// The store, without the fence of a cluster: accounts may live on other nodes.
-    pub store: Store,
     /// Where it listens, as in `c2s 127.0.0.1:5222`.
     pub listeners: Vec<String>,
 }
@@ -34,13 +32,23 @@ impl Node {
         let host = &self.reloader.shared.host;
         let options = host.options();
         let domains = options.domains.iter().map(|d| d.name.clone()).collect();
-        Accounts::new(self.store.clone(), host.seams().clone(), domains, options.iterations)
+        Accounts::new(host.store().clone(), host.seams().clone(), domains, options.iterations)
     }
 
     /// What this node is called.
     fn name(&self) -> String {
         let member = self.reloader.member.as_ref();
         member.map_or_else(|| "local".to_owned(), |member| member.mesh().node().to_string())
+    }
+
+    /// Where a session lives.
+    fn home(&self, jid: &str) -> String {
+        let member = self.reloader.member.as_ref();
+        let bare = jid.split('/').next().unwrap_or(jid);
+        match member.map(|member| member.mesh().map().home(Entity::new(bare).shard())) {
+            Some(Home::There { node, .. }) => node.to_string(),
+            _ => self.name(),
+        }
     }
 
     fn member(&self) -> Result<&Member, Error> {
@@ -69,7 +77,7 @@ impl admin::Admin for Node {
 
     async fn user_remove(&self, jid: &str) -> Result<(), Error> {
         let jid = self.accounts().parse(jid)?;
-        let removed = &self.reloader.shared.host.remove_account(&jid).await;
+        let removed = self.reloader.shared.host.remove_account(&jid).await;
         removed.map_err(|error| super::not_removed(&jid, &error))?;
         tracing::info!(user = %jid, "account removed by the operator");
         Ok(())
@@ -108,8 +116,8 @@ impl admin::Admin for Node {
         let session = |info: rookery_actors::SessionInfo| {
             let conn = info.conn.as_ref();
             Session {
+                node: self.home(&info.jid),
                 jid: info.jid,
-                node: self.name(),
                 address: conn.map_or(String::new(), |conn| conn.address.to_string()),
                 connection: conn.map_or("", |conn| conn.via).to_owned(),
                 tls: conn.map_or(String::new(), |conn| format!("{} {}", conn.tls, conn.suite)),
@@ -138,7 +146,7 @@ impl admin::Admin for Node {
 
     async fn import(&self, chunks: Chunks, progress: Progress<'_>) -> Result<ImportReport, Error> {
         let host = self.reloader.shared.host.clone();
-        let (store, options) = (self.store.clone(), host.options());
+        let (store, options) = (host.store().clone(), host.options());
         // An actor that remembers that there is nobody of that name must look again.
         let added: Added = Arc::new(move |jid: BareJid| {
             let host = host.clone();
@@ -164,7 +172,7 @@ impl admin::Admin for Node {
             domains: config.domains.iter().map(|d| d.name.clone()).collect(),
             listeners: self.listeners.clone(),
             connections: shared.gate.counts().0 as u64,
-            sessions: shared.host.session_list("").await.len() as u64,
+            sessions: shared.host.sessions_here("").await.len() as u64,
             store: match config.store.url.as_str() {
                 "embedded:" => format!("embedded ({durability})"),
                 url => url.trim_end_matches(':').to_owned(),
@@ -178,7 +186,7 @@ impl admin::Admin for Node {
 
     async fn cluster_status(&self) -> Result<ClusterStatus, Error> {
         let name = self.reloader.config().cluster.as_ref().map_or_else(String::new, |c| c.name.clone());
-        let sessions = self.reloader.shared.host.session_list("").await.len() as u64;
+        let sessions = self.reloader.shared.host.sessions_here("").await.len() as u64;
         Ok(cluster::status(self.member()?, name, sessions))
     }
 

@@ -32,8 +32,6 @@ const NEWS: Duration = Duration::from_secs(5);
 pub struct Member {
     /// Membership and channel.
     pub cluster: mesh::Cluster,
-    /// The store without a fence: for what an operator does to accounts, wherever they live.
-    pub store: Store,
     drain: Duration,
 }
 
@@ -61,7 +59,7 @@ impl Member {
         config: &config::Config,
         section: &config::Cluster,
         at: SocketAddr,
-        store: Store,
+        store: &Store,
     ) -> Result<Self, Error> {
         let setup = Setup {
             name: section.name.clone(),
@@ -83,7 +81,7 @@ impl Member {
         let cluster = mesh::Cluster::join(database, seams, setup).await?;
         let (node, generation) = (cluster.mesh().node().clone(), cluster.mesh().generation());
         tracing::info!(%node, generation, address, cluster = section.name, "joined the cluster");
-        Ok(Self { cluster, store, drain: section.drain })
+        Ok(Self { cluster, drain: section.drain })
     }
 
     /// The membership.

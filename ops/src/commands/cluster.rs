@@ -18,10 +18,14 @@ pub async fn cluster(command: &ClusterVerb, admin: &impl Admin, terminal: &Termi
     match command {
         ClusterVerb::Status { json } => status(*json, admin, terminal).await?,
         ClusterVerb::Shards { moving, json } => shards(*moving, *json, admin, terminal).await?,
-        ClusterVerb::Drain { node, wait } => {
+        ClusterVerb::Drain { node, wait, timeout } => {
             let node = admin.cluster_drain(node).await?;
             if *wait {
-                drained(&node, admin, terminal).await?;
+                let patience = timeout.map_or(Duration::MAX, Duration::from_secs);
+                let drained = tokio::time::timeout(patience, drained(&node, admin, terminal)).await;
+                let late =
+                    || Error::unavailable(format!("{node} still holds shards; it goes on giving them away"));
+                drained.map_err(|_| late())??;
             } else {
                 let how =
                     "`rookery cluster status` shows how far it is, `rookery cluster undrain` takes it back";
@@ -264,7 +268,7 @@ cluster rookery, as n1 sees it: 2 of 1024 shards have no node: their users wait
     async fn a_drain_is_waited_for() {
         let at =
             |state: &str, shards| status(vec![node("n1", state, shards), node("n2", "active", 0)], 0, shards);
-        let drain = || ClusterVerb::Drain { node: "self".into(), wait: true };
+        let drain = || ClusterVerb::Drain { node: "self".into(), wait: true, timeout: None };
         let clusters = vec![at("active", 300), at("draining", 300), at("draining", 20), at("draining", 0)];
         let (done, out, err) = said(Fake { clusters: clusters.into(), ..Fake::default() }, drain()).await;
         done.unwrap();
@@ -276,8 +280,12 @@ cluster rookery, as n1 sees it: 2 of 1024 shards have no node: their users wait
             let error = done.unwrap_err();
             assert!(error.kind == Kind::Unavailable && error.message.contains(word), "{error}");
         }
+        let clusters = vec![at("draining", 300)].into();
+        let drain = ClusterVerb::Drain { node: "self".into(), wait: true, timeout: Some(0) };
+        let late = said(Fake { clusters, ..Fake::default() }, drain).await.0.unwrap_err();
+        assert!(late.message.contains("n1 still holds shards"), "{late}");
         let (done, out, _) =
-            said(Fake::default(), ClusterVerb::Drain { node: "n2".into(), wait: false }).await;
+            said(Fake::default(), ClusterVerb::Drain { node: "n2".into(), wait: false, timeout: None }).await;
         done.unwrap();
         assert!(out.starts_with("n2 gives its shards to the others"), "{out}");
     }

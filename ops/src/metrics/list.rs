@@ -163,4 +163,7 @@ pub const METRICS: &[Metric] = &[
     m("rookery_mesh_resent_envelopes_total", Counter, N, &["peer"], "Envelopes sent again after a connection broke"),
     m("rookery_mesh_dropped_again_total", Counter, N, &["peer"], "Envelopes that came again and were dropped"),
     m("rookery_mesh_outcomes_total", Counter, N, &["peer", "outcome"], "What became of envelopes (taken, not_owner, lost)"),
+    m("rookery_parcels_again_total", Counter, N, &[], "Parcels for users of other nodes that were sent again, to the next home"),
+    m("rookery_users_moved_total", Counter, N, &[], "Users given to other nodes with their shards"),
+    m("rookery_sessions_attached_total", Counter, N, &[], "Connections of this node that found their session at its next home"),
 ];
