@@ -10,7 +10,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rookery_tests::client::{Client, Event};
+use rookery_tests::client::{Client, Event, Lost, SM};
 use rookery_tests::server::rookery::{Config, Rookery, binary, get};
 use rookery_tests::server::{Error, Process, run};
 use rookery_tests::xml;
@@ -219,4 +219,81 @@ async fn a_node_without_its_store_sends_its_clients_away_and_comes_back() {
         Client::login(&options, "juliet", "secret", "").await.is_ok()
     })
     .await;
+}
+
+/// A message each way arrives; how long the slower one took.
+async fn talk(about: &str, romeo: &mut Client, juliet: &mut Client) -> Duration {
+    let mut slowest = Duration::ZERO;
+    for turn in ["there", "and back"] {
+        let (from, to) =
+            if turn == "there" { (&mut *romeo, &mut *juliet) } else { (&mut *juliet, &mut *romeo) };
+        let begun = Instant::now();
+        let body = format!("{about}: {turn}");
+        let whom = to.jid.split('/').next().unwrap();
+        let text = format!("<message to='{whom}' type='chat'><body>{body}</body></message>");
+        from.send(&text).await.unwrap_or_else(|e| panic!("{body}: {e}"));
+        let has = |e: &xml::Element| e.get("body").is_some_and(|b| b.text() == body);
+        to.wait(&body, has).await.unwrap_or_else(|e| panic!("{body}: {e}"));
+        slowest = slowest.max(begun.elapsed());
+    }
+    slowest
+}
+
+/// Until a node that may have to find out first has the session.
+async fn back(world: &World, node: usize, user: &str, lost: &Lost) -> Client {
+    let options = world.nodes[node].listening.options();
+    let begun = Instant::now();
+    let (mut client, answer) = Client::resume(&options, user, "secret", lost.clone())
+        .await
+        .unwrap_or_else(|e| panic!("{user} after {:?}: {e}\n{}", begun.elapsed(), world.logs()));
+    assert!(answer.is("resumed", SM), "{user}: {answer}\n{}", world.logs());
+    println!("{user} resumed on n{}: {:?}", node + 1, begun.elapsed());
+    client.sm.automatic = true;
+    client
+}
+
+#[tokio::test]
+async fn users_talk_through_any_node_while_nodes_come_and_go() {
+    let mut world = World::start(3).await;
+    let users = [("romeo@localhost", "secret"), ("juliet@localhost", "secret")];
+    world.nodes[0].add_users(users).unwrap_or_else(|e| panic!("{e}"));
+    let mut clients = Vec::new();
+    for (node, user) in [(0, "romeo"), (1, "juliet")] {
+        let mut client =
+            Client::login(&world.nodes[node].listening.options(), user, "secret", "a").await.unwrap();
+        client.enable_sm(true, true).await.unwrap();
+        client.available().await.unwrap();
+        clients.push(client);
+    }
+    let [mut romeo, mut juliet] = <[Client; 2]>::try_from(clients).map_err(drop).unwrap();
+    println!("three nodes: {:?}", talk("three nodes", &mut romeo, &mut juliet).await);
+    let settled =
+        async || world.command(1, &["cluster", "shards", "--moving"]).unwrap().contains("every shard");
+    eventually("all is settled", 20 * SECONDS, &world, settled).await;
+    println!("settled: {:?}", talk("settled", &mut romeo, &mut juliet).await);
+    let list = world.command(2, &["session", "list"]).unwrap();
+    assert!(list.contains("romeo@localhost/a") && list.contains("juliet@localhost/a"), "{list}");
+
+    // Their users move away under them, and neither notices.
+    for node in ["n1", "n2", "n3"] {
+        world.command(0, &["cluster", "drain", node, "--wait"]).unwrap_or_else(|e| panic!("{e}"));
+        println!("without {node}: {:?}", talk(&format!("without {node}"), &mut romeo, &mut juliet).await);
+        world.command(1, &["cluster", "undrain", node]).unwrap();
+        println!("with {node}: {:?}", talk(&format!("with {node}"), &mut romeo, &mut juliet).await);
+    }
+
+    // Juliet's node ends in order: she is sent away.
+    let status = world.nodes[1].stop().await.unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(status.code(), Some(0), "{}", world.nodes[1].whole_log());
+    let told = juliet.wait("the end", |e| e.is("error", xml::STREAMS)).await.unwrap();
+    assert!(told.to_string().contains("system-shutdown"), "{told}");
+    let mut juliet = back(&world, 2, "juliet", &juliet.lose()).await;
+    println!("after a stop: {:?}", talk("after a stop", &mut romeo, &mut juliet).await);
+
+    // Romeo's node is killed: whoever lived there lives on the last one, when that has found out.
+    world.nodes[0].kill().await.unwrap();
+    let mut romeo = back(&world, 2, "romeo", &romeo.lose()).await;
+    println!("after a kill: {:?}", talk("after a kill", &mut romeo, &mut juliet).await);
+    romeo.close().await.unwrap();
+    juliet.close().await.unwrap();
 }

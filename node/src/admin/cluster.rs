@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use rookery_cluster::entity::{SHARDS, Shard};
-use rookery_cluster::mesh::{self, Home, Line, Mesh, peer};
+use rookery_cluster::mesh::peer::NodeId;
+use rookery_cluster::mesh::{self, Home, Line, Mesh};
 use rookery_cluster::tables::nodes::State;
 use rookery_ops::admin::{ClusterNode, ClusterStatus, Error, ShardGroup, ShardRange};
 
@@ -22,9 +23,9 @@ pub(super) fn status(member: &Member, cluster: String, sessions: u64) -> Cluster
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let node = |line: Line| {
         let here = line.node == table.by;
-        let connected = |peer: &peer::Standing| peer.node == line.node && peer.connected;
+        let peer = standings.iter().find(|peer| peer.node == line.node && line.state != State::Dead);
         ClusterNode {
-            connected: (!here).then(|| standings.iter().any(connected)),
+            trouble: peer.and_then(|peer| peer.trouble.clone()).unwrap_or_default(),
             node: line.node.to_string(),
             state: line.state.name().to_owned(),
             generation: line.generation,
@@ -70,7 +71,7 @@ pub(super) fn shards(mesh: &Mesh) -> Vec<ShardGroup> {
 }
 
 /// The node of that name, or this one.
-fn named(member: &Member, name: &str) -> Result<peer::NodeId, Error> {
+fn named(member: &Member, name: &str) -> Result<NodeId, Error> {
     let mesh = member.mesh();
     if name == "self" {
         return Ok(mesh.node().clone());

@@ -39,6 +39,8 @@ pub async fn follow(mesh: Arc<Mesh>, health: Health, shared: Arc<Shared>) {
                 }
                 health.clear(Reason::Parked);
             }
+            // For good: what follows says why.
+            Event::Lease(false) if mesh.lease().is_over() => {}
             Event::Lease(false) => {
                 health.raise(Reason::Parked);
                 shared.gate.shut();

@@ -55,6 +55,9 @@ async fn status(json_wanted: bool, admin: &impl Admin, terminal: &Terminal) -> R
     for line in table(&status) {
         terminal.say(&line)?;
     }
+    for node in status.nodes.iter().filter(|node| !node.trouble.is_empty()) {
+        terminal.say(&format!("{} is not reached from here: {}", shown(&node.node), shown(&node.trouble)))?;
+    }
     terminal.say(&summary(&status))
 }
 
@@ -97,16 +100,11 @@ fn table(status: &ClusterStatus) -> Vec<String> {
     rows.iter().map(line).collect()
 }
 
-/// When the last sign of life was seen, and whether there is a channel.
+/// When the last sign of life was seen.
 fn seen(node: &ClusterNode, by: &str) -> String {
     #[allow(clippy::cast_precision_loss)] // for people
     let ago = node.silent_ms.map(|ms| format!("{:.1}s ago", ms as f64 / 1_000.0));
-    match (ago, node.connected) {
-        _ if node.node == by => "here".to_owned(),
-        (Some(ago), Some(false)) if node.shards > 0 => format!("{ago}, no channel"),
-        (Some(ago), _) => ago,
-        (None, _) => "-".to_owned(),
-    }
+    if node.node == by { "here".to_owned() } else { ago.unwrap_or_else(|| "-".to_owned()) }
 }
 
 fn summary(status: &ClusterStatus) -> String {
@@ -232,7 +230,11 @@ mod tests {
     #[tokio::test]
     async fn a_table_for_people_in_a_hurry() {
         let one = ClusterNode { sessions: Some(7), ..node("n1", "active", 512) };
-        let two = ClusterNode { silent_ms: Some(340), connected: Some(true), ..node("n2", "active", 510) };
+        let two = ClusterNode {
+            silent_ms: Some(340),
+            trouble: "connection refused".into(),
+            ..node("n2", "active", 510)
+        };
         let three = ClusterNode { zone: "\x1b[2J".into(), desired: 0, ..node("n3", "dead", 0) };
         let clusters = vec![status(vec![one, two, three], 2, 0)];
         let fake = || Fake { clusters: clusters.clone().into(), ..Fake::default() };
@@ -243,6 +245,7 @@ NODE  STATE   SHARDS  TO HOLD  SESSIONS  WEIGHT  SEEN      VERSION  ADDRESS     
 n1*   active  512     512      7         100     here      0.1.0    10.0.0.1:7100  -
 n2    active  510     512      -         100     0.3s ago  0.1.0    10.0.0.1:7100  -
 n3    dead    0       0        -         100     -         0.1.0    10.0.0.1:7100  \\u{1b}[2J
+n2 is not reached from here: connection refused
 cluster rookery, as n1 sees it: 2 of 1024 shards have no node: their users wait
 ";
         assert_eq!(out, expected);
