@@ -2,6 +2,7 @@
 
 use rookery_cluster::seams::Seams;
 
+use crate::cluster::{seconds, security};
 use crate::config::{Config, describe};
 use crate::tls::Tls;
 
@@ -15,6 +16,13 @@ pub fn check(config: &Config) -> Result<String, String> {
         let tls = Tls::load(&theirs, Seams::system()).map_err(|e| e.to_string())?;
         for line in tls.describe() {
             out.push_str(&format!("certificate    {line}\n"));
+        }
+    }
+    if let Some(cluster) = &config.cluster {
+        security::read(cluster).map_err(|e| e.to_string())?;
+        if let Some(until) = cluster.files.as_ref().and_then(security::expiry) {
+            let days = (until - seconds(&Seams::system())) / 86_400;
+            out.push_str(&format!("certificate    node {}: valid for {days} more days\n", cluster.node));
         }
     }
     out.push_str("ok\n");

@@ -2,6 +2,7 @@
 //!
 //! - [`config`]: `rookery.toml`, validated into types. [`check`](mod@check) says what it would do.
 //! - [`serve`]: a node from its start to its end; [`start`], [`listeners`], [`signals`], [`reload`] are its parts.
+//! - [`cluster`]: the same among others: joining, and leaving so that nobody notices.
 //! - [`connection`]: a client's stream, from its first byte to its last.
 //! - [`tls`]: certificates by domain, handshakes, channel bindings, and a development authority.
 //! - [`net`]: the network seam, and what is refused before a byte of XMPP is read.
@@ -12,6 +13,7 @@
 
 pub mod admin;
 pub mod check;
+pub mod cluster;
 pub mod config;
 pub mod connection;
 pub mod dev_store;

@@ -18,6 +18,7 @@ pub struct Listeners {
     c2s: Vec<TcpListener>,
     c2s_tls: Vec<TcpListener>,
     http: Vec<TcpListener>,
+    cluster: Option<TcpListener>,
 }
 
 /// The real addresses of `listeners`.
@@ -37,6 +38,10 @@ impl Listeners {
             c2s: all("listen.c2s", &config.listen.c2s)?,
             c2s_tls: all("listen.c2s_tls", &config.listen.c2s_tls)?,
             http: all("listen.http", &config.listen.http)?,
+            cluster: match &config.cluster {
+                Some(section) => all("cluster.listen", &[section.listen])?.pop(),
+                None => None,
+            },
         })
     }
 
@@ -55,11 +60,24 @@ impl Listeners {
         addresses(&self.http)
     }
 
+    /// Where it listens for other nodes.
+    pub fn cluster(&self) -> Option<SocketAddr> {
+        self.cluster.as_ref()?.local_addr().ok()
+    }
+
+    /// The listener for other nodes, to be served by the cluster.
+    pub fn take_cluster(&mut self) -> Option<TcpListener> {
+        self.cluster.take()
+    }
+
     /// All of them as in `c2s 127.0.0.1:5222`.
     pub fn names(&self) -> Vec<String> {
         let named =
             |name: &str, all: Vec<SocketAddr>| all.iter().map(|a| format!("{name} {a}")).collect::<Vec<_>>();
-        [named("c2s", self.c2s()), named("c2s_tls", self.c2s_tls()), named("http", self.http())].concat()
+        let cluster = self.cluster().into_iter().collect();
+        let (c2s, c2s_tls, http) = (self.c2s(), self.c2s_tls(), self.http());
+        [named("c2s", c2s), named("c2s_tls", c2s_tls), named("http", http), named("cluster", cluster)]
+            .concat()
     }
 
     /// Accepts clients until `shared.stop`, and answers HTTP until `last` turns true.

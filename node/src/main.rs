@@ -1,16 +1,18 @@
 //! The program `rookery`.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 use rookery_cluster::seams::Seams;
 use rookery_node::admin::Folder;
+use rookery_node::cluster::{seconds, security};
 use rookery_node::config::{self, Config};
 use rookery_node::net::Tcp;
 use rookery_node::start::{self, Found};
 use rookery_node::{check, dev_store, serve};
 use rookery_ops::admin::{Address, Error, Kind, connect, not_running};
-use rookery_ops::cli::{AdminCommand, Cli, Command};
+use rookery_ops::cli::{AdminCommand, CertArgs, Cli, ClusterCommand, ClusterVerb, Command};
 use rookery_ops::commands::{self, Terminal};
 
 // A quarter of the time of a message went into the system's allocator.
@@ -20,7 +22,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let command = cli.verb();
-    match command {
+    match &command {
         Command::Version => {
             println!("rookery {}", rookery_ops::VERSION);
             return ExitCode::SUCCESS;
@@ -29,6 +31,9 @@ fn main() -> ExitCode {
         Command::Check { example: true } => {
             print!("{}", config::example());
             return ExitCode::SUCCESS;
+        }
+        Command::Cluster(ClusterCommand::Cert(arguments)) => {
+            return certificates(arguments, cli.config.as_deref());
         }
         _ => {}
     }
@@ -48,17 +53,26 @@ fn main() -> ExitCode {
         Command::Serve => {
             runtime.block_on(serve::run(config)).map_or_else(|e| fail(&e, 1), |()| ExitCode::SUCCESS)
         }
-        Command::Admin(command) => match runtime.block_on(administer(command, cli.admin, config)) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(&error, error.kind.exit_code()),
-        },
-        Command::Check { .. } | Command::Version | Command::Store(_) => match check::check(&config) {
-            Ok(text) => {
-                print!("{text}");
-                ExitCode::SUCCESS
+        Command::Admin(command) => done(runtime.block_on(administer(command, cli.admin, config))),
+        Command::Cluster(ClusterCommand::Ask(verb)) => {
+            done(runtime.block_on(ask_cluster(verb, cli.admin, config)))
+        }
+        Command::Check { .. } | Command::Version | Command::Store(_) | Command::Cluster(_) => {
+            match check::check(&config) {
+                Ok(text) => {
+                    print!("{text}");
+                    ExitCode::SUCCESS
+                }
+                Err(error) => fail(&error, Kind::Invalid.exit_code()),
             }
-            Err(error) => fail(&error, Kind::Invalid.exit_code()),
-        },
+        }
+    }
+}
+
+fn done(result: Result<(), Error>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error, error.kind.exit_code()),
     }
 }
 
@@ -67,11 +81,33 @@ fn fail(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
+/// `rookery cluster cert`: without a node, and without a configuration if nodes are named.
+fn certificates(arguments: &CertArgs, file: Option<&Path>) -> ExitCode {
+    let config = match file.map(Config::load).transpose() {
+        Ok(config) => config,
+        Err(error) => return fail(&error, Kind::Invalid.exit_code()),
+    };
+    done(security::make(arguments, config.as_ref(), seconds(&Seams::system())).map(|said| print!("{said}")))
+}
+
+fn terminal(seams: &Seams) -> Terminal {
+    let random = seams.random.clone();
+    Terminal::system(move |buf| random.fill(buf))
+}
+
+/// Asks the running node about its cluster.
+async fn ask_cluster(verb: ClusterVerb, at: Option<Address>, config: Config) -> Result<(), Error> {
+    let address = at.map_or_else(|| Address::new(&config.listen.admin), Ok)?;
+    match connect(&address).await? {
+        Some(remote) => commands::cluster(&verb, &remote, &terminal(&Seams::system())).await,
+        None => Err(not_running(&address)),
+    }
+}
+
 /// Asks the running node, or works on its data folder if none runs.
 async fn administer(command: AdminCommand, at: Option<Address>, config: Config) -> Result<(), Error> {
     let seams = Seams::system();
-    let random = seams.random.clone();
-    let terminal = Terminal::system(move |buf| random.fill(buf));
+    let terminal = terminal(&seams);
     let address = match at {
         Some(address) => address,
         None => Address::new(&config.listen.admin)?,

@@ -6,6 +6,7 @@ use arc_swap::ArcSwap;
 use rookery_ops::health::Health;
 use rookery_ops::logging;
 
+use crate::cluster::{Member, security};
 use crate::config::{self, Config};
 use crate::connection::{Settings, Shared};
 use crate::options;
@@ -26,6 +27,8 @@ pub struct Reloader {
     config: ArcSwap<Config>,
     /// Connections and what they share.
     pub shared: Arc<Shared>,
+    /// The node's place among others.
+    pub member: Option<Member>,
     /// Whether the node takes work.
     pub health: Health,
     logging: logging::Handle,
@@ -33,8 +36,14 @@ pub struct Reloader {
 
 impl Reloader {
     /// With the configuration that the node started with.
-    pub fn new(config: Config, shared: Arc<Shared>, health: Health, logging: logging::Handle) -> Self {
-        Self { config: ArcSwap::from_pointee(config), shared, health, logging }
+    pub fn new(
+        config: Config,
+        shared: Arc<Shared>,
+        member: Option<Member>,
+        health: Health,
+        logging: logging::Handle,
+    ) -> Self {
+        Self { config: ArcSwap::from_pointee(config), shared, member, health, logging }
     }
 
     /// The configuration in force.
@@ -64,7 +73,9 @@ impl Reloader {
         // What a restart would change stays as it is.
         new.data_dir.clone_from(&old.data_dir);
         new.store.clone_from(&old.store);
+        new.cluster.clone_from(&old.cluster);
         notes.extend(self.shared.tls.reload(&new));
+        notes.extend(self.peers(&new));
         self.shared.host.reload(options::host(&new));
         self.shared.settings.store(Arc::new(Settings::from(&new)));
         self.shared.gate.set_limits(&new.limits);
@@ -76,6 +87,18 @@ impl Reloader {
             tracing::info!("reloaded: {note}");
         }
         Ok(notes)
+    }
+
+    /// Reads the certificates for other nodes again. Connections between nodes stay as they are; new ones use them.
+    fn peers(&self, config: &Config) -> Option<String> {
+        let (member, section) = (self.member.as_ref()?, config.cluster.as_ref()?);
+        match security::read(section) {
+            Ok(security) => {
+                member.cluster.peers().renew(security);
+                None
+            }
+            Err(error) => Some(format!("cluster: the certificate was not taken: {error}")),
+        }
     }
 }
 
@@ -94,6 +117,7 @@ fn changes(old: &Config, new: &Config) -> Vec<String> {
     note(old.listen.proxy != new.listen.proxy || old.listen.public != new.listen.public, "listen: changed");
     note(old.data_dir != new.data_dir, "data_dir: needs a restart");
     note(old.store != new.store, "store: needs a restart");
+    note(old.cluster != new.cluster, "cluster: needs a restart");
     note(old.log.json != new.log.json, "log.format: needs a restart");
     let sockets = |c: &Config| {
         let listen = &c.listen;

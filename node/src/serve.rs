@@ -11,7 +11,9 @@ use rookery_ops::{admin, logging, metrics};
 use tokio::sync::watch;
 
 use crate::admin::Node;
+use crate::cluster::{Member, watch as standing};
 use crate::config::Config;
+use crate::connection::Shared;
 use crate::listeners::Listeners;
 use crate::reload::Reloader;
 use crate::signals::{Ask, Signals};
@@ -19,10 +21,17 @@ use crate::start::{self, Error, Found};
 use crate::tls::Tls;
 use crate::{greeting, options, ports};
 
+/// The longest time over which clients are sent away.
+const SPREAD: Duration = Duration::from_secs(5);
+
 /// How long admin requests and HTTP answers have at the end.
 const GRACE: Duration = Duration::from_secs(6);
 
-/// Serves until a signal says to stop, then ends everything in order.
+/// What clients are told whose node leaves the cluster.
+const LEAVES: &str = "this server ends; your session goes on at another one";
+
+/// Serves until a signal says to stop, then ends everything in order. A node that its cluster declared dead ends the
+/// process at once, with exit code 1: nothing that it would still do can be kept.
 ///
 /// # Errors
 /// If the node can't start; or if, at the end, the store can't be closed.
@@ -44,18 +53,45 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let Found::Store(store) = found else { return Err(Error::Running(address)) };
     ports::clear(&config.data_dir);
     let tls = Tls::load(&config, seams.clone())?;
-    let host = Host::start(options::host(&config), store.clone(), seams.clone()).await?;
+    // Before it joins: a second process of this node must not declare the first one dead.
+    let mut listeners = Listeners::bind(&config)?;
+    let socket = Socket::bind(&address).await?;
+    let between = listeners.cluster();
+    let member = match (&config.cluster, between) {
+        (Some(section), Some(at)) => {
+            health.raise(Reason::Joining);
+            Some(Member::join(&config, section, at, &store).await?)
+        }
+        _ => None,
+    };
+    let host = match &member {
+        Some(Member { cluster, .. }) => {
+            let (options, store) = (options::host(&config), cluster.mesh().store());
+            Host::start_in(options, store, seams.clone(), cluster.clone()).await?
+        }
+        None => Host::start(options::host(&config), store.clone(), seams.clone()).await?,
+    };
     let (stop, stopping) = watch::channel(false);
     let (stop_last, last) = watch::channel(false);
-    let shared = start::shared(&config, host.clone(), tls, seams, stopping);
-    let listeners = Listeners::bind(&config)?;
-    let socket = Socket::bind(&address).await?;
+    let mesh = member.as_ref().map(|member| member.mesh().clone());
+    let shared = start::shared(&config, host.clone(), tls, seams, stopping, mesh);
 
     let (c2s, c2s_tls, http) = (listeners.c2s(), listeners.c2s_tls(), listeners.http());
     let names = listeners.names();
-    let reloader = Arc::new(Reloader::new(config.clone(), shared.clone(), health.clone(), logging.clone()));
+    let reloader =
+        Reloader::new(config.clone(), shared.clone(), member.clone(), health.clone(), logging.clone());
+    let reloader = Arc::new(reloader);
     let node = Arc::new(Node { reloader: reloader.clone(), listeners: names.clone() });
+    let others = listeners.take_cluster();
     let mut tasks = listeners.serve(&shared, &health, &metrics, &last);
+    if let (Some(member), Some(listener)) = (&member, others) {
+        let mut last = last.clone();
+        let stop = async move { drop(last.wait_for(|stop| *stop).await) };
+        tasks.push(member.serve(listener, host.receiver(), stop));
+        member.mesh().activate().await?;
+    }
+    let fenced = fenced(member.clone(), health.clone(), shared.clone());
+    let mut fenced = std::pin::pin!(fenced);
     let mut last = last.clone();
     tasks.push(tokio::spawn(async move {
         let stop = async move { drop(last.wait_for(|stop| *stop).await) };
@@ -65,7 +101,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     }));
     let upkeep = tokio::spawn(upkeep(metrics.clone(), reloader.clone()));
     health.clear(Reason::Starting);
-    ports::write(&config.data_dir, &c2s, &c2s_tls, &http)
+    ports::write(&config.data_dir, &c2s, &c2s_tls, &http, between)
         .map_err(|source| Error::Io { what: "ports.json can't be written", source })?;
     tracing::info!(version = rookery_ops::VERSION, listeners = names.join(", "), "serving");
     if config.file.is_none() {
@@ -73,9 +109,18 @@ pub async fn run(config: Config) -> Result<(), Error> {
         print!("{}", greeting::text(&config, &c2s, &c2s_tls, &http));
     }
 
-    while signals.next().await == Ask::Reload {
-        if let Err(error) = reloader.reload().await {
-            tracing::error!(%error, "reload");
+    loop {
+        let ask = tokio::select! {
+            ask = signals.next() => ask,
+            () = &mut fenced => dead(&config, &logging),
+        };
+        match ask {
+            Ask::Stop => break,
+            Ask::Reload => {
+                if let Err(error) = reloader.reload().await {
+                    tracing::error!(%error, "reload");
+                }
+            }
         }
     }
 
@@ -83,10 +128,22 @@ pub async fn run(config: Config) -> Result<(), Error> {
     health.raise(Reason::Draining);
     let _ = stop.send(true);
     let ending = async {
+        let patience = config.limits.close + Duration::from_secs(1);
+        if let Some(member) = &member
+            && member.hand_over().await
+        {
+            // Users live elsewhere now; what still comes here is passed on. Two milliseconds for each client.
+            let clients = u64::try_from(shared.gate.counts().0).unwrap_or(u64::MAX);
+            let spread = Duration::from_millis(clients.saturating_mul(2)).min(SPREAD);
+            shared.crowd.close(spread, LEAVES).await;
+            let _ = tokio::time::timeout(patience, shared.gate.emptied()).await;
+        }
         // Streams are closed with <system-shutdown/>, and what they had begun is committed.
         host.shutdown().await;
-        let patience = config.limits.close + Duration::from_secs(1);
         let _ = tokio::time::timeout(patience, shared.gate.emptied()).await;
+        if let Some(member) = &member {
+            member.leave().await;
+        }
         let _ = stop_last.send(true);
         for task in tasks {
             let _ = tokio::time::timeout(GRACE, task).await;
@@ -98,10 +155,32 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let closed = tokio::select! {
         closed = ending => closed,
         () = again(&mut signals) => std::process::exit(130),
+        () = &mut fenced => dead(&config, &logging),
     };
     tracing::info!("stopped");
     logging.flush();
     closed.map_err(|source| Error::Store { at: start::place(&config), source })
+}
+
+/// Ends when the cluster has declared this node dead; never, if it is alone.
+async fn fenced(member: Option<Member>, health: Health, shared: Arc<Shared>) {
+    match member {
+        Some(member) => standing::follow(member.mesh().clone(), health, shared).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The end of a node that was declared dead.
+fn dead(config: &Config, logging: &logging::Handle) -> ! {
+    tracing::error!(
+        "this node was declared dead: it showed the others no sign of life for too long (is the store slow, or the \
+         machine paused?), it was evicted, or another process runs under its name (cluster.node); others have its work, \
+         and all that it acknowledged is kept. It ends now, to be started anew"
+    );
+    ports::clear(&config.data_dir);
+    logging.flush();
+    // Sockets are closed with the process; nothing in it may write any more.
+    std::process::exit(1)
 }
 
 /// Until the operator wants the end, for the second time or before there was anything to end.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rookery_actors::Host;
+use rookery_cluster::mesh::Mesh;
 use rookery_cluster::seams::Seams;
 use rookery_cluster::store::{self, Durability, Place, Store};
 use rookery_ops::admin::{self, Address, Remote};
@@ -16,7 +17,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::config::Config;
-use crate::connection::{Meters, Settings, Shared};
+use crate::connection::{Crowd, Meters, Settings, Shared};
 use crate::net::{Failures, Gate};
 use crate::tls::{self, Tls};
 
@@ -55,6 +56,12 @@ pub enum Error {
     /// Users and sessions.
     #[error(transparent)]
     Host(#[from] rookery_actors::host::Error),
+    /// Certificates between nodes.
+    #[error("{0}; `rookery cluster cert` makes certificates for nodes, [cluster] says where they are")]
+    Peers(#[from] rookery_cluster::mesh::peer::tls::Error),
+    /// Joining.
+    #[error("this node can't join the cluster: {0}")]
+    Cluster(#[from] rookery_cluster::mesh::Error),
     /// Another node.
     #[error("a node with this store runs already, and answers at {0}")]
     Running(Address),
@@ -192,12 +199,15 @@ pub fn shared(
     tls: Tls,
     seams: Seams,
     stop: watch::Receiver<bool>,
+    mesh: Option<Arc<Mesh>>,
 ) -> Arc<Shared> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Arc::new(Shared {
         host,
         tls: Arc::new(tls),
         gate: Gate::new(&config.limits),
+        crowd: Crowd::default(),
+        mesh,
         failures: Failures::new(Duration::from_secs(600)),
         seams,
         settings: ArcSwap::from_pointee(Settings::from(config)),

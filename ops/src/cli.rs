@@ -40,6 +40,11 @@ Examples:
   rookery store --data /tmp/rookery-store
   rookery store --memory --listen 127.0.0.1:7301";
 
+const CERT_EXAMPLES: &str = "\
+Examples:
+  rookery cluster cert --node n1 --node n2 --node n3 --dir ~/rookery-cluster
+  rookery cluster cert --config /etc/rookery/rookery.toml --dir ~/rookery-cluster";
+
 const IMPORT_EXAMPLES: &str = "\
 Each line is a bare JID, a tab, and a password. Accounts that exist are left as they are, so an import that was cut
 short can be run again. Lines that cannot be used are reported with their numbers; the others are taken.
@@ -89,6 +94,9 @@ pub enum Command {
     /// Serve a store to several nodes on one machine, for development and tests
     #[command(after_help = STORE_EXAMPLES)]
     Store(StoreArgs),
+    /// See and change the cluster that a node belongs to
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
     /// A command for a node, or for the data folder when no node runs.
     #[command(flatten)]
     Admin(AdminCommand),
@@ -109,6 +117,75 @@ pub struct StoreArgs {
     /// Answer commits when the operating system has them, before they are on the disk
     #[arg(long, conflicts_with = "memory")]
     pub buffered: bool,
+}
+
+/// `rookery cluster …`
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum ClusterCommand {
+    /// Make certificates by which nodes know each other; no node needs to run
+    #[command(after_help = CERT_EXAMPLES)]
+    Cert(CertArgs),
+    /// What a node of the cluster is asked.
+    #[command(flatten)]
+    Ask(ClusterVerb),
+}
+
+/// `rookery cluster cert`
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct CertArgs {
+    /// The name of a node; may be given several times. The default is that of the configuration
+    #[arg(long = "node", value_name = "NAME")]
+    pub nodes: Vec<String>,
+    /// The folder of the authority and of what it signs. Keep it, and keep it to yourself
+    #[arg(long, value_name = "DIR", default_value = "rookery-cluster")]
+    pub dir: PathBuf,
+}
+
+/// What a node is asked about its cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum ClusterVerb {
+    /// Tell which nodes there are and how they are
+    Status {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Tell which node holds which shards
+    Shards {
+        /// Only those that are on their way to another node
+        #[arg(long)]
+        moving: bool,
+        /// Print a JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Have a node give all its users to the others; it goes on running
+    Drain {
+        /// Its name; self is the node that is asked
+        #[arg(value_name = "NODE")]
+        node: String,
+        /// Wait until it has none
+        #[arg(long)]
+        wait: bool,
+        /// Give up waiting after so many seconds; the node goes on
+        #[arg(long, value_name = "SECONDS", requires = "wait")]
+        timeout: Option<u64>,
+    },
+    /// Let a node take users again
+    Undrain {
+        /// Its name; self is the node that is asked
+        #[arg(value_name = "NODE")]
+        node: String,
+    },
+    /// Declare a node dead at once, rather than wait until the others find out
+    Evict {
+        /// Its name
+        #[arg(value_name = "NODE")]
+        node: String,
+        /// Although it shows signs of life. It ends then, and its clients go on elsewhere
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 /// What goes through [`crate::admin::Admin`].
@@ -327,6 +404,29 @@ mod tests {
         let import = UserCommand::Import { file: "-".into() };
         assert_eq!(parse("user import -").unwrap().verb(), Command::Admin(AdminCommand::User(import)));
         for wrong in ["status --admin /run/a", "user list --limit 0", "session kick", "frobnicate"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_cluster_is_asked_or_given_certificates() {
+        let cluster = |line: &str| match parse(line).unwrap().verb() {
+            Command::Cluster(command) => command,
+            other => panic!("{other:?}"),
+        };
+        let ask = |verb| ClusterCommand::Ask(verb);
+        assert_eq!(cluster("cluster status --json"), ask(ClusterVerb::Status { json: true }));
+        let drain = ClusterVerb::Drain { node: "self".into(), wait: true, timeout: Some(60) };
+        assert_eq!(cluster("cluster drain self --wait --timeout 60"), ask(drain));
+        let args = CertArgs { nodes: vec!["a".into(), "b".into()], dir: "d".into() };
+        assert_eq!(cluster("cluster cert --node a --node b --dir d"), ClusterCommand::Cert(args));
+        for wrong in [
+            "cluster",
+            "cluster drain",
+            "cluster evict --force",
+            "cluster drain a --timeout 5",
+            "cluster cert n1",
+        ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

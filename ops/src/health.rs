@@ -15,13 +15,16 @@ pub enum Reason {
     Draining = 2,
     /// The store does not answer.
     StoreUnavailable = 4,
-    /// It cannot prove that it still belongs to the cluster.
-    Fenced = 8,
+    /// It has not reached the store for so long that it cannot prove that it still belongs to the cluster.
+    Parked = 8,
+    /// It is new in the cluster, and has no work yet.
+    Joining = 16,
 }
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Starting, Self::Draining, Self::StoreUnavailable, Self::Fenced];
+    pub const ALL: [Self; 5] =
+        [Self::Starting, Self::Joining, Self::Draining, Self::StoreUnavailable, Self::Parked];
 
     /// The word at `/readyz` and in `rookery status`.
     pub fn text(self) -> &'static str {
@@ -29,7 +32,8 @@ impl Reason {
             Self::Starting => "starting",
             Self::Draining => "draining",
             Self::StoreUnavailable => "store unavailable",
-            Self::Fenced => "fenced",
+            Self::Parked => "parked",
+            Self::Joining => "joining",
         }
     }
 }

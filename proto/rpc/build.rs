@@ -10,7 +10,17 @@ const SECRET: &[&str] = &[
 ];
 
 /// Messages that the command line prints as JSON. Their field names are those of the `.proto` file.
-const PRINTED: &[&str] = &["User", "Session", "StatusResponse", "ImportReport", "ImportError"];
+const PRINTED: &[&str] = &[
+    "User",
+    "Session",
+    "StatusResponse",
+    "ImportReport",
+    "ImportError",
+    "ClusterStatusResponse",
+    "ClusterNode",
+    "ShardGroup",
+    "ShardRange",
+];
 
 /// Every file, relative to `proto/`.
 const FILES: &[&str] = &[

@@ -6,7 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The documents whose paths and names are checked.
-const DOCUMENTS: &[&str] = &["README.md", "ARCHITECTURE.md", "ops/deploy/RUNBOOK.md"];
+const DOCUMENTS: &[&str] =
+    &["README.md", "ARCHITECTURE.md", "ops/deploy/RUNBOOK.md", "ops/deploy/CLUSTER.md"];
 
 /// Written by a command, so they need not be there.
 const MADE: &[&str] = &["tests/bench/RESULTS.md", "target/release/rookery", "rookery-data/tls/ca.pem"];

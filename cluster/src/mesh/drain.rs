@@ -1,5 +1,7 @@
 //! What operators do to nodes, and how a node leaves.
 
+use std::time::Duration;
+
 use tokio::time::{Instant, timeout_at};
 
 use super::{Core, Error, Mesh, NodeId, Standing, version_of};
@@ -54,8 +56,16 @@ impl Mesh {
     /// # Errors
     /// Those of the store: the others will find out by themselves then.
     pub async fn leave(&self) -> Result<(), Error> {
+        self.leave_within(self.core.timing.drain).await
+    }
+
+    /// The same within that time.
+    ///
+    /// # Errors
+    /// Those of [`Mesh::leave`].
+    pub async fn leave_within(&self, time: Duration) -> Result<(), Error> {
         let core = &self.core;
-        let deadline = Instant::now() + core.timing.drain;
+        let deadline = Instant::now() + time;
         let left = timeout_at(deadline, self.give_up()).await;
         if !matches!(left, Ok(Ok(()))) {
             tracing::warn!(held = core.guard.count(), outcome = ?left, "this node leaves before all its shards have moved");

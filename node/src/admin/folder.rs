@@ -7,7 +7,8 @@ use rookery_actors::features::xep_0077_registration;
 use rookery_cluster::seams::Seams;
 use rookery_cluster::store::Store;
 use rookery_ops::admin::{
-    self, Chunks, Error, ImportReport, Progress, Session, Status, User, UserImportLine,
+    self, Chunks, ClusterStatus, Error, ImportReport, Progress, Session, ShardGroup, Status, User,
+    UserImportLine,
 };
 use rookery_ops::secret::Password;
 
@@ -49,6 +50,12 @@ impl admin::Admin for Folder {
 
     async fn user_remove(&self, jid: &str) -> Result<(), Error> {
         let jid = self.accounts.parse(jid)?;
+        if self.config.cluster.is_some() {
+            // It may be at home on any of them, with sessions.
+            let why =
+                "in a cluster a running node removes accounts: run this where a node runs, or start this one";
+            return Err(Error::unavailable(why));
+        }
         // The rosters of contacts change with it: that is the host's business.
         let Accounts { store, seams, .. } = &self.accounts;
         let host = Host::start(crate::options::host(&self.config), store.clone(), seams.clone()).await;
@@ -92,6 +99,26 @@ impl admin::Admin for Folder {
     }
 
     async fn log_level(&self, _: &str) -> Result<String, Error> {
+        Err(needs_node())
+    }
+
+    async fn cluster_status(&self) -> Result<ClusterStatus, Error> {
+        Err(needs_node())
+    }
+
+    async fn cluster_shards(&self) -> Result<Vec<ShardGroup>, Error> {
+        Err(needs_node())
+    }
+
+    async fn cluster_drain(&self, _: &str) -> Result<String, Error> {
+        Err(needs_node())
+    }
+
+    async fn cluster_undrain(&self, _: &str) -> Result<String, Error> {
+        Err(needs_node())
+    }
+
+    async fn cluster_evict(&self, _: &str, _: bool) -> Result<String, Error> {
         Err(needs_node())
     }
 }

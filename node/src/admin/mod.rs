@@ -5,6 +5,7 @@ use rookery_proto::xmpp::error::{Condition, StanzaError};
 use rookery_proto::xmpp::jid::{BareJid, Jid};
 
 mod accounts;
+mod cluster;
 mod documents;
 mod folder;
 mod import;

@@ -4,16 +4,19 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use rookery_actors::export::Added;
-use rookery_actors::features::xep_0077_registration;
+use rookery_cluster::entity::Entity;
+use rookery_cluster::mesh::Home;
 use rookery_ops::admin::{
-    self, Chunks, Error, ImportReport, PAGE, Progress, Session, Status, User, UserImportLine,
+    self, Chunks, ClusterStatus, Error, ImportReport, PAGE, Progress, Session, ShardGroup, Status, User,
+    UserImportLine,
 };
 use rookery_ops::secret::Password;
 use rookery_proto::xml::chars::is_char;
 use rookery_proto::xmpp::jid::{BareJid, Jid};
 
 use super::Accounts;
-use super::documents;
+use super::{cluster, documents};
+use crate::cluster::Member;
 use crate::reload::Reloader;
 
 /// The running node, for the admin socket.
@@ -30,6 +33,26 @@ impl Node {
         let options = host.options();
         let domains = options.domains.iter().map(|d| d.name.clone()).collect();
         Accounts::new(host.store().clone(), host.seams().clone(), domains, options.iterations)
+    }
+
+    /// What this node is called.
+    fn name(&self) -> String {
+        let member = self.reloader.member.as_ref();
+        member.map_or_else(|| "local".to_owned(), |member| member.mesh().node().to_string())
+    }
+
+    /// Where a session lives.
+    fn home(&self, jid: &str) -> String {
+        let member = self.reloader.member.as_ref();
+        let bare = jid.split('/').next().unwrap_or(jid);
+        match member.map(|member| member.mesh().map().home(Entity::new(bare).shard())) {
+            Some(Home::There { node, .. }) => node.to_string(),
+            _ => self.name(),
+        }
+    }
+
+    fn member(&self) -> Result<&Member, Error> {
+        self.reloader.member.as_ref().ok_or_else(cluster::alone)
     }
 
     /// An actor that was told that there is nobody learns that there is somebody now.
@@ -54,7 +77,7 @@ impl admin::Admin for Node {
 
     async fn user_remove(&self, jid: &str) -> Result<(), Error> {
         let jid = self.accounts().parse(jid)?;
-        let removed = &self.reloader.shared.host.remove_account(&jid).await;
+        let removed = self.reloader.shared.host.remove_account(&jid).await;
         removed.map_err(|error| super::not_removed(&jid, &error))?;
         tracing::info!(user = %jid, "account removed by the operator");
         Ok(())
@@ -93,8 +116,8 @@ impl admin::Admin for Node {
         let session = |info: rookery_actors::SessionInfo| {
             let conn = info.conn.as_ref();
             Session {
+                node: self.home(&info.jid),
                 jid: info.jid,
-                node: "local".to_owned(),
                 address: conn.map_or(String::new(), |conn| conn.address.to_string()),
                 connection: conn.map_or("", |conn| conn.via).to_owned(),
                 tls: conn.map_or(String::new(), |conn| format!("{} {}", conn.tls, conn.suite)),
@@ -143,13 +166,13 @@ impl admin::Admin for Node {
         Ok(Status {
             version: rookery_ops::VERSION.to_owned(),
             api_version: rookery_rpc::admin::v1::API_VERSION,
-            node: "local".to_owned(),
+            node: self.name(),
             uptime_seconds: shared.host.uptime().as_secs(),
             not_ready: self.reloader.health.reasons().iter().map(|r| r.text().to_owned()).collect(),
             domains: config.domains.iter().map(|d| d.name.clone()).collect(),
             listeners: self.listeners.clone(),
             connections: shared.gate.counts().0 as u64,
-            sessions: shared.host.session_list("").await.len() as u64,
+            sessions: shared.host.sessions_here("").await.len() as u64,
             store: match config.store.url.as_str() {
                 "embedded:" => format!("embedded ({durability})"),
                 url => url.trim_end_matches(':').to_owned(),
@@ -159,6 +182,28 @@ impl admin::Admin for Node {
 
     async fn log_level(&self, directives: &str) -> Result<String, Error> {
         self.reloader.log_level(directives).map_err(|e| Error::invalid(e.to_string()))
+    }
+
+    async fn cluster_status(&self) -> Result<ClusterStatus, Error> {
+        let name = self.reloader.config().cluster.as_ref().map_or_else(String::new, |c| c.name.clone());
+        let sessions = self.reloader.shared.host.sessions_here("").await.len() as u64;
+        Ok(cluster::status(self.member()?, name, sessions))
+    }
+
+    async fn cluster_shards(&self) -> Result<Vec<ShardGroup>, Error> {
+        Ok(cluster::shards(self.member()?.mesh()))
+    }
+
+    async fn cluster_drain(&self, node: &str) -> Result<String, Error> {
+        cluster::drain(self.member()?, node).await
+    }
+
+    async fn cluster_undrain(&self, node: &str) -> Result<String, Error> {
+        cluster::undrain(self.member()?, node).await
+    }
+
+    async fn cluster_evict(&self, node: &str, force: bool) -> Result<String, Error> {
+        cluster::evict(self.member()?, node, force).await
     }
 }
 

@@ -25,6 +25,14 @@ pub fn describe(config: &Config) -> String {
     let _ = writeln!(out, "direct TLS     {}", list(&config.listen.c2s_tls));
     let _ = writeln!(out, "HTTP           {}", list(&config.listen.http));
     let _ = writeln!(out, "admin socket   {}", config.listen.admin.display());
+    if let Some(cluster) = &config.cluster {
+        let reached = cluster.advertise.clone().unwrap_or_else(|| cluster.listen.to_string());
+        let _ = writeln!(
+            out,
+            "cluster        node {} of {}, for other nodes at {}, reached as {reached}",
+            cluster.node, cluster.name, cluster.listen
+        );
+    }
     for domain in &config.domains {
         let registration = if domain.registration { "open" } else { "closed" };
         let certificate = match &domain.certificate {
@@ -77,6 +85,20 @@ fn warnings(config: &Config) -> Vec<String> {
         all.push(
             "the development store is for trying and testing: one process, no copies, no login".to_owned(),
         );
+    }
+    if let Some(cluster) = &config.cluster {
+        if cluster.files.is_none() {
+            let what = "cluster.plain_text: whoever reaches cluster.listen reads and writes everything; for development only";
+            all.push(what.to_owned());
+        }
+        if cluster.redirect && config.listen.public.is_none() {
+            all.push(
+                "cluster.redirect: this node has no listen.public, so no client is sent to it".to_owned(),
+            );
+        }
+        if cluster.advertise.is_none() && cluster.listen.ip().is_loopback() {
+            all.push("cluster.listen is on loopback: only nodes on this machine reach it".to_owned());
+        }
     }
     if config.listen.c2s.is_empty() && config.listen.c2s_tls.is_empty() {
         all.push("no client can connect".to_owned());

@@ -7,9 +7,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rookery_cluster::mesh::peer::NodeId;
+use rookery_cluster::mesh::peer::tls::Files;
 use rookery_cluster::store::FdbSettings;
 
 mod address;
+mod cluster;
 mod describe;
 mod options;
 mod problem;
@@ -35,6 +38,8 @@ pub struct Config {
     pub store: Store,
     /// Where the node listens.
     pub listen: Listen,
+    /// Its place among other nodes, if it is not alone.
+    pub cluster: Option<Cluster>,
     /// The domains, at least one, each once.
     pub domains: Vec<Domain>,
     /// The archive.
@@ -75,6 +80,35 @@ pub struct Listen {
     pub proxy: Option<Vec<Network>>,
     /// `host:port` of this very node, for XEP-0198's `location`.
     pub public: Option<String>,
+}
+
+/// `[cluster]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Cluster {
+    /// The cluster's name.
+    pub name: String,
+    /// The node's name.
+    pub node: NodeId,
+    /// Where other nodes reach it.
+    pub listen: SocketAddr,
+    /// The same as others must write it; `None`: as it is.
+    pub advertise: Option<String>,
+    /// The zone, or empty.
+    pub zone: String,
+    /// How much it takes.
+    pub weight: u32,
+    /// Its certificate; `None`: plain text.
+    pub files: Option<Files>,
+    /// Whether clients are sent to the node where their user lives.
+    pub redirect: bool,
+    /// How long it may go on without the store.
+    pub lease: Duration,
+    /// How long others wait before they take its work.
+    pub death: Duration,
+    /// How long moving a shard may take.
+    pub handoff: Duration,
+    /// How long giving away everything may take.
+    pub drain: Duration,
 }
 
 /// `[[domain]]`.

@@ -49,6 +49,10 @@ const fn limit(name: &'static str, default: u64, min: u64, max: u64, doc: &'stat
     opt("limits", name, number(default, min, max), true, doc)
 }
 
+const fn cluster(name: &'static str, kind: Kind, doc: &'static str) -> Opt {
+    opt("cluster", name, kind, false, doc)
+}
+
 const fn contact(name: &'static str, doc: &'static str) -> Opt {
     opt("domain.contact", name, Kind::List(&[]), true, doc)
 }
@@ -62,6 +66,10 @@ pub const SECTIONS: &[(&str, &str)] = &[
     (
         "domain.contact",
         "Addresses of the people behind the domain, as URIs (XEP-0157), told to everybody who asks.",
+    ),
+    (
+        "cluster",
+        "With this section the node is one of several, which share one store; without it, it is alone. In `advertise`, `certificate`, `key` and `listen.public` the word `{node}` stands for the node's name, so that one file can serve all nodes.",
     ),
     ("archive", "The message archive (XEP-0313)."),
     ("sasl", "Authentication."),
@@ -183,7 +191,7 @@ pub const OPTIONS: &[Opt] = &[
         "public",
         Kind::Text(""),
         true,
-        "`host:port` at which clients reach this very node, told to them for resumption (XEP-0198 `location`); empty: not told.",
+        "`host:port` at which clients reach this very node, told to them for resumption (XEP-0198 `location`) and by other nodes (`cluster.redirect`); empty: not told.",
     ),
     opt("domain", "name", Kind::Text(""), true, "The domain, as in `example.org`."),
     opt(
@@ -214,6 +222,69 @@ pub const OPTIONS: &[Opt] = &[
     contact("security", "Security."),
     contact("status", "Status pages."),
     contact("support", "Support."),
+    cluster("name", Kind::Text("rookery"), "The cluster's name; nodes of other clusters are turned away."),
+    cluster(
+        "node",
+        Kind::Text(""),
+        "The node's name, which it keeps for ever and which stands in its certificate: one DNS label, as in `rookery-0`; empty: the first label of the host's name.",
+    ),
+    cluster(
+        "listen",
+        Kind::Text("127.0.0.1:7100"),
+        "Where other nodes reach it. For nodes only, never for the public.",
+    ),
+    cluster(
+        "advertise",
+        Kind::Text(""),
+        "`host:port` of `listen` as other nodes must write it; empty: `listen` itself.",
+    ),
+    cluster(
+        "zone",
+        Kind::Text(""),
+        "The rack or data centre that it stands in. Work is spread over zones evenly.",
+    ),
+    cluster("weight", number(100, 1, 10_000), "How much work it takes in comparison with the others."),
+    cluster(
+        "authority",
+        Kind::Text(""),
+        "PEM file of the cluster's authority, from `rookery cluster cert`; empty: `cluster_ca.pem` in `data_dir`.",
+    ),
+    cluster(
+        "certificate",
+        Kind::Text(""),
+        "PEM file of the node's certificate; empty: `{node}.pem` in `data_dir`.",
+    ),
+    cluster("key", Kind::Text(""), "PEM file of its private key; empty: `{node}.key` in `data_dir`."),
+    cluster(
+        "plain_text",
+        Kind::Flag(false),
+        "Nodes talk without certificates and encryption, and believe each other. For development only.",
+    ),
+    cluster(
+        "redirect",
+        Kind::Flag(false),
+        "Whether a client that logs in elsewhere is sent to the node where its user lives, with `<see-other-host/>`, if that node has `listen.public`. It saves a hop between nodes; not for clients behind a load balancer.",
+    ),
+    cluster(
+        "lease_seconds",
+        number(4, 1, 4),
+        "How long a node that does not reach the store may go on serving. The same on all nodes, as are the times below.",
+    ),
+    cluster(
+        "death_seconds",
+        number(5, 2, 60),
+        "How long a node must have been silent before the others take its work. Longer than `lease_seconds`.",
+    ),
+    cluster(
+        "handoff_seconds",
+        number(5, 1, 60),
+        "How long moving a shard with its users to another node may take.",
+    ),
+    cluster(
+        "drain_seconds",
+        number(60, 1, 3_600),
+        "How long a node that stops may take to give all its work to others. systemd's `TimeoutStopSec` and Kubernetes' `terminationGracePeriodSeconds` must be half a minute longer.",
+    ),
     opt(
         "archive",
         "default",

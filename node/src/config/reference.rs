@@ -47,6 +47,8 @@ pub fn example() -> String {
         let head = match *section {
             "" => String::new(),
             "domain" => "[[domain]]\n".to_owned(),
+            // Its mere presence says something.
+            "cluster" => "#[cluster]\n".to_owned(),
             name => format!("[{name}]\n"),
         };
         let _ = write!(out, "\n# {doc}\n{head}");
@@ -86,7 +88,8 @@ mod tests {
     fn the_example_is_valid_with_or_without_its_comment_signs() {
         let base = std::path::Path::new("/");
         super::super::parse(&example(), base).unwrap();
-        let all = example().replace("\n#", "\n");
+        let all = example().replace("\n#", "\n").replace("\nnode = \"\"", "\nnode = \"n1\"");
+        let all = all.replace("embedded:", "dev://127.0.0.1:7300");
         let lines: Vec<_> = all.lines().filter(|l| l.contains(" = ") || l.starts_with('[')).collect();
         super::super::parse(&lines.join("\n"), base).unwrap();
     }

@@ -11,7 +11,7 @@ use super::problem::Problem;
 use super::read::{Found, Reader, Section};
 use super::{
     Archive, ArchiveDefault, CertificateFiles, Config, Domain, Limits, Listen, Log, Network, Sasl, address,
-    store,
+    cluster, store,
 };
 
 /// The defaults of the list; the domains are empty.
@@ -43,10 +43,21 @@ pub(super) fn parse(text: &str, base: &Path) -> Result<Config, Vec<Problem>> {
 fn read(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path) -> Config {
     let top = r.top(file);
     let data_dir = base.join(r.text(&top, "data_dir").value);
+    let store = store::read(r, file, base);
+    let mut listen = listen(r, file, base, &data_dir);
+    let cluster = cluster::read(
+        r,
+        file,
+        &cluster::Around { base, data_dir: &data_dir, store: &store, listen: &listen },
+    );
+    if let Some(cluster) = &cluster {
+        listen.public = listen.public.map(|public| cluster::expand(&public, &cluster.node));
+    }
     Config {
         file: None,
-        store: store::read(r, file, base),
-        listen: listen(r, file, base, &data_dir),
+        store,
+        listen,
+        cluster,
         domains: domains(r, file, base),
         archive: archive(r, file),
         sasl: sasl(r, file),
@@ -137,16 +148,20 @@ fn public(r: &mut Reader<'_>, section: &Section<'_, '_>) -> Option<String> {
     if found.value.is_empty() {
         return None;
     }
-    let sound = found.value.rsplit_once(':').is_some_and(|(host, port)| {
-        let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
-        Jid::parse(host).is_ok_and(|j| j.local().is_none() && j.resource().is_none())
-            && port.parse::<u16>().is_ok_and(|p| p > 0)
-    });
-    if !sound {
+    if !is_host_and_port(&found.value.replace(cluster::NODE, "n")) {
         let what = format!("is {:?}", found.value);
         r.problem(found.line, "listen.public", what, "write host:port, as in \"node1.example.org:5222\"");
     }
     Some(found.value)
+}
+
+/// Whether it is a name or an address, a colon and a port.
+pub(super) fn is_host_and_port(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| {
+        let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+        Jid::parse(host).is_ok_and(|j| j.local().is_none() && j.resource().is_none())
+            && port.parse::<u16>().is_ok_and(|p| p > 0)
+    })
 }
 
 fn domains(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path) -> Vec<Domain> {
@@ -316,11 +331,11 @@ fn size(r: &mut Reader<'_>, section: &Section<'_, '_>, name: &str) -> usize {
     usize::try_from(r.number(section, name).value).unwrap_or(usize::MAX)
 }
 
-fn count(r: &mut Reader<'_>, section: &Section<'_, '_>, name: &str) -> u32 {
+pub(super) fn count(r: &mut Reader<'_>, section: &Section<'_, '_>, name: &str) -> u32 {
     u32::try_from(r.number(section, name).value).unwrap_or(u32::MAX)
 }
 
-fn secs(r: &mut Reader<'_>, section: &Section<'_, '_>, name: &str) -> Duration {
+pub(super) fn secs(r: &mut Reader<'_>, section: &Section<'_, '_>, name: &str) -> Duration {
     Duration::from_secs(r.number(section, name).value)
 }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use rookery_actors::Host;
+use rookery_cluster::mesh::Mesh;
 use rookery_cluster::seams::Seams;
 use rookery_proto::xmpp::error::{StreamCondition, StreamError};
 use tokio::sync::{Semaphore, watch};
@@ -20,6 +21,7 @@ use crate::tls::Tls;
 mod acks;
 mod bind;
 mod closing;
+mod crowd;
 mod features;
 mod header;
 mod input;
@@ -34,6 +36,7 @@ mod settings;
 mod tests;
 mod wire;
 
+pub use crowd::Crowd;
 pub use settings::Settings;
 
 /// Which listener a connection came from.
@@ -63,6 +66,10 @@ pub struct Shared {
     pub tls: Arc<Tls>,
     /// The count of connections.
     pub gate: Gate,
+    /// The connections that have a session.
+    pub crowd: Crowd,
+    /// Where users live, in a cluster.
+    pub mesh: Option<Arc<Mesh>>,
     /// Failed logins by origin.
     pub failures: Failures,
     /// Clock and randomness.

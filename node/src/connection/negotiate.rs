@@ -7,12 +7,15 @@ use std::time::Duration;
 
 use rookery_actors::features::xep_0077_registration;
 use rookery_actors::{ConnInfo, Link, Pipe};
+use rookery_cluster::entity::Entity;
+use rookery_cluster::mesh::{Home, Map};
+use rookery_cluster::tables::nodes::State;
 use rookery_proto::sasl::ChannelBindings;
 use rookery_proto::xml::framer::{Framer, Step};
 use rookery_proto::xml::header::{self as stream_header, StreamHeader};
 use rookery_proto::xml::{Scope, Text};
 use rookery_proto::xmpp::element::Element;
-use rookery_proto::xmpp::error::{SaslFailure, StreamCondition};
+use rookery_proto::xmpp::error::{SaslFailure, StreamCondition, StreamError};
 use rookery_proto::xmpp::jid::BareJid;
 use rookery_proto::xmpp::ns;
 use rookery_proto::xmpp::stanza::{self, Stanza};
@@ -95,7 +98,7 @@ pub(super) async fn run<S: Stream>(
         return None;
     }
     let deadline = Instant::now() + settings.limits.login;
-    let mut stop = shared.stop.clone();
+    let (mut stop, gate) = (shared.stop.clone(), shared.gate.clone());
     let mut negotiation = Negotiation {
         wire: Wire::Plain(stream),
         framer: Framer::new(settings.before),
@@ -129,9 +132,17 @@ pub(super) async fn run<S: Stream>(
             }
         },
         _ = stop.wait_for(|stop| *stop) => End::error(StreamCondition::SystemShutdown),
+        () = gate.is_shut() => End::error(StreamCondition::SystemShutdown),
     };
     negotiation.close(end).await;
     None
+}
+
+/// The public address of the node where a user lives, if it is another one, stays, and has one.
+fn public_home(map: &Map, user: &BareJid) -> Option<String> {
+    let Home::There { node, .. } = map.home(Entity::new(user.as_str()).shard()) else { return None };
+    let status = &map.member(&node)?.status;
+    (status.state() == State::Active && !status.public.is_empty()).then(|| status.public.clone())
 }
 
 /// Where the connection really comes from; `None` if that can't be told as it must.
@@ -177,7 +188,17 @@ impl<S: Stream> Negotiation<S> {
         self.framer.restart();
         self.opened = false;
         self.open().await?;
+        self.elsewhere(user.jid())?;
         self.session(user).await
+    }
+
+    /// A client that could come to its user's home straight is sent there (RFC 6120 section 4.9.3.19): it has logged in, so
+    /// it can trust who says so. It is never sent on to a node that would not keep it.
+    fn elsewhere(&self, user: &BareJid) -> Result<(), End> {
+        let Some(mesh) = self.shared.mesh.as_ref().filter(|_| self.settings.redirect) else { return Ok(()) };
+        let Some(public) = public_home(&mesh.map(), user) else { return Ok(()) };
+        metrics::counter!("rookery_redirects_total").increment(1);
+        Err(End::Error { error: Box::new(StreamError::see_other_host(public)), resumable: false })
     }
 
     fn no_tls(&self, error: &std::io::Error) -> End {

@@ -78,11 +78,12 @@ pub(super) struct Running<W> {
 /// a value across its awaits, and this one's size is what an idle connection costs.
 pub(super) fn run<S: Stream>(bound: Bound<S>) -> impl Future<Output = ()> + Send {
     let Bound { shared, settings, stream, link, pipe, resumed, framer, tail, scope, lang, pass } = bound;
+    let place = shared.crowd.enter(&pipe);
     let running = Running::with(stream, shared, settings, link, pipe, resumed, framer, tail, scope, lang);
     let running = Box::new(running);
     async move {
         running.run().await;
-        drop(pass);
+        drop((place, pass));
     }
 }
 

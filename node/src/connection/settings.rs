@@ -19,6 +19,8 @@ pub struct Settings {
     pub plain: bool,
     /// Whether SCRAM carries XEP-0474's attribute.
     pub downgrade_protection: bool,
+    /// Whether clients are sent to the node where their user lives.
+    pub redirect: bool,
     /// From where a PROXY header is required, if from anywhere.
     pub proxy: Option<Vec<Network>>,
 }
@@ -36,6 +38,7 @@ impl From<&Config> for Settings {
             },
             plain: config.sasl.plain,
             downgrade_protection: config.sasl.downgrade_protection,
+            redirect: config.cluster.as_ref().is_some_and(|cluster| cluster.redirect),
             proxy: config.listen.proxy.clone(),
         }
     }

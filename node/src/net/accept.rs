@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::{Gate, Listener, Pass};
+use super::{Gate, Listener, Pass, Refusal};
 
 /// How long to wait when the process has no more file descriptors; connections that end free some.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -29,6 +29,7 @@ where
                 exhausted = false;
                 match gate.enter() {
                     Ok(pass) => serve(stream, peer, pass),
+                    Err(Refusal::Shut) => tracing::debug!(%peer, "connection refused: the node is parked"),
                     Err(refusal) => {
                         metrics::counter!("rookery_limits_hit_total", "limit" => refusal.limit())
                             .increment(1);

@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::Origin;
 use crate::config::Limits;
@@ -21,6 +21,8 @@ pub enum Refusal {
     BeforeLogin,
     /// `limits.connections_before_login_per_address`.
     BeforeLoginPerAddress,
+    /// None: the node takes nobody now.
+    Shut,
 }
 
 impl Refusal {
@@ -31,6 +33,7 @@ impl Refusal {
             Self::PerAddress => "connections_per_address",
             Self::BeforeLogin => "connections_before_login",
             Self::BeforeLoginPerAddress => "connections_before_login_per_address",
+            Self::Shut => "shut",
         }
     }
 }
@@ -76,6 +79,7 @@ struct Shared {
     inner: Mutex<Inner>,
     /// Somebody waits until there is no connection.
     empty: Notify,
+    shut: watch::Sender<bool>,
 }
 
 /// One counted connection; dropping it takes it off the count.
@@ -89,7 +93,23 @@ impl Gate {
     /// A gate with these limits.
     pub fn new(limits: &Limits) -> Self {
         let inner = Inner { bounds: limits.into(), total: Count::default(), by_origin: HashMap::new() };
-        Self(Arc::new(Shared { inner: Mutex::new(inner), empty: Notify::new() }))
+        let shut = watch::Sender::new(false);
+        Self(Arc::new(Shared { inner: Mutex::new(inner), empty: Notify::new(), shut }))
+    }
+
+    /// Takes nobody from now on; who is on the way to a session is sent away.
+    pub fn shut(&self) {
+        self.0.shut.send_replace(true);
+    }
+
+    /// Takes connections again. Whether it was shut.
+    pub fn open(&self) -> bool {
+        self.0.shut.send_replace(false)
+    }
+
+    /// Waits until it is shut.
+    pub async fn is_shut(&self) {
+        let _ = self.0.shut.subscribe().wait_for(|shut| *shut).await;
     }
 
     /// Other limits, for connections to come.
@@ -99,6 +119,9 @@ impl Gate {
 
     /// Counts a connection that was accepted, before it is known where it really comes from.
     pub fn enter(&self) -> Result<Pass, Refusal> {
+        if *self.0.shut.borrow() {
+            return Err(Refusal::Shut);
+        }
         let mut inner = self.0.inner.lock();
         if inner.total.all >= inner.bounds.connections {
             return Err(Refusal::Total);
@@ -242,5 +265,15 @@ mod tests {
         assert!(small.enter().is_err());
         small.set_limits(&crate::config::Config::development().limits);
         assert!(small.enter().is_ok());
+    }
+
+    #[tokio::test]
+    async fn shut_and_open() {
+        let gate = gate(9, 9, 9, 9);
+        assert!(!gate.open());
+        gate.shut();
+        gate.is_shut().await;
+        assert_eq!(gate.enter().err(), Some(Refusal::Shut));
+        assert!(gate.open() && gate.enter().is_ok());
     }
 }

@@ -138,8 +138,7 @@ impl Tls {
 
     /// Sets the gauge of each certificate's time to live.
     pub fn measure(&self) {
-        let now = now_seconds(&self.seams);
-        self.current.load().by_name.values().for_each(|identity| measure(identity, now));
+        self.current.load().by_name.values().for_each(|identity| measure(identity));
     }
 
     /// Whether a certificate is so old that it should be read, or made, again.
@@ -178,10 +177,10 @@ impl Set {
     }
 }
 
-fn measure(identity: &Identity, now: i64) {
+fn measure(identity: &Identity) {
     #[allow(clippy::cast_precision_loss)] // seconds are exact in an f64
-    let left = (identity.not_after - now) as f64;
-    metrics::gauge!("rookery_certificate_expiry_seconds", "domain" => identity.domain.clone()).set(left);
+    let until = identity.not_after as f64;
+    metrics::gauge!("rookery_certificate_expiry_seconds", "domain" => identity.domain.clone()).set(until);
 }
 
 fn now_seconds(seams: &Seams) -> i64 {
@@ -234,7 +233,7 @@ fn load_one(
     if !identity.covers(&domain.name) {
         tracing::warn!(domain = %domain.name, names = ?identity.names, "the certificate is for other names");
     }
-    measure(&identity, now);
+    measure(&identity);
     Ok(Arc::new(identity))
 }
 

@@ -13,7 +13,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{StreamExt as _, once};
 use tonic::transport::{Channel, Endpoint};
 
-use super::{Address, Admin, Chunks, Error, ImportReport, Progress, Session, Status, User, UserImportLine};
+use super::{
+    Address, Admin, Chunks, ClusterStatus, Error, ImportReport, Progress, Session, ShardGroup, Status, User,
+    UserImportLine,
+};
 use crate::secret::Password;
 
 /// How long a node may take to accept.
@@ -196,6 +199,29 @@ impl Admin for Remote {
     async fn log_level(&self, directives: &str) -> Result<String, Error> {
         let request = v1::LogLevelRequest { directives: directives.to_owned() };
         Ok(self.client().log_level(request).await?.into_inner().previous)
+    }
+
+    async fn cluster_status(&self) -> Result<ClusterStatus, Error> {
+        Ok(self.client().cluster_status(v1::ClusterStatusRequest {}).await?.into_inner())
+    }
+
+    async fn cluster_shards(&self) -> Result<Vec<ShardGroup>, Error> {
+        Ok(self.client().cluster_shards(v1::ClusterShardsRequest {}).await?.into_inner().groups)
+    }
+
+    async fn cluster_drain(&self, node: &str) -> Result<String, Error> {
+        let request = v1::ClusterDrainRequest { node: node.to_owned() };
+        Ok(self.client().cluster_drain(request).await?.into_inner().node)
+    }
+
+    async fn cluster_undrain(&self, node: &str) -> Result<String, Error> {
+        let request = v1::ClusterUndrainRequest { node: node.to_owned() };
+        Ok(self.client().cluster_undrain(request).await?.into_inner().node)
+    }
+
+    async fn cluster_evict(&self, node: &str, force: bool) -> Result<String, Error> {
+        let request = v1::ClusterEvictRequest { node: node.to_owned(), force };
+        Ok(self.client().cluster_evict(request).await?.into_inner().node)
     }
 }
 

@@ -18,8 +18,8 @@ use std::pin::Pin;
 
 use bytes::Bytes;
 pub use rookery_rpc::admin::v1::{
-    ImportError, ImportReport, MAX_CHUNK, MAX_IMPORT_LINES, Session, StatusResponse as Status, User,
-    UserImportLine,
+    ClusterNode, ClusterStatusResponse as ClusterStatus, ImportError, ImportReport, MAX_CHUNK,
+    MAX_IMPORT_LINES, Session, ShardGroup, ShardRange, StatusResponse as Status, User, UserImportLine,
 };
 use tokio_stream::Stream;
 
@@ -135,6 +135,33 @@ pub trait Admin: Send + Sync + 'static {
     /// # Errors
     /// [`Kind::Invalid`]; [`Kind::Unavailable`] if no node runs.
     fn log_level(&self, directives: &str) -> impl Future<Output = Result<String, Error>> + Send;
+
+    /// How the cluster is, as this node sees it.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`] if no node runs, or it is alone; the same for what follows.
+    fn cluster_status(&self) -> impl Future<Output = Result<ClusterStatus, Error>> + Send;
+
+    /// Which node holds which shards.
+    fn cluster_shards(&self) -> impl Future<Output = Result<Vec<ShardGroup>, Error>> + Send;
+
+    /// Has a node (`self`: this one) begin to give its shards to the others. Answers its name.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`]; [`Kind::Invalid`] if it is dead; [`Kind::Unavailable`] if nobody is there to take them.
+    fn cluster_drain(&self, node: &str) -> impl Future<Output = Result<String, Error>> + Send;
+
+    /// Lets a node (`self`: this one) take shards again. Answers its name.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`]; [`Kind::Invalid`] if it is not draining.
+    fn cluster_undrain(&self, node: &str) -> impl Future<Output = Result<String, Error>> + Send;
+
+    /// Declares a node dead at once. Answers its name.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`]; [`Kind::Invalid`] if it is this node, or shows signs of life and not `force`.
+    fn cluster_evict(&self, node: &str, force: bool) -> impl Future<Output = Result<String, Error>> + Send;
 }
 
 /// Adds what `more` says to `report`, keeping [`MAX_IMPORT_LINES`] errors at most.

@@ -315,6 +315,49 @@ impl<A: Admin> Rpc for Service<A> {
         tracing::info!(directives, previous, "admin: log level set");
         Ok(Response::new(v1::LogLevelResponse { previous }))
     }
+
+    async fn cluster_status(
+        &self,
+        _request: Request<v1::ClusterStatusRequest>,
+    ) -> Result<Response<v1::ClusterStatusResponse>, Status> {
+        Ok(Response::new(answer("cluster_status", self.0.cluster_status().await)?))
+    }
+
+    async fn cluster_shards(
+        &self,
+        _request: Request<v1::ClusterShardsRequest>,
+    ) -> Result<Response<v1::ClusterShardsResponse>, Status> {
+        let groups = answer("cluster_shards", self.0.cluster_shards().await)?;
+        Ok(Response::new(v1::ClusterShardsResponse { groups }))
+    }
+
+    async fn cluster_drain(
+        &self,
+        request: Request<v1::ClusterDrainRequest>,
+    ) -> Result<Response<v1::ClusterDrainResponse>, Status> {
+        let node = answer("cluster_drain", self.0.cluster_drain(&request.into_inner().node).await)?;
+        tracing::info!(node, "admin: node drains");
+        Ok(Response::new(v1::ClusterDrainResponse { node }))
+    }
+
+    async fn cluster_undrain(
+        &self,
+        request: Request<v1::ClusterUndrainRequest>,
+    ) -> Result<Response<v1::ClusterUndrainResponse>, Status> {
+        let node = answer("cluster_undrain", self.0.cluster_undrain(&request.into_inner().node).await)?;
+        tracing::info!(node, "admin: node takes work again");
+        Ok(Response::new(v1::ClusterUndrainResponse { node }))
+    }
+
+    async fn cluster_evict(
+        &self,
+        request: Request<v1::ClusterEvictRequest>,
+    ) -> Result<Response<v1::ClusterEvictResponse>, Status> {
+        let v1::ClusterEvictRequest { node, force } = request.into_inner();
+        let node = answer("cluster_evict", self.0.cluster_evict(&node, force).await)?;
+        tracing::warn!(node, force, "admin: node declared dead");
+        Ok(Response::new(v1::ClusterEvictResponse { node }))
+    }
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ use tokio::sync::oneshot;
 use tokio_stream::StreamExt as _;
 
 use super::{
-    Address, Admin, Chunks, Error, ImportReport, Progress, Session, Socket, Status, User, UserImportLine,
-    add_failure, connect, serve,
+    Address, Admin, Chunks, ClusterStatus, Error, ImportReport, Progress, Session, ShardGroup, ShardRange,
+    Socket, Status, User, UserImportLine, add_failure, connect, serve,
 };
 use crate::secret::Password;
 
@@ -19,6 +19,8 @@ pub(crate) struct Fake {
     pub(crate) users: Mutex<BTreeMap<String, String>>,
     pub(crate) sessions: Mutex<Vec<Session>>,
     pub(crate) batches: Mutex<Vec<usize>>,
+    /// What the cluster looks like, one time after another; the last stays.
+    pub(crate) clusters: Mutex<Vec<ClusterStatus>>,
     pub(crate) documents: Mutex<Vec<Result<Vec<u8>, Error>>>,
 }
 
@@ -142,6 +144,40 @@ impl Admin for Fake {
     async fn log_level(&self, directives: &str) -> Result<String, Error> {
         crate::logging::check(directives)?;
         Ok("info".to_owned())
+    }
+
+    async fn cluster_status(&self) -> Result<ClusterStatus, Error> {
+        let mut clusters = self.clusters.lock().unwrap();
+        match clusters.len() {
+            0 => Err(Error::unavailable("n1 is alone")),
+            1 => Ok(clusters[0].clone()),
+            _ => Ok(clusters.remove(0)),
+        }
+    }
+
+    async fn cluster_shards(&self) -> Result<Vec<ShardGroup>, Error> {
+        let group = |owner: &str, desired: &str, ranges: &[(u32, u32)]| ShardGroup {
+            owner: owner.into(),
+            desired: desired.into(),
+            ranges: ranges.iter().map(|&(first, last)| ShardRange { first, last }).collect(),
+        };
+        Ok(vec![
+            group("n1", "n1", &[(0, 2), (4, 4)]),
+            group("n1", "n2", &[(3, 3)]),
+            group("", "n2", &[(5, 1023)]),
+        ])
+    }
+
+    async fn cluster_drain(&self, node: &str) -> Result<String, Error> {
+        Ok(if node == "self" { "n1" } else { node }.to_owned())
+    }
+
+    async fn cluster_undrain(&self, node: &str) -> Result<String, Error> {
+        self.cluster_drain(node).await
+    }
+
+    async fn cluster_evict(&self, node: &str, force: bool) -> Result<String, Error> {
+        if force { Ok(node.to_owned()) } else { Err(Error::invalid(format!("{node} beats"))) }
     }
 }
 

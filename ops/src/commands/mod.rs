@@ -3,12 +3,14 @@
 
 mod account;
 mod bulk;
+mod cluster;
 mod meter;
 mod node;
 mod session;
 mod terminal;
 mod transfer;
 
+pub use self::cluster::cluster;
 pub use self::terminal::{Fill, Sink, Terminal};
 use crate::admin::{Admin, Error};
 use crate::cli::{AdminCommand, UserCommand};

@@ -48,9 +48,12 @@ async fn list(
     terminal.flush()
 }
 
-const HEAD: [&str; 7] = ["JID", "STATE", "ADDRESS", "VIA", "TLS", "AGE", "PRIO"];
+/// The node comes only if there is more than one.
+const HEAD: [&str; 8] = ["JID", "STATE", "ADDRESS", "VIA", "TLS", "AGE", "PRIO", "NODE"];
 
 fn table(sessions: &[Session], with_head: bool, terminal: &Terminal) -> Result<(), Error> {
+    let alone = sessions.iter().all(|session| matches!(session.node.as_str(), "" | "local"));
+    let columns = HEAD.len() - usize::from(alone);
     let mut rows = vec![HEAD.map(str::to_owned)];
     rows.extend(sessions.iter().map(|session| {
         let text = |text: &str| if text.is_empty() { "-".to_owned() } else { shown(text) };
@@ -62,6 +65,7 @@ fn table(sessions: &[Session], with_head: bool, terminal: &Terminal) -> Result<(
             text(&session.tls),
             span(session.age_seconds),
             session.priority.map_or_else(|| "-".to_owned(), |priority| priority.to_string()),
+            text(&session.node),
         ]
     }));
     let mut widths = [0; HEAD.len()];
@@ -71,7 +75,7 @@ fn table(sessions: &[Session], with_head: bool, terminal: &Terminal) -> Result<(
         }
     }
     for row in rows.iter().skip(usize::from(!with_head)) {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
+        let cells = row.iter().zip(widths).take(columns).map(|(cell, width)| format!("{cell:<width$}"));
         terminal.say(cells.collect::<Vec<_>>().join("  ").trim_end())?;
     }
     Ok(())

@@ -69,7 +69,8 @@ pub const METRICS: &[Metric] = &[
         "TLS handshakes, by version (1.2, 1.3, none) and outcome (ok, failed, timeout)"),
     m("rookery_tls_handshake_seconds", Histogram(SECONDS), S, &[], "Time of TLS handshakes that succeeded"),
     m("rookery_stream_errors_total", Counter, N, &["condition"], "Streams closed by us with an error, by RFC 6120 condition"),
-    m("rookery_certificate_expiry_seconds", Gauge, S, &["domain"], "When the domain's certificate expires, in seconds since 1970"),
+    m("rookery_certificate_expiry_seconds", Gauge, S, &["domain"], "When the domain's certificate (or that for other nodes, \"cluster node …\") expires, in seconds since 1970"),
+    m("rookery_redirects_total", Counter, N, &[], "Clients sent to the node where their user lives (cluster.redirect)"),
 
     // Logins.
     m("rookery_logins_total", Counter, N, &["mechanism", "outcome"], "SASL attempts, by mechanism and outcome (ok, failed, aborted)"),
@@ -162,4 +163,7 @@ pub const METRICS: &[Metric] = &[
     m("rookery_mesh_resent_envelopes_total", Counter, N, &["peer"], "Envelopes sent again after a connection broke"),
     m("rookery_mesh_dropped_again_total", Counter, N, &["peer"], "Envelopes that came again and were dropped"),
     m("rookery_mesh_outcomes_total", Counter, N, &["peer", "outcome"], "What became of envelopes (taken, not_owner, lost)"),
+    m("rookery_parcels_again_total", Counter, N, &[], "Parcels for users of other nodes that were sent again, to the next home"),
+    m("rookery_users_moved_total", Counter, N, &[], "Users given to other nodes with their shards"),
+    m("rookery_sessions_attached_total", Counter, N, &[], "Connections of this node that found their session at its next home"),
 ];

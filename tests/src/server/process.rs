@@ -60,6 +60,11 @@ impl Process {
     /// SIGTERM, and waits for the end.
     pub async fn stop(&mut self) -> Result<ExitStatus, Error> {
         self.signal("TERM").await?;
+        self.wait().await
+    }
+
+    /// Waits for the end.
+    pub async fn wait(&mut self) -> Result<ExitStatus, Error> {
         match tokio::time::timeout(PATIENCE, self.child.wait()).await {
             Ok(status) => Ok(status?),
             Err(_) => {

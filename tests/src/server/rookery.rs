@@ -17,6 +17,8 @@ use super::{Error, Listening, Process, run};
 #[derive(Clone, Debug)]
 pub struct Config {
     pub domain: String,
+    /// `store.url`.
+    pub store: String,
     /// `"sync"` or `"buffered"`.
     pub durability: String,
     /// `"open"` or `"closed"`.
@@ -35,6 +37,7 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             domain: "localhost".into(),
+            store: "embedded:".into(),
             durability: "buffered".into(),
             registration: "open".into(),
             archive: "always".into(),
@@ -128,6 +131,12 @@ impl Rookery {
         Ok(status)
     }
 
+    /// Waits until it ends by itself.
+    pub async fn ended(&mut self) -> Result<ExitStatus, Error> {
+        let mut process = self.process.take().ok_or_else(|| Error::Failed("not running".into()))?;
+        process.wait().await
+    }
+
     /// Starts again on the same folder (after `kill` or `stop`); the ports are new ones.
     pub async fn restart(&mut self) -> Result<(), Error> {
         self.launch().await
@@ -204,13 +213,13 @@ fn build() -> Result<PathBuf, Error> {
 }
 
 fn text(dir: &Path, config: &Config) -> String {
-    let Config { domain, durability, registration, archive, limits, more, ports: [c2s, c2s_tls, http] } =
-        config;
+    let Config { domain, store, durability, registration, archive, limits, more, ports } = config;
+    let [c2s, c2s_tls, http] = ports;
     let dir = dir.display();
     format!(
         r#"data_dir = "{dir}/data"
 [store]
-url = "embedded:"
+url = "{store}"
 durability = "{durability}"
 [listen]
 c2s = ["127.0.0.1:{c2s}"]

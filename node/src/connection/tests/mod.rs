@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rookery_actors::Host;
+use rookery_cluster::mesh::Mesh;
 use rookery_cluster::seams::Seams;
 use rookery_cluster::store::{self, Durability};
 use rookery_ops::secret::Password;
@@ -21,6 +22,7 @@ use crate::config::Config;
 use crate::tls::Tls;
 use crate::{options, start};
 
+mod elsewhere;
 mod limits;
 mod login;
 mod negotiation;
@@ -41,6 +43,11 @@ const PEER: ([u8; 4], u16) = ([192, 0, 2, 1], 40_000);
 
 /// A node with the accounts romeo and juliet, whose passwords are `secret`.
 pub(super) async fn fixture(change: impl FnOnce(&mut Config)) -> Fixture {
+    fixture_in(None, change).await
+}
+
+/// The same, where users may live on other nodes.
+pub(super) async fn fixture_in(mesh: Option<Arc<Mesh>>, change: impl FnOnce(&mut Config)) -> Fixture {
     let folder = tempfile::tempdir().unwrap();
     let mut config = Config::development();
     config.data_dir = folder.path().to_owned();
@@ -55,7 +62,7 @@ pub(super) async fn fixture(change: impl FnOnce(&mut Config)) -> Fixture {
     let tls = Tls::load(&config, seams.clone()).unwrap();
     let host = Host::start(options::host(&config), store, seams.clone()).await.unwrap();
     let (stop, stopping) = watch::channel(false);
-    let shared = start::shared(&config, host, tls, seams, stopping);
+    let shared = start::shared(&config, host, tls, seams, stopping, mesh);
     Fixture { shared, stop, tls: trusting(&folder.path().join("tls/ca.pem")), _folder: folder }
 }
 

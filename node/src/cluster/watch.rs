@@ -1,0 +1,77 @@
+//! What happens to the node in its cluster, and what its health and its clients' sockets make of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rookery_cluster::entity::{SHARDS, Shard};
+use rookery_cluster::mesh::{Event, Mesh, Standing};
+use rookery_cluster::tables::nodes::State;
+use rookery_ops::health::{Health, Reason};
+
+use crate::connection::Shared;
+
+/// What clients are told whose node cannot prove that it belongs to the cluster.
+pub const PARKED: &str = "this server cannot reach its store; your session goes on at another one";
+
+/// Keeps readiness and sockets in step with the node's standing and lease. Returns when the node was declared dead: then
+/// the process is to end at once, for nothing that it writes is taken any more.
+pub async fn follow(mesh: Arc<Mesh>, health: Health, shared: Arc<Shared>) {
+    let mut events = mesh.events();
+    let mut map = mesh.watch_map();
+    let mut joining = true;
+    loop {
+        map.mark_unchanged();
+        if joining && has_settled(&mesh) {
+            joining = false;
+            health.clear(Reason::Joining);
+            tracing::info!(node = %mesh.node(), shards = mesh.map().held().count(), "this node is active in the cluster");
+        }
+        let event = tokio::select! {
+            event = events.next() => event,
+            _ = map.changed(), if joining => continue,
+        };
+        match event {
+            // The host moves and stops its actors by itself.
+            Event::Gained(_) | Event::Lost(_) => {}
+            Event::Lease(true) => {
+                if shared.gate.open() {
+                    tracing::info!("the store is reached again: clients are taken again");
+                }
+                health.clear(Reason::Parked);
+            }
+            // For good: what follows says why.
+            Event::Lease(false) if mesh.lease().is_over() => {}
+            Event::Lease(false) => {
+                health.raise(Reason::Parked);
+                shared.gate.shut();
+                let closed = shared.crowd.close(Duration::ZERO, PARKED).await;
+                tracing::warn!(
+                    closed,
+                    "the store is out of reach: clients were sent away, and can go on at another node"
+                );
+            }
+            Event::Standing(Standing::Draining) => {
+                health.raise(Reason::Draining);
+                tracing::info!("this node gives its work to others");
+            }
+            Event::Standing(Standing::Active) => {
+                // Not if the process is about to end.
+                if !*shared.stop.borrow() {
+                    health.clear(Reason::Draining);
+                }
+            }
+            Event::Standing(Standing::Fenced) => return,
+            Event::Standing(Standing::Joining) => {}
+            // By its own will: the process ends.
+            Event::Standing(Standing::Left) => std::future::pending().await,
+        }
+    }
+}
+
+/// Whether the node takes part: it is active, and has shards, or there are none for it.
+fn has_settled(mesh: &Mesh) -> bool {
+    let (map, node) = (mesh.map(), mesh.node());
+    let active = map.member(node).is_some_and(|member| member.status.state() == State::Active);
+    let nothing = || (0..SHARDS).all(|shard| map.desired(Shard(shard)) != Some(node));
+    active && (map.held().next().is_some() || nothing())
+}
