@@ -293,6 +293,7 @@ mod tests {
             address: "::1".into(),
             user_agent: "Test".into(),
             numbering: 0,
+            directed: Vec::new(),
         }
     }
 
