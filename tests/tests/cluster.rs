@@ -59,7 +59,10 @@ impl World {
     /// Name, state and number of shards of each node, as that one sees them.
     fn rows(&self, asked: usize) -> Vec<(String, String, usize)> {
         let text = self.command(asked, &["cluster", "status"]).unwrap_or_else(|e| panic!("{e}"));
-        let rows = text.lines().skip(1).filter(|line| !line.starts_with("cluster "));
+        let rows = text
+            .lines()
+            .skip(1)
+            .filter(|line| !line.contains(" is not reached from here: ") && !line.starts_with("cluster "));
         rows.map(|line| {
             let cells: Vec<&str> = line.split_whitespace().collect();
             (cells[0].trim_end_matches('*').to_owned(), cells[1].to_owned(), cells[2].parse().unwrap())
