@@ -7,6 +7,7 @@
 //! - [`tls`]: certificates by domain, handshakes, channel bindings, and a development authority.
 //! - [`net`]: the network seam, and what is refused before a byte of XMPP is read.
 //! - [`dev_store`]: a store for several nodes on one machine.
+//! - [`demo`]: that and several nodes in one command, to watch one die.
 //! - [`admin`]: what an operator can ask of a node, or of its data folder.
 //!
 //! Deliberately absent: anything about a user. A connection is a reliable pipe to its session (`rookery-actors`).
@@ -16,6 +17,7 @@ pub mod check;
 pub mod cluster;
 pub mod config;
 pub mod connection;
+pub mod demo;
 pub mod dev_store;
 pub mod greeting;
 pub mod listeners;

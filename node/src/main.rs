@@ -10,7 +10,7 @@ use rookery_node::cluster::{seconds, security};
 use rookery_node::config::{self, Config};
 use rookery_node::net::Tcp;
 use rookery_node::start::{self, Found};
-use rookery_node::{check, dev_store, serve};
+use rookery_node::{check, demo, dev_store, serve};
 use rookery_ops::admin::{Address, Error, Kind, connect, not_running};
 use rookery_ops::cli::{AdminCommand, CertArgs, Cli, ClusterCommand, ClusterVerb, Command};
 use rookery_ops::commands::{self, Terminal};
@@ -37,6 +37,9 @@ fn main() -> ExitCode {
         }
         _ => {}
     }
+    if cli.tied {
+        demo::child::tie();
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error, 1),
@@ -44,6 +47,12 @@ fn main() -> ExitCode {
     if let Command::Store(arguments) = &command {
         let served = runtime.block_on(dev_store::run(arguments, &Tcp));
         return served.map_or_else(|e| fail(&e, 1), |()| ExitCode::SUCCESS);
+    }
+    if let Command::Demo(arguments) = &command {
+        let shown = runtime.block_on(demo::run(arguments, &Tcp));
+        // A thread may still wait for a key: it is not waited for.
+        runtime.shutdown_background();
+        return shown.map_or_else(|e| fail(&e, 1), |()| ExitCode::SUCCESS);
     }
     let config = match Config::load_or_development(cli.config.as_deref()) {
         Ok(config) => config,
@@ -57,15 +66,17 @@ fn main() -> ExitCode {
         Command::Cluster(ClusterCommand::Ask(verb)) => {
             done(runtime.block_on(ask_cluster(verb, cli.admin, config)))
         }
-        Command::Check { .. } | Command::Version | Command::Store(_) | Command::Cluster(_) => {
-            match check::check(&config) {
-                Ok(text) => {
-                    print!("{text}");
-                    ExitCode::SUCCESS
-                }
-                Err(error) => fail(&error, Kind::Invalid.exit_code()),
+        Command::Check { .. }
+        | Command::Version
+        | Command::Store(_)
+        | Command::Demo(_)
+        | Command::Cluster(_) => match check::check(&config) {
+            Ok(text) => {
+                print!("{text}");
+                ExitCode::SUCCESS
             }
-        }
+            Err(error) => fail(&error, Kind::Invalid.exit_code()),
+        },
     }
 }
 

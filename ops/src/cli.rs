@@ -40,6 +40,13 @@ Examples:
   rookery store --data /tmp/rookery-store
   rookery store --memory --listen 127.0.0.1:7301";
 
+const DEMO_EXAMPLES: &str = "\
+Everything is in a temporary folder and is gone at the end. Keys: a digit kills that node (kill -9) or starts it again,
+d and a digit drains it, q ends. Where the output is no terminal, what changes is told line by line.
+
+Example:
+  rookery demo --nodes 3";
+
 const CERT_EXAMPLES: &str = "\
 Examples:
   rookery cluster cert --node n1 --node n2 --node n3 --dir ~/rookery-cluster
@@ -64,6 +71,10 @@ pub struct Cli {
     /// The admin socket of the node to talk to, as unix:/path; the default is that of the configuration
     #[arg(long, value_name = "ADDRESS", global = true)]
     pub admin: Option<Address>,
+
+    /// End at once when standard input ends: for processes that shall not outlive who started them
+    #[arg(long, global = true, hide = true)]
+    pub tied: bool,
 
     /// What to do
     #[command(subcommand)]
@@ -94,6 +105,9 @@ pub enum Command {
     /// Serve a store to several nodes on one machine, for development and tests
     #[command(after_help = STORE_EXAMPLES)]
     Store(StoreArgs),
+    /// Start a store and several nodes on this machine, show them live, and let you kill them
+    #[command(after_help = DEMO_EXAMPLES)]
+    Demo(DemoArgs),
     /// See and change the cluster that a node belongs to
     #[command(subcommand)]
     Cluster(ClusterCommand),
@@ -117,6 +131,14 @@ pub struct StoreArgs {
     /// Answer commits when the operating system has them, before they are on the disk
     #[arg(long, conflicts_with = "memory")]
     pub buffered: bool,
+}
+
+/// `rookery demo`
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct DemoArgs {
+    /// How many nodes
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=9))]
+    pub nodes: u8,
 }
 
 /// `rookery cluster …`
@@ -362,6 +384,14 @@ mod tests {
         {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_demo_has_one_to_nine_nodes() {
+        assert_eq!(parse("demo").unwrap().verb(), Command::Demo(DemoArgs { nodes: 3 }));
+        assert_eq!(parse("demo --nodes 5").unwrap().verb(), Command::Demo(DemoArgs { nodes: 5 }));
+        assert!(parse("demo --nodes 0").is_err() && parse("demo --nodes 10").is_err());
+        assert!(parse("serve --tied").unwrap().tied);
     }
 
     #[test]

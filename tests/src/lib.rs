@@ -12,6 +12,7 @@
     reason = "test code: a panic is a failed test, and the sockets and the clock are the real ones"
 )]
 
+pub mod chaos;
 pub mod client;
 pub mod dialogue;
 pub mod harness;

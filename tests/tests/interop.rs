@@ -52,7 +52,9 @@ fn scripts() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("interop");
     let all = std::fs::read_dir(folder).expect("the folder of scripts").flatten().map(|e| e.path());
     let mut scripts: Vec<PathBuf> = all
-        .filter(|p| p.extension().is_some_and(|e| e == "py") && p.file_stem().is_some_and(|s| s != "common"))
+        // Those without an underscore are what they share.
+        .filter(|p| p.extension().is_some_and(|e| e == "py"))
+        .filter(|p| p.file_stem().is_some_and(|s| s.to_string_lossy().contains('_')))
         .collect();
     scripts.sort();
     scripts

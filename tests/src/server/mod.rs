@@ -1,6 +1,8 @@
 //! Servers as child processes: Rookery, and the peers it is compared with, each in a folder of its own on loopback.
 
+pub mod cluster;
 pub mod ejabberd;
+pub mod haproxy;
 pub mod postgres;
 mod process;
 pub mod prosody;

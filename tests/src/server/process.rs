@@ -35,6 +35,11 @@ impl Process {
         self.child.id()
     }
 
+    /// Its status, if it has ended.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>, Error> {
+        Ok(self.child.try_wait()?)
+    }
+
     /// Waits until `ready` says yes. Files and ports of another program have no event to wait for: this asks.
     pub async fn until<F: Future<Output = bool>>(&mut self, ready: impl Fn() -> F) -> Result<(), Error> {
         let give_up = Instant::now() + PATIENCE;

@@ -8,7 +8,13 @@ use rookery_tests::server::find_program;
 use crate::suite::root;
 
 /// (program that shows it is there, Debian package)
-const FOR_TESTS: &[(&str, &str)] = &[("python3", "python3"), ("tmux", "tmux"), ("profanity", "profanity")];
+const FOR_TESTS: &[(&str, &str)] =
+    &[("python3", "python3"), ("tmux", "tmux"), ("profanity", "profanity"), ("haproxy", "haproxy")];
+
+/// For nodes behind a load balancer.
+pub(crate) fn for_chaos() {
+    apt(&[("haproxy", "haproxy")]);
+}
 
 /// For the interop tests: Debian's programs and PyPI's slixmpp in an environment under target/.
 pub(crate) fn for_tests() {

@@ -1,4 +1,5 @@
-//! Two commands: `cargo xtask test` runs every test there is, `cargo xtask bench` compares with the peers.
+//! Three commands: `cargo xtask test` runs every test there is, `cargo xtask bench` compares with the peers, and
+//! `cargo xtask chaos` kills nodes under load.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -11,6 +12,7 @@ mod install;
 mod suite;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use rookery_tests::load::Plan;
@@ -48,6 +50,27 @@ enum Task {
         #[arg(long, hide = true)]
         here: bool,
     },
+    /// Three nodes behind HAProxy, clients that talk all the time, and nodes that are killed, restarted and drained.
+    Chaos {
+        /// Clients; they talk in pairs.
+        #[arg(long, default_value_t = 500)]
+        clients: usize,
+        /// How long things go wrong; a part of a minute as 0.5.
+        #[arg(long, default_value_t = 3.0)]
+        minutes: f64,
+        /// What goes wrong, and when.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Milliseconds from one message of a client to the next.
+        #[arg(long, default_value_t = 1_000)]
+        pace: u64,
+        /// A store that is there already, as in fdb:/etc/foundationdb/fdb.cluster, instead of `rookery store`.
+        #[arg(long)]
+        store: Option<String>,
+        /// Leave the folder with the logs where it is, also after a good end.
+        #[arg(long)]
+        keep: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -60,6 +83,18 @@ fn main() -> ExitCode {
         }
         // A generator without optimisation would measure itself.
         Task::Bench { here: false, .. } if cfg!(debug_assertions) => suite::again_in_release(),
+        Task::Chaos { .. } if cfg!(debug_assertions) => suite::again_in_release(),
+        Task::Chaos { clients, minutes, seed, pace, store, keep } => {
+            install::for_chaos();
+            chaos(&rookery_tests::chaos::Plan {
+                clients: clients.next_multiple_of(2),
+                length: Duration::from_secs_f64(minutes * 60.0),
+                seed,
+                pace: Duration::from_millis(pace.max(1)),
+                store,
+                keep,
+            })
+        }
         Task::Bench { quick, only, servers, output, here: _ } => {
             install::for_bench(&servers);
             let whole = !quick && only.is_none() && servers.len() == 3;
@@ -74,6 +109,22 @@ fn main() -> ExitCode {
                     ExitCode::FAILURE
                 }
             }
+        }
+    }
+}
+
+/// Runs a campaign; it fails if a promise was not kept or a target not reached.
+fn chaos(plan: &rookery_tests::chaos::Plan) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    match runtime.block_on(rookery_tests::chaos::run(plan, &|line| println!("{line}"))) {
+        Ok(report) => {
+            print!("{report}");
+            let good = report.verdict.is_good() && report.missed_targets().is_empty();
+            if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(e) => {
+            eprintln!("{e}");
+            ExitCode::FAILURE
         }
     }
 }

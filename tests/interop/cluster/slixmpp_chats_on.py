@@ -1,0 +1,100 @@
+"""Two slixmpp clients chat through a load balancer while nodes behind it are killed, drained and added.
+
+Each says something every now and then, and comes back when it is cut off (XEP-0198). Standard input: its end is the end of
+the chat. Then everything must have come, in order, once; and no session may have been begun anew.
+"""
+
+import asyncio
+import os
+import sys
+import time
+import uuid
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+
+from common import DOMAIN, Client, main, register, within  # noqa: E402
+
+RUN = uuid.uuid4().hex[:8]
+PACE = 0.3
+
+
+class Chatter(Client):
+    """A client that talks all the time."""
+
+    def __init__(self, user, password):
+        super().__init__(f"{user}@{DOMAIN}/cluster", password, ["xep_0198", "xep_0199"])
+        self.partner = None
+        self.alive = False
+        self.over = False
+        self.said, self.heard = [], []
+        self.cuts = self.resumed = self.anew = 0
+        self.longest = 0
+        self.add_event_handler("session_start", self.begin)
+        self.add_event_handler("session_resumed", self.resume)
+        self.add_event_handler("disconnected", self.cut)
+        self.add_event_handler("message", self.hear)
+
+    async def begin(self, _event):
+        self.anew += 1
+        self.alive = True
+
+    def resume(self, _event):
+        self.resumed += 1
+        self.alive = True
+
+    def cut(self, _event):
+        self.alive = False
+        if not self.over:
+            self.cuts += 1
+            self.go()
+
+    def hear(self, message):
+        if message["type"] == "error":
+            self.heard.append(("error", str(message)))
+        elif message["body"]:
+            number = int(message["body"])
+            self.heard.append(number)
+            self.longest = max(self.longest, time.monotonic() - self.partner.said[number])
+
+    async def talk(self, end):
+        while not end.is_set():
+            if self.alive:
+                self.said.append(time.monotonic())
+                body = str(len(self.said) - 1)
+                self.send_message(mto=self.partner.boundjid.bare, mbody=body, mtype="chat")
+            await asyncio.sleep(PACE)
+
+
+async def story():
+    await register(f"romeo-{RUN}", "montague")
+    await register(f"juliet-{RUN}", "capulet")
+    romeo, juliet = Chatter(f"romeo-{RUN}", "montague"), Chatter(f"juliet-{RUN}", "capulet")
+    romeo.partner, juliet.partner = juliet, romeo
+    for client in (romeo, juliet):
+        enabled = client.expect("sm_enabled")
+        await client.online()
+        await within(enabled, "stream management")
+    print("ready", flush=True)
+
+    end = asyncio.Event()
+
+    async def wait():
+        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+        end.set()
+
+    await asyncio.gather(wait(), romeo.talk(end), juliet.talk(end))
+    for _ in range(600):
+        if len(romeo.heard) >= len(juliet.said) and len(juliet.heard) >= len(romeo.said):
+            break
+        await asyncio.sleep(0.1)
+    for client in (romeo, juliet):
+        print(f"{client.boundjid.user}: {len(client.said)} said, {client.cuts} times cut, {client.resumed} times resumed, "
+              f"longest wait {client.longest:.1f} s")
+    for client in (romeo, juliet):
+        assert client.anew == 1, f"{client.boundjid} began {client.anew} sessions"
+        assert client.heard == list(range(len(client.partner.said))), f"{client.boundjid} heard {client.heard}"
+        client.over = True
+        await client.disconnect()
+
+
+main(story)

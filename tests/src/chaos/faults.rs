@@ -1,0 +1,265 @@
+//! What goes wrong, and when: all from a seed. And what the nodes that live make of it.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+
+use crate::server::Error;
+use crate::server::cluster::{SHARDS, World, is_ready, view};
+
+use super::homes::homes;
+
+/// How often the nodes are asked how far they are.
+const LOOK: Duration = Duration::from_millis(50);
+/// How long a takeover is watched.
+const WATCH: Duration = Duration::from_secs(30);
+/// What there is before the first fault.
+const WARM_UP: Duration = Duration::from_secs(3);
+
+/// SplitMix64: the same numbers for the same seed, everywhere.
+pub struct Dice(u64);
+
+impl Dice {
+    pub fn new(seed: u64) -> Dice {
+        Dice(seed)
+    }
+
+    pub fn roll(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, end: usize) -> usize {
+        (self.roll() % end as u64) as usize
+    }
+
+    /// Between two numbers of milliseconds.
+    pub fn between(&mut self, least: u64, most: u64) -> Duration {
+        Duration::from_millis(least + self.roll() % (most - least + 1))
+    }
+}
+
+/// What was done to a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    Kill,
+    Drain,
+    /// Nobody did it.
+    EndedByItself,
+}
+
+/// Something that happened.
+#[derive(Debug)]
+pub struct Fault {
+    pub what: What,
+    pub node: String,
+    pub at: Instant,
+    /// The process of a drained node has ended.
+    pub until: Instant,
+    /// Shards that it held.
+    pub held: usize,
+    /// Users who were at home there.
+    pub homes: HashSet<String>,
+    /// Until another node knew that it is dead.
+    pub detected: Option<Duration>,
+    /// Until every shard had a home again.
+    pub whole: Option<Duration>,
+}
+
+type Watching = JoinHandle<(Option<Duration>, Option<Duration>)>;
+
+/// Makes things go wrong.
+pub struct Faults<'a> {
+    pub world: &'a mut World,
+    pub dice: Dice,
+    pub users: &'a [String],
+    pub log: Vec<Fault>,
+    watching: Vec<(usize, Watching)>,
+    /// Nodes to start again, and when.
+    down: Vec<(usize, Instant)>,
+}
+
+impl<'a> Faults<'a> {
+    pub fn new(world: &'a mut World, seed: u64, users: &'a [String]) -> Self {
+        Faults {
+            world,
+            dice: Dice::new(seed),
+            users,
+            log: Vec::new(),
+            watching: Vec::new(),
+            down: Vec::new(),
+        }
+    }
+
+    /// Kills for so long, drains one node in the middle, and leaves all nodes running.
+    pub async fn run(&mut self, length: Duration) -> Result<(), Error> {
+        let begin = Instant::now();
+        let (middle, end) = (begin + length / 2, begin + length);
+        let mut next = begin + WARM_UP;
+        let mut drained = false;
+        while Instant::now() < end {
+            self.restart_who_is_due()?;
+            self.look_for_the_fallen()?;
+            if !drained && Instant::now() > middle {
+                drained = true;
+                self.drain().await?;
+                next = Instant::now() + self.dice.between(1_000, 3_000);
+            }
+            if Instant::now() >= next && self.kill().await? {
+                next = Instant::now() + self.dice.between(5_000, 12_000);
+            }
+            sleep(LOOK).await;
+        }
+        self.all_up().await?;
+        for (at, watching) in self.watching.drain(..) {
+            let (detected, whole) = watching.await.unwrap_or_default();
+            (self.log[at].detected, self.log[at].whole) = (detected, whole);
+        }
+        Ok(())
+    }
+
+    fn restart_who_is_due(&mut self) -> Result<(), Error> {
+        let now = Instant::now();
+        let due: Vec<usize> = self.down.iter().filter(|(_, at)| *at <= now).map(|(node, _)| *node).collect();
+        self.down.retain(|(_, at)| *at > now);
+        due.into_iter().try_for_each(|node| self.world.launch(node))
+    }
+
+    /// A node that ended by itself (it was fenced, say) is started again, as systemd would.
+    fn look_for_the_fallen(&mut self) -> Result<(), Error> {
+        for node in 0..self.world.nodes.len() {
+            if self.world.nodes[node].ended()?.is_some() {
+                self.note(What::EndedByItself, node, 0, HashSet::new());
+                self.down.push((node, Instant::now() + Duration::from_millis(500)));
+            }
+        }
+        Ok(())
+    }
+
+    async fn all_up(&mut self) -> Result<(), Error> {
+        for (node, _) in std::mem::take(&mut self.down) {
+            self.world.launch(node)?;
+        }
+        for node in 0..self.world.nodes.len() {
+            if self.world.nodes[node].is_up() {
+                self.world.ready(node).await?;
+            }
+        }
+        // And every shard has a home.
+        let give_up = Instant::now() + WATCH;
+        while held_by_all(&self.places()).await < SHARDS && Instant::now() < give_up {
+            sleep(LOOK).await;
+        }
+        Ok(())
+    }
+
+    fn places(&self) -> Vec<SocketAddr> {
+        self.world.nodes.iter().map(|node| node.behind.http).collect()
+    }
+
+    fn note(&mut self, what: What, node: usize, held: usize, homes: HashSet<String>) {
+        let (node, now) = (self.world.nodes[node].behind.name.clone(), Instant::now());
+        self.log.push(Fault { what, node, at: now, until: now, held, homes, detected: None, whole: None });
+    }
+
+    /// kill -9, unless that would leave nobody who is ready.
+    async fn kill(&mut self) -> Result<bool, Error> {
+        let mut ready = Vec::new();
+        for (at, node) in self.world.nodes.iter().enumerate() {
+            if node.is_up() && is_ready(node.behind.http).await {
+                let held = view(node.behind.http).await.unwrap_or_default().held;
+                ready.push((at, held));
+            }
+        }
+        if ready.len() < 2 {
+            return Ok(false);
+        }
+        // Every other time it hits the one that holds most.
+        let kills = self.log.iter().filter(|fault| fault.what == What::Kill).count();
+        let (victim, held) = match kills % 2 {
+            0 => ready.iter().copied().max_by_key(|(_, held)| *held).unwrap_or(ready[0]),
+            _ => ready[self.dice.below(ready.len())],
+        };
+        let asked = ready.iter().find(|(at, _)| *at != victim).map_or(victim, |(at, _)| *at);
+        let name = self.world.nodes[victim].behind.name.clone();
+        let homes = homes(self.world, asked, &name, self.users).await?;
+        let others: Vec<SocketAddr> = self
+            .places()
+            .into_iter()
+            .enumerate()
+            .filter(|(at, _)| *at != victim)
+            .map(|(_, http)| http)
+            .collect();
+        let dead = dead(&others).await;
+        self.note(What::Kill, victim, held, homes);
+        self.world.kill(victim).await?;
+        let watching = tokio::spawn(watch(Instant::now(), self.places(), others, dead));
+        self.watching.push((self.log.len() - 1, watching));
+        self.down.push((victim, Instant::now() + self.dice.between(2_000, 9_000)));
+        Ok(true)
+    }
+
+    /// SIGTERM to a node, when all are there and have come to rest.
+    async fn drain(&mut self) -> Result<(), Error> {
+        self.all_up().await?;
+        sleep(Duration::from_secs(5)).await;
+        let victim = self.dice.below(self.world.nodes.iter().filter(|node| node.is_up()).count());
+        let held = view(self.world.nodes[victim].behind.http).await.unwrap_or_default().held;
+        let name = self.world.nodes[victim].behind.name.clone();
+        let homes = homes(self.world, victim, &name, self.users).await?;
+        self.note(What::Drain, victim, held, homes);
+        let status = self.world.stop(victim).await?;
+        if let Some(fault) = self.log.last_mut() {
+            fault.until = Instant::now();
+        }
+        if !status.success() {
+            return Err(Error::Failed(format!("{name} was drained and ended with {status}")));
+        }
+        // So that what the drain does is seen apart from what the restart does.
+        sleep(Duration::from_secs(2)).await;
+        self.world.launch(victim)?;
+        self.all_up().await
+    }
+}
+
+async fn dead(nodes: &[SocketAddr]) -> usize {
+    let mut most = 0;
+    for &node in nodes {
+        most = most.max(view(node).await.unwrap_or_default().dead);
+    }
+    most
+}
+
+async fn held_by_all(nodes: &[SocketAddr]) -> usize {
+    let mut sum = 0;
+    for &node in nodes {
+        sum += view(node).await.unwrap_or_default().held;
+    }
+    sum
+}
+
+/// How long after `since` another node knew more dead than `before`, and until every shard had a home.
+async fn watch(
+    since: Instant,
+    all: Vec<SocketAddr>,
+    others: Vec<SocketAddr>,
+    before: usize,
+) -> (Option<Duration>, Option<Duration>) {
+    let (mut detected, mut whole) = (None, None);
+    while since.elapsed() < WATCH && (detected.is_none() || whole.is_none()) {
+        if detected.is_none() && dead(&others).await > before {
+            detected = Some(since.elapsed());
+        }
+        if whole.is_none() && held_by_all(&all).await >= SHARDS {
+            whole = Some(since.elapsed());
+        }
+        sleep(LOOK).await;
+    }
+    (detected, whole)
+}
