@@ -196,10 +196,10 @@ impl<'a> Faults<'a> {
             .filter(|(at, _)| *at != victim)
             .map(|(_, http)| http)
             .collect();
-        let dead = dead(&others).await;
+        let deaths = deaths(&others).await;
         self.note(What::Kill, victim, held, homes);
         self.world.kill(victim).await?;
-        let watching = tokio::spawn(watch(Instant::now(), self.places(), others, dead));
+        let watching = tokio::spawn(watch(Instant::now(), self.places(), others, deaths));
         self.watching.push((self.log.len() - 1, watching));
         self.down.push((victim, Instant::now() + self.dice.between(2_000, 9_000)));
         Ok(true)
@@ -228,12 +228,13 @@ impl<'a> Faults<'a> {
     }
 }
 
-async fn dead(nodes: &[SocketAddr]) -> usize {
-    let mut most = 0;
+/// How many nodes each of these has declared dead.
+async fn deaths(nodes: &[SocketAddr]) -> Vec<usize> {
+    let mut all = Vec::with_capacity(nodes.len());
     for &node in nodes {
-        most = most.max(view(node).await.unwrap_or_default().dead);
+        all.push(view(node).await.unwrap_or_default().deaths);
     }
-    most
+    all
 }
 
 async fn held_by_all(nodes: &[SocketAddr]) -> usize {
@@ -244,16 +245,16 @@ async fn held_by_all(nodes: &[SocketAddr]) -> usize {
     sum
 }
 
-/// How long after `since` another node knew more dead than `before`, and until every shard had a home.
+/// How long after `since` another node declared one more dead than `before`, and until every shard had a home.
 async fn watch(
     since: Instant,
     all: Vec<SocketAddr>,
     others: Vec<SocketAddr>,
-    before: usize,
+    before: Vec<usize>,
 ) -> (Option<Duration>, Option<Duration>) {
     let (mut detected, mut whole) = (None, None);
     while since.elapsed() < WATCH && (detected.is_none() || whole.is_none()) {
-        if detected.is_none() && dead(&others).await > before {
+        if detected.is_none() && deaths(&others).await.iter().zip(&before).any(|(now, before)| now > before) {
             detected = Some(since.elapsed());
         }
         if whole.is_none() && held_by_all(&all).await >= SHARDS {

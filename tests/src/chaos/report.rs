@@ -77,6 +77,8 @@ pub struct Report {
     pub drain: Times,
     /// One line for each fault.
     pub story: Vec<String>,
+    /// The longest waits, one for each recipient, with the cuts of both sides near it.
+    pub slowest: Vec<String>,
 }
 
 impl Report {
@@ -129,6 +131,33 @@ impl Report {
             });
             near.map(wait).max().unwrap_or_default()
         };
+        let since = |at: Instant| at.saturating_duration_since(begun).as_secs_f64();
+        let mut worst: Vec<&(Instant, Instant, &str)> = by_name
+            .keys()
+            .filter_map(|name| messages.iter().filter(|(.., to)| to == name).max_by_key(|m| wait(m)))
+            .collect();
+        worst.sort_by_key(|message| std::cmp::Reverse(wait(message)));
+        let slowest = worst.into_iter().take(6).map(|message| {
+            let (said, came, to) = message;
+            let receiver = by_name[to];
+            let cuts = |talker: &Talker| -> String {
+                let near = talker.log.cuts.iter().filter(|cut| cut.at <= *came && cut.back >= *said);
+                near.map(|cut| format!("{:.1}-{:.1} {}", since(cut.at), since(cut.back), cut.why))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            };
+            let sender = by_name[receiver.partner.as_str()];
+            format!(
+                "{:.2} s: {} to {to}, to be said at {:.1} s, came at {:.1} s; cuts of the sender: {}; of the recipient: {}",
+                wait(message).as_secs_f64(),
+                sender.name,
+                since(*said),
+                since(*came),
+                cuts(sender),
+                cuts(receiver),
+            )
+        });
+        let slowest = slowest.collect();
         let story = faults.iter().map(|fault| {
             let at = fault.at.saturating_duration_since(begun).as_secs_f64();
             let what = match fault.what {
@@ -169,6 +198,7 @@ impl Report {
             waits: Times::new(messages.iter().map(wait).collect()),
             drain: Times::new(drain),
             story: story.collect(),
+            slowest,
             verdict,
         }
     }
@@ -228,6 +258,9 @@ impl fmt::Display for Report {
         writeln!(f, "away       {}", self.away)?;
         writeln!(f, "waits      {}", self.waits)?;
         writeln!(f, "in drain   {}", self.drain)?;
+        for line in &self.slowest {
+            writeln!(f, "slow: {line}")?;
+        }
         for (name, counts) in [("cut by", &self.reasons), ("on the way back", &self.troubles)] {
             for (what, count) in counts {
                 writeln!(f, "{name}: {count} × {what}")?;

@@ -242,8 +242,8 @@ pub struct View {
     pub held: usize,
     /// Shards without a living owner.
     pub free: usize,
-    /// Nodes that it knows to be dead.
-    pub dead: usize,
+    /// Nodes that it has declared dead since it started.
+    pub deaths: usize,
 }
 
 /// Asks a node; `None` if it does not answer.
@@ -256,6 +256,6 @@ pub async fn view(http: SocketAddr) -> Option<View> {
     Some(View {
         held: value("rookery_mesh_shards_held"),
         free: value("rookery_mesh_shards_free"),
-        dead: value("rookery_mesh_nodes{state=\"dead\"}"),
+        deaths: value("rookery_mesh_deaths_total"),
     })
 }

@@ -47,7 +47,7 @@ impl Haproxy {
 fn config(c2s: SocketAddr, c2s_tls: SocketAddr, nodes: &[Behind]) -> String {
     let mut text = format!(
         "global
-  maxconn 50000
+  maxconn 8000
   log stdout format raw local0 notice
 defaults
   mode tcp
