@@ -60,11 +60,8 @@ impl Script {
                 Some(line) if line.starts_with(begin) => return Ok(line),
                 Some(line) => println!("{}: {line}", self.name),
                 None => {
-                    return Err(Error::Failed(format!(
-                        "{} has ended:\n{}",
-                        self.name,
-                        self.complaint().await
-                    )));
+                    let complaint = self.complaint().await;
+                    return Err(Error::Failed(format!("{} has ended:\n{complaint}", self.name)));
                 }
             }
         }
@@ -141,26 +138,24 @@ async fn within(world: &mut World, scripts: Vec<(PathBuf, PathBuf)>) -> Result<(
             if let Some(stdin) = &mut script.stdin {
                 stdin.write_all(format!("{what}\n").as_bytes()).await?;
             }
-            println!("{}: {}", script.name, script.line("checked").await?);
+            let checked = script.line("checked").await?;
+            println!("{}: {checked}", script.name);
         }
         sleep(PAUSE).await;
     }
     for mut script in playing {
-        let Script { name, child, stdin, lines } = &mut script;
-        drop(stdin.take());
-        while let Some(line) = timeout(PATIENCE, lines.next_line()).await.map_err(|_| silent(name))?? {
-            println!("{name}: {line}");
+        drop(script.stdin.take());
+        let silent = |_| Error::Failed("a script does not end".into());
+        while let Some(line) = timeout(PATIENCE, script.lines.next_line()).await.map_err(silent)?? {
+            println!("{}: {line}", script.name);
         }
-        let status = child.wait().await?;
+        let status = script.child.wait().await?;
         if !status.success() {
-            return Err(Error::Failed(format!("{name}: {status}\n{}", script.complaint().await)));
+            let complaint = script.complaint().await;
+            return Err(Error::Failed(format!("{}: {status}\n{complaint}", script.name)));
         }
     }
     Ok(())
-}
-
-fn silent(name: &str) -> Error {
-    Error::Failed(format!("{name} does not end"))
 }
 
 #[tokio::main]

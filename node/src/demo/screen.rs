@@ -1,12 +1,15 @@
 //! Drawing over what was drawn before, where there is a terminal; lines about what changed, where there is none.
 
 use std::io::{self, Write as _};
+use std::time::Duration;
 
 use rustix::termios::tcgetwinsize;
 use tokio::time::Instant;
 
 use super::story::Story;
 
+/// While shards move, lines about them come no more often than this.
+const PAUSE: Duration = Duration::from_secs(1);
 /// Where nobody says how wide the terminal is.
 const WIDTH: usize = 100;
 
@@ -17,6 +20,8 @@ pub struct Screen {
     lines: usize,
     told: u64,
     summary: String,
+    /// When it was told.
+    at: Option<Instant>,
 }
 
 impl Screen {
@@ -25,7 +30,7 @@ impl Screen {
         if draws {
             print!("\x1b[?25l");
         }
-        Self { draws, lines: 0, told: 0, summary: String::new() }
+        Self { draws, lines: 0, told: 0, summary: String::new(), at: None }
     }
 
     /// Shows how things are now.
@@ -58,9 +63,10 @@ impl Screen {
         }
         self.told = told;
         let summary = story.summary();
-        if summary != self.summary {
+        let soon = self.at.is_some_and(|at| at.elapsed() < PAUSE);
+        if summary != self.summary && !(soon && story.moves()) {
             text.push_str(&format!("         {summary}\n"));
-            self.summary = summary;
+            (self.summary, self.at) = (summary, Some(Instant::now()));
         }
         if !text.is_empty() {
             show(&text);

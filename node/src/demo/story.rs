@@ -48,6 +48,7 @@ pub struct Story {
     look: Look,
     events: VecDeque<String>,
     told: u64,
+    /// Shards are on their way, or have no home.
     moving: bool,
 }
 
@@ -161,6 +162,11 @@ impl Story {
             Fate::Running => state.unwrap_or("running"),
         }
         .to_owned()
+    }
+
+    /// Whether shards are on their way.
+    pub fn moves(&self) -> bool {
+        self.moving
     }
 
     /// The nodes in one line: for where nothing can be drawn.

@@ -50,7 +50,7 @@ class Chatter(Client):
 
     def hear(self, message):
         if message["type"] == "error":
-            self.heard.append(("error", str(message)))
+            self.heard.append(str(message))
         elif message["body"]:
             number = int(message["body"])
             self.heard.append(number)
@@ -63,6 +63,15 @@ class Chatter(Client):
                 body = str(len(self.said) - 1)
                 self.send_message(mto=self.partner.boundjid.bare, mbody=body, mtype="chat")
             await asyncio.sleep(PACE)
+
+
+def odd(heard, said):
+    """What is wrong with what was heard; empty if nothing is."""
+    missing = sorted(set(range(said)) - set(heard))
+    twice = sorted({number for number in heard if heard.count(number) > 1})
+    if missing or twice:
+        return f"{missing} never came, {twice} came more than once"
+    return "" if heard == list(range(said)) else f"not in order: {heard}"
 
 
 async def story():
@@ -92,7 +101,8 @@ async def story():
               f"longest wait {client.longest:.1f} s")
     for client in (romeo, juliet):
         assert client.anew == 1, f"{client.boundjid} began {client.anew} sessions"
-        assert client.heard == list(range(len(client.partner.said))), f"{client.boundjid} heard {client.heard}"
+        wrong = odd(client.heard, len(client.partner.said))
+        assert not wrong, f"{client.boundjid}: {wrong}"
         client.over = True
         await client.disconnect()
 
