@@ -106,13 +106,12 @@ impl Unsettled {
         }
     }
 
-    fn take(&mut self, ledger: &Ledger) -> VecDeque<Item> {
-        self.trim(ledger);
-        let Self::Kept { stanzas, .. } = self else { return VecDeque::new() };
+    fn take(&mut self) -> (u32, VecDeque<Item>) {
+        let Self::Kept { settled, stanzas } = self else { return (0, VecDeque::new()) };
         let item = |stanza: Option<Stanza>| {
             stanza.map_or_else(|| Item::Answer(bytes::Bytes::new()), |stanza| Item::of_stanza(&stanza))
         };
-        stanzas.drain(..).map(item).collect()
+        (*settled, stanzas.drain(..).map(item).collect())
     }
 }
 
@@ -141,28 +140,27 @@ impl Way {
     pub(crate) fn hold(&self) {
         let mut to = self.0.lock();
         if let To::Here { ledger, unsettled, .. } = &mut *to {
+            unsettled.trim(ledger);
             let (ledger, unsettled) = (ledger.clone(), std::mem::replace(unsettled, Unsettled::None));
             *to = To::Held { ledger, unsettled, waiting: VecDeque::new(), rest: Rest::default() };
         }
     }
 
-    /// The session has moved: `make` makes what stands for it here of what has waited. It fails if the connection has ended.
-    pub(crate) fn away(&self, make: impl FnOnce(VecDeque<Item>, Rest) -> Option<Arc<Stub>>) {
+    /// The session has moved: `make` makes what stands for it here of how many stanzas are settled, and of what is not and what
+    /// has waited. It may fail.
+    pub(crate) fn away(&self, make: impl FnOnce(u32, VecDeque<Item>, Rest) -> Option<Arc<Stub>>) {
         let mut to = self.0.lock();
         if let To::Held { ledger, unsettled, waiting, rest } = &mut *to {
-            let mut all = unsettled.take(ledger);
+            // How many are settled, and those that are not, by one look.
+            unsettled.trim(ledger);
+            let (settled, mut all) = unsettled.take();
             all.append(waiting);
             let (ledger, waiting, rest) = (ledger.clone(), all, std::mem::take(rest));
-            *to = match make(waiting, rest) {
+            *to = match make(settled, waiting, rest) {
                 Some(stub) => To::Away(stub),
                 None => To::Over(ledger),
             };
         }
-    }
-
-    /// Whether the connection has ended, or can't go on.
-    pub(crate) fn is_over(&self) -> bool {
-        matches!(&*self.0.lock(), To::Over(_))
     }
 
     /// The session has come to this node: what `take` gives, which was sent and not settled, is sent again. If that is

@@ -251,3 +251,20 @@ impl Host {
         }
     }
 }
+
+impl User {
+    /// What the operator wants to know of the sessions.
+    pub(crate) fn session_infos(&self) -> Vec<SessionInfo> {
+        self.sessions()
+            .iter()
+            .map(|session| SessionInfo {
+                jid: session.jid.as_str().to_owned(),
+                since: session.since,
+                address: session.address.to_string(),
+                conn: None,
+                connected: session.shared.connected.load(std::sync::atomic::Ordering::Relaxed),
+                priority: session.presence.as_ref().map(|presence| presence.priority),
+            })
+            .collect()
+    }
+}

@@ -22,6 +22,8 @@ const ITEMS: usize = 256;
 const BYTES: usize = 256 * 1024;
 /// Items in one parcel.
 const BATCH: usize = 64;
+/// Bytes after which a parcel is full.
+const PARCEL: usize = 64 * 1024;
 
 /// See the module.
 pub(crate) struct Guest {
@@ -179,7 +181,7 @@ impl Host {
         let Some(far) = self.far() else { return };
         let here = guest.node == *far.cluster.mesh().node();
         let peer = far.cluster.peers().peer(&guest.node);
-        let (mut items, mut told) = (Vec::new(), (false, 0, 0, false));
+        let (mut drained, mut items, mut told) = (Vec::new(), VecDeque::new(), (false, 0, 0, false));
         let mut more = true;
         loop {
             if !more {
@@ -190,15 +192,18 @@ impl Host {
             }
             guest.pipe.nudged();
             let room = guest.room();
-            more = room > 0 && guest.pipe.drain(&mut items, room);
+            more = room > 0 && items.is_empty() && guest.pipe.drain(&mut drained, room);
+            items.extend(drained.drain(..));
             let Some(state) = guest.state() else { return };
             tracing::trace!(conn = guest.conn, era = guest.era, items = items.len(), room, ?state, "carry");
             if items.is_empty() && state == told {
                 continue;
             }
-            let last = items.iter().any(|item| matches!(item, Down::Close(_)));
             told = state;
             let parcel = guest.parcel(&mut items, state);
+            more |= !items.is_empty();
+            let close = |item: &wire::Item| matches!(item.what, Some(wire::item::What::Close(_)));
+            let last = parcel.items.iter().any(close);
             if here {
                 // The shard came here while the connection asked for its session.
                 self.take_down(parcel);
@@ -246,12 +251,16 @@ impl Guest {
         Some((counted, ledger.processed(), ledger.settled(), ledger.broken()))
     }
 
-    fn parcel(&self, items: &mut Vec<Down>, state: State) -> wire::Down {
+    /// As many of the items as make a parcel; the rest stays.
+    fn parcel(&self, items: &mut VecDeque<Down>, state: State) -> wire::Down {
         let (counted, settled, recorded, broken) = state;
         let mut out = Vec::with_capacity(items.len());
         let mut flying = self.flying.lock();
-        for item in items.drain(..) {
+        let mut bytes = 0;
+        while bytes < PARCEL {
+            let Some(item) = items.pop_front() else { break };
             let what = wire::item(&item);
+            bytes += wire::weight(&what);
             // Notes do not go into the other end's pipe, so they come back from nowhere.
             if !matches!(item, Down::Note(_)) {
                 flying.push_back(wire::weight(&what));

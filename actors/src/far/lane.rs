@@ -55,6 +55,8 @@ struct Lane {
     next: u64,
     orders: u64,
     stalled: bool,
+    /// Since it stalled something was taken: the rest may follow at once.
+    proven: bool,
     /// Somebody sends what waits.
     flushing: bool,
     /// Who did not take something, in which epoch, and when to ask again.
@@ -66,6 +68,15 @@ impl Lane {
     fn wait(&mut self, parcel: Parcel) {
         let at = self.waiting.partition_point(|other| other.order < parcel.order);
         self.waiting.insert(at, parcel);
+    }
+
+    fn stall(&mut self) {
+        (self.stalled, self.proven) = (true, false);
+    }
+
+    /// Numbers grow, so they are in order.
+    fn flight(&self, seq: u64) -> Option<usize> {
+        self.flying.binary_search_by_key(&seq, |flight| flight.seq).ok()
     }
 }
 
@@ -128,17 +139,20 @@ impl Host {
                 return (parcel.then)(self, Err(Failed));
             }
         }
-        if let Err(parcel) = self.fly(shard, parcel) {
+        if let Err(parcel) = self.fly(shard, parcel, false) {
             let mut lane = lane.lock();
-            lane.stalled = true;
+            if !lane.stalled {
+                lane.stall();
+            }
             lane.wait(parcel);
             drop(lane);
             far.wake.notify_one();
         }
     }
 
-    /// Sends a parcel to where the shard is now, if that is anywhere.
-    fn fly(&self, shard: Shard, parcel: Parcel) -> Result<(), Parcel> {
+    /// Sends a parcel to where the shard is now, if that is anywhere; not past others that wait, unless it is the first of
+    /// them (`flush`).
+    fn fly(&self, shard: Shard, parcel: Parcel, flush: bool) -> Result<(), Parcel> {
         let Some(far) = self.far() else { return Err(parcel) };
         let Some(lane) = far.lanes.of(shard) else { return Err(parcel) };
         let home = far.home(shard);
@@ -153,7 +167,7 @@ impl Host {
             let again = lane.refused.as_ref().is_some_and(|(node, epoch, at)| {
                 (node, *epoch) == (&target.0, target.1) && *at > Instant::now()
             });
-            if again {
+            if again || (lane.stalled && !flush) {
                 return Err(parcel);
             }
             lane.next += 1;
@@ -177,8 +191,7 @@ impl Host {
                 tracing::debug!(%node, why = %refused.why, "a parcel waits");
                 // The callback was not called.
                 let mut lane = lane.lock();
-                let at = lane.flying.iter().position(|flight| flight.seq == seq);
-                match at.and_then(|at| lane.flying.remove(at)) {
+                match lane.flight(seq).and_then(|at| lane.flying.remove(at)) {
                     Some(flight) => Err(flight.parcel),
                     None => Ok(()),
                 }
@@ -191,15 +204,18 @@ impl Host {
         let Some(far) = self.far() else { return };
         let Some(slot) = far.lanes.of(shard) else { return };
         let mut lane = slot.lock();
-        let Some(at) = lane.flying.iter().position(|flight| flight.seq == seq) else { return };
+        let Some(at) = lane.flight(seq) else { return };
         let done = match outcome {
-            Outcome::Taken(reply) => lane.flying.remove(at).map(|flight| (flight.parcel.then, reply)),
+            Outcome::Taken(reply) => {
+                lane.proven = true;
+                lane.flying.remove(at).map(|flight| (flight.parcel.then, reply))
+            }
             Outcome::NotOwner { .. } | Outcome::Lost => {
                 if let Some(flight) = lane.flying.get_mut(at) {
                     flight.failed = true;
                 }
                 tracing::trace!(shard = shard.0, seq, ?target, "a parcel comes back");
-                lane.stalled = true;
+                lane.stall();
                 lane.refused = Some((target.0, target.1, Instant::now() + AGAIN));
                 metrics::counter!("rookery_parcels_again_total").increment(1);
                 None
@@ -237,20 +253,31 @@ impl Host {
         let mut late = Vec::new();
         {
             let mut lane = slot.lock();
-            if lane.flushing || !lane.flying.is_empty() {
-                return;
+            // Neither what waits nor what has no outcome holds the others up for ever.
+            while lane.flying.front().is_some_and(|flight| flight.parcel.deadline <= now) {
+                late.extend(lane.flying.pop_front().map(|flight| flight.parcel));
             }
             while lane.waiting.front().is_some_and(|parcel| parcel.deadline <= now) {
                 late.extend(lane.waiting.pop_front());
             }
-            lane.flushing = true;
-        }
-        for parcel in late {
-            (parcel.then)(self, Err(Failed));
+            let busy = lane.flushing || !lane.flying.is_empty();
+            lane.flushing |= !busy;
+            drop(lane);
+            for parcel in late {
+                (parcel.then)(self, Err(Failed));
+            }
+            if busy {
+                return;
+            }
         }
         loop {
             let parcel = {
                 let mut lane = slot.lock();
+                if !lane.proven && !lane.flying.is_empty() {
+                    // The first has gone; when it is taken, the rest follows.
+                    lane.flushing = false;
+                    return;
+                }
                 match lane.waiting.pop_front() {
                     // One of those that were just sent has come back: the rest stays behind it.
                     Some(parcel) if lane.flying.iter().any(|flight| flight.failed) => {
@@ -266,7 +293,7 @@ impl Host {
                     }
                 }
             };
-            if let Err(parcel) = self.fly(shard, parcel) {
+            if let Err(parcel) = self.fly(shard, parcel, true) {
                 let mut lane = slot.lock();
                 lane.wait(parcel);
                 lane.flushing = false;

@@ -18,10 +18,10 @@ use crate::user;
 pub(crate) struct Leave(pub(crate) WeakHost);
 
 impl Handoff for Leave {
-    fn release<'a>(&'a self, shard: Shard, _: Epoch, _: Option<&'a NodeId>) -> Fut<'a, ()> {
+    fn release<'a>(&'a self, shard: Shard, epoch: Epoch, _: Option<&'a NodeId>) -> Fut<'a, ()> {
         Box::pin(async move {
             if let Some(host) = self.0.upgrade() {
-                host.give_up(shard).await;
+                host.give_up(shard, epoch).await;
             }
         })
     }
@@ -30,9 +30,9 @@ impl Handoff for Leave {
 impl Host {
     /// Everything of a shard is settled and stored; its sessions tell their connections to look for the next owner. Whatever
     /// comes for it from now on waits for that one.
-    async fn give_up(&self, shard: Shard) {
+    async fn give_up(&self, shard: Shard, epoch: Epoch) {
         let Some(far) = self.far() else { return };
-        far.freeze(shard, true);
+        far.freeze(shard, epoch.0);
         let mut leaving = Vec::new();
         for (jid, handle) in self.users().all() {
             if shard_of(&jid) != shard {

@@ -5,10 +5,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use prost::Message as _;
 use rookery_cluster::entity::Shard;
 use rookery_cluster::mesh::peer::{Envelope, NodeId, Outcome};
-use rookery_cluster::mesh::{Event, Events, Home};
+use rookery_cluster::mesh::{Epoch, Event, Events, Home};
 use rookery_proto::xmpp::error::{Condition, StanzaError, StreamCondition};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -25,6 +26,8 @@ use crate::user;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A living home that gives a shard up says so itself, unless that takes longer.
 const DOUBT: Duration = Duration::from_secs(2);
+/// How many shards are read at a time.
+const RESTORERS: usize = 8;
 /// How often those are looked at that wait.
 const PACE: Duration = Duration::from_millis(100);
 
@@ -59,24 +62,30 @@ impl Host {
                 }
                 let Some(host) = host.upgrade().filter(|host| !host.is_over()) else { return };
                 host.flush_lanes();
-                busy = host.look_all() || far.lanes.waiting() > 0;
+                busy = host.look_early();
+                busy = host.look_all() || busy || far.lanes.waiting() > 0;
             }
         });
     }
 
     async fn happened(&self, event: Event) {
-        let Some(far) = self.far() else { return };
         match event {
             Event::Gained(shards) => {
-                for (shard, epoch) in &shards {
-                    far.freeze(*shard, false);
-                    let (host, shard, epoch) = (self.clone(), *shard, epoch.0);
-                    if let Err(error) = host.restore_shard(shard).await {
-                        tracing::error!(shard = shard.0, %error, "sessions of a shard can't be read; they come with their users");
-                    }
-                    far.set_restored(shard, epoch);
+                for (shard, _) in &shards {
+                    self.take_early(*shard);
                 }
                 tracing::debug!(shards = shards.len(), "shards are this node's now");
+                // Several at a time, and beside what happens next.
+                let shards = Arc::new(Mutex::new(shards));
+                for _ in 0..RESTORERS {
+                    let (host, shards) = (self.clone(), shards.clone());
+                    self.spawn(async move {
+                        loop {
+                            let Some((shard, epoch)) = shards.lock().pop() else { return };
+                            host.bring_back(shard, epoch.0).await;
+                        }
+                    });
+                }
             }
             Event::Lost(shards) => {
                 let shards: Vec<Shard> = shards.into_iter().map(|(shard, _)| shard).collect();
@@ -85,6 +94,15 @@ impl Host {
             Event::Lease(_) | Event::Standing(_) => {}
         }
         self.look_soon();
+    }
+
+    async fn bring_back(&self, shard: Shard, epoch: u32) {
+        if let Err(error) = self.restore_shard(shard).await {
+            tracing::error!(shard = shard.0, %error, "sessions of a shard can't be read; they come with their users");
+        }
+        if let Some(far) = self.far() {
+            far.set_restored(shard, epoch);
+        }
     }
 
     /// Looks at all connections whose session is elsewhere; whether any waits.
@@ -152,8 +170,8 @@ impl Host {
                         stub.give_up(far, Close::Error(StreamCondition::InternalServerError, text.into()));
                     }
                     Some(attach) => match home {
-                        Home::There { node, generation, .. } => {
-                            self.attach_there(stub, node, generation, attach)
+                        Home::There { node, generation, epoch } => {
+                            self.attach_there(stub, (node, generation, epoch), attach);
                         }
                         _ => self.attach_here(stub, attach),
                     },
@@ -164,10 +182,16 @@ impl Host {
         }
     }
 
-    fn attach_there(&self, stub: &Arc<Stub>, node: NodeId, generation: u64, attach: wire::Attach) {
+    fn attach_there(
+        &self,
+        stub: &Arc<Stub>,
+        (node, generation, epoch): (NodeId, u64, Epoch),
+        attach: wire::Attach,
+    ) {
         let Some(far) = self.far() else { return };
         let era = attach.conn.as_ref().map_or(0, |conn| conn.era);
-        let envelope = Envelope::new(stub.shard, 0, Bytes::new(), wire::encode(What::Attach(attach)));
+        let body = wire::encode(What::Attach(attach));
+        let envelope = Envelope::new(stub.shard, epoch.0.into(), Bytes::new(), body);
         let (host, told) = (self.clone(), stub.clone());
         let to = node.clone();
         let sent = far.cluster.peers().peer(&node).send(envelope, move |outcome| {

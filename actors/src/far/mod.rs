@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use rookery_cluster::entity::{Entity, SHARDS, Shard};
@@ -21,6 +21,7 @@ use tokio::sync::Notify;
 use crate::host::Host;
 
 mod crowd;
+mod early;
 mod guest;
 mod lane;
 mod leave;
@@ -42,8 +43,10 @@ pub(crate) struct Far {
     next_stub: AtomicU64,
     /// Sessions of this node whose connections are elsewhere.
     guests: Mutex<HashMap<(NodeId, u64), Arc<guest::Guest>>>,
-    /// Shards that are being given up: nothing for them is taken any more.
-    frozen: Vec<AtomicBool>,
+    /// The epoch in which a shard is given up: nothing for it is taken any more.
+    frozen: Vec<AtomicU32>,
+    /// What came for shards that other nodes know to be this one's before it knows that itself.
+    early: early::Early,
     /// The epoch in which the sessions of a shard were brought back from the store.
     restored: Vec<AtomicU32>,
     /// Something is to be looked at: a lane that waits, or a stub.
@@ -59,7 +62,8 @@ impl Far {
             stubs: Mutex::default(),
             next_stub: AtomicU64::new(1),
             guests: Mutex::default(),
-            frozen: shards().map(|_| AtomicBool::new(false)).collect(),
+            frozen: shards().map(|_| AtomicU32::new(0)).collect(),
+            early: early::Early::default(),
             restored: shards().map(|_| AtomicU32::new(0)).collect(),
             wake: Notify::new(),
         })
@@ -67,10 +71,9 @@ impl Far {
 
     /// Where a shard is at home, as far as this node may say so.
     fn home(&self, shard: Shard) -> Home {
-        let frozen =
-            self.frozen.get(usize::from(shard.0)).is_some_and(|frozen| frozen.load(Ordering::Acquire));
+        let frozen = self.frozen(shard);
         match self.cluster.mesh().map().home(shard) {
-            Home::Here { .. } if frozen => Home::Nobody,
+            Home::Here { epoch } if epoch.0 == frozen => Home::Nobody,
             home => home,
         }
     }
@@ -79,9 +82,13 @@ impl Far {
         matches!(self.home(shard), Home::Here { .. })
     }
 
-    fn freeze(&self, shard: Shard, frozen: bool) {
+    fn frozen(&self, shard: Shard) -> u32 {
+        self.frozen.get(usize::from(shard.0)).map_or(0, |frozen| frozen.load(Ordering::Acquire))
+    }
+
+    fn freeze(&self, shard: Shard, epoch: u32) {
         if let Some(slot) = self.frozen.get(usize::from(shard.0)) {
-            slot.store(frozen, Ordering::Release);
+            slot.store(epoch, Ordering::Release);
         }
     }
 
@@ -114,6 +121,11 @@ impl Host {
     pub(crate) fn epoch(&self, entity: &Entity) -> u32 {
         let epoch = self.far().and_then(|far| far.cluster.mesh().map().epoch(entity.shard()));
         epoch.map_or(1, |epoch| epoch.0)
+    }
+
+    /// Whether something for that user waits that came before.
+    pub(crate) fn holds_up(&self, user: &BareJid) -> bool {
+        self.far().is_some_and(|far| far.lanes.is_stalled(shard_of(user)))
     }
 
     /// Whether that user may have sessions here that are not known yet.

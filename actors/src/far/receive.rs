@@ -56,7 +56,7 @@ impl Reply {
     }
 
     /// The user does not live here.
-    fn not_here(mut self, epoch: u64, hint: Option<&NodeId>) {
+    pub(super) fn not_here(mut self, epoch: u64, hint: Option<&NodeId>) {
         match self.0.take() {
             Some(To::Peer(done)) => done.not_owner(epoch, hint),
             Some(To::Here(told)) => told(Outcome::NotOwner { epoch, hint: hint.cloned() }),
@@ -79,7 +79,8 @@ struct Mailbox(Host);
 impl Receiver for Mailbox {
     fn take(&self, from: &NodeId, envelope: Envelope, done: Done) {
         let generation = done.generation();
-        self.0.receive(from, generation, envelope.shard, &envelope.body, Reply(Some(To::Peer(done))));
+        let Envelope { shard, epoch, body, .. } = envelope;
+        self.0.arrive(from, generation, (shard, epoch), &body, Reply(Some(To::Peer(done))));
     }
 }
 
@@ -94,8 +95,20 @@ impl Host {
         Arc::new(Mailbox(self.clone()))
     }
 
-    /// Takes a parcel of a node, which may be this one.
+    /// Takes a parcel of this very node.
     pub(super) fn receive(&self, from: &NodeId, generation: u64, shard: Shard, body: &Bytes, reply: Reply) {
+        self.arrive(from, generation, (shard, 0), body, reply);
+    }
+
+    /// Takes a parcel of a node that takes this one for the shard's home in an epoch; 0 if it does not say.
+    fn arrive(
+        &self,
+        from: &NodeId,
+        generation: u64,
+        (shard, epoch): (Shard, u64),
+        body: &Bytes,
+        reply: Reply,
+    ) {
         let Some(far) = self.far() else { return };
         let Some(what) = wire::decode(body) else { return reply.taken() };
         let what = match what {
@@ -110,6 +123,14 @@ impl Host {
             }
             what => what,
         };
+        if let Some((what, reply)) = far.early(from, generation, (shard, epoch), what, reply) {
+            self.take(from, generation, shard, what, reply);
+        }
+    }
+
+    /// Takes a parcel for a user.
+    pub(super) fn take(&self, from: &NodeId, generation: u64, shard: Shard, what: What, reply: Reply) {
+        let Some(far) = self.far() else { return };
         match far.home(shard) {
             Home::Here { .. } => {}
             Home::There { node, epoch, .. } => return reply.not_here(epoch.0.into(), Some(&node)),

@@ -406,7 +406,6 @@ pub(crate) struct Tail {
     pub(crate) capsule: wire::Capsule,
     pub(crate) managed: bool,
     pub(crate) inactive: bool,
-    pub(crate) settled: u32,
     pub(crate) h: u32,
     pub(crate) sent: VecDeque<wire::Stanza>,
     pub(crate) acked: Option<ArchiveId>,
@@ -414,8 +413,8 @@ pub(crate) struct Tail {
 }
 
 impl Stub {
-    /// A connection whose session moves to another node. Nothing if some of what its client sent is not settled: then it must
-    /// send that again.
+    /// A connection whose session moves to another node. Of what its client sent so many stanzas are settled, and these are
+    /// not, or have waited.
     #[allow(clippy::too_many_arguments)] // a constructor with one caller
     pub(crate) fn moved(
         host: &Host,
@@ -423,23 +422,19 @@ impl Stub {
         address: &Arc<str>,
         pipe: Arc<Pipe>,
         tail: Tail,
-        ledger: &Ledger,
+        settled: u32,
         waiting: VecDeque<Item>,
         rest: Rest,
     ) -> Option<Arc<Self>> {
         let enable = waiting.iter().position(|item| !item.is_counted());
-        if ledger.open() != enable.unwrap_or(waiting.len()) {
-            return None;
-        }
         let stub = Self::new(host, user, address, pipe)?;
         let mut state = stub.state.lock();
         let counted = waiting.len() - enable.map_or(0, |at| at + 1);
-        state.ledger =
-            Ledger::of_stub(if enable.is_some() { 0 } else { tail.settled }, Arc::downgrade(&stub));
+        state.ledger = Ledger::of_stub(if enable.is_some() { 0 } else { settled }, Arc::downgrade(&stub));
         for _ in 0..counted {
             state.ledger.enter_only();
         }
-        (state.counted, state.before) = (tail.managed || enable.is_some(), tail.settled);
+        (state.counted, state.before) = (tail.managed || enable.is_some(), settled);
         (state.managed, state.h, state.acked, state.last) = (tail.managed, tail.h, tail.acked, tail.last);
         state.inactive = rest.active.map_or(tail.inactive, |active| !active);
         (state.tail, state.capsule, state.ups) = (tail.sent, Some(tail.capsule), waiting);

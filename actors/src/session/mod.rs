@@ -348,7 +348,8 @@ impl Session {
         match &mut self.sm {
             Some(sm) => {
                 let limits = &self.host.options().limits;
-                if !sm.keep(Unacked::new(outgoing, id, queued, receipt), limits) {
+                let moves = self.host.far().is_some();
+                if !sm.keep(Unacked::new(outgoing, id, queued, receipt), limits, moves) {
                     metrics::counter!("rookery_limits_hit_total", "limit" => "unacked").increment(1);
                     return self.too_slow();
                 }

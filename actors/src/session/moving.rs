@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 use rookery_cluster::entity::Entity;
 use rookery_cluster::store::{Ops, Writes};
 use rookery_cluster::tables::sessions;
-use rookery_proto::xmpp::error::StreamCondition;
 
 use super::{Msg, Session, Unacked};
 use crate::far::{Stub, Tail, wire};
@@ -169,7 +168,6 @@ impl Session {
             capsule,
             managed,
             inactive: self.csi.is_some(),
-            settled,
             h,
             sent: sent.collect(),
             acked: self.acked,
@@ -178,19 +176,12 @@ impl Session {
         // Either is durable, or in the tail, which its client will confirm.
         unacked.into_iter().for_each(|item| item.receipt.done());
         let (host, jid, address) = (self.host.clone(), self.jid.to_bare(), self.address.clone());
-        let (ledger, before) = (self.ledger.clone(), pipe.clone());
-        way.away(|waiting, rest| {
-            let stub = Stub::moved(&host, &jid, &address, before, tail, &ledger, waiting, rest)?;
+        let before = pipe.clone();
+        way.away(|settled, waiting, rest| {
+            let stub = Stub::moved(&host, &jid, &address, before, tail, settled, waiting, rest)?;
             stub.leads(Arc::downgrade(&way));
             Some(stub)
         });
-        if way.is_over() {
-            // Something that the client sent has not been settled in time: it sends that again when it resumes.
-            let _ = pipe.push(Down::Close(Close::Error(
-                StreamCondition::SystemShutdown,
-                "the server moves; please come back".into(),
-            )));
-        }
     }
 
     /// Another node has the session already.

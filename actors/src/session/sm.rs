@@ -90,6 +90,11 @@ pub(super) struct Sm {
     changed: bool,
 }
 
+/// The most bytes that are moved to another node with a session.
+const MOVED: usize = 3 << 20;
+/// What a stanza may be longer on the way than what is counted of it: its start tag and ids.
+const OVERHEAD: usize = 128;
+
 /// An `<r/>` goes out at the latest after so many stanzas without a confirmation.
 const ASK_AFTER: u32 = 24;
 
@@ -131,11 +136,13 @@ impl Sm {
     }
 
     /// Numbers and keeps a stanza; false if there are too many.
-    pub(super) fn keep(&mut self, item: Unacked, limits: &Limits) -> bool {
+    /// Among other nodes all of it must fit into a message between two.
+    pub(super) fn keep(&mut self, item: Unacked, limits: &Limits, moves: bool) -> bool {
         self.sent = self.sent.wrapping_add(1);
-        self.bytes += item.bytes;
+        self.bytes += item.bytes + if moves { OVERHEAD } else { 0 };
         self.unacked.push_back(item);
-        self.unacked.len() <= limits.unacked_stanzas && self.bytes <= limits.unacked_bytes
+        let most = if moves { limits.unacked_bytes.min(MOVED) } else { limits.unacked_bytes };
+        self.unacked.len() <= limits.unacked_stanzas && self.bytes <= most
     }
 
     pub(super) fn wants_ack(&self) -> bool {

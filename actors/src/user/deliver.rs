@@ -160,30 +160,11 @@ impl User {
         }
         if let Some((sid, n)) = origin {
             // In the same transaction: when the stanza comes again, it is known to be here.
-            seen::put(&mut ops, &self.entity, &sid.0, seen::Seen { last: n.into(), at: entry.stored_at });
             self.remember(sid, n);
+            let last = self.seen.get(&sid).map_or(n, |seen| seen.last).into();
+            seen::put(&mut ops, &self.entity, &sid.0, seen::Seen { last, at: entry.stored_at });
         }
         ops
-    }
-
-    /// Whether this stanza of a resumable session was taken before.
-    pub(super) fn taken_before(&self, origin: Option<(SessionId, u32)>) -> bool {
-        // Numbers wrap (XEP-0198 section 4): older means behind by less than half the circle.
-        origin.is_some_and(|(sid, n)| {
-            self.seen.get(&sid).is_some_and(|last| last.wrapping_sub(n) < u32::MAX / 2)
-        })
-    }
-
-    pub(super) fn remember(&mut self, sid: SessionId, n: u32) {
-        if self.seen.len() >= 4_096 && !self.seen.contains_key(&sid) {
-            // The rows in the store are pruned by age; memory may forget any of them, at the price of one read at the
-            // next activation.
-            let forget: Vec<SessionId> = self.seen.keys().take(1_024).copied().collect();
-            for sid in forget {
-                self.seen.remove(&sid);
-            }
-        }
-        self.seen.insert(sid, n);
     }
 
     /// Archives a message of `entry` and then takes its step, after everything that came before it.

@@ -8,6 +8,7 @@ use rookery_cluster::tables::archive::{self, ArchiveId};
 use rookery_cluster::tables::{accounts, blocks, mam_prefs, offline, roster, seen, sessions};
 use rookery_proto::xmpp::error::{Condition, StanzaError};
 
+use super::seen::Seen;
 use super::{Msg, Phase, User, roster::Roster};
 use crate::features::xep_0191_blocking::Blocks;
 use crate::options::Limits;
@@ -29,7 +30,7 @@ struct Account {
     last: Option<ArchiveId>,
     offline: Option<ArchiveId>,
     queued: bool,
-    seen: Vec<(SessionId, u32)>,
+    seen: Vec<(SessionId, Seen)>,
     sessions: Vec<sessions::Stored>,
 }
 
@@ -50,7 +51,7 @@ async fn read(tx: &mut dyn store::Transaction, user: &Entity, limits: &Limits) -
             // Numbers of a session are 32 bits (XEP-0198); the table has room for more.
             seen: seen
                 .into_iter()
-                .map(|(sid, seen)| (SessionId(sid), u32::try_from(seen.last).unwrap_or(0)))
+                .map(|(sid, seen)| (SessionId(sid), Seen::upto(u32::try_from(seen.last).unwrap_or(0))))
                 .collect(),
             sessions: sessions::load(tx, user, limits.sessions_per_user).await?.rows,
         }),

@@ -35,6 +35,7 @@ mod outgoing;
 mod presence;
 pub mod roster;
 mod roster_iq;
+mod seen;
 mod subscribe;
 mod subscription;
 
@@ -196,8 +197,8 @@ pub struct User {
     /// What lies in the offline queue on behalf of a session that will still confirm it.
     kept: Vec<(SessionId, ArchiveId)>,
     drains: offline::Drains,
-    /// The last number taken from each resumable session that sends to this user.
-    seen: HashMap<SessionId, u32>,
+    /// What was taken from each session whose stanzas may come again.
+    seen: HashMap<SessionId, seen::Seen>,
     pending: deliver::Pending,
     ops: iq::Ops,
     leaving: Option<moving::Leaving>,
@@ -284,21 +285,6 @@ impl User {
         for session in &self.sessions {
             let _ = session.handle.cast_always(session::Msg::Kick(condition, text.into()));
         }
-    }
-
-    /// What the operator wants to know of the sessions.
-    pub(crate) fn session_infos(&self) -> Vec<crate::operator::SessionInfo> {
-        self.sessions
-            .iter()
-            .map(|session| crate::operator::SessionInfo {
-                jid: session.jid.as_str().to_owned(),
-                since: session.since,
-                address: session.address.to_string(),
-                conn: None,
-                connected: session.shared.connected.load(std::sync::atomic::Ordering::Relaxed),
-                priority: session.presence.as_ref().map(|presence| presence.priority),
-            })
-            .collect()
     }
 
     /// The account was removed: nothing of it is written any more.
