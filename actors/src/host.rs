@@ -139,7 +139,8 @@ impl Host {
         cluster: Cluster,
     ) -> Result<Self, Error> {
         let events = cluster.mesh().events();
-        let host = Self::make(options, store, seams, Some(Far::new(cluster.clone()))).await?;
+        let far = Far::new(cluster.clone(), u64::from_le_bytes(seams.bytes()));
+        let host = Self::make(options, store, seams, Some(far)).await?;
         cluster.set_handoff(host.handoff());
         host.join(events);
         Ok(host)

@@ -12,6 +12,7 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use rookery_cluster::mesh::peer::NodeId;
 use rookery_cluster::tables::archive::ArchiveId;
 use rookery_proto::xmpp::error::StreamCondition;
 use rookery_proto::xmpp::jid::Jid;
@@ -78,16 +79,7 @@ pub enum Down {
     Mark,
     /// The end of the stream.
     Close(Close),
-    /// Not for the wire, nor for the connection: for the node that has it, from the session's.
-    Note(Note),
-}
-
-/// From a session's node to its connection's.
-#[derive(Clone, Debug)]
-pub enum Note {
-    /// What it takes to bring the session back.
-    Capsule(Box<Capsule>),
-    /// The session moves to another node.
+    /// Not for the wire, nor for the connection: the session moves to another node.
     Moved,
 }
 
@@ -106,6 +98,8 @@ pub const PIPE_ITEMS: usize = 1_024;
 #[derive(Default)]
 struct Queue {
     items: VecDeque<Down>,
+    /// For the node of the connection: the newest takes the place of those before.
+    capsule: Option<Box<Capsule>>,
     closed: bool,
 }
 
@@ -114,7 +108,8 @@ pub struct Pipe {
     queue: Mutex<Queue>,
     wake: Notify,
     ticked: AtomicBool,
-    far: bool,
+    /// The other end, if that is on another node: which, and the name of the connection there.
+    far: Option<(NodeId, u64)>,
     /// Who fills it from another node, and wants to know when there is room.
     feeder: OnceLock<Weak<Stub>>,
 }
@@ -133,15 +128,15 @@ pub enum Refused {
 impl Pipe {
     /// A new pipe.
     pub fn new() -> Arc<Self> {
-        Self::make(false)
+        Self::make(None)
     }
 
     /// The session's end of a pipe whose connection is on another node.
-    pub(crate) fn far() -> Arc<Self> {
-        Self::make(true)
+    pub(crate) fn far(node: NodeId, conn: u64) -> Arc<Self> {
+        Self::make(Some((node, conn)))
     }
 
-    fn make(far: bool) -> Arc<Self> {
+    fn make(far: Option<(NodeId, u64)>) -> Arc<Self> {
         Arc::new(Self {
             queue: Mutex::new(Queue::default()),
             wake: Notify::new(),
@@ -158,7 +153,12 @@ impl Pipe {
 
     /// Whether the connection is on another node.
     pub(crate) fn is_far(&self) -> bool {
-        self.far
+        self.far.is_some()
+    }
+
+    /// The other end on another node.
+    pub(crate) fn peer(&self) -> Option<&(NodeId, u64)> {
+        self.far.as_ref()
     }
 
     /// Session side: queues one item.
@@ -189,6 +189,21 @@ impl Pipe {
             drop(queue);
             self.wake.notify_one();
         }
+    }
+
+    /// Session side: what it takes to bring the session back, for the node of the connection.
+    pub(crate) fn set_capsule(&self, capsule: Capsule) {
+        let mut queue = self.queue.lock();
+        if !queue.closed {
+            queue.capsule = Some(Box::new(capsule));
+            drop(queue);
+            self.wake.notify_one();
+        }
+    }
+
+    /// For the node of the connection: what was set since the last time.
+    pub(crate) fn take_capsule(&self) -> Option<Box<Capsule>> {
+        self.queue.lock().capsule.take()
     }
 
     /// Session side: how many more stanzas fit now.

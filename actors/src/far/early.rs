@@ -50,7 +50,10 @@ impl Far {
     ) -> Option<(What, Reply)> {
         let mut early = self.early.0.lock();
         let parcel = Parcel { from: from.clone(), generation, what, reply };
-        if let Some(queue) = early.get_mut(&shard).filter(|queue| queue.parcels.len() < MOST) {
+        if let Some(queue) = early.get_mut(&shard) {
+            if queue.parcels.len() >= MOST {
+                return Some((parcel.what, parcel.reply)); // refused, it comes again, and what follows it
+            }
             queue.parcels.push_back(parcel);
             return None;
         }
@@ -65,6 +68,7 @@ impl Far {
         metrics::counter!("rookery_parcels_early_total").increment(1);
         let queue = Queue { since: Instant::now(), parcels: VecDeque::from([parcel]), taken: false };
         early.insert(shard, queue);
+        self.wake.notify_one();
         None
     }
 }

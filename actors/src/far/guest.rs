@@ -4,11 +4,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rookery_cluster::entity::{Entity, Shard};
-use rookery_cluster::mesh::peer::{Envelope, NodeId, Why};
+use rookery_cluster::mesh::peer::{Envelope, NodeId, Outcome, Why};
 use rookery_proto::xmpp::jid::BareJid;
 
 use super::wire::{self, What};
@@ -22,6 +23,8 @@ const ITEMS: usize = 256;
 const BYTES: usize = 256 * 1024;
 /// Items in one parcel.
 const BATCH: usize = 64;
+/// How often a connection is called that something did not reach.
+const AGAIN: Duration = Duration::from_secs(1);
 /// Bytes after which a parcel is full.
 const PARCEL: usize = 64 * 1024;
 
@@ -39,6 +42,8 @@ pub(crate) struct Guest {
     /// The client has asked for stream management: the ledger is the new one.
     counted: AtomicBool,
     over: AtomicBool,
+    /// Something did not reach the connection: it must attach again.
+    lost: AtomicBool,
 }
 
 impl Guest {
@@ -62,6 +67,7 @@ impl Guest {
             flying: Mutex::default(),
             counted: AtomicBool::new(counted),
             over: AtomicBool::new(false),
+            lost: AtomicBool::new(false),
         })
     }
 
@@ -190,17 +196,21 @@ impl Host {
             if guest.over.load(Ordering::Acquire) {
                 return;
             }
+            if guest.lost.load(Ordering::Acquire) {
+                return self.call_back(guest).await;
+            }
             guest.pipe.nudged();
             let room = guest.room();
             more = room > 0 && items.is_empty() && guest.pipe.drain(&mut drained, room);
             items.extend(drained.drain(..));
             let Some(state) = guest.state() else { return };
             tracing::trace!(conn = guest.conn, era = guest.era, items = items.len(), room, ?state, "carry");
-            if items.is_empty() && state == told {
+            let capsule = guest.pipe.take_capsule();
+            if items.is_empty() && capsule.is_none() && state == told {
                 continue;
             }
             told = state;
-            let parcel = guest.parcel(&mut items, state);
+            let parcel = guest.parcel(&mut items, capsule, state);
             more |= !items.is_empty();
             let close = |item: &wire::Item| matches!(item.what, Some(wire::item::What::Close(_)));
             let last = parcel.items.iter().any(close);
@@ -216,7 +226,14 @@ impl Host {
             let size = body.len();
             let mut envelope = Envelope::new(guest.shard, 0, Bytes::new(), body);
             loop {
-                match peer.send(envelope, |_| {}) {
+                let sent = guest.clone();
+                let told = move |outcome| {
+                    if !matches!(outcome, Outcome::Taken(_)) {
+                        sent.lost.store(true, Ordering::Release);
+                        sent.pipe.nudge();
+                    }
+                };
+                match peer.send(envelope, told) {
                     Ok(()) => break,
                     Err(refused) if refused.why == Why::Full => {
                         envelope = refused.envelope;
@@ -238,6 +255,27 @@ impl Host {
     }
 }
 
+impl Host {
+    /// Has the connection attach again, which tells what it has got.
+    async fn call_back(&self, guest: &Arc<Guest>) {
+        let Some(far) = self.far() else { return };
+        metrics::counter!("rookery_connections_called_back_total").increment(1);
+        let peer = far.cluster.peers().peer(&guest.node);
+        while !guest.over.load(Ordering::Acquire) {
+            let moved = wire::Item { what: Some(wire::item::What::Moved(true)) };
+            let (conn, era, items) = (guest.conn, guest.era, vec![moved]);
+            let down = wire::Down { conn, era, items, ..wire::Down::default() };
+            let envelope = Envelope::new(guest.shard, 0, Bytes::new(), wire::encode(What::Down(down)));
+            let (told, outcome) = tokio::sync::oneshot::channel();
+            let sent = peer.send(envelope, move |outcome| drop(told.send(outcome)));
+            if sent.is_ok() && matches!(outcome.await, Ok(Outcome::Taken(_))) {
+                return;
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+}
+
 /// What the connection knows of its stanzas: by which ledger, how many are settled, and of those recorded; broken.
 type State = (bool, u32, u32, bool);
 
@@ -252,17 +290,23 @@ impl Guest {
     }
 
     /// As many of the items as make a parcel; the rest stays.
-    fn parcel(&self, items: &mut VecDeque<Down>, state: State) -> wire::Down {
+    fn parcel(
+        &self,
+        items: &mut VecDeque<Down>,
+        capsule: Option<Box<wire::Capsule>>,
+        state: State,
+    ) -> wire::Down {
         let (counted, settled, recorded, broken) = state;
-        let mut out = Vec::with_capacity(items.len());
+        let mut out = Vec::with_capacity(items.len() + 1);
+        out.extend(capsule.map(|capsule| wire::Item { what: Some(wire::item::What::Capsule(*capsule)) }));
         let mut flying = self.flying.lock();
         let mut bytes = 0;
         while bytes < PARCEL {
             let Some(item) = items.pop_front() else { break };
             let what = wire::item(&item);
             bytes += wire::weight(&what);
-            // Notes do not go into the other end's pipe, so they come back from nowhere.
-            if !matches!(item, Down::Note(_)) {
+            // This does not go into the other end's pipe, and so does not come back.
+            if !matches!(item, Down::Moved) {
                 flying.push_back(wire::weight(&what));
             }
             out.push(wire::Item { what: Some(what) });

@@ -55,7 +55,8 @@ struct Lane {
     next: u64,
     orders: u64,
     stalled: bool,
-    /// Since it stalled something was taken: the rest may follow at once.
+    /// The last number that was given when it stalled. Once one after that is taken, the rest may follow at once.
+    stalled_at: u64,
     proven: bool,
     /// Somebody sends what waits.
     flushing: bool,
@@ -71,7 +72,7 @@ impl Lane {
     }
 
     fn stall(&mut self) {
-        (self.stalled, self.proven) = (true, false);
+        (self.stalled, self.proven, self.stalled_at) = (true, false, self.next);
     }
 
     /// Numbers grow, so they are in order.
@@ -207,7 +208,7 @@ impl Host {
         let Some(at) = lane.flight(seq) else { return };
         let done = match outcome {
             Outcome::Taken(reply) => {
-                lane.proven = true;
+                lane.proven |= seq > lane.stalled_at;
                 lane.flying.remove(at).map(|flight| (flight.parcel.then, reply))
             }
             Outcome::NotOwner { .. } | Outcome::Lost => {

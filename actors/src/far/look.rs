@@ -25,7 +25,7 @@ use crate::user;
 /// How long a connection looks for its session.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A living home that gives a shard up says so itself, unless that takes longer.
-const DOUBT: Duration = Duration::from_secs(2);
+const DOUBT: Duration = Duration::from_secs(6);
 /// How many shards are read at a time.
 const RESTORERS: usize = 8;
 /// How often those are looked at that wait.
@@ -97,6 +97,11 @@ impl Host {
     }
 
     async fn bring_back(&self, shard: Shard, epoch: u32) {
+        // It may have been given up while it waited for its turn.
+        let held = self.far().is_some_and(|far| far.holds(shard, epoch));
+        if !held {
+            return;
+        }
         if let Err(error) = self.restore_shard(shard).await {
             tracing::error!(shard = shard.0, %error, "sessions of a shard can't be read; they come with their users");
         }
@@ -120,7 +125,7 @@ impl Host {
         waiting
     }
 
-    fn look_at(&self, stub: &Arc<Stub>) -> bool {
+    pub(super) fn look_at(&self, stub: &Arc<Stub>) -> bool {
         let Some(far) = self.far() else { return false };
         let home = far.home(stub.shard);
         let mut state = stub.state.lock();
@@ -228,7 +233,16 @@ impl Host {
         metrics::counter!("rookery_sessions_attached_total").increment(1);
         state.at = At::Home(node, generation);
         let closed = state.closed;
+        // A home that has had the session all along has some of it.
+        let mut entered = bound.entered.wrapping_sub(state.ledger.processed()) as usize;
+        if entered > state.ups.len() {
+            entered = 0;
+        }
         for item in &state.ups {
+            if entered > 0 && item.is_counted() {
+                entered -= 1;
+                continue;
+            }
             stub.pass(&state, item.clone().up());
         }
         // What the client said while the answer was on its way.
@@ -239,9 +253,7 @@ impl Host {
             stub.pass(&state, wire::up::What::Active(false));
         }
         if let Some(clean) = closed {
-            stub.pass(&state, wire::up::What::Closed(clean));
-            drop(state);
-            return stub.forget(far);
+            return stub.say_closed(&state, clean);
         }
         stub.pass(&state, wire::up::What::Ask(true));
     }
@@ -250,7 +262,9 @@ impl Host {
     fn attach_here(&self, stub: &Arc<Stub>, attach: wire::Attach) {
         let era = attach.conn.as_ref().map_or(0, |conn| conn.era);
         let (reply, answer) = oneshot::channel();
-        let msg = user::Attach { attach, pipe: stub.pipe.clone(), reply };
+        let Some(far) = self.far() else { return };
+        let peer = (far.cluster.mesh().node().clone(), stub.id);
+        let msg = user::Attach { attach, peer, pipe: stub.pipe.clone(), reply };
         if self.cast_user(&stub.user, user::Msg::Attach(Box::new(msg))).is_err() {
             return stub.not_found(era);
         }

@@ -54,13 +54,14 @@ pub(crate) struct Far {
 }
 
 impl Far {
-    pub(crate) fn new(cluster: Cluster) -> Arc<Self> {
+    /// `first`: the name of the first connection, random, so that none is named as one of a former process.
+    pub(crate) fn new(cluster: Cluster, first: u64) -> Arc<Self> {
         let shards = || 0..SHARDS;
         Arc::new(Self {
             cluster,
             lanes: lane::Lanes::new(),
             stubs: Mutex::default(),
-            next_stub: AtomicU64::new(1),
+            next_stub: AtomicU64::new(first),
             guests: Mutex::default(),
             frozen: shards().map(|_| AtomicU32::new(0)).collect(),
             early: early::Early::default(),
@@ -80,6 +81,11 @@ impl Far {
 
     fn is_here(&self, shard: Shard) -> bool {
         matches!(self.home(shard), Home::Here { .. })
+    }
+
+    /// Whether a shard is this node's in that epoch, and not about to be given up.
+    fn holds(&self, shard: Shard, epoch: u32) -> bool {
+        matches!(self.home(shard), Home::Here { epoch: now } if now.0 == epoch)
     }
 
     fn frozen(&self, shard: Shard) -> u32 {

@@ -210,7 +210,7 @@ impl Host {
 
     fn take_bind(&self, from: &NodeId, generation: u64, bind: wire::Bind, reply: Reply) {
         let (Ok(user), Some(conn)) = (BareJid::parse(&bind.user), bind.conn) else { return reply.taken() };
-        let pipe = Pipe::far();
+        let pipe = Pipe::far(from.clone(), conn.id);
         let (answer, bound_to) = oneshot::channel();
         let msg = user::Bind {
             resource: bind.resource,
@@ -240,7 +240,7 @@ impl Host {
         let (Some(sid), Ok(key)) = (SessionId::from_slice(&resume.sid), resume.key[..].try_into()) else {
             return reply.answer(refused(""));
         };
-        let pipe = Pipe::far();
+        let pipe = Pipe::far(from.clone(), conn.id);
         let (answer, resumed) = oneshot::channel();
         let conn_info = ConnInfo::elsewhere(&conn.address);
         let msg = user::Resume { sid, key, h: resume.h, conn: conn_info, pipe: pipe.clone(), reply: answer };
@@ -264,9 +264,9 @@ impl Host {
         let (Ok(user), Some(conn)) = (BareJid::parse(&attach.user), attach.conn.clone()) else {
             return reply.answer(refused(""));
         };
-        let (pipe, managed) = (Pipe::far(), attach.managed);
+        let (pipe, managed) = (Pipe::far(from.clone(), conn.id), attach.managed);
         let (answer, attached) = oneshot::channel();
-        let msg = user::Attach { attach, pipe: pipe.clone(), reply: answer };
+        let msg = user::Attach { attach, peer: (from.clone(), conn.id), pipe: pipe.clone(), reply: answer };
         if self.cast_user(&user, user::Msg::Attach(Box::new(msg))).is_err() {
             return drop(reply);
         }
@@ -285,11 +285,12 @@ impl Host {
     /// A session has a connection on another node: it is entered, then told.
     fn welcome(&self, guest: Arc<Guest>, link: Link, reply: Reply) {
         let Some(far) = self.far() else { return };
-        let (jid, settled) = (link.jid().as_str().to_owned(), link.ledger().processed());
+        let (jid, ledger) = (link.jid().as_str().to_owned(), link.ledger());
+        let (settled, entered) = (ledger.processed(), ledger.received());
         let (node, generation) =
             (far.cluster.mesh().node().as_str().to_owned(), far.cluster.mesh().generation());
         self.enter_guest(&guest, link);
-        let bound = wire::Bound { jid, settled, condition: String::new(), node, generation };
+        let bound = wire::Bound { jid, settled, condition: String::new(), node, generation, entered };
         reply.answer(bound.encode_to_vec().into());
     }
 

@@ -34,7 +34,7 @@ impl Item {
         Self::Stanza(stanza.to_bytes().into())
     }
 
-    fn is_counted(&self) -> bool {
+    pub(super) fn is_counted(&self) -> bool {
         !matches!(self, Self::Enable { .. })
     }
 
@@ -175,7 +175,7 @@ impl Stub {
         state.at = At::Home(node, generation);
         drop(state);
         // It may have moved while the answer was on its way.
-        self.host.look_soon();
+        self.host.look_at(self);
     }
 
     /// Who sends through it.
@@ -255,9 +255,7 @@ impl Stub {
         state.closed = Some(clean);
         match state.at {
             At::Home(..) if !state.refused => {
-                self.pass(&state, up::What::Closed(clean));
-                drop(state);
-                self.forget(far);
+                self.say_closed(&state, clean);
             }
             At::Asking | At::Over => {
                 drop(state);
@@ -268,6 +266,12 @@ impl Stub {
         }
     }
 
+    /// Tells the session's home that its client has gone; then nobody needs this any more. A home that does not hear it would
+    /// take the client for connected.
+    pub(super) fn say_closed(self: &Arc<Self>, state: &State, clean: bool) {
+        self.pass(state, up::What::Closed(clean));
+    }
+
     /// Sends to the session's home; between two homes, what matters is kept and goes to the next. With the lock held: what
     /// the connection sends must not be overtaken.
     pub(super) fn pass(self: &Arc<Self>, state: &State, what: up::What) {
@@ -276,32 +280,38 @@ impl Stub {
             return;
         }
         let era = state.era;
+        let last = matches!(what, up::What::Closed(_));
         let Some(far) = self.host.far() else { return };
         let user = self.user.as_str().to_owned();
         let parcel = wire::Up { user, conn: self.id, era, what: Some(what) };
         let envelope = Envelope::new(self.shard, 0, Bytes::new(), wire::encode(What::Up(parcel)));
         let stub = self.clone();
         if *node == *far.cluster.mesh().node() {
-            let reply = Reply::here(move |outcome| stub.told(era, &outcome));
+            let reply = Reply::here(move |outcome| stub.told(era, &outcome, last));
             let generation = far.cluster.mesh().generation();
             return self.host.receive(node, generation, self.shard, &envelope.body, reply);
         }
-        let sent = far.cluster.peers().peer(node).send(envelope, move |outcome| stub.told(era, &outcome));
+        let sent =
+            far.cluster.peers().peer(node).send(envelope, move |outcome| stub.told(era, &outcome, last));
         if let Err(refused) = sent {
             tracing::debug!(%node, why = %refused.why, "a connection looks for its session anew");
-            self.clone().told(era, &Outcome::Lost);
+            self.clone().told(era, &Outcome::Lost, last);
         }
     }
 
     /// What became of something that was sent. May be called with the lock held.
-    fn told(self: Arc<Self>, era: u32, outcome: &Outcome) {
-        let refused = match outcome {
-            Outcome::Taken(_) => return,
-            Outcome::NotOwner { .. } => true,
-            Outcome::Lost => false,
-        };
+    fn told(self: Arc<Self>, era: u32, outcome: &Outcome, last: bool) {
         let host = self.host.clone();
-        host.spawn(async move { if refused { self.refused(era) } else { self.lost(era) } });
+        match outcome {
+            Outcome::Taken(_) if last => host.spawn(async move {
+                if let Some(far) = self.host.far() {
+                    self.forget(far);
+                }
+            }),
+            Outcome::Taken(_) => {}
+            Outcome::NotOwner { .. } => host.spawn(async move { self.refused(era) }),
+            Outcome::Lost => host.spawn(async move { self.lost(era) }),
+        }
     }
 
     /// The home takes nothing more: it gives the shard up, and says when what it still has for the client is through.

@@ -13,7 +13,7 @@ pub(crate) use rookery_rpc::parcel::v1::{
     Refused, Resume, Session, Sessions, Stanza, TooHigh, Up, close, item, order, up,
 };
 
-use crate::pipe::{self, Kept, Note};
+use crate::pipe::{self, Kept};
 use crate::session::SessionId;
 use crate::user;
 
@@ -81,8 +81,7 @@ pub(super) fn item(down: &pipe::Down) -> item::What {
         pipe::Down::Enabled(bytes) => item::What::Enabled(bytes.clone()),
         pipe::Down::Mark => item::What::Mark(true),
         pipe::Down::Close(close) => item::What::Close(close_to(close)),
-        pipe::Down::Note(Note::Capsule(capsule)) => item::What::Capsule(Capsule::clone(capsule)),
-        pipe::Down::Note(Note::Moved) => item::What::Moved(true),
+        pipe::Down::Moved => item::What::Moved(true),
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use rookery_cluster::mesh::peer::NodeId;
 use rookery_cluster::seams::Seams;
 use rookery_cluster::tables::archive::ArchiveId;
 use rookery_cluster::tables::sessions;
@@ -166,6 +167,8 @@ pub(crate) struct Session {
     sid: SessionId,
     jid: FullJid,
     pipe: Option<Arc<Pipe>>,
+    /// The connection that it has, or had last, if that is on another node.
+    peer: Option<(NodeId, u64)>,
     way: Weak<Way>,
     ledger: Arc<Ledger>,
     generation: u32,
@@ -206,6 +209,7 @@ impl Session {
             user,
             sid,
             jid,
+            peer: pipe.peer().cloned(),
             pipe: Some(pipe),
             way: Weak::new(),
             ledger,
@@ -248,6 +252,7 @@ impl Session {
             sid: SessionId(stored.sid),
             jid,
             pipe: None,
+            peer: None,
             way: Weak::new(),
             ledger: ledger.clone(),
             generation: 0,

@@ -12,7 +12,7 @@ use crate::far::{Stub, Tail, wire};
 use crate::features::xep_0352_csi as csi;
 use crate::ledger::{Ledger, Receipt};
 use crate::link::Link;
-use crate::pipe::{Close, Down, Kept, Note, Outgoing};
+use crate::pipe::{Close, Down, Kept, Outgoing};
 use crate::resident::Handle;
 use crate::session::sm::Sm;
 use crate::user;
@@ -21,7 +21,12 @@ impl Session {
     /// The connection knew the session on another node: what its client was sent there, and has not confirmed, is what this
     /// one has sent. Nothing was sent by it before.
     pub(super) fn attach(&mut self, attach: user::Attach, me: &Handle<Self>) {
-        let user::Attach { attach, pipe, reply } = attach;
+        let known = self.peer.as_ref() == Some(&attach.peer);
+        if known && self.restored.is_none() && !self.ended && self.resuming.is_none() {
+            return self.attach_again(attach, me);
+        }
+        let user::Attach { attach, peer, pipe, reply } = attach;
+        self.peer = Some(peer);
         let restored = self.restored.take();
         let (false, Some(restored), None) = (self.ended, &restored, &self.resuming) else {
             // Its client has come back by another connection.
@@ -35,6 +40,7 @@ impl Session {
         if let Some(record) = attach.capsule.as_ref().and_then(wire::record) {
             self.address = record.address.as_str().into();
         }
+        self.flush_held();
         // What came while there was no connection. What of it is archived will be read.
         let came = self.sm.as_mut().map(|sm| sm.take_unacked()).unwrap_or_default();
         let came: Vec<Unacked> = came.into_iter().filter(|item| item.id.is_none()).collect();
@@ -80,6 +86,32 @@ impl Session {
         if self.sm.as_ref().is_some_and(|sm| sm.has_unacked()) {
             self.request_ack();
             self.want_tick();
+        }
+    }
+
+    /// The very connection that the session has: something between the two was lost on its way.
+    fn attach_again(&mut self, attach: user::Attach, me: &Handle<Self>) {
+        let user::Attach { attach, pipe, reply, .. } = attach;
+        self.generation = self.generation.wrapping_add(1);
+        self.pipe = None;
+        let link =
+            Link::new(me.clone(), self.jid.clone(), self.ledger.clone(), self.generation, !pipe.is_far());
+        self.way = link.way();
+        if let Err(Some(link)) = reply.send(Some(link)) {
+            link.closed(false);
+        }
+        if let Some(sm) = self.sm.as_mut().filter(|sm| sm.knows(attach.h)) {
+            let got = attach.h.wrapping_add(u32::try_from(attach.tail.len()).unwrap_or(0));
+            let (acked, queued) = sm.resume(attach.h);
+            pipe.refill(sm.after(got));
+            self.acked = self.acked.max(acked);
+            self.unqueue(&queued);
+        }
+        self.pipe = Some(pipe);
+        self.shared.connected.store(true, Ordering::Relaxed);
+        self.push_capsule();
+        if self.sm.as_ref().is_some_and(|sm| sm.has_unacked()) {
+            self.request_ack();
         }
     }
 
@@ -147,9 +179,8 @@ impl Session {
         }
         let Some(pipe) = self.pipe.take() else { return };
         if pipe.is_far() {
-            let capsule = wire::capsule(self.sid, &self.whole_record(), self.acked);
-            let _ = pipe.push(Down::Note(Note::Capsule(Box::new(capsule))));
-            let _ = pipe.push(Down::Note(Note::Moved));
+            pipe.set_capsule(wire::capsule(self.sid, &self.whole_record(), self.acked));
+            pipe.refill(std::iter::once(Down::Moved));
             return;
         }
         let Some(way) = self.way.upgrade() else { return };

@@ -38,6 +38,7 @@ impl Session {
             return;
         }
         let user::Resume { conn, pipe, reply, .. } = *resume;
+        self.peer = pipe.peer().cloned();
         self.flush_held(); // numbered, as if they had been sent; below they are
         self.generation = self.generation.wrapping_add(1);
         self.address = conn.address;

@@ -163,6 +163,17 @@ impl Sm {
         self.unacked.iter().map(Unacked::down)
     }
 
+    /// Whether a client can have got so many.
+    pub(super) fn knows(&self, h: u32) -> bool {
+        h.wrapping_sub(self.acked) <= self.sent.wrapping_sub(self.acked)
+    }
+
+    /// What was sent after so many, and is not confirmed.
+    pub(super) fn after(&self, got: u32) -> impl Iterator<Item = Down> {
+        let skip = got.wrapping_sub(self.acked) as usize;
+        self.unacked.iter().skip(skip).map(Unacked::down)
+    }
+
     /// The client has `h` stanzas, and was sent these after that.
     pub(super) fn attached(&mut self, h: u32, numbering: u64, unacked: impl Iterator<Item = Unacked>) {
         self.unacked = unacked.collect();
@@ -201,7 +212,7 @@ impl Sm {
         let Some(hash) = &self.key_hash else { return false };
         let known: bool = hash.ct_eq(&key_hash(key)).into();
         // After a restart nobody remembers how much was sent beyond what was confirmed.
-        known && (restored || h.wrapping_sub(self.acked) <= self.sent.wrapping_sub(self.acked))
+        known && (restored || self.knows(h))
     }
 
     /// The client is back and has got `h` stanzas. Returns what [`Sm::confirm`] does.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rookery_cluster::mesh::peer::NodeId;
 use rookery_cluster::tables::archive::ArchiveId;
 use rookery_cluster::tables::sessions;
 use rookery_proto::xmpp::jid::{BareJid, Jid};
@@ -24,6 +25,8 @@ pub(crate) const WAIT: u32 = 20;
 /// A connection elsewhere whose session has lost its home.
 pub(crate) struct Attach {
     pub(crate) attach: wire::Attach,
+    /// The node that has the connection, and its name there.
+    pub(crate) peer: (NodeId, u64),
     pub(crate) pipe: Arc<Pipe>,
     pub(crate) reply: oneshot::Sender<Option<Link>>,
 }

@@ -211,7 +211,13 @@ impl User {
         self.host.spawn(async move {
             // Some of it is still on its way to the store.
             host.batcher().flush().await.ok();
-            let written = write(&host, &entity, rewrites).await;
+            let mut written = write(&host, &entity, &rewrites).await;
+            for _ in 0..AGAIN {
+                if written.is_ok() {
+                    break;
+                }
+                written = write(&host, &entity, &rewrites).await;
+            }
             if let Err(error) = &written {
                 tracing::warn!(%error, "a message could not be renumbered; its sender gets an error");
             }
@@ -231,12 +237,19 @@ enum Rewrite {
     Page { sid: SessionId, page: sessions::Sending },
 }
 
+/// How often new numbers are written again before a message goes without. Until they are, nobody is told anything.
+const AGAIN: u8 = 3;
+
+/// Entries that are read and written again in one transaction: each is a round trip to the store.
+const ENTRIES: usize = 50;
+
 /// Bytes of entries that are read and written again in one transaction.
 const PORTION: usize = 250_000;
 
 /// In portions that a transaction holds. Nothing is sent meanwhile, so it does not matter which come first.
-async fn write(host: &Host, entity: &Entity, mut rewrites: Vec<Rewrite>) -> store::Result<()> {
-    while !rewrites.is_empty() {
+async fn write(host: &Host, entity: &Entity, rewrites: &[Rewrite]) -> store::Result<()> {
+    let mut rest = rewrites;
+    while !rest.is_empty() {
         let mut bytes = 0;
         let fits = |rewrite: &&Rewrite| {
             bytes += match rewrite {
@@ -245,8 +258,9 @@ async fn write(host: &Host, entity: &Entity, mut rewrites: Vec<Rewrite>) -> stor
             };
             bytes <= PORTION
         };
-        let count = rewrites.iter().take_while(fits).count().max(1);
-        let portion: &[Rewrite] = &rewrites.drain(..count).collect::<Vec<_>>();
+        let count = rest.iter().take(ENTRIES).take_while(fits).count().max(1);
+        let (portion, more) = rest.split_at(count);
+        rest = more;
         host.store()
             .write(Options::owner(entity), |tx| {
                 Box::pin(async move {

@@ -225,7 +225,7 @@ impl Client {
                     self.handled += 1;
                     return String::from_utf8(bytes.to_vec()).unwrap();
                 }
-                Down::Note(_) => {}
+                Down::Moved => {}
                 Down::Mark => self.with(|link| link.marked()),
                 Down::Close(close) => return format!("close {close:?}"),
             }

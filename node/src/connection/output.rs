@@ -100,7 +100,7 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
             match item {
                 Down::Stanza(outgoing, _) => outgoing.write(out),
                 Down::Written(bytes) => out.extend_from_slice(&bytes),
-                Down::Note(_) => {}
+                Down::Moved => {}
                 Down::Nonza(bytes) => out.extend_from_slice(&bytes),
                 Down::Enabled(bytes) => {
                     out.extend_from_slice(&bytes);
