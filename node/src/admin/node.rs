@@ -14,6 +14,7 @@ use rookery_ops::admin::{
 use rookery_ops::secret::Password;
 use rookery_proto::xml::chars::is_char;
 use rookery_proto::xmpp::jid::{BareJid, Jid};
+use tokio::task::JoinSet;
 
 use super::Accounts;
 use super::{cluster, documents};
@@ -92,9 +93,13 @@ impl admin::Admin for Node {
 
     async fn user_import(&self, batch: Vec<UserImportLine>) -> Result<ImportReport, Error> {
         let (report, made) = self.accounts().import(batch).await?;
-        for jid in &made {
-            self.created(jid).await;
+        // At once: each may be at home on another node.
+        let mut told = JoinSet::new();
+        for jid in made {
+            let host = self.reloader.shared.host.clone();
+            told.spawn(async move { host.created(&jid).await });
         }
+        told.join_all().await;
         Ok(report)
     }
 
