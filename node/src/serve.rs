@@ -81,7 +81,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let reloader =
         Reloader::new(config.clone(), shared.clone(), member.clone(), health.clone(), logging.clone());
     let reloader = Arc::new(reloader);
-    let node = Arc::new(Node { reloader: reloader.clone(), store: store.clone(), listeners: names.clone() });
+    let node = Arc::new(Node { reloader: reloader.clone(), listeners: names.clone() });
     let others = listeners.take_cluster();
     let mut tasks = listeners.serve(&shared, &health, &metrics, &last);
     if let (Some(member), Some(listener)) = (&member, others) {

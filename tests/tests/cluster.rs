@@ -273,6 +273,9 @@ async fn users_talk_through_any_node_while_nodes_come_and_go() {
     let settled =
         async || world.command(1, &["cluster", "shards", "--moving"]).unwrap().contains("every shard");
     eventually("all is settled", 20 * SECONDS, &world, settled).await;
+    let many: Vec<String> = (0..30).map(|n| format!("user{n}@localhost")).collect();
+    let made = world.nodes[0].add_users(many.iter().map(|user| (user.as_str(), "secret")));
+    assert!(made.as_ref().is_ok_and(|said| said.contains("30 accounts added")), "{made:?}");
     println!("settled: {:?}", talk("settled", &mut romeo, &mut juliet).await);
     let list = world.command(2, &["session", "list"]).unwrap();
     assert!(list.contains("romeo@localhost/a") && list.contains("juliet@localhost/a"), "{list}");
@@ -283,6 +286,12 @@ async fn users_talk_through_any_node_while_nodes_come_and_go() {
         println!("without {node}: {:?}", talk(&format!("without {node}"), &mut romeo, &mut juliet).await);
         world.command(1, &["cluster", "undrain", node]).unwrap();
         println!("with {node}: {:?}", talk(&format!("with {node}"), &mut romeo, &mut juliet).await);
+    }
+
+    // An operator may ask any node about any user.
+    for (node, user) in [(0, &many[0]), (1, &many[1]), (2, &many[2])] {
+        let removed = world.command(node, &["user", "remove", user]);
+        removed.unwrap_or_else(|e| panic!("{user}, asked of n{}: {e}", node + 1));
     }
 
     // Juliet's node ends in order: she is sent away.

@@ -107,9 +107,8 @@ impl Accounts {
         let now = self.seams.clock.now_micros();
         let users: Vec<Entity> = wanted.iter().map(|w| Entity::new(w.jid.as_str())).collect();
         let users = &users;
-        let options =
-            store::Options { shards: users.iter().map(Entity::shard).collect(), ..store::Options::default() };
-        let created = self.store.write(options, |tx| {
+        // They may live on any node; who was told that there is nobody is told again.
+        let created = self.store.write(store::Options::default(), |tx| {
             Box::pin(async move {
                 let mut created = Vec::with_capacity(users.len());
                 for (user, account) in users.iter().zip(made) {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use rookery_actors::export::Added;
 use rookery_cluster::entity::Entity;
 use rookery_cluster::mesh::Home;
-use rookery_cluster::store::Store;
 use rookery_ops::admin::{
     self, Chunks, ClusterStatus, Error, ImportReport, PAGE, Progress, Session, ShardGroup, Status, User,
     UserImportLine,
@@ -14,6 +13,7 @@ use rookery_ops::admin::{
 use rookery_ops::secret::Password;
 use rookery_proto::xml::chars::is_char;
 use rookery_proto::xmpp::jid::{BareJid, Jid};
+use tokio::task::JoinSet;
 
 use super::Accounts;
 use super::{cluster, documents};
@@ -24,8 +24,6 @@ use crate::reload::Reloader;
 pub struct Node {
     /// Knows the configuration, and everything that looks at it.
     pub reloader: Arc<Reloader>,
-    /// The store, without the fence of a cluster: accounts may live on other nodes.
-    pub store: Store,
     /// Where it listens, as in `c2s 127.0.0.1:5222`.
     pub listeners: Vec<String>,
 }
@@ -35,7 +33,7 @@ impl Node {
         let host = &self.reloader.shared.host;
         let options = host.options();
         let domains = options.domains.iter().map(|d| d.name.clone()).collect();
-        Accounts::new(self.store.clone(), host.seams().clone(), domains, options.iterations)
+        Accounts::new(host.store().clone(), host.seams().clone(), domains, options.iterations)
     }
 
     /// What this node is called.
@@ -92,9 +90,13 @@ impl admin::Admin for Node {
 
     async fn user_import(&self, batch: Vec<UserImportLine>) -> Result<ImportReport, Error> {
         let (report, made) = self.accounts().import(batch).await?;
-        for jid in &made {
-            self.created(jid).await;
+        // At once: each may be at home on another node.
+        let mut told = JoinSet::new();
+        for jid in made {
+            let host = self.reloader.shared.host.clone();
+            told.spawn(async move { host.created(&jid).await });
         }
+        told.join_all().await;
         Ok(report)
     }
 
@@ -149,7 +151,7 @@ impl admin::Admin for Node {
 
     async fn import(&self, chunks: Chunks, progress: Progress<'_>) -> Result<ImportReport, Error> {
         let host = self.reloader.shared.host.clone();
-        let (store, options) = (self.store.clone(), host.options());
+        let (store, options) = (host.store().clone(), host.options());
         // An actor that remembers that there is nobody of that name must look again.
         let added: Added = Arc::new(move |jid: BareJid| {
             let host = host.clone();
