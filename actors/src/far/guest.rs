@@ -216,7 +216,9 @@ impl Host {
             let last = parcel.items.iter().any(close);
             if here {
                 // The shard came here while the connection asked for its session.
-                self.take_down(parcel);
+                if !self.take_down(parcel) {
+                    return self.forget_guest(guest);
+                }
                 if last {
                     return;
                 }
@@ -226,11 +228,17 @@ impl Host {
             let size = body.len();
             let mut envelope = Envelope::new(guest.shard, 0, Bytes::new(), body);
             loop {
-                let sent = guest.clone();
-                let told = move |outcome| {
-                    if !matches!(outcome, Outcome::Taken(_)) {
+                let (sent, host) = (guest.clone(), self.clone());
+                let told = move |outcome| match outcome {
+                    Outcome::Taken(_) => {}
+                    Outcome::Lost => {
                         sent.lost.store(true, Ordering::Release);
                         sent.pipe.nudge();
+                    }
+                    // It is not there any more. Dropped elsewhere: this is where the connection of two nodes is read.
+                    Outcome::NotOwner { .. } => {
+                        let host = host.clone();
+                        host.clone().spawn(async move { host.forget_guest(&sent) });
                     }
                 };
                 match peer.send(envelope, told) {
@@ -268,8 +276,12 @@ impl Host {
             let envelope = Envelope::new(guest.shard, 0, Bytes::new(), wire::encode(What::Down(down)));
             let (told, outcome) = tokio::sync::oneshot::channel();
             let sent = peer.send(envelope, move |outcome| drop(told.send(outcome)));
-            if sent.is_ok() && matches!(outcome.await, Ok(Outcome::Taken(_))) {
-                return;
+            if sent.is_ok() {
+                match outcome.await {
+                    Ok(Outcome::Taken(_)) => return,
+                    Ok(Outcome::NotOwner { .. }) => return self.forget_guest(guest),
+                    _ => {}
+                }
             }
             tokio::time::sleep(AGAIN).await;
         }

@@ -81,24 +81,32 @@ impl Lane {
     }
 }
 
+/// Each shard has two: requests for sessions do not wait behind stanzas.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Way {
+    shard: Shard,
+    requests: bool,
+}
+
 pub(super) struct Lanes(Vec<Mutex<Lane>>);
 
 impl Lanes {
     pub(super) fn new() -> Self {
-        Self((0..SHARDS).map(|_| Mutex::default()).collect())
+        Self((0..2 * SHARDS).map(|_| Mutex::default()).collect())
     }
 
-    fn of(&self, shard: Shard) -> Option<&Mutex<Lane>> {
-        self.0.get(usize::from(shard.0))
+    fn of(&self, way: Way) -> Option<&Mutex<Lane>> {
+        self.0.get(usize::from(way.shard.0) * 2 + usize::from(way.requests))
     }
 
     /// Whether what is sent now has to wait.
     pub(super) fn is_stalled(&self, shard: Shard) -> bool {
-        self.of(shard).is_some_and(|lane| lane.lock().stalled)
+        self.of(Way { shard, requests: false }).is_some_and(|lane| lane.lock().stalled)
     }
 
-    fn stalled(&self) -> Vec<Shard> {
-        (0..SHARDS).map(Shard).filter(|shard| self.is_stalled(*shard)).collect()
+    fn stalled(&self) -> Vec<Way> {
+        let ways = (0..SHARDS).flat_map(|n| [false, true].map(|requests| Way { shard: Shard(n), requests }));
+        ways.filter(|way| self.of(*way).is_some_and(|lane| lane.lock().stalled)).collect()
     }
 
     /// How many parcels wait.
@@ -117,7 +125,8 @@ impl Host {
     ) {
         let Some(far) = self.far() else { return then(self, Err(Failed)) };
         let entity = Entity::new(user.as_str());
-        let shard = entity.shard();
+        let requests = matches!(what, What::Bind(_) | What::Resume(_) | What::Order(_));
+        let way = Way { shard: entity.shard(), requests };
         let mut parcel = Parcel {
             order: 0,
             entity: Bytes::copy_from_slice(entity.as_str().as_bytes()),
@@ -125,7 +134,7 @@ impl Host {
             deadline: Instant::now() + PATIENCE,
             then: Box::new(then),
         };
-        let Some(lane) = far.lanes.of(shard) else { return };
+        let Some(lane) = far.lanes.of(way) else { return };
         {
             let mut lane = lane.lock();
             lane.orders += 1;
@@ -140,7 +149,7 @@ impl Host {
                 return (parcel.then)(self, Err(Failed));
             }
         }
-        if let Err(parcel) = self.fly(shard, parcel, false) {
+        if let Err(parcel) = self.fly(way, parcel, false) {
             let mut lane = lane.lock();
             if !lane.stalled {
                 lane.stall();
@@ -153,9 +162,10 @@ impl Host {
 
     /// Sends a parcel to where the shard is now, if that is anywhere; not past others that wait, unless it is the first of
     /// them (`flush`).
-    fn fly(&self, shard: Shard, parcel: Parcel, flush: bool) -> Result<(), Parcel> {
+    fn fly(&self, way: Way, parcel: Parcel, flush: bool) -> Result<(), Parcel> {
         let Some(far) = self.far() else { return Err(parcel) };
-        let Some(lane) = far.lanes.of(shard) else { return Err(parcel) };
+        let Some(lane) = far.lanes.of(way) else { return Err(parcel) };
+        let shard = way.shard;
         let home = far.home(shard);
         let target = match &home {
             Home::Nobody => return Err(parcel),
@@ -178,13 +188,13 @@ impl Host {
         };
         let host = self.clone();
         let (node, epoch) = target.clone();
-        let told = move |outcome| host.landed(shard, seq, target, outcome);
+        let told = move |outcome| host.landed(way, seq, target, outcome);
         if matches!(home, Home::Here { .. }) {
             let me = far.cluster.mesh().node().clone();
             self.receive(&me, far.cluster.mesh().generation(), shard, &body, Reply::here(told));
             return Ok(());
         }
-        tracing::trace!(shard = shard.0, seq, %node, "a parcel goes");
+        tracing::trace!(?way, seq, %node, "a parcel goes");
         let sent = far.cluster.peers().peer(&node).send(Envelope::new(shard, epoch, entity, body), told);
         match sent {
             Ok(()) => Ok(()),
@@ -201,9 +211,9 @@ impl Host {
     }
 
     /// What became of a parcel.
-    fn landed(&self, shard: Shard, seq: u64, target: (NodeId, u64), outcome: Outcome) {
+    fn landed(&self, way: Way, seq: u64, target: (NodeId, u64), outcome: Outcome) {
         let Some(far) = self.far() else { return };
-        let Some(slot) = far.lanes.of(shard) else { return };
+        let Some(slot) = far.lanes.of(way) else { return };
         let mut lane = slot.lock();
         let Some(at) = lane.flight(seq) else { return };
         let done = match outcome {
@@ -215,7 +225,7 @@ impl Host {
                 if let Some(flight) = lane.flying.get_mut(at) {
                     flight.failed = true;
                 }
-                tracing::trace!(shard = shard.0, seq, ?target, "a parcel comes back");
+                tracing::trace!(?way, seq, ?target, "a parcel comes back");
                 lane.stall();
                 lane.refused = Some((target.0, target.1, Instant::now() + AGAIN));
                 metrics::counter!("rookery_parcels_again_total").increment(1);
@@ -241,15 +251,15 @@ impl Host {
     /// Sends what waits in lanes whose shards have homes; what has waited too long fails.
     pub(super) fn flush_lanes(&self) {
         let Some(far) = self.far() else { return };
-        for shard in far.lanes.stalled() {
-            self.flush_lane(shard);
+        for way in far.lanes.stalled() {
+            self.flush_lane(way);
         }
         #[allow(clippy::cast_precision_loss)] // a gauge
         metrics::gauge!("rookery_queue_length", "queue" => "lanes").set(far.lanes.waiting() as f64);
     }
 
-    fn flush_lane(&self, shard: Shard) {
-        let Some(slot) = self.far().and_then(|far| far.lanes.of(shard)) else { return };
+    fn flush_lane(&self, way: Way) {
+        let Some(slot) = self.far().and_then(|far| far.lanes.of(way)) else { return };
         let now = Instant::now();
         let mut late = Vec::new();
         {
@@ -294,7 +304,7 @@ impl Host {
                     }
                 }
             };
-            if let Err(parcel) = self.fly(shard, parcel, true) {
+            if let Err(parcel) = self.fly(way, parcel, true) {
                 let mut lane = slot.lock();
                 lane.wait(parcel);
                 lane.flushing = false;

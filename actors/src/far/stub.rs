@@ -18,8 +18,12 @@ use super::receive::Reply;
 use super::wire::{self, What, item, up};
 use super::{Far, Host};
 use crate::ledger::Ledger;
-use crate::link::{Rest, Way};
+use crate::link::Way;
 use crate::pipe::{Close, Down, Pipe};
+
+mod moved;
+
+pub(crate) use moved::Tail;
 
 /// What the client sent, until it is settled.
 #[derive(Clone)]
@@ -214,7 +218,11 @@ impl Stub {
     /// The client has confirmed `h` stanzas.
     pub(crate) fn confirmed(self: &Arc<Self>, h: u32) {
         let mut state = self.state.lock();
-        if h.wrapping_sub(state.h) as usize <= state.tail.len() {
+        let behind = h.wrapping_sub(state.h) as usize;
+        if behind == 0 && state.managed {
+            return; // nothing new
+        }
+        if behind <= state.tail.len() {
             state.confirm(h);
         } // else its session will say what is wrong with that
         self.pass(&state, up::What::Confirmed(h));
@@ -411,54 +419,6 @@ impl Stub {
     }
 }
 
-/// What the session's node knows of a connection that is on the same node, when the session leaves.
-pub(crate) struct Tail {
-    pub(crate) capsule: wire::Capsule,
-    pub(crate) managed: bool,
-    pub(crate) inactive: bool,
-    pub(crate) h: u32,
-    pub(crate) sent: VecDeque<wire::Stanza>,
-    pub(crate) acked: Option<ArchiveId>,
-    pub(crate) last: Option<ArchiveId>,
-}
-
-impl Stub {
-    /// A connection whose session moves to another node. Of what its client sent so many stanzas are settled, and these are
-    /// not, or have waited.
-    #[allow(clippy::too_many_arguments)] // a constructor with one caller
-    pub(crate) fn moved(
-        host: &Host,
-        user: &BareJid,
-        address: &Arc<str>,
-        pipe: Arc<Pipe>,
-        tail: Tail,
-        settled: u32,
-        waiting: VecDeque<Item>,
-        rest: Rest,
-    ) -> Option<Arc<Self>> {
-        let enable = waiting.iter().position(|item| !item.is_counted());
-        let stub = Self::new(host, user, address, pipe)?;
-        let mut state = stub.state.lock();
-        let counted = waiting.len() - enable.map_or(0, |at| at + 1);
-        state.ledger = Ledger::of_stub(if enable.is_some() { 0 } else { settled }, Arc::downgrade(&stub));
-        for _ in 0..counted {
-            state.ledger.enter_only();
-        }
-        (state.counted, state.before) = (tail.managed || enable.is_some(), settled);
-        (state.managed, state.h, state.acked, state.last) = (tail.managed, tail.h, tail.acked, tail.last);
-        state.inactive = rest.active.map_or(tail.inactive, |active| !active);
-        (state.tail, state.capsule, state.ups) = (tail.sent, Some(tail.capsule), waiting);
-        state.closed = rest.closed;
-        if let Some(h) = rest.confirmed.filter(|h| h.wrapping_sub(state.h) as usize <= state.tail.len()) {
-            state.confirm(h);
-        }
-        state.look();
-        drop(state);
-        host.look_soon();
-        Some(stub)
-    }
-}
-
 impl State {
     /// The session has lost its home.
     pub(super) fn look(&mut self) {
@@ -497,10 +457,13 @@ impl State {
 }
 
 impl Host {
-    pub(super) fn take_down(&self, down: wire::Down) {
+    /// Something for a connection; false if it is not here.
+    pub(super) fn take_down(&self, down: wire::Down) -> bool {
         let stub = self.far().and_then(|far| far.stubs.lock().get(&down.conn).cloned());
+        let found = stub.is_some();
         if let Some(stub) = stub {
             stub.down(down);
         }
+        found
     }
 }

@@ -91,7 +91,7 @@ pub(super) struct Sm {
 }
 
 /// The most bytes that are moved to another node with a session.
-const MOVED: usize = 3 << 20;
+const MOVED: usize = 2 << 20;
 /// What a stanza may be longer on the way than what is counted of it: its start tag and ids.
 const OVERHEAD: usize = 128;
 

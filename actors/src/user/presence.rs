@@ -172,8 +172,7 @@ impl User {
         let Inbound { stanza, receipt, change, .. } = inbound;
         let Some(from) = stanza.from.clone() else { return receipt.done() };
         if let Some(change) = change {
-            self.changed_by_other(&stanza, &from.to_bare(), *change);
-            return receipt.done();
+            return self.change(stanza, from.to_bare(), *change, receipt);
         }
         if !matches!(self.filter(Direction::In, &stanza, &from), Verdict::Pass) {
             return receipt.done();

@@ -184,8 +184,28 @@ impl User {
         }
     }
 
+    /// Another user's transaction has changed this user's roster. If that lives on another node it may have been on its way
+    /// for long: the store says what holds by now.
+    pub(super) fn change(&mut self, stanza: Arc<Stanza>, contact: BareJid, change: Change, receipt: Receipt) {
+        if self.host.far().is_none() {
+            self.changed_by_other(&stanza, &contact, change);
+            return receipt.done();
+        }
+        let (host, own) = (self.host.clone(), self.entity.clone());
+        self.operation(receipt, move || async move {
+            let own = &own;
+            let name = contact.as_str();
+            let item =
+                host.store().read(|tx| Box::pin(async move { table::get(&mut **tx, own, name).await }));
+            let item = item.await.map_err(|error| crate::features::store_failed(&error))?;
+            let gone = || Item { jid: name.to_owned(), unlisted: true, ..Item::default() };
+            let change = Change { item: item.unwrap_or_else(gone), ..change };
+            Ok(Done::then(move |user: &mut User| user.changed_by_other(&stanza, &contact, change)))
+        });
+    }
+
     /// Another user's transaction has changed this user's roster, and its stanza is here.
-    pub(super) fn changed_by_other(&mut self, stanza: &Arc<Stanza>, contact: &BareJid, change: Change) {
+    fn changed_by_other(&mut self, stanza: &Arc<Stanza>, contact: &BareJid, change: Change) {
         if change.shows == Some(false) {
             self.show_presence(contact, false);
         }

@@ -92,6 +92,8 @@ struct Queue {
     waiting: VecDeque<Waiting>,
     bytes: usize,
     closed: bool,
+    /// A group is being committed.
+    busy: bool,
 }
 
 struct Shared {
@@ -163,6 +165,9 @@ impl Batcher {
     /// # Errors
     /// If the batcher ended, or what came right before failed.
     pub async fn flush(&self) -> Result<()> {
+        if self.0.0.is_idle() {
+            return Ok(());
+        }
         self.write(Writes { ops: Ops::new(), shard: Shard(0) }).await
     }
 
@@ -194,9 +199,11 @@ async fn run(shared: Arc<Shared>, store: Store) {
         let group = shared.take();
         let (writes, dones) = shared.split(group);
         if writes.is_empty() {
+            shared.queue.lock().busy = false;
             continue;
         }
         write(&store, writes, dones, shared.settings.deadline).await;
+        shared.queue.lock().busy = false;
     }
 }
 
@@ -244,6 +251,12 @@ async fn commit(store: &Store, writes: &[Writes], deadline: Duration) -> Result<
 
 impl Shared {
     /// The next group, as large as one commit may be.
+    /// Whether everything submitted is answered.
+    fn is_idle(&self) -> bool {
+        let queue = self.queue.lock();
+        queue.waiting.is_empty() && !queue.busy
+    }
+
     fn take(&self) -> Vec<Waiting> {
         let mut group = Vec::new();
         let mut bytes = 0;
@@ -256,6 +269,7 @@ impl Shared {
             queue.bytes -= next.size;
             group.extend(queue.waiting.pop_front());
         }
+        queue.busy = true;
         let left = u32::try_from(queue.waiting.len()).unwrap_or(u32::MAX);
         drop(queue);
         gauge!("rookery_store_queue_length", "queue" => "bodies").set(left);

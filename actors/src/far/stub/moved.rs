@@ -1,0 +1,62 @@
+//! A connection whose session was on the same node and moves to another.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use rookery_cluster::tables::archive::ArchiveId;
+use rookery_proto::xmpp::jid::BareJid;
+
+use super::{Item, Stub};
+use crate::far::wire;
+use crate::host::Host;
+use crate::ledger::Ledger;
+use crate::link::Rest;
+use crate::pipe::Pipe;
+
+/// What the session's node knows of a connection that is on the same node, when the session leaves.
+pub(crate) struct Tail {
+    pub(crate) capsule: wire::Capsule,
+    pub(crate) managed: bool,
+    pub(crate) inactive: bool,
+    pub(crate) h: u32,
+    pub(crate) sent: VecDeque<wire::Stanza>,
+    pub(crate) acked: Option<ArchiveId>,
+    pub(crate) last: Option<ArchiveId>,
+}
+
+impl Stub {
+    /// A connection whose session moves to another node. Of what its client sent so many stanzas are settled, and these are
+    /// not, or have waited.
+    #[allow(clippy::too_many_arguments)] // a constructor with one caller
+    pub(crate) fn moved(
+        host: &Host,
+        user: &BareJid,
+        address: &Arc<str>,
+        pipe: Arc<Pipe>,
+        tail: Tail,
+        settled: u32,
+        waiting: VecDeque<Item>,
+        rest: Rest,
+    ) -> Option<Arc<Self>> {
+        let enable = waiting.iter().position(|item| !item.is_counted());
+        let stub = Self::new(host, user, address, pipe)?;
+        let mut state = stub.state.lock();
+        let counted = waiting.len() - enable.map_or(0, |at| at + 1);
+        state.ledger = Ledger::of_stub(if enable.is_some() { 0 } else { settled }, Arc::downgrade(&stub));
+        for _ in 0..counted {
+            state.ledger.enter_only();
+        }
+        (state.counted, state.before) = (tail.managed || enable.is_some(), settled);
+        (state.managed, state.h, state.acked, state.last) = (tail.managed, tail.h, tail.acked, tail.last);
+        state.inactive = rest.active.map_or(tail.inactive, |active| !active);
+        (state.tail, state.capsule, state.ups) = (tail.sent, Some(tail.capsule), waiting);
+        state.closed = rest.closed;
+        if let Some(h) = rest.confirmed.filter(|h| h.wrapping_sub(state.h) as usize <= state.tail.len()) {
+            state.confirm(h);
+        }
+        state.look();
+        drop(state);
+        host.look_soon();
+        Some(stub)
+    }
+}
