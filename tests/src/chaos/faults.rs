@@ -59,6 +59,8 @@ pub enum What {
 pub struct Fault {
     pub what: What,
     pub node: String,
+    /// All nodes were ready then.
+    pub well: bool,
     pub at: Instant,
     /// The process of a drained node has ended.
     pub until: Instant,
@@ -112,7 +114,10 @@ impl<'a> Faults<'a> {
                 next = Instant::now() + self.dice.between(1_000, 3_000);
             }
             if Instant::now() >= next && self.kill().await? {
-                next = Instant::now() + self.dice.between(5_000, 12_000);
+                // Some find the cluster at rest, others in the middle of what the one before has begun.
+                let rest = self.log.len() % 2 == 1;
+                let (least, most) = if rest { (14_000, 18_000) } else { (5_000, 9_000) };
+                next = Instant::now() + self.dice.between(least, most);
             }
             sleep(LOOK).await;
         }
@@ -135,7 +140,7 @@ impl<'a> Faults<'a> {
     fn look_for_the_fallen(&mut self) -> Result<(), Error> {
         for node in 0..self.world.nodes.len() {
             if self.world.nodes[node].ended()?.is_some() {
-                self.note(What::EndedByItself, node, 0, HashSet::new());
+                self.note(What::EndedByItself, node, false, 0, HashSet::new());
                 self.down.push((node, Instant::now() + Duration::from_millis(500)));
             }
         }
@@ -163,9 +168,10 @@ impl<'a> Faults<'a> {
         self.world.nodes.iter().map(|node| node.behind.http).collect()
     }
 
-    fn note(&mut self, what: What, node: usize, held: usize, homes: HashSet<String>) {
+    fn note(&mut self, what: What, node: usize, well: bool, held: usize, homes: HashSet<String>) {
         let (node, now) = (self.world.nodes[node].behind.name.clone(), Instant::now());
-        self.log.push(Fault { what, node, at: now, until: now, held, homes, detected: None, whole: None });
+        let (at, until) = (now, now);
+        self.log.push(Fault { what, node, well, at, until, held, homes, detected: None, whole: None });
     }
 
     /// kill -9, unless that would leave nobody who is ready.
@@ -197,7 +203,8 @@ impl<'a> Faults<'a> {
             .map(|(_, http)| http)
             .collect();
         let deaths = deaths(&others).await;
-        self.note(What::Kill, victim, held, homes);
+        let well = ready.len() == self.world.nodes.len();
+        self.note(What::Kill, victim, well, held, homes);
         self.world.kill(victim).await?;
         let watching = tokio::spawn(watch(Instant::now(), self.places(), others, deaths));
         self.watching.push((self.log.len() - 1, watching));
@@ -213,7 +220,7 @@ impl<'a> Faults<'a> {
         let held = view(self.world.nodes[victim].behind.http).await.unwrap_or_default().held;
         let name = self.world.nodes[victim].behind.name.clone();
         let homes = homes(self.world, victim, &name, self.users).await?;
-        self.note(What::Drain, victim, held, homes);
+        self.note(What::Drain, victim, true, held, homes);
         let status = self.world.stop(victim).await?;
         if let Some(fault) = self.log.last_mut() {
             fault.until = Instant::now();

@@ -11,6 +11,9 @@ use super::check::Verdict;
 use super::faults::{Fault, What};
 use super::talker::{Return, Talker};
 
+/// A kill after which nothing else happens for so long is one alone.
+const ALONE: Duration = Duration::from_secs(10);
+
 /// Times, sorted.
 #[derive(Clone, Debug, Default)]
 pub struct Times(Vec<Duration>);
@@ -67,8 +70,11 @@ pub struct Report {
     /// From a kill until another node knew; until every shard had a home.
     pub detected: Times,
     pub whole: Times,
-    /// From a kill to the first message, said after it, that a user got who was at home on the killed node.
+    /// From a kill to the first message, said after it, that a user got who was at home on the killed node: of kills that
+    /// found all nodes ready, and were not followed by another within ten seconds.
     pub takeover: Times,
+    /// The same of all other kills: those that hit who was taking over, or who had just come.
+    pub mingled: Times,
     /// From the loss of a connection to the session's resumption.
     pub away: Times,
     /// From when a message was to be said to when it came.
@@ -97,7 +103,7 @@ impl Report {
             let came = talker.log.received.iter();
             messages.extend(came.map(|got| (said[got.number], got.at, talker.name.as_str())));
         }
-        let mut takeover = Vec::new();
+        let (mut takeover, mut mingled) = (Vec::new(), Vec::new());
         for kill in faults.iter().filter(|fault| fault.what == What::Kill) {
             let mut first: HashMap<&str, Instant> = HashMap::new();
             for (said, came, to) in
@@ -106,7 +112,10 @@ impl Report {
                 let _ = said;
                 first.entry(to).and_modify(|at| *at = (*at).min(*came)).or_insert(*came);
             }
-            takeover.extend(first.into_values().map(|came| came - kill.at));
+            let soon = |other: &&Fault| other.at > kill.at && other.at < kill.at + ALONE;
+            let alone = kill.well && !faults.iter().any(|other| soon(&other));
+            let times = if alone { &mut takeover } else { &mut mingled };
+            times.extend(first.into_values().map(|came| came - kill.at));
         }
         let drains: Vec<&Fault> = faults.iter().filter(|fault| fault.what == What::Drain).collect();
         let in_drain = |said: Instant| {
@@ -194,6 +203,7 @@ impl Report {
             detected: Times::new(faults.iter().filter_map(|fault| fault.detected).collect()),
             whole: Times::new(faults.iter().filter_map(|fault| fault.whole).collect()),
             takeover: Times::new(takeover),
+            mingled: Times::new(mingled),
             away: Times::new(resumed.map(|cut| cut.back - cut.at).collect()),
             waits: Times::new(messages.iter().map(wait).collect()),
             drain: Times::new(drain),
@@ -255,6 +265,7 @@ impl fmt::Display for Report {
         writeln!(f, "detection  {}", self.detected)?;
         writeln!(f, "all homes  {}", self.whole)?;
         writeln!(f, "takeover   {}", self.takeover)?;
+        writeln!(f, "…mingled   {}", self.mingled)?;
         writeln!(f, "away       {}", self.away)?;
         writeln!(f, "waits      {}", self.waits)?;
         writeln!(f, "in drain   {}", self.drain)?;
