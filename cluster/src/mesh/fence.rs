@@ -188,7 +188,7 @@ impl Fence for Guard {
         self.prove(version);
     }
 
-    fn owns(&self, shard: Shard) -> bool {
-        self.state.read().held.get(usize::from(shard.0)).is_some_and(Option::is_some)
+    fn epoch(&self, shard: Shard) -> Option<u32> {
+        self.state.read().held.get(usize::from(shard.0)).copied().flatten().map(|(epoch, _)| epoch.0)
     }
 }

@@ -82,6 +82,9 @@ type Done = Box<dyn FnOnce(Result<()>) + Send>;
 
 struct Waiting {
     writes: Writes,
+    /// The epoch of the shard when they were handed over: what was meant for one must not be written in a later one, when
+    /// others have written in between.
+    epoch: Option<u32>,
     size: usize,
     since: Instant,
     done: Done,
@@ -97,6 +100,7 @@ struct Queue {
 }
 
 struct Shared {
+    store: Store,
     settings: Settings,
     queue: Mutex<Queue>,
     work: Notify,
@@ -119,7 +123,8 @@ impl Drop for Front {
 impl Batcher {
     /// Starts a batcher on `store`. Must be called within a tokio runtime.
     pub fn start(store: Store, settings: Settings) -> Self {
-        let shared = Arc::new(Shared { settings, queue: Mutex::default(), work: Notify::new() });
+        let (queue, work) = (Mutex::default(), Notify::new());
+        let shared = Arc::new(Shared { store: store.clone(), settings, queue, work });
         tokio::spawn(run(Arc::clone(&shared), store));
         Self(Arc::new(Front(shared)))
     }
@@ -132,7 +137,8 @@ impl Batcher {
     pub fn submit(&self, writes: Writes, done: impl FnOnce(Result<()>) + Send + 'static) -> Result<()> {
         let size = writes.check()?;
         let shared = &self.0.0;
-        let waiting = Waiting { writes, size, since: Instant::now(), done: Box::new(done) };
+        let epoch = shared.store.epoch(writes.shard);
+        let waiting = Waiting { writes, epoch, size, since: Instant::now(), done: Box::new(done) };
         let mut queue = shared.queue.lock();
         let full =
             queue.waiting.len() >= shared.settings.queue || queue.bytes + size > shared.settings.queue_bytes;
@@ -281,7 +287,11 @@ impl Shared {
         let now = Instant::now();
         let (mut writes, mut dones) = (Vec::with_capacity(group.len()), Vec::with_capacity(group.len()));
         for waiting in group {
-            if waiting.since + self.settings.deadline < now {
+            let moved =
+                !waiting.writes.ops.is_empty() && waiting.epoch != self.store.epoch(waiting.writes.shard);
+            if moved {
+                (waiting.done)(Err(Error::new(Class::Fenced, "the shard is not this node's any more")));
+            } else if waiting.since + self.settings.deadline < now {
                 (waiting.done)(Err(Error::new(Class::Unavailable, "the store was too slow for this write")));
             } else {
                 writes.push(waiting.writes);
@@ -289,5 +299,57 @@ impl Shared {
             }
         }
         (writes, dones)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+    use crate::seams::Seams;
+    use crate::store::memory::Memory;
+    use crate::store::runner::Fence;
+    use bytes::Bytes;
+
+    use crate::entity::Entity;
+    use crate::store::{Fut, Mutate as _, Transaction};
+
+    /// A node that owns everything, in an epoch that the test sets.
+    struct Owner(AtomicU32);
+
+    impl Fence for Owner {
+        fn join<'a>(&'a self, _: &'a mut dyn Transaction, _: &'a [Shard], _: u32) -> Fut<'a, Result<()>> {
+            Box::pin(std::future::ready(Ok(())))
+        }
+
+        fn epoch(&self, _: Shard) -> Option<u32> {
+            Some(self.0.load(Ordering::Relaxed))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_meant_for_another_epoch_is_not_written() {
+        let owner = Arc::new(Owner(AtomicU32::new(1)));
+        let store = Store::fenced(Arc::new(Memory::new()), Seams::system(), owner.clone());
+        let pace = Duration::from_secs(1);
+        let batcher = Batcher::start(store.clone(), Settings { pace, ..Settings::default() });
+        let entity = Entity::new("juliet@localhost");
+        let write = |key: &'static [u8]| {
+            let mut ops = Ops::new();
+            ops.put(Bytes::from_static(key), Bytes::new());
+            batcher.write(Writes::new(&entity, ops))
+        };
+        write(b"first").await.unwrap();
+        // This waits for its turn, and meanwhile the shard goes and comes back.
+        let second = write(b"second");
+        let change = async { owner.0.store(3, Ordering::Relaxed) };
+        let (second, ()) = tokio::join!(second, change);
+        assert_eq!(second.unwrap_err().class, Class::Fenced);
+        write(b"third").await.unwrap();
+        let there = [b"first".as_slice(), b"second", b"third"].map(|key| store.get(key));
+        let [first, second, third] = there;
+        assert!(first.await.unwrap().is_some() && third.await.unwrap().is_some());
+        assert_eq!(second.await.unwrap(), None);
     }
 }

@@ -97,10 +97,15 @@ pub trait Fence: Send + Sync + 'static {
         let _ = version;
     }
 
-    /// Whether the node owns the shard, as far as it knows. Says nothing about the store.
-    fn owns(&self, shard: Shard) -> bool {
+    /// Since which epoch the node owns the shard, if it does, as far as it knows. Says nothing about the store.
+    fn epoch(&self, shard: Shard) -> Option<u32> {
         let _ = shard;
-        true
+        Some(0)
+    }
+
+    /// Whether the node owns the shard, as far as it knows.
+    fn owns(&self, shard: Shard) -> bool {
+        self.epoch(shard).is_some()
     }
 }
 
@@ -149,6 +154,11 @@ impl Store {
     /// Whether this node owns the shard, as far as it knows. A node that is alone owns all.
     pub fn owns(&self, shard: Shard) -> bool {
         self.0.fence.as_ref().is_none_or(|fence| fence.owns(shard))
+    }
+
+    /// Since which epoch this node owns the shard, if it does, as far as it knows. A node that is alone owns all, since 0.
+    pub fn epoch(&self, shard: Shard) -> Option<u32> {
+        self.0.fence.as_ref().map_or(Some(0), |fence| fence.epoch(shard))
     }
 
     /// The seams it was made with.
