@@ -16,14 +16,15 @@ PATIENCE = 45
 
 
 def say(speaker, listener, text):
-    """People try again when they are told that they are not connected: nothing was sent then."""
+    """People say it again when nothing comes back and they see that they were cut off: what Profanity writes into a connection
+    that is just ending it does not send again. What was said without a cut has to come."""
     begun = time.monotonic()
+    speaker.type("/clear")
     while time.monotonic() < begun + PATIENCE:
         speaker.type(text)
-        if listener.sees(text, 5):
+        if listener.sees(text, 8):
             return time.monotonic() - begun
-        if not speaker.sees("not currently connected", 0):
-            # It was sent: it has to come.
+        if not any(speaker.sees(cut, 0) for cut in ("not currently connected", "Lost connection")):
             listener.see(text)
             return time.monotonic() - begun
         speaker.type("/clear")

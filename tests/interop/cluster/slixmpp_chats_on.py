@@ -43,7 +43,7 @@ class Chatter(Client):
     def resume(self, _event):
         self.resumed += 1
         # What slixmpp takes while it learns of the end of a connection goes nowhere, not even into its queue for XEP-0198.
-        queued = {stanza["id"] for _, stanza in self["xep_0198"].unacked_queue}
+        queued = {stanza["id"] for _, stanza in self.plugin["xep_0198"].unacked_queue}
         for number, sent in enumerate(self.ids):
             if sent not in self.acked and sent not in queued:
                 self.say(number)

@@ -114,9 +114,7 @@ impl<'a> Faults<'a> {
                 next = Instant::now() + self.dice.between(1_000, 3_000);
             }
             if Instant::now() >= next && self.kill().await? {
-                // Some find the cluster at rest, others in the middle of what the one before has begun.
-                let rest = self.log.len() % 2 == 1;
-                let (least, most) = if rest { (14_000, 18_000) } else { (5_000, 9_000) };
+                let (least, most) = if self.rests() { (14_000, 18_000) } else { (5_000, 9_000) };
                 next = Instant::now() + self.dice.between(least, most);
             }
             sleep(LOOK).await;
@@ -127,6 +125,12 @@ impl<'a> Faults<'a> {
             (self.log[at].detected, self.log[at].whole) = (detected, whole);
         }
         Ok(())
+    }
+
+    /// Whether the last fault is followed by a pause. Some find the cluster at rest, others in the middle of what the one before
+    /// has begun.
+    fn rests(&self) -> bool {
+        self.log.len() % 2 == 1
     }
 
     fn restart_who_is_due(&mut self) -> Result<(), Error> {
@@ -208,7 +212,9 @@ impl<'a> Faults<'a> {
         self.world.kill(victim).await?;
         let watching = tokio::spawn(watch(Instant::now(), self.places(), others, deaths));
         self.watching.push((self.log.len() - 1, watching));
-        self.down.push((victim, Instant::now() + self.dice.between(2_000, 9_000)));
+        // Some are back before anybody has found them dead.
+        let (least, most) = if self.rests() { (8_000, 11_000) } else { (2_000, 9_000) };
+        self.down.push((victim, Instant::now() + self.dice.between(least, most)));
         Ok(true)
     }
 
