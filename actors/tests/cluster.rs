@@ -141,3 +141,43 @@ async fn nobody_notices_a_node_that_leaves() {
     phone.nothing().await;
     orchard.nothing().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_new_home_has_told_outlives_that_home_too() {
+    let mut world = Nodes::start(4).await;
+    let romeo = world.user(0, "romeo").await;
+    let juliet = world.user(3, "juliet").await;
+    let mut phone = world.nodes[1].phone(&juliet).await;
+    let mut orchard = world.nodes[0].phone(&romeo).await;
+    for n in 0..10 {
+        orchard.send(&chat(&juliet, &format!("m{n}-")));
+        phone.until(&format!("<body>m{n}-</body>")).await;
+    }
+    phone.ack();
+    world.kill(3);
+    for n in 10..20 {
+        orchard.send(&chat(&juliet, &format!("m{n}-")));
+        phone.until(&format!("<body>m{n}-</body>")).await;
+        phone.send(&chat(&romeo, &format!("r{n}-")));
+    }
+    phone.ack();
+    phone.settled().await;
+    orchard.settled().await;
+    // Whatever was told is written down; then the next home goes, and the node of the socket with it.
+    let home = world.nodes.iter().position(|node| node.is_home(&juliet)).unwrap();
+    let told = phone.told().await;
+    assert!(told >= 11, "{told}");
+    phone.forget();
+    world.kill(home.max(1));
+    if home != 1 && home != 0 {
+        world.kill(1);
+    }
+    let mut phone = world.nodes[0].resume(&phone).await.expect("resumed");
+    let resumed = phone.expect("<resumed").await;
+    let h = resumed.split("h=").nth(1).unwrap();
+    let h: u32 = h[1..].split(['\'', '"']).next().unwrap().parse().unwrap();
+    assert!(h >= told, "{h} {told}");
+    orchard.send(&chat(&juliet, "last"));
+    let next = phone.until("<body>").await;
+    assert!(next.contains("last"), "{next}");
+}

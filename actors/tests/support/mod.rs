@@ -182,6 +182,24 @@ impl Client {
         tokio::time::timeout(PATIENCE, settle).await.expect("not settled");
     }
 
+    /// What the client may be told by `<a/>` once everything that it sent is settled and written down.
+    pub async fn told(&mut self) -> u32 {
+        let pipe = self.pipe.clone();
+        let told = async {
+            loop {
+                let (settled, received) = self.with(|link| {
+                    link.ledger().wait(&pipe);
+                    (link.ledger().settled(), link.ledger().received())
+                });
+                if settled == received {
+                    return settled;
+                }
+                pipe.ready().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, told).await.expect("not written down")
+    }
+
     async fn next(&mut self) -> Down {
         let wait = async {
             loop {

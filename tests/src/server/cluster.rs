@@ -180,6 +180,11 @@ impl Node {
         Ok(Node { behind: Behind { name, c2s, c2s_tls, http }, dir, config_file, process: None })
     }
 
+    /// Its process, if it was started.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().and_then(Process::pid)
+    }
+
     /// Whether its process runs, as far as we have not ended it ourselves.
     pub fn is_up(&self) -> bool {
         self.process.is_some()
@@ -202,6 +207,7 @@ impl Node {
 fn config(dir: &Path, keys: &Path, name: &str, url: &str, at: [SocketAddr; 4], more: &str) -> String {
     let [c2s, c2s_tls, http, listen] = at;
     let (dir, keys) = (dir.display(), keys.display());
+    let archive = if more.contains("[archive]") { "" } else { "[archive]\ndefault = \"always\"" };
     format!(
         r#"data_dir = "{dir}/data"
 [store]
@@ -221,10 +227,9 @@ key = "{keys}/{name}.key"
 [[domain]]
 name = "{DOMAIN}"
 registration = "open"
-[archive]
-default = "always"
 [limits]
 {GENEROUS}
+{archive}
 {more}
 "#
     )
