@@ -289,6 +289,14 @@ impl Receipt {
         self.duty.is_some()
     }
 
+    /// Somebody else sees to the stanza, which comes again: a session of this node that moves with it.
+    pub(crate) fn leave(mut self) {
+        match self.duty.take() {
+            Some(Duty::Ledger(_)) | None => {}
+            Some(duty @ Duty::Far(_)) => duty.change(self.n, 0, true),
+        }
+    }
+
     /// The stanza is durable, or answered.
     pub fn done(mut self) {
         if let Some(duty) = self.duty.take() {

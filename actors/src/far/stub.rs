@@ -395,7 +395,9 @@ impl Stub {
         }
         if down.counted == state.counted {
             state.trim(down.settled);
-            state.ledger.told(down.settled, down.recorded, down.broken);
+            // What a home that is leaving has lost goes to the next.
+            let broken = down.broken && !state.refused && !moved;
+            state.ledger.told(down.settled, down.recorded, broken);
         }
         if moved && matches!(state.at, At::Home(..)) {
             state.look();

@@ -181,6 +181,8 @@ pub(crate) struct Session {
     /// The record that it was restored from, until it is resumed.
     restored: Option<Box<sessions::Stored>>,
     ended: bool,
+    /// It lives on another node.
+    left: bool,
     /// A client that wants to go on, and must wait until all that the last connection brought is settled.
     resuming: Option<Box<user::Resume>>,
     /// What its user sees of it.
@@ -221,6 +223,7 @@ impl Session {
             acked,
             restored: None,
             ended: false,
+            left: false,
             resuming: None,
         }
     }
@@ -263,6 +266,7 @@ impl Session {
             address: record.address.as_str().into(),
             acked: stored.cursor.acked,
             ended: false,
+            left: false,
             resuming: None,
             sm: Some(Box::new(Sm::restored(max, &stored))),
             restored: Some(Box::new(stored)),
@@ -277,6 +281,9 @@ impl Session {
     fn up(&mut self, mut stanza: Stanza, receipt: Receipt) {
         // RFC 6120 section 8.1.2.1: the server says who it is from.
         stanza.from = Some(Jid::from(self.jid.clone()));
+        if self.left {
+            return receipt.leave(); // its connection sends it again to the next home
+        }
         traffic::count(stanza.kind(), traffic::Way::In);
         let msg = user::Msg::Out { sid: self.sid, stanza: Box::new(stanza), receipt };
         match self.user.cast(msg) {
@@ -297,6 +304,9 @@ impl Session {
 
     /// Sends an answer that is the session's own. It goes by way of the user, who counts what the session is handed.
     fn answer(&self, reply: Option<Stanza>, receipt: Receipt) {
+        if self.left {
+            return receipt.leave();
+        }
         let sid = self.sid;
         let answer = move |user: &mut User| {
             if let Some(reply) = reply {

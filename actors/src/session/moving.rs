@@ -172,7 +172,7 @@ impl Session {
             // Even if another write of it is under way: nothing comes after this one.
             self.submit_record(settled, me);
         }
-        self.ended = true;
+        (self.ended, self.left) = (true, true);
         tracing::trace!(jid = %self.jid, connected = self.pipe.is_some(), far = self.is_far(), "a session leaves");
         if let Some(resuming) = self.resuming.take() {
             drop(resuming); // asks the next home
@@ -217,7 +217,7 @@ impl Session {
 
     /// Another node has the session already.
     pub(super) fn lose(&mut self) {
-        self.ended = true;
+        (self.ended, self.left) = (true, true);
         self.close(Close::Abandon);
         if let Some(sm) = &mut self.sm {
             drop(sm.take_unacked());

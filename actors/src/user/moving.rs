@@ -217,6 +217,8 @@ impl User {
                 }
             }
             Msg::Leave(left) => drop(left.send(())),
+            // Its connection sends it again to the next home. The stream need not end for that.
+            Msg::Out { receipt, .. } => receipt.leave(),
             // Who asks for a session hears nothing, and asks the next home; the rest was settled, or comes again.
             _ => {}
         }
