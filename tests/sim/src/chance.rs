@@ -1,6 +1,7 @@
 //! Chance and time from a seed.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -46,9 +47,16 @@ impl Chance {
     }
 }
 
-/// The simulated time since the world's beginning, also outside a host.
+/// The time at the last step, for what is outside of the simulation's hosts.
+static LAST: AtomicU64 = AtomicU64::new(0);
+
+/// The simulated time since the world's beginning.
 pub(crate) fn now() -> Duration {
-    turmoil::sim_elapsed().unwrap_or_default()
+    turmoil::sim_elapsed().unwrap_or_else(|| Duration::from_millis(LAST.load(Ordering::Relaxed)))
+}
+
+pub(crate) fn set_now(now: Duration) {
+    LAST.store(u64::try_from(now.as_millis()).unwrap_or(0), Ordering::Relaxed);
 }
 
 struct Seeded(Mutex<Chance>);

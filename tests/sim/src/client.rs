@@ -384,7 +384,10 @@ impl Running<'_> {
         let world = &self.visit.world;
         let answer = self.visit.with(|client| {
             client.handled += 1;
-            *world.stirred.lock() = now();
+            let own = attribute(&text, "id").as_deref() == Some("roster");
+            if !own {
+                *world.stirred.lock() = now();
+            }
             world.log.note(client.name(), format_args!("gets {} {text}", client.handled));
             if text.starts_with("<message") {
                 message(world, client, &text);
@@ -392,7 +395,7 @@ impl Running<'_> {
             } else if text.starts_with("<presence") {
                 presence(client, &text)
             } else {
-                if attribute(&text, "id").as_deref() == Some("roster") {
+                if own {
                     client.roster = Some(items(&text));
                 }
                 None
@@ -410,7 +413,7 @@ impl Running<'_> {
         let home = self.visit.with(|client| client.user).and_then(|user| self.home(user));
         let what = self.visit.with(|client| {
             if !world.talking() {
-                let calm = *world.stirred.lock() + Duration::from_secs(4) < now();
+                let calm = *world.stirred.lock() + Duration::from_secs(3) < now();
                 if !calm || client.asked || !world.quiet() {
                     return None;
                 }

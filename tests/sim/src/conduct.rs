@@ -8,7 +8,7 @@ use rookery_cluster::store::faults::Chances;
 use turmoil::Sim;
 
 use crate::chance::Chance;
-use crate::client::Cut;
+use crate::client::{Client, Cut};
 use crate::world::{Order, Phase, World};
 
 /// What can go wrong.
@@ -90,7 +90,7 @@ enum Stage {
 /// How long a world without faults may take to come to rest.
 const CALM: Duration = Duration::from_secs(150);
 /// For so long nothing happens in a world that is at rest.
-const REST: Duration = Duration::from_secs(8);
+const REST: Duration = Duration::from_secs(6);
 
 impl Conductor {
     pub(crate) fn new(world: Arc<World>) -> Self {
@@ -131,7 +131,7 @@ impl Conductor {
             }
             Stage::Calming(limit) => {
                 let calm = *self.world.stirred.lock() + REST < now;
-                if calm && self.is_whole() && self.all_live() && self.all_acked() {
+                if calm && self.is_whole() && self.all_live() && self.all_told() {
                     self.world.log.note("world", "is at rest");
                     self.stage = Stage::Over;
                 } else if now > limit {
@@ -163,8 +163,10 @@ impl Conductor {
         self.world.clients.iter().all(|client| client.lock().live)
     }
 
-    fn all_acked(&self) -> bool {
-        self.world.clients.iter().all(|client| client.lock().unacked.is_empty())
+    /// Everything is acknowledged, and everybody has been told its roster.
+    fn all_told(&self) -> bool {
+        let told = |client: &Client| client.unacked.is_empty() && client.roster.is_some();
+        self.world.clients.iter().all(|client| told(&client.lock()))
     }
 
     fn restless(&self) {
@@ -172,7 +174,7 @@ impl Conductor {
         log.wrong(format_args!("no rest: whole {}", self.is_whole()));
         for client in &self.world.clients {
             let client = client.lock();
-            if !client.live || !client.unacked.is_empty() {
+            if !client.live || !client.unacked.is_empty() || client.roster.is_none() {
                 let first = client.unacked.front().map(|(xml, _, _)| xml.clone());
                 log.wrong(format_args!("{} of {} at {:?}: live {}, {} unacked, the first {first:?}", client.name(), client.full(), client.at, client.live, client.unacked.len()));
             }

@@ -48,7 +48,11 @@ impl Log {
     }
 
     pub(crate) fn count(&self, what: &'static str) {
-        *self.0.lock().counts.entry(what).or_default() += 1;
+        self.add(what, 1);
+    }
+
+    pub(crate) fn add(&self, what: &'static str, times: u64) {
+        *self.0.lock().counts.entry(what).or_default() += times;
     }
 
     /// What must not be and was, the hash and length of the trace, and the counts.

@@ -9,6 +9,7 @@ mod check;
 mod client;
 mod conduct;
 mod log;
+mod many;
 mod net;
 mod node;
 mod witness;
@@ -35,8 +36,17 @@ use world::{Plan, World};
 #[derive(Parser, Clone)]
 struct Options {
     /// What everything comes from.
-    #[arg(long)]
+    #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Many worlds, each in a process of its own, from this seed on.
+    #[arg(long)]
+    seeds: Option<u64>,
+    /// How many worlds at a time.
+    #[arg(long, default_value_t = 2)]
+    jobs: usize,
+    /// Worlds that do not take long.
+    #[arg(long)]
+    small: bool,
     /// How many nodes; from the seed if it is not given.
     #[arg(long)]
     nodes: Option<usize>,
@@ -64,9 +74,9 @@ struct Options {
 
 fn plan(options: &Options) -> Plan {
     let mut chance = Chance::new(options.seed, 3);
-    let nodes = 3 + chance.below(3);
-    let users = 6 + chance.below(5);
-    let trouble = 20 + chance.next() % 15;
+    let nodes = 3 + chance.below(if options.small { 2 } else { 3 });
+    let users = if options.small { 5 } else { 6 + chance.below(5) };
+    let trouble = if options.small { 10 } else { 20 + chance.next() % 15 };
     // A world has a handful of faults, or all.
     let all = chance.hits(300);
     let faults: Vec<Kind> = conduct::ALL.iter().copied().filter(|_| all || chance.hits(400)).collect();
@@ -86,6 +96,9 @@ static PANICKED: AtomicBool = AtomicBool::new(false);
 
 fn main() -> ExitCode {
     let options = Options::parse();
+    if let Some(seeds) = options.seeds {
+        return many::run(options.seed, seeds, options.jobs, options.small);
+    }
     mad_turmoil::rand::set_rng(StdRng::seed_from_u64(options.seed));
     let meters: &'static Meters = Box::leak(Box::default());
     let _ = metrics::set_global_recorder(meters);
@@ -134,6 +147,9 @@ fn run_once(options: &Options, time: usize) -> bool {
         live(&world)
     };
     check::all(&world);
+    for place in &world.places {
+        place.faults.tally().into_iter().for_each(|(fault, times)| log.add(fault, times));
+    }
     if PANICKED.load(Ordering::Relaxed) {
         log.wrong("something panicked");
     }
@@ -157,9 +173,9 @@ fn live(world: &std::sync::Arc<World>) -> Duration {
     let mut sim = turmoil::Builder::new()
         .rng_seed(world.plan.seed)
         .simulation_duration(Duration::from_secs(3_600))
-        .tick_duration(Duration::from_millis(1))
+        .tick_duration(Duration::from_millis(2))
         .min_message_latency(Duration::from_millis(1))
-        .max_message_latency(Duration::from_millis(8))
+        .max_message_latency(Duration::from_millis(10))
         .tcp_capacity(1 << 16)
         .build();
     let here = world.clone();
@@ -175,6 +191,7 @@ fn live(world: &std::sync::Arc<World>) -> Duration {
             break;
         }
         let now = sim.elapsed();
+        chance::set_now(now);
         if conductor.step(&mut sim, now) {
             break;
         }

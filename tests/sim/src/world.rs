@@ -143,10 +143,6 @@ impl World {
     }
 }
 
-pub(crate) fn user_name(user: usize) -> String {
-    format!("user{user}")
-}
-
 pub(crate) fn jid(user: usize) -> String {
     format!("user{user}@localhost")
 }
