@@ -2,6 +2,10 @@
 //!
 //! As long as all goes well a parcel is sent at once. When one comes back, the lane stalls: what is sent meanwhile waits behind
 //! it; when nothing is under way any more, all of it goes to the home that the shard has then.
+//!
+//! Nothing overtakes: who has taken a number of a session takes no smaller one. What is under way to a home that is none any
+//! more may be so for long (that node lives, and cannot be reached); it is called back and goes, before all that came
+//! later, to the next home, which knows what the former one has taken.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,6 +18,7 @@ use rookery_cluster::mesh::peer::{Envelope, NodeId, Outcome};
 use rookery_proto::xmpp::jid::BareJid;
 use tokio::time::Instant;
 
+use super::Far;
 use super::receive::Reply;
 use super::wire::{self, What};
 use crate::host::Host;
@@ -45,6 +50,8 @@ struct Parcel {
 struct Flight {
     seq: u64,
     parcel: Parcel,
+    /// The home it goes to, in which epoch.
+    target: (NodeId, u64),
     failed: bool,
 }
 
@@ -67,6 +74,23 @@ impl Lane {
         let at = self.waiting.partition_point(|other| other.order < parcel.order);
         self.waiting.insert(at, parcel);
     }
+
+    /// Whether something is under way to another home than this one.
+    fn strays(&self, target: &(NodeId, u64)) -> bool {
+        self.flying.iter().any(|flight| flight.target != *target)
+    }
+
+    /// Calls back what is under way to another home. What comes of it there does not count any more.
+    fn call_back(&mut self, target: &(NodeId, u64)) {
+        let (strays, rest) = self.flying.drain(..).partition(|flight| flight.target != *target);
+        self.flying = rest;
+        let strays: VecDeque<Flight> = strays;
+        for flight in strays {
+            self.stalled = true;
+            metrics::counter!("rookery_parcels_called_back_total").increment(1);
+            self.wait(flight.parcel);
+        }
+    }
 }
 
 pub(super) struct Lanes(Vec<Mutex<Lane>>);
@@ -85,13 +109,20 @@ impl Lanes {
         self.of(shard).is_some_and(|lane| lane.lock().stalled)
     }
 
-    fn stalled(&self) -> Vec<Shard> {
-        (0..SHARDS).map(Shard).filter(|shard| self.is_stalled(*shard)).collect()
-    }
-
     /// How many parcels wait.
     pub(super) fn waiting(&self) -> usize {
         self.0.iter().map(|lane| lane.lock().waiting.len()).sum()
+    }
+}
+
+impl Far {
+    /// Whom a parcel is for, and in which epoch.
+    fn target(&self, home: &Home) -> Option<(NodeId, u64)> {
+        match home {
+            Home::Nobody => None,
+            Home::Here { epoch } => Some((self.cluster.mesh().node().clone(), u64::from(epoch.0))),
+            Home::There { node, epoch, .. } => Some((node.clone(), u64::from(epoch.0))),
+        }
     }
 }
 
@@ -142,11 +173,7 @@ impl Host {
         let Some(far) = self.far() else { return Err(parcel) };
         let Some(lane) = far.lanes.of(shard) else { return Err(parcel) };
         let home = far.home(shard);
-        let target = match &home {
-            Home::Nobody => return Err(parcel),
-            Home::Here { epoch } => (far.cluster.mesh().node().clone(), u64::from(epoch.0)),
-            Home::There { node, epoch, .. } => (node.clone(), u64::from(epoch.0)),
-        };
+        let Some(target) = far.target(&home) else { return Err(parcel) };
         let (entity, body) = (parcel.entity.clone(), parcel.body.clone());
         let seq = {
             let mut lane = lane.lock();
@@ -156,9 +183,12 @@ impl Host {
             if again {
                 return Err(parcel);
             }
+            if lane.strays(&target) {
+                return Err(parcel);
+            }
             lane.next += 1;
             let seq = lane.next;
-            lane.flying.push_back(Flight { seq, parcel, failed: false });
+            lane.flying.push_back(Flight { seq, parcel, target: target.clone(), failed: false });
             seq
         };
         let host = self.clone();
@@ -224,8 +254,19 @@ impl Host {
     /// Sends what waits in lanes whose shards have homes; what has waited too long fails.
     pub(super) fn flush_lanes(&self) {
         let Some(far) = self.far() else { return };
-        for shard in far.lanes.stalled() {
-            self.flush_lane(shard);
+        for shard in (0..SHARDS).map(Shard) {
+            let Some(slot) = far.lanes.of(shard) else { continue };
+            let mut lane = slot.lock();
+            if !lane.flying.is_empty()
+                && let Some(target) = far.target(&far.home(shard))
+            {
+                lane.call_back(&target);
+            }
+            let stalled = lane.stalled;
+            drop(lane);
+            if stalled {
+                self.flush_lane(shard);
+            }
         }
         #[allow(clippy::cast_precision_loss)] // a gauge
         metrics::gauge!("rookery_queue_length", "queue" => "lanes").set(far.lanes.waiting() as f64);
