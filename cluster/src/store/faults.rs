@@ -100,7 +100,14 @@ impl Faults {
 
     /// Faults by chance.
     pub fn random(inner: Arc<dyn Database>, seed: u64, chances: Chances) -> Self {
-        let state = State { script: VecDeque::new(), chances, die: seed, late: Vec::new(), struck: 0, tally: BTreeMap::new() };
+        let state = State {
+            script: VecDeque::new(),
+            chances,
+            die: seed,
+            late: Vec::new(),
+            struck: 0,
+            tally: BTreeMap::new(),
+        };
         Self {
             inner,
             shared: Arc::new(Shared { state: Mutex::new(state), reachable: AtomicBool::new(true) }),

@@ -14,7 +14,8 @@ pub(crate) struct Chance(u64);
 impl Chance {
     /// The die of a part of the world: what one part throws changes nothing for another.
     pub(crate) fn new(seed: u64, part: u64) -> Self {
-        let mut chance = Self(seed.wrapping_mul(0xd134_2543_de82_ef95) ^ part.wrapping_mul(0x2545_f491_4f6c_dd1d));
+        let mut chance =
+            Self(seed.wrapping_mul(0xd134_2543_de82_ef95) ^ part.wrapping_mul(0x2545_f491_4f6c_dd1d));
         chance.next();
         chance
     }

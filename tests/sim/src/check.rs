@@ -82,10 +82,13 @@ async fn archived(store: &Store, user: usize) -> rookery_cluster::store::Result<
     let mut query = Query::all(100_000);
     loop {
         let (owner, asked) = (&owner, &query);
-        let slice = store.read(|tx| Box::pin(async move { archive::page(&mut **tx, Shelf::Archive, owner, asked).await })).await?;
+        let slice = store
+            .read(|tx| Box::pin(async move { archive::page(&mut **tx, Shelf::Archive, owner, asked).await }))
+            .await?;
         for (_, entry) in &slice.entries {
             let text = String::from_utf8_lossy(&entry.stanza).into_owned();
-            let number = text.split_once("<body>m").and_then(|(_, rest)| rest.split_once('<')?.0.parse().ok());
+            let number =
+                text.split_once("<body>m").and_then(|(_, rest)| rest.split_once('<')?.0.parse().ok());
             let Some(number) = number else { continue };
             if text.contains("type='error'") {
                 continue;
@@ -113,7 +116,9 @@ fn archives(world: &World, user: usize, got: &[usize], sent: &[usize]) {
                 log.wrong(format_args!("m{n} {way} twice into the archive of user {user}"));
             }
         }
-        for (n, message) in messages.iter().enumerate().filter(|(_, message)| message.acked && !message.bounced) {
+        for (n, message) in
+            messages.iter().enumerate().filter(|(_, message)| message.acked && !message.bounced)
+        {
             let from = world.clients.get(message.from).map(|client| client.lock().user);
             let mine = if way == "came" { message.to == user } else { from == Some(user) };
             if mine && !seen.contains(&n) {
@@ -127,8 +132,11 @@ fn archives(world: &World, user: usize, got: &[usize], sent: &[usize]) {
             let first = client.got.iter().zip(got).position(|(a, b)| a != b);
             log.wrong(format_args!(
                 "{} got {} messages, its archive {}; the first difference is at {first:?}: {:?} and {:?}",
-                client.name(), client.got.len(), got.len(),
-                first.map(|at| &client.got[at..(at + 3).min(client.got.len())]), first.map(|at| &got[at..(at + 3).min(got.len())]),
+                client.name(),
+                client.got.len(),
+                got.len(),
+                first.map(|at| &client.got[at..(at + 3).min(client.got.len())]),
+                first.map(|at| &got[at..(at + 3).min(got.len())]),
             ));
         }
     }
@@ -141,7 +149,8 @@ async fn rosters(store: &Store, users: usize) -> rookery_cluster::store::Result<
     for user in 0..users {
         let owner = Entity::new(jid(user));
         let owner = &owner;
-        let rows = store.read(|tx| Box::pin(async move { roster::load(&mut **tx, owner, 10_000).await })).await?;
+        let rows =
+            store.read(|tx| Box::pin(async move { roster::load(&mut **tx, owner, 10_000).await })).await?;
         let items = rows.rows.into_iter().filter(|item| !item.unlisted);
         all.push(items.map(|item| (item.jid.clone(), item.subscription())).collect());
     }
@@ -176,8 +185,12 @@ fn symmetric(world: &World, rosters: &Rosters) {
     for client in &world.clients {
         let client = client.lock();
         let Some(items) = &client.roster else { continue };
-        let stored: BTreeMap<String, String> = rosters.get(client.user).into_iter().flatten()
-            .map(|(jid, state)| (jid.clone(), format!("{state:?}").to_lowercase())).collect();
+        let stored: BTreeMap<String, String> = rosters
+            .get(client.user)
+            .into_iter()
+            .flatten()
+            .map(|(jid, state)| (jid.clone(), format!("{state:?}").to_lowercase()))
+            .collect();
         if *items != stored {
             world.log.wrong(format_args!("{} has the roster {items:?}, stored is {stored:?}", client.name()));
         }
@@ -198,8 +211,12 @@ fn presence(world: &World, rosters: &Rosters) {
                 continue;
             }
             let prefix = format!("{}/", jid(of));
-            let seen: BTreeMap<String, String> = client.seen.iter()
-                .filter(|(jid, _)| jid.starts_with(&prefix)).map(|(jid, status)| (jid.clone(), status.clone())).collect();
+            let seen: BTreeMap<String, String> = client
+                .seen
+                .iter()
+                .filter(|(jid, _)| jid.starts_with(&prefix))
+                .map(|(jid, status)| (jid.clone(), status.clone()))
+                .collect();
             let is = online.get(&of).cloned().unwrap_or_default();
             if seen != is {
                 world.log.wrong(format_args!("{} sees {seen:?}, and is {is:?}", client.name()));

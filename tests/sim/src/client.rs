@@ -220,7 +220,7 @@ struct Running<'a> {
 
 impl Running<'_> {
     async fn run(&mut self) {
-        let mut next = Instant::now();
+        let (mut next, begun) = (Instant::now(), now());
         let mut items = Vec::new();
         loop {
             self.pipe.drain(&mut items, 64);
@@ -240,7 +240,8 @@ impl Running<'_> {
                 self.acked(ledger.settled());
             }
             let ended = self.visit.with(|client| {
-                let waited = client.unacked.front().map(|(_, _, since)| now().saturating_sub(*since));
+                let waited =
+                    client.unacked.front().map(|(_, _, since)| now().saturating_sub(begun.max(*since)));
                 client.cut.is_some() || waited.is_some_and(|waited| waited > PATIENCE)
             });
             if ended != Some(false) {
@@ -250,7 +251,11 @@ impl Running<'_> {
                 let pause = self.act();
                 next = Instant::now() + pause;
             }
-            let wait = sleep(next.saturating_duration_since(Instant::now()).min(Duration::from_millis(250)).max(Duration::from_millis(1)));
+            let wait = sleep(
+                next.saturating_duration_since(Instant::now())
+                    .min(Duration::from_millis(250))
+                    .max(Duration::from_millis(1)),
+            );
             tokio::select! {
                 biased;
                 () = self.pipe.ready() => {}
@@ -264,7 +269,12 @@ impl Running<'_> {
         let log = &self.visit.world.log;
         self.visit.with(|client| {
             if h < client.acked || (h - client.acked) as usize > client.unacked.len() {
-                log.wrong(format_args!("{} is told {h} after {} of {}", client.name(), client.acked, client.unacked.len()));
+                log.wrong(format_args!(
+                    "{} is told {h} after {} of {}",
+                    client.name(),
+                    client.acked,
+                    client.unacked.len()
+                ));
                 return;
             }
             while client.acked < h {
@@ -280,7 +290,11 @@ impl Running<'_> {
     }
 
     fn send(&self, xml: String, message: Option<usize>) {
-        self.visit.with(|client| client.unacked.push_back((xml.clone(), message, now())));
+        self.visit.with(|client| {
+            client.unacked.push_back((xml.clone(), message, now()));
+            let n = client.acked as usize + client.unacked.len();
+            self.visit.note(format_args!("says {n} {xml}"));
+        });
         self.up(&xml);
     }
 
@@ -517,4 +531,3 @@ fn items(text: &str) -> BTreeMap<String, String> {
     };
     text.split("<item").skip(1).filter_map(item).collect()
 }
-

@@ -156,7 +156,8 @@ impl Conductor {
         let up = |name: &str| {
             self.world.places.iter().any(|place| place.name == name && place.up.load(Ordering::Relaxed))
         };
-        self.world.places.iter().all(|place| place.up.load(Ordering::Relaxed)) && self.world.witness.is_whole(up)
+        self.world.places.iter().all(|place| place.up.load(Ordering::Relaxed))
+            && self.world.witness.is_whole(up)
     }
 
     fn all_live(&self) -> bool {
@@ -176,7 +177,14 @@ impl Conductor {
             let client = client.lock();
             if !client.live || !client.unacked.is_empty() || client.roster.is_none() {
                 let first = client.unacked.front().map(|(xml, _, _)| xml.clone());
-                log.wrong(format_args!("{} of {} at {:?}: live {}, {} unacked, the first {first:?}", client.name(), client.full(), client.at, client.live, client.unacked.len()));
+                log.wrong(format_args!(
+                    "{} of {} at {:?}: live {}, {} unacked, the first {first:?}",
+                    client.name(),
+                    client.full(),
+                    client.at,
+                    client.live,
+                    client.unacked.len()
+                ));
             }
         }
     }
@@ -345,7 +353,8 @@ impl Conductor {
                 self.cures.push((end, Cure::Repair(a, b)));
             }
             Kind::HalfStore => {
-                let (from, to) = if self.chance.hits(500) { (a, "store".to_owned()) } else { ("store".to_owned(), a) };
+                let (from, to) =
+                    if self.chance.hits(500) { (a, "store".to_owned()) } else { ("store".to_owned(), a) };
                 sim.partition_oneway(from.as_str(), to.as_str());
                 self.cures.push((end, Cure::Repair(from, to)));
             }

@@ -163,7 +163,12 @@ fn run_once(options: &Options, time: usize) -> bool {
     let messages = world.messages.lock().len();
     println!(
         "world seed {} nodes {} users {} faults {} lived {:.1} messages {messages} events {events} hash {hash:016x} wrong {}",
-        plan.seed, plan.nodes, plan.users, plan.faults.len(), lived.as_secs_f64(), wrong.len()
+        plan.seed,
+        plan.nodes,
+        plan.users,
+        plan.faults.len(),
+        lived.as_secs_f64(),
+        wrong.len()
     );
     wrong.is_empty()
 }
@@ -202,7 +207,8 @@ fn live(world: &std::sync::Arc<World>) -> Duration {
 /// The users of the world.
 fn accounts(world: &World) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    let store = Store::new(world.memory.clone(), Seams { ..chance::seams(Chance::new(world.plan.seed, 4), 0) });
+    let store =
+        Store::new(world.memory.clone(), Seams { ..chance::seams(Chance::new(world.plan.seed, 4), 0) });
     let Ok(runtime) = runtime else { return };
     runtime.block_on(async {
         for user in 0..world.plan.users {

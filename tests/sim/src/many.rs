@@ -50,12 +50,14 @@ pub(crate) fn run(from: u64, seeds: u64, jobs: usize, small: bool) -> ExitCode {
     let (next, sum) = (AtomicU64::new(from), Mutex::new(Sum::default()));
     std::thread::scope(|scope| {
         for _ in 0..jobs.max(1) {
-            scope.spawn(|| loop {
-                let seed = next.fetch_add(1, Ordering::Relaxed);
-                if seed >= from + seeds {
-                    return;
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= from + seeds {
+                        return;
+                    }
+                    one(seed, seeds, small, &sum);
                 }
-                one(seed, seeds, small, &sum);
             });
         }
     });
@@ -93,7 +95,10 @@ fn one(seed: u64, seeds: u64, small: bool, sum: &Mutex<Sum>) {
         if line.starts_with("world ") {
             last = line;
             sum.messages += after(line, "messages");
-            sum.seconds += line.split_once("lived ").and_then(|(_, rest)| rest.split(' ').next()?.parse().ok()).unwrap_or(0.0);
+            sum.seconds += line
+                .split_once("lived ")
+                .and_then(|(_, rest)| rest.split(' ').next()?.parse().ok())
+                .unwrap_or(0.0);
         } else if let Some((name, count)) = line.rsplit_once(' ').filter(|_| !line.starts_with("wrong ")) {
             *sum.counts.entry(name.to_owned()).or_default() += count.parse::<u64>().unwrap_or(0);
         }
@@ -101,12 +106,19 @@ fn one(seed: u64, seeds: u64, small: bool, sum: &Mutex<Sum>) {
     println!("{:>5}/{seeds} {last}", sum.done);
     if !well {
         sum.failed.push(seed);
-        text.lines().filter(|line| line.starts_with("wrong ")).take(8).for_each(|line| println!("      {line}"));
+        text.lines()
+            .filter(|line| line.starts_with("wrong "))
+            .take(8)
+            .for_each(|line| println!("      {line}"));
         let small = if small { " --small" } else { "" };
-        println!("      alone: cargo run -p rookery-sim --profile sim -- --seed {seed}{small} --trace /tmp/trace");
+        println!(
+            "      alone: cargo run -p rookery-sim --profile sim -- --seed {seed}{small} --trace /tmp/trace"
+        );
     }
 }
 
 fn after(line: &str, word: &str) -> u64 {
-    line.split_once(&format!("{word} ")).and_then(|(_, rest)| rest.split(' ').next()?.parse().ok()).unwrap_or(0)
+    line.split_once(&format!("{word} "))
+        .and_then(|(_, rest)| rest.split(' ').next()?.parse().ok())
+        .unwrap_or(0)
 }

@@ -46,7 +46,11 @@ impl Connected for Socket {
 }
 
 impl AsyncRead for Socket {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_read(cx, buf)
     }
 }
@@ -66,7 +70,9 @@ impl AsyncWrite for Socket {
 }
 
 /// The store's connections from one node.
-pub(crate) async fn incoming(node: usize) -> io::Result<impl tokio_stream::Stream<Item = io::Result<Socket>> + Send> {
+pub(crate) async fn incoming(
+    node: usize,
+) -> io::Result<impl tokio_stream::Stream<Item = io::Result<Socket>> + Send> {
     let listener = TcpListener::bind(("0.0.0.0", port(node))).await?;
     let (tx, rx) = tokio::sync::mpsc::channel(1);
     tokio::spawn(async move {

@@ -149,7 +149,8 @@ fn watch(world: &Arc<World>, n: usize, cluster: &Cluster) {
         loop {
             match events.next().await {
                 Event::Gained(shards) => {
-                    let sum: u64 = shards.iter().map(|(shard, epoch)| u64::from(shard.0) * u64::from(epoch.0)).sum();
+                    let sum: u64 =
+                        shards.iter().map(|(shard, epoch)| u64::from(shard.0) * u64::from(epoch.0)).sum();
                     world.log.note(&place.name, format_args!("gains {} {sum}", shards.len()));
                 }
                 Event::Lost(shards) => world.log.note(&place.name, format_args!("loses {}", shards.len())),

@@ -30,7 +30,8 @@ impl Witness {
     /// Whether every shard has an owner, of which `lives` is true.
     pub(crate) fn is_whole(&self, lives: impl Fn(&str) -> bool) -> bool {
         let owners = self.owners.lock();
-        owners.len() == usize::from(SHARDS) && owners.values().all(|owner| !owner.released && lives(&owner.node))
+        owners.len() == usize::from(SHARDS)
+            && owners.values().all(|owner| !owner.released && lives(&owner.node))
     }
 
     pub(crate) fn owner(&self, shard: u16) -> Option<String> {
@@ -58,7 +59,11 @@ impl Witness {
                 let before = owners.insert(shard, owner.clone());
                 let Some(before) = before else { continue };
                 let same = (&before.node, before.generation) == (&owner.node, owner.generation);
-                let fits = if before.epoch == owner.epoch { same && !(before.released && !owner.released) } else { owner.epoch > before.epoch };
+                let fits = if before.epoch == owner.epoch {
+                    same && !(before.released && !owner.released)
+                } else {
+                    owner.epoch > before.epoch
+                };
                 if !fits {
                     self.log.wrong(format!("{node} made {owner:?} of {before:?} (shard {shard})"));
                 }

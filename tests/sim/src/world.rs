@@ -93,8 +93,7 @@ impl World {
         let witness = Witness::new(log.clone());
         let place = |n: usize| {
             let name = format!("n{n}");
-            let watched =
-                Watched { node: name.clone(), inner: memory.clone(), witness: witness.clone() };
+            let watched = Watched { node: name.clone(), inner: memory.clone(), witness: witness.clone() };
             Place {
                 name,
                 visitors: Mutex::default(),
