@@ -135,11 +135,16 @@ fn archives(world: &World, user: usize, got: &[usize], sent: &[usize]) {
                 client.name(),
                 client.got.len(),
                 got.len(),
-                first.map(|at| &client.got[at..(at + 3).min(client.got.len())]),
-                first.map(|at| &got[at..(at + 3).min(got.len())]),
+                three(&client.got, first),
+                three(got, first),
             ));
         }
     }
+}
+
+/// What lies from there on.
+fn three(numbers: &[usize], from: Option<usize>) -> Vec<usize> {
+    numbers.iter().skip(from.unwrap_or(numbers.len())).take(3).copied().collect()
 }
 
 type Rosters = Vec<BTreeMap<String, Subscription>>;

@@ -2,7 +2,7 @@
 //! the last byte. `cargo xtask sim` runs many.
 //!
 //! The process has a clock and a source of randomness of its own (mad-turmoil takes the place of `clock_gettime` and
-//! `getrandom`), so a world needs a process.
+//! `getrandom`), and tokio counts its runtimes to seed them: so a world needs a process of its own.
 
 mod chance;
 mod check;
@@ -12,6 +12,7 @@ mod log;
 mod many;
 mod net;
 mod node;
+mod reading;
 mod witness;
 mod world;
 
@@ -61,9 +62,6 @@ struct Options {
     /// No faults.
     #[arg(long)]
     calm: bool,
-    /// How often the same world is run in this process.
-    #[arg(long, default_value_t = 1)]
-    times: usize,
     /// Every event goes to this file.
     #[arg(long)]
     trace: Option<std::path::PathBuf>,
@@ -114,28 +112,21 @@ fn main() -> ExitCode {
         PANICKED.store(true, Ordering::Relaxed);
         hook(info);
     }));
-    let mut well = true;
-    for time in 0..options.times {
-        let run = options.clone();
-        // What is made once in a thread is made anew in a new one.
-        let world = std::thread::spawn(move || run_once(&run, time));
-        well &= world.join().unwrap_or(false);
-        let meters = meters.take();
-        for (name, count) in meters.iter().filter(|(_, count)| **count > 0) {
-            println!("meter {name} {count}");
-        }
+    // A thread of its own: what was made in this one before does not matter.
+    let run = options.clone();
+    let well = std::thread::spawn(move || run_once(&run)).join().unwrap_or(false);
+    for (name, count) in meters.take().iter().filter(|(_, count)| **count > 0) {
+        println!("meter {name} {count}");
     }
     if well && !PANICKED.load(Ordering::Relaxed) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Runs the world; whether nothing was wrong.
-fn run_once(options: &Options, time: usize) -> bool {
-    *mad_turmoil::rand::get_rng() = StdRng::seed_from_u64(options.seed);
+fn run_once(options: &Options) -> bool {
     let plan = plan(options);
     let log = Log::default();
     if let Some(path) = &options.trace {
-        let path = if time == 0 { path.clone() } else { path.with_extension(time.to_string()) };
-        match std::fs::File::create(&path) {
+        match std::fs::File::create(path) {
             Ok(file) => log.write_to(file),
             Err(error) => println!("{}: {error}", path.display()),
         }

@@ -60,7 +60,7 @@ impl Witness {
                 let Some(before) = before else { continue };
                 let same = (&before.node, before.generation) == (&owner.node, owner.generation);
                 let fits = if before.epoch == owner.epoch {
-                    same && !(before.released && !owner.released)
+                    same && (owner.released || !before.released)
                 } else {
                     owner.epoch > before.epoch
                 };
