@@ -3,6 +3,11 @@
 //! As long as all goes well a parcel is sent at once. When one comes back, the lane stalls: what is sent meanwhile waits behind
 //! it; when nothing is under way any more, all of it goes to the home that the shard has then.
 
+//!
+//! Nothing overtakes. What is under way to a home that is none any more may be so for long (that node lives, and cannot be
+//! reached): it is called back and goes, before all that came later, to the next home, which knows what the former one has
+//! taken.
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -14,6 +19,7 @@ use rookery_cluster::mesh::peer::{Envelope, NodeId, Outcome};
 use rookery_proto::xmpp::jid::BareJid;
 use tokio::time::Instant;
 
+use super::Far;
 use super::receive::Reply;
 use super::wire::{self, What};
 use crate::host::Host;
@@ -45,6 +51,8 @@ struct Parcel {
 struct Flight {
     seq: u64,
     parcel: Parcel,
+    /// The home it goes to, in which epoch. All that are under way go to one.
+    target: (NodeId, u64),
     failed: bool,
 }
 
@@ -69,6 +77,23 @@ impl Lane {
     fn wait(&mut self, parcel: Parcel) {
         let at = self.waiting.partition_point(|other| other.order < parcel.order);
         self.waiting.insert(at, parcel);
+    }
+
+    /// Whether something is under way to another home than this one.
+    fn strays(&self, target: &(NodeId, u64)) -> bool {
+        self.flying.front().is_some_and(|flight| flight.target != *target)
+    }
+
+    /// Calls back what is under way to another home. What comes of it there does not count any more.
+    fn call_back(&mut self, target: &(NodeId, u64)) {
+        if !self.strays(target) {
+            return;
+        }
+        self.stall();
+        while let Some(flight) = self.flying.pop_back() {
+            metrics::counter!("rookery_parcels_called_back_total").increment(1);
+            self.wait(flight.parcel);
+        }
     }
 
     fn stall(&mut self) {
@@ -104,14 +129,24 @@ impl Lanes {
         self.of(Way { shard, requests: false }).is_some_and(|lane| lane.lock().stalled)
     }
 
-    fn stalled(&self) -> Vec<Way> {
-        let ways = (0..SHARDS).flat_map(|n| [false, true].map(|requests| Way { shard: Shard(n), requests }));
-        ways.filter(|way| self.of(*way).is_some_and(|lane| lane.lock().stalled)).collect()
-    }
-
     /// How many parcels wait.
     pub(super) fn waiting(&self) -> usize {
         self.0.iter().map(|lane| lane.lock().waiting.len()).sum()
+    }
+}
+
+fn ways() -> impl Iterator<Item = Way> {
+    (0..SHARDS).flat_map(|n| [false, true].map(|requests| Way { shard: Shard(n), requests }))
+}
+
+impl Far {
+    /// Whom a parcel is for, and in which epoch.
+    fn target(&self, home: &Home) -> Option<(NodeId, u64)> {
+        match home {
+            Home::Nobody => None,
+            Home::Here { epoch } => Some((self.cluster.mesh().node().clone(), u64::from(epoch.0))),
+            Home::There { node, epoch, .. } => Some((node.clone(), u64::from(epoch.0))),
+        }
     }
 }
 
@@ -167,23 +202,19 @@ impl Host {
         let Some(lane) = far.lanes.of(way) else { return Err(parcel) };
         let shard = way.shard;
         let home = far.home(shard);
-        let target = match &home {
-            Home::Nobody => return Err(parcel),
-            Home::Here { epoch } => (far.cluster.mesh().node().clone(), u64::from(epoch.0)),
-            Home::There { node, epoch, .. } => (node.clone(), u64::from(epoch.0)),
-        };
+        let Some(target) = far.target(&home) else { return Err(parcel) };
         let (entity, body) = (parcel.entity.clone(), parcel.body.clone());
         let seq = {
             let mut lane = lane.lock();
             let again = lane.refused.as_ref().is_some_and(|(node, epoch, at)| {
                 (node, *epoch) == (&target.0, target.1) && *at > Instant::now()
             });
-            if again || (lane.stalled && !flush) {
+            if again || (lane.stalled && !flush) || lane.strays(&target) {
                 return Err(parcel);
             }
             lane.next += 1;
             let seq = lane.next;
-            lane.flying.push_back(Flight { seq, parcel, failed: false });
+            lane.flying.push_back(Flight { seq, parcel, target: target.clone(), failed: false });
             seq
         };
         let host = self.clone();
@@ -251,8 +282,19 @@ impl Host {
     /// Sends what waits in lanes whose shards have homes; what has waited too long fails.
     pub(super) fn flush_lanes(&self) {
         let Some(far) = self.far() else { return };
-        for way in far.lanes.stalled() {
-            self.flush_lane(way);
+        for way in ways() {
+            let Some(slot) = far.lanes.of(way) else { continue };
+            let mut lane = slot.lock();
+            if !lane.flying.is_empty()
+                && let Some(target) = far.target(&far.home(way.shard))
+            {
+                lane.call_back(&target);
+            }
+            let stalled = lane.stalled;
+            drop(lane);
+            if stalled {
+                self.flush_lane(way);
+            }
         }
         #[allow(clippy::cast_precision_loss)] // a gauge
         metrics::gauge!("rookery_queue_length", "queue" => "lanes").set(far.lanes.waiting() as f64);

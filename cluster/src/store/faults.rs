@@ -3,7 +3,7 @@
 //! Faults strike commits that write, one each; [`Faults::set_reachable`] and latency strike reads too. The same seed and
 //! the same order of commits give the same faults.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -38,6 +38,24 @@ pub enum Fault {
     Mute,
 }
 
+impl Fault {
+    /// The word for people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Conflict => "conflict",
+            Self::TooOld => "too old",
+            Self::UnknownDone => "unknown result that was done",
+            Self::UnknownLost => "unknown result that was not done",
+            Self::UnknownLate => "unknown result that came late",
+            Self::Unreachable => "unreachable",
+            Self::Latency(_) => "latency",
+            Self::Hang => "hang",
+            Self::Mute => "done and not answered",
+        }
+    }
+}
+
 /// How often in a thousand commits each fault strikes.
 #[derive(Clone, Copy, Default, Debug)]
 #[allow(missing_docs)] // each is the fault of its name
@@ -59,6 +77,8 @@ struct State {
     die: u64,
     late: Vec<Box<dyn Transaction>>,
     struck: u64,
+    /// How often each fault struck, by its name.
+    tally: BTreeMap<&'static str, u64>,
 }
 
 struct Shared {
@@ -80,7 +100,14 @@ impl Faults {
 
     /// Faults by chance.
     pub fn random(inner: Arc<dyn Database>, seed: u64, chances: Chances) -> Self {
-        let state = State { script: VecDeque::new(), chances, die: seed, late: Vec::new(), struck: 0 };
+        let state = State {
+            script: VecDeque::new(),
+            chances,
+            die: seed,
+            late: Vec::new(),
+            struck: 0,
+            tally: BTreeMap::new(),
+        };
         Self {
             inner,
             shared: Arc::new(Shared { state: Mutex::new(state), reachable: AtomicBool::new(true) }),
@@ -106,6 +133,11 @@ impl Faults {
     /// How many faults struck so far.
     pub fn struck(&self) -> u64 {
         self.shared.state.lock().struck
+    }
+
+    /// How often each fault struck so far.
+    pub fn tally(&self) -> BTreeMap<&'static str, u64> {
+        self.shared.state.lock().tally.clone()
     }
 
     /// Lets the late commits arrive, the oldest first, and returns what became of each.
@@ -147,6 +179,7 @@ impl State {
         let fault = self.script.pop_front().unwrap_or_else(|| self.chance());
         if fault != Fault::None {
             self.struck += 1;
+            *self.tally.entry(fault.name()).or_default() += 1;
         }
         fault
     }

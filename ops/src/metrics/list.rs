@@ -139,6 +139,7 @@ pub const METRICS: &[Metric] = &[
     m("rookery_mesh_claims_total", Counter, N, &[], "Shards taken"),
     m("rookery_mesh_claim_seconds", Histogram(SECONDS), S, &[], "Time of a transaction that takes shards"),
     m("rookery_parcels_again_total", Counter, N, &[], "Parcels for users of other nodes that came back, and go to the next home"),
+    m("rookery_parcels_called_back_total", Counter, N, &[], "Parcels under way to a node that is not the home any more, which went to the next"),
     m("rookery_parcels_early_total", Counter, N, &[], "Times that something came for a shard before this node knew that it is its own"),
     m("rookery_sessions_attached_total", Counter, N, &[], "Sessions whose home was lost or has moved, and that have their connections again"),
     m("rookery_connections_called_back_total", Counter, N, &[], "Connections on other nodes that something did not reach, and that must attach again"),

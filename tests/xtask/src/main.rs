@@ -32,6 +32,18 @@ enum Task {
         #[arg(long)]
         no_install: bool,
     },
+    /// Simulated clusters from seeds, with faults: what must hold is checked in each.
+    Sim {
+        /// How many.
+        #[arg(long, default_value_t = 100)]
+        seeds: u64,
+        /// The first.
+        #[arg(long, default_value_t = 1)]
+        from: u64,
+        /// How many at a time.
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
+    },
     /// Rookery, Prosody and ejabberd under the same load; writes tests/bench/RESULTS.md.
     Bench {
         /// A tenth of the load, and not so many connections: to see that it works.
@@ -81,6 +93,7 @@ fn main() -> ExitCode {
             }
             suite::run()
         }
+        Task::Sim { seeds, from, jobs } => suite::simulate(seeds, from, jobs),
         // A generator without optimisation would measure itself.
         Task::Bench { here: false, .. } if cfg!(debug_assertions) => suite::again_in_release(),
         Task::Chaos { .. } if cfg!(debug_assertions) => suite::again_in_release(),

@@ -29,6 +29,17 @@ const CHECKS: &[(&str, &[&str])] = &[
     ("types with the FoundationDB engine", &["check", "-p", "rookery", "--quiet", "--features", "fdb"]),
 ];
 
+/// Runs simulated worlds; a process for each.
+pub(crate) fn simulate(seeds: u64, from: u64, jobs: usize) -> ExitCode {
+    let (seeds, from, jobs) = (seeds.to_string(), from.to_string(), jobs.to_string());
+    let run = ["run", "--quiet", "--profile", "sim", "-p", "rookery-sim", "--"];
+    let worlds = ["--seeds", &seeds, "--seed", &from, "--jobs", &jobs];
+    match cargo(&[&run[..], &worlds[..]].concat()).status() {
+        Ok(status) if status.success() => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}
+
 /// Runs all and prints `N passed, N failed, N skipped` at the end.
 pub(crate) fn run() -> ExitCode {
     let mut sum = Sum::default();

@@ -1,0 +1,63 @@
+//! What clients read out of what they are sent.
+
+use std::collections::BTreeMap;
+
+use crate::client::Client;
+use crate::world::World;
+
+pub(crate) fn message(world: &World, client: &mut Client, text: &str) {
+    let n = between(text, "<body>m", "</body>").and_then(|n| n.parse::<usize>().ok());
+    let Some(n) = n else { return };
+    let mut messages = world.messages.lock();
+    let Some(sent) = messages.get_mut(n) else { return };
+    if attribute(text, "type").as_deref() == Some("error") {
+        sent.bounced = true;
+        world.log.count("bounced");
+        return;
+    }
+    drop(messages);
+    client.got.push(n);
+}
+
+pub(crate) fn presence(client: &mut Client, text: &str) -> Option<String> {
+    let from = attribute(text, "from")?;
+    match attribute(text, "type").as_deref() {
+        None => {
+            let status = between(text, "<status>", "</status>").unwrap_or_default();
+            client.seen.insert(from, status.to_owned());
+        }
+        Some("unavailable") => match from.contains('/') {
+            true => drop(client.seen.remove(&from)),
+            // RFC 6121 section 4.5.2 and 3.2.2: all resources.
+            false => client.seen.retain(|jid, _| jid.split('/').next() != Some(&from)),
+        },
+        // The first client answers for the user.
+        Some("subscribe") if client.resource == "a" => {
+            return Some(format!("<presence type='subscribed' to='{from}'/>"));
+        }
+        _ => {}
+    }
+    None
+}
+
+pub(crate) fn between<'a>(text: &'a str, begin: &str, end: &str) -> Option<&'a str> {
+    text.split_once(begin)?.1.split_once(end).map(|(inside, _)| inside)
+}
+
+/// An attribute of the first tag.
+pub(crate) fn attribute(text: &str, name: &str) -> Option<String> {
+    let tag = text.split('>').next()?;
+    ['\'', '"'].into_iter().find_map(|quote| {
+        let value = tag.split_once(&format!(" {name}={quote}"))?.1.split_once(quote)?.0;
+        Some(value.to_owned())
+    })
+}
+
+/// The contacts of a roster, with their subscriptions.
+pub(crate) fn items(text: &str) -> BTreeMap<String, String> {
+    let item = |part: &str| {
+        let part = format!("<item{part}");
+        Some((attribute(&part, "jid")?, attribute(&part, "subscription").unwrap_or_default()))
+    };
+    text.split("<item").skip(1).filter_map(item).collect()
+}

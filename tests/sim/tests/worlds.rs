@@ -1,0 +1,48 @@
+//! Worlds from seeds. Each needs a process of its own, with its own clock and chance; see `rookery-sim`.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::process::Command;
+
+/// How many worlds the tests look at; `cargo xtask sim` looks at as many as one likes.
+const SEEDS: &str = "50";
+
+fn sim(arguments: &[&str]) -> (bool, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_rookery-sim")).args(arguments).output().unwrap();
+    (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The hashes of the worlds in what was printed.
+fn hashes(text: &str) -> Vec<&str> {
+    text.lines().filter_map(|line| line.split_once(" hash ")?.1.split(' ').next()).collect()
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    let world = ["--seed", "11", "--small", "--trouble", "6", "--faults", "crash,apart,refusals,leave,cuts"];
+    let [(_, one), (_, two)] = [sim(&world), sim(&world)];
+    assert_eq!(hashes(&one).len(), 1, "{one}");
+    // Not only the trace: what was counted beside it, too.
+    assert_eq!(one, two);
+    let (_, other) = sim(&["--seed", "12", "--small", "--trouble", "6"]);
+    assert_ne!(hashes(&other), hashes(&one));
+}
+
+#[test]
+fn fifty_worlds() {
+    let (well, text) = sim(&["--seeds", SEEDS, "--small"]);
+    println!("{text}");
+    assert!(well, "{text}");
+}
+
+/// A world that once went wrong.
+fn named(arguments: &[&str]) {
+    let (well, text) = sim(arguments);
+    assert!(well, "{text}");
+}
+
+/// A parcel to a home that could not be reached was overtaken by one to the next home, and was then taken for one that
+/// had come before.
+#[test]
+fn nothing_overtakes_when_a_shard_moves() {
+    named(&["--seed", "7", "--nodes", "4", "--users", "10"]);
+}
