@@ -114,6 +114,8 @@ impl User {
         self.changed(sid);
         // What was archived and not sent: once the client has what it was sent before.
         self.replay_behind(sid, last);
+        // What its last home was told and had not passed on, it would never hear: presence is nowhere but on its way.
+        self.refresh_presence(sid);
     }
 
     /// Writes down that a session is there which can't be resumed: should its home die, it is looked for, and if it does

@@ -46,3 +46,9 @@ fn named(arguments: &[&str]) {
 fn nothing_overtakes_when_a_shard_moves() {
     named(&["--seed", "7", "--nodes", "4", "--users", "10"]);
 }
+
+/// A home that was cut off had taken a presence and not passed it on; the next one did not ask for it.
+#[test]
+fn presence_outlives_the_home_that_was_told_it() {
+    named(&["--seed", "103", "--small"]);
+}
