@@ -322,7 +322,7 @@ impl Running<'_> {
             }
             Down::Nonza(bytes) => self.resumed(&String::from_utf8_lossy(&bytes)),
             Down::Enabled(bytes) => self.enabled(&String::from_utf8_lossy(&bytes)),
-            Down::Note(_) => {}
+            Down::Moved => {}
             Down::Mark => self.link.marked(),
             Down::Close(close) => {
                 self.visit.note(format_args!("is closed: {close:?}"));
