@@ -385,7 +385,7 @@ impl Host {
         if let Some(reply) = stanza.error_reply(&StanzaError::new(condition))
             && reply.to.as_ref().is_some_and(|to: &Jid| to.local().is_some() && self.serves(to.domain()))
         {
-            self.route(reply, Receipt::none(), None);
+            return self.route(reply, receipt, None);
         }
         receipt.done();
     }

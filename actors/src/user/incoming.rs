@@ -51,7 +51,8 @@ impl User {
     fn incoming_message(&mut self, kind: MessageType, inbound: Inbound) {
         let Inbound { stanza, receipt, origin, .. } = inbound;
         if self.taken_before(origin) {
-            return receipt.done();
+            // It was taken, which is not to say that it is durable: what waits for its commit goes first.
+            return self.in_order(Step::Kept { stanza, receipt });
         }
         let Some(from) = stanza.from.clone() else { return receipt.done() };
         let mut passing = Passing::new(Arc::unwrap_or_clone(stanza), Direction::In, from.to_bare());

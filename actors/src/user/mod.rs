@@ -413,7 +413,8 @@ impl User {
         if let Some(reply) = stanza.error_reply(error) {
             metrics::counter!("rookery_stanza_errors_total", "condition" => error.condition.name())
                 .increment(1);
-            self.host.route(reply, Receipt::none(), None);
+            // Settled when the answer has come to its sender: on its way it could be lost with this node.
+            return self.host.route(reply, receipt, None);
         }
         receipt.done();
     }

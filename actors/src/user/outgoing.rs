@@ -52,7 +52,9 @@ impl User {
         let own = passing.with == self.jid;
         let copies = passing.copies && self.sessions.iter().any(|s| s.carbons && s.sid != sid);
         if passing.archive && !own {
-            if !self.taken_before(origin) {
+            if self.taken_before(origin) {
+                self.in_order(Step::Kept { stanza: stanza.clone(), receipt: receipt.split() });
+            } else {
                 let entry = self.entry(Direction::Out, &stanza, &passing.with);
                 let id = self.next_id();
                 let (stanza, receipt) = (stanza.clone(), receipt.split());
