@@ -53,7 +53,9 @@ mod tests {
     #[test]
     fn defaults_agree_with_those_of_the_actors() {
         let ours = host(&Config::development());
-        let theirs = Options::new(ours.domains.clone());
+        let mut theirs = Options::new(ours.domains.clone());
+        // The only one that is another where things are tried out.
+        theirs.limits.registrations_per_hour = ours.limits.registrations_per_hour;
         assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));
     }
 }
