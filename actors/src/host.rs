@@ -359,7 +359,7 @@ impl Host {
         origin: Option<(SessionId, u32)>,
         change: Option<Box<Change>>,
     ) {
-        if self.is_home(user) && !self.holds_up(user) {
+        if self.is_open(user) {
             self.to_user_here(user, stanza, receipt, origin, change);
         } else {
             self.to_user_away(user, stanza, receipt, origin, change.as_deref());

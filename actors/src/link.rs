@@ -146,6 +146,15 @@ impl Way {
         }
     }
 
+    /// The session has another connection, or has ended: whatever this one still sends, it says to nobody. Its client counts
+    /// from what the other was told.
+    pub(crate) fn cut(&self) {
+        let mut to = self.0.lock();
+        if let To::Here { ledger, .. } | To::Held { ledger, .. } = &*to {
+            *to = To::Over(ledger.clone());
+        }
+    }
+
     /// The session has moved: `make` makes what stands for it here of how many stanzas are settled, and of what is not and what
     /// has waited. It may fail.
     pub(crate) fn away(&self, make: impl FnOnce(u32, VecDeque<Item>, Rest) -> Option<Arc<Stub>>) {

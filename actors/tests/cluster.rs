@@ -181,3 +181,67 @@ async fn what_a_new_home_has_told_outlives_that_home_too() {
     let next = phone.until("<body>").await;
     assert!(next.contains("last"), "{next}");
 }
+
+/// A session may come to the node of its socket, which is simpler than any other, and go on from there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_moves_on_from_the_node_of_its_socket() {
+    let world = Nodes::start(3).await;
+    let romeo = world.user(0, "romeo").await;
+    let mut orchard = world.nodes[0].phone(&romeo).await;
+    let mut phones = Vec::new();
+    for n in 0..8 {
+        let name = world.user(2, &format!("juliet{n}-")).await;
+        phones.push(world.nodes[1].phone(&name).await);
+    }
+    for (at, round) in [(2, "first"), (1, "second")] {
+        let leaving = world.nodes[at].cluster.clone();
+        let left = world.nodes[at].handle().spawn(async move { leaving.mesh().hand_over().await });
+        assert!(left.await.unwrap());
+        for phone in &mut phones {
+            orchard.send(&chat(phone.user.local().unwrap(), round));
+            phone.send(&chat(&romeo, round));
+        }
+        for phone in &mut phones {
+            phone.until(&format!("<body>{round}</body>")).await;
+            orchard.until(&format!("<body>{round}</body>")).await;
+        }
+    }
+    for phone in &mut phones {
+        phone.settled().await;
+        phone.nothing().await;
+    }
+}
+
+/// What comes while a session is not available is for any device, and comes with its first presence; also when its home dies
+/// meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_before_the_first_presence_comes_once_after_the_home_died() {
+    let mut world = Nodes::start(3).await;
+    let romeo = world.user(0, "romeo").await;
+    let mut phones = Vec::new();
+    for n in 0..8 {
+        let juliet = world.user(2, &format!("juliet{n}-")).await;
+        let mut phone = world.nodes[1].bind(&juliet, "phone").await;
+        phone.resumable().await;
+        phones.push(phone);
+    }
+    let mut orchard = world.nodes[0].phone(&romeo).await;
+    world.kill(2);
+    for n in 0..5 {
+        for phone in &phones {
+            orchard.send(&chat(phone.user.local().unwrap(), &format!("m{n}-")));
+        }
+    }
+    orchard.settled().await;
+    for phone in &mut phones {
+        phone.send("<presence/>");
+        phone.settled().await;
+        orchard.send(&chat(phone.user.local().unwrap(), "last"));
+        let mut came = Vec::new();
+        while came.last().is_none_or(|id| id != "last") {
+            let stanza = phone.until("<body>").await;
+            came.push(stanza.split("<body>").nth(1).unwrap().split('<').next().unwrap().to_owned());
+        }
+        assert_eq!(came, ["m0-", "m1-", "m2-", "m3-", "m4-", "last"]);
+    }
+}

@@ -166,3 +166,24 @@ async fn what_comes_after_the_last_offline_page_is_kept() {
     juliet.until("after").await;
     juliet.nothing().await;
 }
+
+#[tokio::test]
+async fn what_an_old_connection_still_says_is_said_to_nobody() {
+    let world = World::new().await;
+    let mut old = phone(&world, "juliet").await;
+    let mut romeo = world.online("romeo", "orchard").await;
+    for body in ["one", "two", "three"] {
+        romeo.send(&chat("juliet@localhost", body));
+        old.until(body).await;
+    }
+    old.ack();
+    let mut new = world.resume(&old).await.unwrap();
+    new.expect("<resumed").await;
+    // As from a node that was out of reach: a count of long ago, and a message that the client sends again by the new one.
+    old.link().down_ack(1);
+    old.send(&chat("romeo@localhost", "ghost"));
+    new.send(&chat("romeo@localhost", "alive"));
+    assert!(romeo.until("<body>").await.contains("alive"));
+    new.nothing().await;
+    romeo.nothing().await;
+}

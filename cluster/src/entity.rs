@@ -10,6 +10,20 @@ pub const SHARDS: u16 = 1024;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Shard(pub u16);
 
+impl Shard {
+    /// The shard of the entity of that name, which must be in its normal form: FNV-1a over the name, folded. Stable for ever;
+    /// see the test.
+    pub fn of(name: &str) -> Self {
+        let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+        for byte in name.bytes() {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        // The low bits of FNV are its weakest; fold the high half in before taking ten of them.
+        let folded = (hash >> 32) ^ hash;
+        Self(u16::try_from(folded % u64::from(SHARDS)).unwrap_or(0))
+    }
+}
+
 /// The name of something that is placed: a user (with its sessions), a room, a link or a component. For users
 /// it is the bare JID as text (`juliet@example.org`), normalised by whoever makes it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,15 +40,9 @@ impl Entity {
         &self.0
     }
 
-    /// The shard this entity lies on: FNV-1a over the name, folded. Stable for ever; see the test.
+    /// The shard this entity lies on.
     pub fn shard(&self) -> Shard {
-        let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-        for byte in self.0.bytes() {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-        // The low bits of FNV are its weakest; fold the high half in before taking ten of them.
-        let folded = (hash >> 32) ^ hash;
-        Shard(u16::try_from(folded % u64::from(SHARDS)).unwrap_or(0))
+        Shard::of(&self.0)
     }
 }
 

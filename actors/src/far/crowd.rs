@@ -13,7 +13,6 @@ use rookery_proto::xmpp::stanza::{PresenceType, Stanza, Type};
 use super::shard_of;
 use super::wire::{self, What};
 use crate::host::Host;
-use crate::ledger::Receipt;
 use crate::user;
 
 /// Users in one parcel.
@@ -105,17 +104,25 @@ impl Host {
             return;
         }
         let Some(from) = stanza.from.clone() else { return };
+        if self.is_home(&from.to_bare()) {
+            return self.retell_here(&from, users.collect());
+        }
+        // The sender has moved meanwhile: its new home knows what holds.
+        let users = users.map(|user| user.as_str().to_owned()).collect();
+        let retell = wire::Retell { from: from.as_str().to_owned(), users };
+        self.send(&from.to_bare(), What::Retell(retell), |_, _| {});
+    }
+
+    /// Users who did not hear the presence of a session whose home this is.
+    pub(super) fn retell_here(&self, from: &Jid, users: Vec<BareJid>) {
         let sender = from.to_bare();
-        let users: Vec<BareJid> = users.collect();
-        if self.is_home(&sender) && self.users().find(&sender).is_some() {
+        if self.users().find(&sender).is_some() || self.may_have_sessions(&sender) {
+            let from = from.clone();
             let retell = move |user: &mut user::User| user.retell(&from, &users);
             let _ = self.cast_user(&sender, user::Msg::Then(Box::new(retell)));
-        } else if self.is_home(&sender) {
-            for user in users {
-                self.retell_one(&from, &user, None);
-            }
+        } else {
+            users.iter().for_each(|user| self.retell_one(from, user, None));
         }
-        // Else its new home shows what there is.
     }
 
     /// What `user` is to know of the session `from`: its presence, or that it has none.
@@ -123,15 +130,5 @@ impl Host {
         let gone = || Arc::new(Stanza::new(Type::Presence(PresenceType::Unavailable)).from(from.clone()));
         let stanza = presence.cloned().unwrap_or_else(gone);
         self.tell_one(&stanza, user, false);
-    }
-
-    /// Settles what nobody may be told of.
-    pub(crate) fn refuse(
-        &self,
-        stanza: &Stanza,
-        receipt: Receipt,
-        error: &rookery_proto::xmpp::error::StanzaError,
-    ) {
-        self.bounce(stanza, receipt, error.condition);
     }
 }

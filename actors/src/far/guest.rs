@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use rookery_cluster::entity::{Entity, Shard};
+use rookery_cluster::entity::Shard;
 use rookery_cluster::mesh::peer::{Envelope, NodeId, Outcome, Why};
 use rookery_proto::xmpp::jid::BareJid;
 
@@ -61,7 +61,7 @@ impl Guest {
             generation,
             conn: conn.id,
             era: conn.era,
-            shard: Entity::new(user.as_str()).shard(),
+            shard: Shard::of(user.as_str()),
             pipe,
             link: Mutex::new(None),
             flying: Mutex::default(),

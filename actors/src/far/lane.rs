@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use rookery_cluster::entity::{Entity, SHARDS, Shard};
+use rookery_cluster::entity::{SHARDS, Shard};
 use rookery_cluster::mesh::Home;
 use rookery_cluster::mesh::peer::{Envelope, NodeId, Outcome};
 use rookery_proto::xmpp::jid::BareJid;
@@ -42,7 +42,6 @@ type Then = Box<dyn FnOnce(&Host, Result<Bytes, Failed>) + Send>;
 struct Parcel {
     /// Its place among those of the lane.
     order: u64,
-    entity: Bytes,
     body: Bytes,
     deadline: Instant,
     then: Then,
@@ -128,11 +127,6 @@ impl Lanes {
     pub(super) fn is_stalled(&self, shard: Shard) -> bool {
         self.of(Way { shard, requests: false }).is_some_and(|lane| lane.lock().stalled)
     }
-
-    /// How many parcels wait.
-    pub(super) fn waiting(&self) -> usize {
-        self.0.iter().map(|lane| lane.lock().waiting.len()).sum()
-    }
 }
 
 fn ways() -> impl Iterator<Item = Way> {
@@ -159,12 +153,10 @@ impl Host {
         then: impl FnOnce(&Self, Result<Bytes, Failed>) + Send + 'static,
     ) {
         let Some(far) = self.far() else { return then(self, Err(Failed)) };
-        let entity = Entity::new(user.as_str());
         let requests = matches!(what, What::Bind(_) | What::Resume(_) | What::Order(_));
-        let way = Way { shard: entity.shard(), requests };
+        let way = Way { shard: Shard::of(user.as_str()), requests };
         let mut parcel = Parcel {
             order: 0,
-            entity: Bytes::copy_from_slice(entity.as_str().as_bytes()),
             body: wire::encode(what),
             deadline: Instant::now() + PATIENCE,
             then: Box::new(then),
@@ -203,7 +195,7 @@ impl Host {
         let shard = way.shard;
         let home = far.home(shard);
         let Some(target) = far.target(&home) else { return Err(parcel) };
-        let (entity, body) = (parcel.entity.clone(), parcel.body.clone());
+        let body = parcel.body.clone();
         let seq = {
             let mut lane = lane.lock();
             let again = lane.refused.as_ref().is_some_and(|(node, epoch, at)| {
@@ -226,7 +218,8 @@ impl Host {
             return Ok(());
         }
         tracing::trace!(?way, seq, %node, "a parcel goes");
-        let sent = far.cluster.peers().peer(&node).send(Envelope::new(shard, epoch, entity, body), told);
+        let sent =
+            far.cluster.peers().peer(&node).send(Envelope::new(shard, epoch, Bytes::new(), body), told);
         match sent {
             Ok(()) => Ok(()),
             Err(refused) => {
@@ -279,9 +272,10 @@ impl Host {
         }
     }
 
-    /// Sends what waits in lanes whose shards have homes; what has waited too long fails.
-    pub(super) fn flush_lanes(&self) {
-        let Some(far) = self.far() else { return };
+    /// Sends what waits in lanes whose shards have homes; what has waited too long fails. Whether anything still waits.
+    pub(super) fn flush_lanes(&self) -> bool {
+        let Some(far) = self.far() else { return false };
+        let mut waiting = 0;
         for way in ways() {
             let Some(slot) = far.lanes.of(way) else { continue };
             let mut lane = slot.lock();
@@ -294,10 +288,12 @@ impl Host {
             drop(lane);
             if stalled {
                 self.flush_lane(way);
+                waiting += slot.lock().waiting.len();
             }
         }
         #[allow(clippy::cast_precision_loss)] // a gauge
-        metrics::gauge!("rookery_queue_length", "queue" => "lanes").set(far.lanes.waiting() as f64);
+        metrics::gauge!("rookery_queue_length", "queue" => "lanes").set(waiting as f64);
+        waiting > 0
     }
 
     fn flush_lane(&self, way: Way) {

@@ -1,7 +1,7 @@
 //! Connections whose session has lost its home find the next one, and go on there as if nothing had happened.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::stub::{At, Stub};
 use super::wire::{self, What};
 use crate::host::{Host, NotResumed};
-use crate::link::{Authenticated, ConnInfo, Link};
+use crate::link::{Authenticated, ConnInfo, Link, Way};
 use crate::pipe::{Close, Pipe};
 use crate::session::SessionId;
 use crate::user;
@@ -61,9 +61,8 @@ impl Host {
                     () = tokio::time::sleep(PACE), if busy => {}
                 }
                 let Some(host) = host.upgrade().filter(|host| !host.is_over()) else { return };
-                host.flush_lanes();
-                busy = host.look_early();
-                busy = host.look_all() || busy || far.lanes.waiting() > 0;
+                busy = host.flush_lanes() | host.look_early();
+                busy |= host.look_all();
             }
         });
     }
@@ -146,7 +145,7 @@ impl Host {
                 if lives && since.elapsed() < DOUBT {
                     return true;
                 }
-                state.look();
+                state.look(false);
                 drop(state);
                 self.look_at(stub)
             }
@@ -194,7 +193,7 @@ impl Host {
         attach: wire::Attach,
     ) {
         let Some(far) = self.far() else { return };
-        let era = attach.conn.as_ref().map_or(0, |conn| conn.era);
+        let era = wire::era(&attach);
         let body = wire::encode(What::Attach(attach));
         let envelope = Envelope::new(stub.shard, epoch.0.into(), Bytes::new(), body);
         let (host, told) = (self.clone(), stub.clone());
@@ -253,26 +252,26 @@ impl Host {
             stub.pass(&state, wire::up::What::Active(false));
         }
         if let Some(clean) = closed {
-            return stub.say_closed(&state, clean);
+            return stub.pass(&state, wire::up::What::Closed(clean));
         }
         stub.pass(&state, wire::up::What::Ask(true));
     }
 
     /// The next home is this node.
     fn attach_here(&self, stub: &Arc<Stub>, attach: wire::Attach) {
-        let era = attach.conn.as_ref().map_or(0, |conn| conn.era);
+        let era = wire::era(&attach);
         let (reply, answer) = oneshot::channel();
         let Some(far) = self.far() else { return };
         let peer = (far.cluster.mesh().node().clone(), stub.id);
-        let msg = user::Attach { attach, peer, pipe: stub.pipe.clone(), reply };
+        let here = Some(stub.clone());
+        let msg = user::Attach { attach, peer, pipe: stub.pipe.clone(), here, reply };
         if self.cast_user(&stub.user, user::Msg::Attach(Box::new(msg))).is_err() {
             return stub.not_found(era);
         }
         let (host, stub) = (self.clone(), stub.clone());
         self.spawn(async move {
             match answer.await {
-                Ok(Some(link)) => host.attached_here(&stub, era, link),
-                Ok(None) => {
+                Ok(_) => {
                     if let Some(far) = host.far() {
                         stub.give_up(far, Close::Abandon);
                     }
@@ -282,9 +281,11 @@ impl Host {
         });
     }
 
-    fn attached_here(&self, stub: &Arc<Stub>, era: u32, link: Link) {
-        let Some(far) = self.far() else { return };
-        let way = stub.way.lock().upgrade();
+    /// The connection goes on with a session on its own node. Returns its way, which the session changes when it moves again:
+    /// it must be told at once.
+    pub(crate) fn attached_here(&self, stub: &Stub, era: u32, link: Link) -> Weak<Way> {
+        let Some(far) = self.far() else { return Weak::new() };
+        let way = stub.way.lock().clone();
         // With both locks held: what the connection sends next comes behind what it sent before.
         let take = || {
             let mut state = stub.state.lock();
@@ -295,7 +296,7 @@ impl Host {
                 std::mem::take(&mut state.ups)
             })
         };
-        let back = match way {
+        let back = match way.upgrade() {
             Some(way) => way.back_here(link, take),
             None => Err(link),
         };
@@ -305,6 +306,7 @@ impl Host {
         }
         stub.forget(far);
         stub.pipe.nudge();
+        way
     }
 
     /// Opens a session whose home is another node.
@@ -413,6 +415,7 @@ impl super::stub::State {
             acked: wire::id_bytes(self.acked),
             tail: self.tail.iter().cloned().collect(),
             last: wire::id_bytes(self.last),
+            moved: self.moved,
         })
     }
 }

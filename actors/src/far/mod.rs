@@ -114,7 +114,7 @@ impl Far {
 
 /// The shard of a user.
 pub(crate) fn shard_of(user: &BareJid) -> Shard {
-    Entity::new(user.as_str()).shard()
+    Shard::of(user.as_str())
 }
 
 impl Host {
@@ -129,9 +129,12 @@ impl Host {
         epoch.map_or(1, |epoch| epoch.0)
     }
 
-    /// Whether something for that user waits that came before.
-    pub(crate) fn holds_up(&self, user: &BareJid) -> bool {
-        self.far().is_some_and(|far| far.lanes.is_stalled(shard_of(user)))
+    /// Whether something may go straight to that user: its home is this node, and nothing that came before waits.
+    pub(crate) fn is_open(&self, user: &BareJid) -> bool {
+        self.far().is_none_or(|far| {
+            let shard = shard_of(user);
+            far.is_here(shard) && !far.lanes.is_stalled(shard)
+        })
     }
 
     /// Whether that user may have sessions here that are not known yet.

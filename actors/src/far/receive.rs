@@ -7,8 +7,8 @@ use prost::Message as _;
 use rookery_cluster::entity::Shard;
 use rookery_cluster::mesh::Home;
 use rookery_cluster::mesh::peer::{Done, Envelope, NodeId, Outcome, Receiver};
-use rookery_proto::xmpp::error::{Condition, StanzaError};
-use rookery_proto::xmpp::jid::BareJid;
+use rookery_proto::xmpp::error::Condition;
+use rookery_proto::xmpp::jid::{BareJid, Jid};
 use rookery_proto::xmpp::stanza::{PresenceType, Stanza, Type};
 use tokio::sync::oneshot;
 
@@ -144,6 +144,13 @@ impl Host {
             What::Attach(attach) => self.take_attach(from, generation, attach, reply),
             What::Order(order) => self.take_order(order, reply),
             What::Crowd(crowd) => reply.answer(self.take_crowd(crowd)),
+            What::Retell(retell) => {
+                reply.taken();
+                if let Ok(from) = Jid::parse(&retell.from) {
+                    let users = retell.users.iter().filter_map(|user| BareJid::parse(user).ok()).collect();
+                    self.retell_here(&from, users);
+                }
+            }
             What::Down(_) => reply.taken(),
         }
     }
@@ -266,7 +273,13 @@ impl Host {
         };
         let (pipe, managed) = (Pipe::far(from.clone(), conn.id), attach.managed);
         let (answer, attached) = oneshot::channel();
-        let msg = user::Attach { attach, peer: (from.clone(), conn.id), pipe: pipe.clone(), reply: answer };
+        let msg = user::Attach {
+            attach,
+            peer: (from.clone(), conn.id),
+            pipe: pipe.clone(),
+            here: None,
+            reply: answer,
+        };
         if self.cast_user(&user, user::Msg::Attach(Box::new(msg))).is_err() {
             return drop(reply);
         }
@@ -331,7 +344,7 @@ impl Host {
             Ok(_) => receipt.done(),
             Err(_) => {
                 tracing::warn!(to = ?stanza.to, "no node has taken a stanza in time; its sender gets an error");
-                host.refuse(&stanza, receipt, &StanzaError::new(Condition::ResourceConstraint));
+                host.bounce(&stanza, receipt, Condition::ResourceConstraint);
             }
         });
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use prost::Message as _;
-use rookery_cluster::entity::{Entity, Shard};
+use rookery_cluster::entity::Shard;
 use rookery_cluster::mesh::peer::{Envelope, NodeId, Outcome};
 use rookery_cluster::tables::archive::ArchiveId;
 use rookery_proto::xmpp::jid::{BareJid, FullJid};
@@ -89,6 +89,8 @@ pub(super) struct State {
     pub(super) doubt: Option<Instant>,
     /// The home takes nothing more from the client.
     pub(super) refused: bool,
+    /// The last home gave the session up in order.
+    pub(super) moved: bool,
     /// The session has closed the connection.
     ending: bool,
     /// Items and bytes that are in the pipe and not yet given back.
@@ -123,7 +125,7 @@ impl Stub {
             Self {
                 id,
                 user: user.clone(),
-                shard: Entity::new(user.as_str()).shard(),
+                shard: Shard::of(user.as_str()),
                 address: address.clone(),
                 pipe,
                 host: host.clone(),
@@ -145,6 +147,7 @@ impl Stub {
                     closed: None,
                     doubt: None,
                     refused: false,
+                    moved: false,
                     ending: false,
                     taken: 0,
                     bytes: 0,
@@ -263,7 +266,7 @@ impl Stub {
         state.closed = Some(clean);
         match state.at {
             At::Home(..) if !state.refused => {
-                self.say_closed(&state, clean);
+                self.pass(&state, up::What::Closed(clean));
             }
             At::Asking | At::Over => {
                 drop(state);
@@ -272,12 +275,6 @@ impl Stub {
             // Whoever takes the session over must know.
             At::Home(..) | At::Looking { .. } => {}
         }
-    }
-
-    /// Tells the session's home that its client has gone; then nobody needs this any more. A home that does not hear it would
-    /// take the client for connected.
-    pub(super) fn say_closed(self: &Arc<Self>, state: &State, clean: bool) {
-        self.pass(state, up::What::Closed(clean));
     }
 
     /// Sends to the session's home; between two homes, what matters is kept and goes to the next. With the lock held: what
@@ -311,6 +308,7 @@ impl Stub {
     fn told(self: Arc<Self>, era: u32, outcome: &Outcome, last: bool) {
         let host = self.host.clone();
         match outcome {
+            // The home has heard that the client is gone: nobody needs this any more.
             Outcome::Taken(_) if last => host.spawn(async move {
                 if let Some(far) = self.host.far() {
                     self.forget(far);
@@ -339,7 +337,7 @@ impl Stub {
         if state.era != era || !matches!(state.at, At::Home(..)) {
             return;
         }
-        state.look();
+        state.look(false);
         drop(state);
         self.host.look_soon();
     }
@@ -400,7 +398,7 @@ impl Stub {
             state.ledger.told(down.settled, down.recorded, broken);
         }
         if moved && matches!(state.at, At::Home(..)) {
-            state.look();
+            state.look(true);
         }
         // In order with what comes next, so under the lock; the connection drains it without.
         self.pipe.refill(out.into_iter());
@@ -422,8 +420,9 @@ impl Stub {
 }
 
 impl State {
-    /// The session has lost its home.
-    pub(super) fn look(&mut self) {
+    /// The session has lost its home, or that has given it up in order.
+    pub(super) fn look(&mut self, moved: bool) {
+        self.moved = moved;
         self.era = self.era.wrapping_add(1);
         self.at = if self.ending { At::Over } else { At::Looking { since: Instant::now(), asked: false } };
         (self.doubt, self.refused) = (None, false);

@@ -10,7 +10,7 @@ use rookery_proto::xmpp::error::StreamCondition;
 pub(crate) use rookery_rpc::parcel::v1::parcel::What;
 pub(crate) use rookery_rpc::parcel::v1::{
     Attach, Bind, Bound, Capsule, Change, Close, Conn, Crowd, Down, Enable, In, Item, Kick, Order, Parcel,
-    Refused, Resume, Session, Sessions, Stanza, TooHigh, Up, close, item, order, up,
+    Refused, Resume, Retell, Session, Sessions, Stanza, TooHigh, Up, close, item, order, up,
 };
 
 use crate::pipe::{self, Kept};
@@ -37,6 +37,11 @@ pub(crate) fn id_bytes(id: Option<ArchiveId>) -> Bytes {
 
 pub(crate) fn id_of(bytes: &[u8]) -> Option<ArchiveId> {
     Some(ArchiveId::from_bytes(bytes.try_into().ok()?))
+}
+
+/// How often the connection has looked for a home before.
+pub(crate) fn era(attach: &Attach) -> u32 {
+    attach.conn.as_ref().map_or(0, |conn| conn.era)
 }
 
 /// The sender's session and number, if there is one.

@@ -32,6 +32,9 @@ impl Session {
     }
 
     pub(super) fn close(&mut self, close: Close) {
+        if let Some(way) = self.way.upgrade() {
+            way.cut();
+        }
         if let Some(pipe) = self.pipe.take() {
             let _ = pipe.push(Down::Close(close));
         }

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use rookery_cluster::entity::Entity;
 use rookery_cluster::store::{Ops, Writes};
 use rookery_cluster::tables::sessions;
+use tokio::sync::oneshot;
 
 use super::{Msg, Session, Unacked};
 use crate::far::{Stub, Tail, wire};
@@ -25,8 +26,9 @@ impl Session {
         if known && self.restored.is_none() && !self.ended && self.resuming.is_none() {
             return self.attach_again(attach, me);
         }
-        let user::Attach { attach, peer, pipe, reply } = attach;
+        let user::Attach { attach, peer, pipe, here, reply } = attach;
         self.peer = Some(peer);
+        let era = wire::era(&attach);
         let restored = self.restored.take();
         let (false, Some(restored), None) = (self.ended, &restored, &self.resuming) else {
             // Its client has come back by another connection.
@@ -70,15 +72,13 @@ impl Session {
         self.pipe = Some(pipe);
         let link =
             Link::new(me.clone(), self.jid.clone(), self.ledger.clone(), self.generation, self.moves());
-        self.way = link.way();
         self.shared.connected.store(true, Ordering::Relaxed);
         tracing::info!(jid = %self.jid, address = %self.address, waited = dropped, "session attached to its connection again");
-        if let Err(Some(link)) = reply.send(Some(link)) {
-            link.closed(false);
-        }
+        self.give(link, here, era, reply);
         self.push_capsule();
         let numbering = resumable.then(|| self.numbering());
-        let attached = user::AttachedAgain { sid: self.sid, numbering, last, queued };
+        let moved = attach.moved;
+        let attached = user::AttachedAgain { sid: self.sid, numbering, last, queued, moved };
         let _ = self.user.cast_always(user::Msg::Attached(Box::new(attached)));
         if resumable {
             self.write_attached(&tail_ids, me);
@@ -89,17 +89,24 @@ impl Session {
         }
     }
 
+    /// Gives the connection its end.
+    fn give(&mut self, link: Link, here: Option<Arc<Stub>>, era: u32, reply: oneshot::Sender<Option<Link>>) {
+        self.way = link.way();
+        if let Some(stub) = here {
+            self.way = self.host.attached_here(&stub, era, link);
+        } else if let Err(Some(link)) = reply.send(Some(link)) {
+            link.closed(false);
+        }
+    }
+
     /// The very connection that the session has: something between the two was lost on its way.
     fn attach_again(&mut self, attach: user::Attach, me: &Handle<Self>) {
-        let user::Attach { attach, pipe, reply, .. } = attach;
+        let user::Attach { attach, pipe, here, reply, .. } = attach;
         self.generation = self.generation.wrapping_add(1);
         self.pipe = None;
         let link =
             Link::new(me.clone(), self.jid.clone(), self.ledger.clone(), self.generation, !pipe.is_far());
-        self.way = link.way();
-        if let Err(Some(link)) = reply.send(Some(link)) {
-            link.closed(false);
-        }
+        self.give(link, here, wire::era(&attach), reply);
         if let Some(sm) = self.sm.as_mut().filter(|sm| sm.knows(attach.h)) {
             let got = attach.h.wrapping_add(u32::try_from(attach.tail.len()).unwrap_or(0));
             let (acked, queued) = sm.resume(attach.h);
@@ -167,16 +174,13 @@ impl Session {
     /// Everything is settled: whoever has the connection looks for the next home.
     pub(super) fn leave(&mut self, me: &Handle<Self>) {
         self.flush_held();
-        let settled = self.ledger.processed();
         if self.sm.as_ref().is_some_and(|sm| sm.resumable()) && self.restored.is_none() {
             // Even if another write of it is under way: nothing comes after this one.
-            self.submit_record(settled, me);
+            self.submit_record(self.ledger.processed(), me);
         }
         (self.ended, self.left) = (true, true);
         tracing::trace!(jid = %self.jid, connected = self.pipe.is_some(), far = self.is_far(), "a session leaves");
-        if let Some(resuming) = self.resuming.take() {
-            drop(resuming); // asks the next home
-        }
+        self.resuming = None; // who waits hears nothing, and asks the next home
         let Some(pipe) = self.pipe.take() else { return };
         if pipe.is_far() {
             pipe.set_capsule(wire::capsule(self.sid, &self.whole_record(), self.acked));
@@ -190,10 +194,10 @@ impl Session {
         let unacked = self.sm.as_mut().map(|sm| sm.take_unacked()).unwrap_or_default();
         let last = unacked.iter().filter_map(|item| item.id).max().max(self.acked);
         let sent = unacked.iter().map(|item| {
-            let Kept { id, queued } = Kept { id: item.id, queued: item.queued };
             let mut bytes = Vec::with_capacity(item.outgoing.stanza.size() + 64);
             item.outgoing.write(&mut bytes);
-            wire::Stanza { stanza: bytes.into(), id: wire::id_bytes(id), queued: wire::id_bytes(queued) }
+            let (id, queued) = (wire::id_bytes(item.id), wire::id_bytes(item.queued));
+            wire::Stanza { stanza: bytes.into(), id, queued }
         });
         let tail = Tail {
             capsule,

@@ -354,6 +354,9 @@ impl User {
                     self.offline = self.offline.max(claim.offline);
                 }
                 self.refresh_presence(sid);
+                if self.host.far().is_some() {
+                    self.announce(sid);
+                }
                 self.start_replay(sid, acked, (claim.before, claim.h));
             }
             Msg::Enabled { sid, numbering } => {

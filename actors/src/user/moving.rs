@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::deliver::Ops;
 use super::{Attached as Session, Available, Inbound, Msg, Numbering, Phase, User, presence};
-use crate::far::wire;
+use crate::far::{Stub, wire};
 use crate::link::Link;
 use crate::pipe::Pipe;
 use crate::session::{self, SessionId};
@@ -28,6 +28,9 @@ pub(crate) struct Attach {
     /// The node that has the connection, and its name there.
     pub(crate) peer: (NodeId, u64),
     pub(crate) pipe: Arc<Pipe>,
+    /// What has stood for the session, if its connection is on this node.
+    pub(crate) here: Option<Arc<Stub>>,
+    /// Nothing: there is no such session. Dropped: it is not here, or what stood for it knows already.
     pub(crate) reply: oneshot::Sender<Option<Link>>,
 }
 
@@ -40,6 +43,8 @@ pub(crate) struct Attached {
     pub(crate) last: Option<ArchiveId>,
     /// What it was sent of the offline queue.
     pub(crate) queued: Vec<ArchiveId>,
+    /// Its last home gave it up in order.
+    pub(crate) moved: bool,
 }
 
 /// The user is about to move.
@@ -106,7 +111,7 @@ impl User {
     }
 
     pub(super) fn attached_again(&mut self, attached: Attached) {
-        let Attached { sid, numbering, last, queued } = attached;
+        let Attached { sid, numbering, last, queued, moved } = attached;
         let Some(session) = self.session_mut(sid) else { return };
         session.resumable = numbering.is_some();
         session.turns.numbering = numbering;
@@ -114,8 +119,11 @@ impl User {
         self.changed(sid);
         // What was archived and not sent: once the client has what it was sent before.
         self.replay_behind(sid, last);
-        // What its last home was told and had not passed on, it would never hear: presence is nowhere but on its way.
-        self.refresh_presence(sid);
+        if !moved {
+            // What its last home was told and had not passed on, nobody would ever hear: presence is nowhere but on its way.
+            self.refresh_presence(sid);
+            self.announce(sid);
+        }
     }
 
     /// Writes down that a session is there which can't be resumed: should its home die, it is looked for, and if it does

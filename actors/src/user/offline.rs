@@ -34,6 +34,8 @@ pub(super) struct Drain {
     acked: Option<ArchiveId>,
     /// What the client confirms is offline for no device any more.
     offline: bool,
+    /// Of a replay: the session took no messages when it began. What came for any device, it gets when it is offline's turn.
+    silent: bool,
     /// What was sent up to.
     after: Option<ArchiveId>,
     /// The newest entry when it began: what is newer would have been sent live.
@@ -152,21 +154,16 @@ impl User {
     /// A session that was restored from its record has been resumed.
     pub(super) fn start_replay(&mut self, sid: SessionId, acked: Option<ArchiveId>, has: (u64, u32)) {
         self.drains.take(sid);
-        // What is offline goes first, unless another device is being served that already.
-        let offline = self.session(sid).is_some_and(Attached::takes_messages)
-            && !self.drains.all.iter().any(|drain| drain.offline);
-        let drain = self.new_drain(sid, Why::Replay, Shelf::Queue);
-        self.drain(Drain { acked, offline, has: Some(has), ..drain });
+        let drain = self.new_replay(sid, acked);
+        self.drain(Drain { has: Some(has), ..drain });
     }
 
     /// A session goes on with its connection after its home was lost. What was archived behind `last` comes when its client
     /// has what it was sent before.
     pub(super) fn replay_behind(&mut self, sid: SessionId, last: Option<ArchiveId>) {
         self.drains.take(sid);
-        let offline = self.session(sid).is_some_and(Attached::takes_messages)
-            && !self.drains.all.iter().any(|drain| drain.offline);
-        let drain = self.new_drain(sid, Why::Replay, Shelf::Queue);
-        self.drains.all.push(Drain { acked: last, offline, ..drain });
+        let drain = self.new_replay(sid, last);
+        self.drains.all.push(drain);
         if let Some(session) = self.session_mut(sid) {
             session.draining = true;
             let _ = session.handle.cast_always(session::Msg::Mark);
@@ -178,6 +175,13 @@ impl User {
         self.drains.all.clear();
     }
 
+    fn new_replay(&mut self, sid: SessionId, acked: Option<ArchiveId>) -> Drain {
+        let silent = !self.session(sid).is_some_and(Attached::takes_messages);
+        // What is offline goes first, unless another device is being served that already.
+        let offline = !silent && !self.drains.all.iter().any(|drain| drain.offline);
+        Drain { acked, offline, silent, ..self.new_drain(sid, Why::Replay, Shelf::Queue) }
+    }
+
     fn new_drain(&mut self, sid: SessionId, why: Why, place: Shelf) -> Drain {
         self.drains.turn += 1;
         Drain {
@@ -186,6 +190,7 @@ impl User {
             place,
             acked: None,
             offline: false,
+            silent: false,
             after: None,
             began: self.ids.last,
             has: None,
@@ -251,7 +256,7 @@ impl User {
             if number.is_some_and(|(number, h)| number.covered_by(h)) {
                 continue; // its client has said so
             }
-            if let Some(outgoing) = self.replayed(session, drain.why(*id), place, *id, entry) {
+            if let Some(outgoing) = self.replayed(session, drain, *id, entry) {
                 let (archived, queued) = match place {
                     Shelf::Archive => (Some(*id), None),
                     Shelf::Queue => (None, Some(*id)),
@@ -313,16 +318,16 @@ impl User {
     fn replayed(
         &self,
         session: &Attached,
-        why: Why,
-        place: Shelf,
+        drain: &Drain,
         id: ArchiveId,
         entry: &archive::Entry,
     ) -> Option<Outgoing> {
+        let place = drain.place;
         let stanza = Arc::new(crate::stored::stanza(&entry.stanza)?);
         let mut extra = if place == Shelf::Archive { self.stanza_id(id) } else { Vec::new() };
         let domain = Jid::parse(self.jid.domain()).ok()?;
         let late = delay::delay(&domain, entry.stored_at);
-        if why == Why::Offline {
+        if drain.why(id) == Why::Offline {
             if entry.direction() == archive::Direction::Out || !worth_keeping(&stanza) {
                 return None;
             }
@@ -336,7 +341,10 @@ impl User {
                 Outgoing::new(carbons::carbon(carbons::Kind::Sent, &self.jid, &stanza, &extra, &session.jid))
             });
         }
-        match stanza.to.as_ref().filter(|to| to.resource().is_some()) {
+        let to = stanza.to.as_ref().filter(|to| to.resource().is_some());
+        let later = drain.silent && place == Shelf::Archive && self.offline.is_some_and(|cursor| cursor < id);
+        match to {
+            to if later && to.is_none_or(|to| to.as_str() != own) => None,
             Some(to) if to.as_str() != own => session.carbons.then(|| {
                 Outgoing::new(carbons::carbon(
                     carbons::Kind::Received,

@@ -104,6 +104,13 @@ impl User {
         self.tell_all(&probe, seen.map(|contact| &contact.jid), true);
     }
 
+    /// Shows a session's presence to all who see it: its last home may have died before they heard.
+    pub(super) fn announce(&self, sid: SessionId) {
+        if let Some(presence) = self.session(sid).and_then(|session| session.presence.as_ref()) {
+            self.tell_subscribers(&presence.stanza);
+        }
+    }
+
     fn to_session(&self, stanza: &Arc<Stanza>, jid: &rookery_proto::xmpp::jid::FullJid) -> Outgoing {
         Outgoing { stanza: stanza.clone(), to: Some(Jid::from(jid.clone())), extra: bytes::Bytes::new() }
     }

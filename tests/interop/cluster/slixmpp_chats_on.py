@@ -22,7 +22,7 @@ class Chatter(Client):
     """A client that talks all the time."""
 
     def __init__(self, user, password):
-        super().__init__(f"{user}@{DOMAIN}/cluster", password, ["xep_0198", "xep_0199"])
+        super().__init__(f"{user}@{DOMAIN}/cluster", password, ["xep_0198", "xep_0199", "xep_0359"])
         self.partner = None
         self.alive = False
         self.over = False
@@ -30,11 +30,18 @@ class Chatter(Client):
         self.ids, self.acked = [], set()
         self.cuts = self.resumed = self.anew = 0
         self.longest = 0
+        self.log = []
         self.add_event_handler("session_start", self.begin)
         self.add_event_handler("session_resumed", self.resume)
         self.add_event_handler("disconnected", self.cut)
         self.add_event_handler("message", self.hear)
         self.add_event_handler("stanza_acked", lambda stanza: self.acked.add(stanza["id"]))
+
+    def note(self, what):
+        """What is told when something goes wrong."""
+        sm = self.plugin["xep_0198"]
+        self.log.append(f"{time.monotonic():.2f} {what} (handled {sm.handled}, acked {sm.last_ack}, "
+                        f"unacked {len(sm.unacked_queue)})")
 
     async def begin(self, _event):
         self.anew += 1
@@ -42,10 +49,12 @@ class Chatter(Client):
 
     def resume(self, _event):
         self.resumed += 1
+        self.note("resumed")
         # What slixmpp takes while it learns of the end of a connection goes nowhere, not even into its queue for XEP-0198.
         queued = {stanza["id"] for _, stanza in self.plugin["xep_0198"].unacked_queue}
         for number, sent in enumerate(self.ids):
             if sent not in self.acked and sent not in queued:
+                self.note(f"{number} went nowhere")
                 self.say(number)
         self.alive = True
 
@@ -56,6 +65,7 @@ class Chatter(Client):
 
     def cut(self, _event):
         self.alive = False
+        self.note("cut")
         if not self.over:
             self.cuts += 1
             self.go()
@@ -66,6 +76,7 @@ class Chatter(Client):
         elif message["body"]:
             number = int(message["body"])
             self.heard.append(number)
+            self.note(f"heard {number}, {message['id']}, {message['stanza_id']['id']}")
             self.longest = max(self.longest, time.monotonic() - self.partner.said[number])
 
     async def talk(self, end):
@@ -113,6 +124,9 @@ async def story():
     for client in (romeo, juliet):
         assert client.anew == 1, f"{client.boundjid} began {client.anew} sessions"
         wrong = odd(client.heard, len(client.partner.said))
+        if wrong:
+            for each in (client, client.partner):
+                print(each.boundjid, *each.log, sep="\n")
         assert not wrong, f"{client.boundjid}: {wrong}"
         client.over = True
         await client.disconnect()

@@ -54,7 +54,7 @@ impl Stub {
         if let Some(h) = rest.confirmed.filter(|h| h.wrapping_sub(state.h) as usize <= state.tail.len()) {
             state.confirm(h);
         }
-        state.look();
+        state.look(true);
         drop(state);
         host.look_soon();
         Some(stub)
