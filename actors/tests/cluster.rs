@@ -90,6 +90,7 @@ async fn a_session_comes_back_when_socket_and_home_are_gone() {
     let romeo = world.user(0, "romeo").await;
     let juliet = world.user(2, "juliet").await;
     let mut phone = world.nodes[2].phone(&juliet).await;
+    phone.told().await; // else it would have to send its presence again
     let mut orchard = world.nodes[0].phone(&romeo).await;
     for n in 0..10 {
         orchard.send(&chat(&juliet, &format!("m{n}-")));

@@ -230,7 +230,9 @@ impl Client {
                     self.handled += 1;
                     let mut bytes = Vec::new();
                     outgoing.write(&mut bytes);
-                    return String::from_utf8(bytes).unwrap();
+                    let text = String::from_utf8(bytes).unwrap();
+                    println!("{} {}: {text}", self.user, self.handled); // shown if the test fails
+                    return text;
                 }
                 Down::Nonza(bytes) if bytes.starts_with(b"<r ") && self.quiet => {}
                 Down::Nonza(bytes) if bytes.starts_with(b"<r ") => self.ack(),
