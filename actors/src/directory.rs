@@ -2,7 +2,7 @@
 //! step puts the shard map of the cluster in front of it.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::hash::Hash;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -19,21 +19,22 @@ pub(crate) const SWEEPS: usize = 16;
 pub(crate) struct Directory<K, R: Resident> {
     stripes: Vec<Mutex<HashMap<K, Handle<R>>>>,
     awake: Arc<Awake<R>>,
-    hasher: RandomState,
+    place: fn(&K) -> usize,
 }
 
 impl<K: Hash + Eq + Clone, R: Resident> Directory<K, R> {
-    pub(crate) fn new() -> Self {
+    /// `place` spreads the names evenly; [`Directory::at`] finds those of one place.
+    pub(crate) fn new(place: fn(&K) -> usize) -> Self {
         Self {
+            place,
             awake: Awake::new(),
             stripes: (0..STRIPES).map(|_| Mutex::new(HashMap::new())).collect(),
-            hasher: RandomState::new(),
         }
     }
 
-    #[allow(clippy::cast_possible_truncation, clippy::indexing_slicing)] // a hash, taken modulo the length
+    #[allow(clippy::indexing_slicing)] // taken modulo the length
     fn stripe(&self, name: &K) -> &Mutex<HashMap<K, Handle<R>>> {
-        &self.stripes[self.hasher.hash_one(name) as usize % STRIPES]
+        &self.stripes[(self.place)(name) % STRIPES]
     }
 
     /// The resident of that name if it is here.
@@ -81,6 +82,14 @@ impl<K: Hash + Eq + Clone, R: Resident> Directory<K, R> {
             all.extend(stripe.lock().iter().map(|(name, handle)| (name.clone(), handle.clone())));
         }
         all
+    }
+
+    /// The names and handles of one place.
+    pub(crate) fn at(&self, place: usize) -> Vec<(K, Handle<R>)> {
+        let Some(stripe) = self.stripes.get(place % STRIPES) else { return Vec::new() };
+        let stripe = stripe.lock();
+        let there = stripe.iter().filter(|(name, _)| (self.place)(name) == place);
+        there.map(|(name, handle)| (name.clone(), handle.clone())).collect()
     }
 
     /// How many residents are known.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::RwLock;
+use rookery_cluster::entity::{SHARDS, Shard};
 use rookery_cluster::mesh::Cluster;
 use rookery_cluster::seams::Seams;
 use rookery_cluster::store::{self, Batcher, Store};
@@ -114,8 +115,11 @@ impl Host {
             batcher: Batcher::start(store.clone(), store::BatcherSettings::default()),
             store,
             seams,
-            users: Directory::new(),
-            sessions: Directory::new(),
+            // By shard: giving one up looks at no others.
+            users: Directory::new(|user| Shard::of(user.as_str()).0.into()),
+            sessions: Directory::new(|SessionId([first, second, ..])| {
+                u16::from_le_bytes([*first, *second]).into()
+            }),
             wheel: Wheel::new(),
             ids: IdCipher::new(archive_key.expose()),
             started: Instant::now(),
@@ -159,8 +163,8 @@ impl Host {
     /// Activates every user with a session on record, so that its presence is there and its time runs.
     async fn restore(&self) -> Result<(), Error> {
         let mut restored = 0u64;
-        for shard in 0..rookery_cluster::entity::SHARDS {
-            restored += self.restore_shard(rookery_cluster::entity::Shard(shard)).await?;
+        for shard in 0..SHARDS {
+            restored += self.restore_shard(Shard(shard), || true).await?;
         }
         if restored > 0 {
             tracing::info!(sessions = restored, "sessions of the last process wait to be resumed");

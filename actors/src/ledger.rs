@@ -53,14 +53,21 @@ impl Ledger {
         Arc::new(Self { inner: Mutex::new(entries), keeper: OnceLock::new() })
     }
 
+    /// The same, where the record says less than what is settled.
+    pub(crate) fn behind(settled: u32, recorded: u32) -> Arc<Self> {
+        let ledger = Self::new(settled);
+        ledger.inner.lock().recorded = recorded;
+        ledger
+    }
+
     /// From now on nobody is told a number that the session's record does not have.
     pub(crate) fn keep(&self, session: WeakHandle<Session>) {
         let _ = self.keeper.set(Keeper::Session(session));
     }
 
     /// A ledger whose entries the session's node settles.
-    pub(crate) fn of_stub(settled: u32, stub: Weak<Stub>) -> Arc<Self> {
-        let ledger = Self::new(settled);
+    pub(crate) fn of_stub(settled: u32, recorded: u32, stub: Weak<Stub>) -> Arc<Self> {
+        let ledger = Self::behind(settled, recorded);
         let _ = ledger.keeper.set(Keeper::Far(stub));
         ledger
     }

@@ -115,6 +115,39 @@ impl Unsettled {
     }
 }
 
+/// A session's hold of its connection's way. While it is about to move the way must not go, even if the connection does.
+#[derive(Default)]
+pub(crate) struct Grip {
+    way: Weak<Way>,
+    held: Option<Arc<Way>>,
+}
+
+impl Grip {
+    pub(crate) fn of(way: Weak<Way>) -> Self {
+        Self { way, held: None }
+    }
+
+    /// See [`Way::hold`].
+    pub(crate) fn hold(&mut self) {
+        self.held = self.way.upgrade();
+        if let Some(way) = &self.held {
+            way.hold();
+        }
+    }
+
+    /// See [`Way::cut`].
+    pub(crate) fn cut(&mut self) {
+        if let Some(way) = self.take() {
+            way.cut();
+        }
+    }
+
+    /// The way, if its connection is there, or was when it was held.
+    pub(crate) fn take(&mut self) -> Option<Arc<Way>> {
+        self.held.take().or_else(|| self.way.upgrade())
+    }
+}
+
 /// What came while the session was about to move, other than stanzas.
 #[derive(Default)]
 pub(crate) struct Rest {
@@ -155,39 +188,49 @@ impl Way {
         }
     }
 
-    /// The session has moved: `make` makes what stands for it here of how many stanzas are settled, and of what is not and what
-    /// has waited. It may fail.
-    pub(crate) fn away(&self, make: impl FnOnce(u32, VecDeque<Item>, Rest) -> Option<Arc<Stub>>) {
+    /// The session has moved: `make` makes what stands for it here of how many stanzas are settled, and of those recorded, and of
+    /// what is not and what has waited. It may fail.
+    pub(crate) fn away(&self, make: impl FnOnce((u32, u32), VecDeque<Item>, Rest) -> Option<Arc<Stub>>) {
+        self.hold(); // if it is new
         let mut to = self.0.lock();
         if let To::Held { ledger, unsettled, waiting, rest } = &mut *to {
             // How many are settled, and those that are not, by one look.
-            unsettled.trim(ledger);
+            let recorded = ledger.settled();
+            if waiting.iter().all(Item::is_counted) {
+                unsettled.trim(ledger);
+            }
             let (settled, mut all) = unsettled.take();
             all.append(waiting);
             let (ledger, waiting, rest) = (ledger.clone(), all, std::mem::take(rest));
-            *to = match make(settled, waiting, rest) {
+            *to = match make((settled, recorded), waiting, rest) {
                 Some(stub) => To::Away(stub),
                 None => To::Over(ledger),
             };
         }
     }
 
-    /// The session has come to this node: what `take` gives, which was sent and not settled, is sent again. If that is
-    /// nothing, or the connection has ended, the link is of no use, and comes back.
+    /// The session has come to this node: what `take` gives, which was sent and not settled, is sent again, and what else was
+    /// said meanwhile. If that is nothing, or the connection has ended, the link is of no use, and comes back.
     pub(crate) fn back_here(
         &self,
         mut link: Link,
-        take: impl FnOnce() -> Option<VecDeque<Item>>,
+        take: impl FnOnce() -> Option<(VecDeque<Item>, Rest)>,
     ) -> Result<(), Link> {
         let mut to = self.0.lock();
         if !matches!(&*to, To::Away(_)) {
             return Err(link);
         }
-        let Some(ups) = take() else { return Err(link) };
+        let Some((ups, said)) = take() else { return Err(link) };
         let Some(way) = link.way.take() else { return Ok(()) };
         *to = std::mem::replace(&mut *way.0.lock(), To::Over(Ledger::new(0)));
         for item in ups {
             to.send(item);
+        }
+        if let Some(h) = said.confirmed {
+            to.cast(Msg::DownAck(h));
+        }
+        if let Some(active) = said.active {
+            to.cast(Msg::Csi(active));
         }
         Ok(())
     }
@@ -226,9 +269,12 @@ impl To {
                     let _ = handle.cast_always(Msg::Enable { resume, max, ledger: ledger.clone() });
                 }
             },
-            Self::Held { ledger, waiting, .. } => {
+            Self::Held { ledger, unsettled, waiting, .. } => {
                 match item {
-                    Item::Enable { .. } => *ledger = Ledger::new(0),
+                    Item::Enable { .. } => {
+                        unsettled.trim(ledger); // for the last time by this one
+                        *ledger = Ledger::new(0);
+                    }
                     _ => ledger.enter_only(),
                 }
                 waiting.push_back(item);

@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -90,6 +90,15 @@ pub struct Kept {
     pub id: Option<ArchiveId>,
     /// Its place in the user's offline queue.
     pub queued: Option<ArchiveId>,
+    /// Until now it was offline for all devices.
+    pub offline: bool,
+}
+
+impl Kept {
+    /// In the archive, if it is there.
+    pub(crate) fn archived(id: Option<ArchiveId>) -> Self {
+        Self { id, ..Self::default() }
+    }
 }
 
 /// How many items may wait in a pipe before its client counts as too slow.
@@ -100,6 +109,8 @@ struct Queue {
     items: VecDeque<Down>,
     /// For the node of the connection: the newest takes the place of those before.
     capsule: Option<Box<Capsule>>,
+    /// Who fills it from another node now, and wants to know when there is room.
+    feeder: Weak<Stub>,
     closed: bool,
 }
 
@@ -110,8 +121,6 @@ pub struct Pipe {
     ticked: AtomicBool,
     /// The other end, if that is on another node: which, and the name of the connection there.
     far: Option<(NodeId, u64)>,
-    /// Who fills it from another node, and wants to know when there is room.
-    feeder: OnceLock<Weak<Stub>>,
 }
 
 /// The pipe is full or its connection has gone.
@@ -142,13 +151,12 @@ impl Pipe {
             wake: Notify::new(),
             ticked: AtomicBool::new(false),
             far,
-            feeder: OnceLock::new(),
         })
     }
 
-    /// It is filled from another node.
+    /// It is filled from another node, by this one from now on.
     pub(crate) fn feed(&self, stub: Weak<Stub>) {
-        let _ = self.feeder.set(stub);
+        self.queue.lock().feeder = stub;
     }
 
     /// Whether the connection is on another node.
@@ -237,10 +245,9 @@ impl Pipe {
             queue.items = VecDeque::new(); // an idle connection keeps no buffer
         }
         let more = !queue.items.is_empty();
+        let feeder = if take > 0 { queue.feeder.upgrade() } else { None };
         drop(queue);
-        if take > 0
-            && let Some(stub) = self.feeder.get().and_then(Weak::upgrade)
-        {
+        if let Some(stub) = feeder {
             stub.drained(take, !more);
         }
         more

@@ -207,8 +207,107 @@ async fn a_session_moves_on_from_the_node_of_its_socket() {
             orchard.until(&format!("<body>{round}</body>")).await;
         }
     }
+    // More than is on its way without the client's socket taking any.
     for phone in &mut phones {
+        for n in 0..300 {
+            orchard.send(&chat(phone.user.local().unwrap(), &format!("m{n}-")));
+        }
+        orchard.settled().await;
+        phone.until("<body>m299-</body>").await;
         phone.settled().await;
+        phone.nothing().await;
+    }
+}
+
+/// `<enable/>` and what follows it are on their way when the home dies, and something was settled before.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_follows_enable_is_not_skipped_when_the_home_dies() {
+    let mut world = Nodes::start(3).await;
+    let romeo = world.user(0, "romeo").await;
+    let mut orchard = world.nodes[0].phone(&romeo).await;
+    // Several: the next home is the node of the socket for some, and not for others.
+    let mut phones = Vec::new();
+    for n in 0..8 {
+        let juliet = world.user(2, &format!("juliet{n}-")).await;
+        let mut phone = world.nodes[1].bind(&juliet, "phone").await;
+        phone.nothing().await;
+        phone.settled().await;
+        phones.push(phone);
+    }
+    world.kill(2);
+    for phone in &mut phones {
+        phone.with(|link| link.enable(true, None));
+        for body in ["first", "second", "third"] {
+            phone.send(&chat(&romeo, body));
+        }
+    }
+    for phone in &mut phones {
+        phone.until("<enabled").await;
+        assert_eq!(phone.told().await, 3);
+    }
+    for _ in 0..3 * phones.len() {
+        orchard.until("<body>").await;
+    }
+    orchard.nothing().await;
+}
+
+/// What was offline is with the client, which has not confirmed it, when its home dies or gives it up.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_offline_is_sent_once_whatever_becomes_of_the_home() {
+    for dies in [true, false] {
+        let mut world = Nodes::start(3).await;
+        let romeo = world.user(0, "romeo").await;
+        let juliet = world.user(2, "juliet").await;
+        let mut orchard = world.nodes[0].phone(&romeo).await;
+        for n in 0..5 {
+            orchard.send(&chat(&juliet, &format!("m{n}-")));
+        }
+        orchard.settled().await;
+        let mut phone = world.nodes[1].bind(&juliet, "phone").await;
+        phone.resumable().await;
+        phone.quiet = true;
+        phone.send("<presence/>");
+        phone.until("<body>m4-</body>").await;
+        if dies {
+            world.kill(2);
+        } else {
+            let leaving = world.nodes[2].cluster.clone();
+            let left = world.nodes[2].handle().spawn(async move { leaving.mesh().hand_over().await });
+            assert!(left.await.unwrap());
+        }
+        phone.quiet = false;
+        phone.ack();
+        orchard.send(&chat(&juliet, "last"));
+        assert!(phone.until("<body>").await.contains("last"), "dies {dies}");
+    }
+}
+
+/// More answers wait for a client than may be on their way between two nodes, when the home gives its session up.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_answer_is_lost_when_a_slow_client_moves() {
+    let world = Nodes::start(3).await;
+    let mut phones = Vec::new();
+    for n in 0..4 {
+        let juliet = world.user(2, &format!("juliet{n}-")).await;
+        let mut phone = world.nodes[1].bind(&juliet, "phone").await;
+        phone.resumable().await;
+        for n in 0..400 {
+            let ping = "<ping xmlns='urn:xmpp:ping'/>";
+            phone.send(&format!("<iq type='get' id='p{n}-' to='{juliet}@localhost'>{ping}</iq>"));
+        }
+        phones.push(phone);
+    }
+    // By now the others have been answered.
+    phones[3].until("p399-").await;
+    let leaving = world.nodes[2].cluster.clone();
+    let left = world.nodes[2].handle().spawn(async move { leaving.mesh().hand_over().await });
+    for phone in &mut phones[..3] {
+        for n in 0..400 {
+            phone.until(&format!("p{n}-")).await;
+        }
+    }
+    assert!(left.await.unwrap());
+    for phone in &mut phones {
         phone.nothing().await;
     }
 }

@@ -25,6 +25,9 @@ const BYTES: usize = 256 * 1024;
 const BATCH: usize = 64;
 /// How often a connection is called that something did not reach.
 const AGAIN: Duration = Duration::from_secs(1);
+/// How long a shard that is given up waits for slow clients of its sessions, and how often it looks.
+const SEE_OFF: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(5);
 /// Bytes after which a parcel is full.
 const PARCEL: usize = 64 * 1024;
 
@@ -44,6 +47,8 @@ pub(crate) struct Guest {
     over: AtomicBool,
     /// Something did not reach the connection: it must attach again.
     lost: AtomicBool,
+    /// It is told that the session moves.
+    moved: AtomicBool,
 }
 
 impl Guest {
@@ -68,7 +73,15 @@ impl Guest {
             counted: AtomicBool::new(counted),
             over: AtomicBool::new(false),
             lost: AtomicBool::new(false),
+            moved: AtomicBool::new(false),
         })
+    }
+
+    /// Whether the connection has still to be told something by a session that moves.
+    fn is_behind(&self) -> bool {
+        !self.moved.load(Ordering::Acquire)
+            && !self.over.load(Ordering::Acquire)
+            && !self.lost.load(Ordering::Acquire)
     }
 
     /// How many items may be sent now.
@@ -123,6 +136,21 @@ impl Host {
         }
         for guest in gone {
             guest.end();
+        }
+    }
+
+    /// Waits until the connections of a shard elsewhere have heard all that their sessions said before they moved; those of slow
+    /// clients not for long.
+    pub(super) async fn see_guests_off(&self, shard: Shard) {
+        let Some(far) = self.far() else { return };
+        let mut guests: Vec<Arc<Guest>> =
+            far.guests.lock().values().filter(|guest| guest.shard == shard).cloned().collect();
+        let until = tokio::time::Instant::now() + SEE_OFF;
+        while !guests.is_empty() && tokio::time::Instant::now() < until {
+            guests.retain(|guest| guest.is_behind());
+            if !guests.is_empty() {
+                tokio::time::sleep(LOOK).await;
+            }
         }
     }
 
@@ -201,17 +229,27 @@ impl Host {
             }
             guest.pipe.nudged();
             let room = guest.room();
+            // Before the rest: the answers to what is settled by now are in the pipe.
+            let Some(mut state) = guest.state() else { return };
             more = room > 0 && items.is_empty() && guest.pipe.drain(&mut drained, room);
             items.extend(drained.drain(..));
-            let Some(state) = guest.state() else { return };
+            let whole = room > 0 && !more;
+            if !whole {
+                state = told; // what is settled is told behind the answers to it
+            }
             tracing::trace!(conn = guest.conn, era = guest.era, items = items.len(), room, ?state, "carry");
             let capsule = guest.pipe.take_capsule();
             if items.is_empty() && capsule.is_none() && state == told {
                 continue;
             }
-            told = state;
-            let parcel = guest.parcel(&mut items, capsule, state);
-            more |= !items.is_empty();
+            let mut parcel = guest.parcel(&mut items, capsule, state);
+            if items.is_empty() {
+                told = state;
+            } else {
+                // The rest goes next.
+                (parcel.counted, parcel.settled, parcel.recorded, parcel.broken) = told;
+                more = true;
+            }
             let close = |item: &wire::Item| matches!(item.what, Some(wire::item::What::Close(_)));
             let last = parcel.items.iter().any(close);
             if here {
@@ -318,7 +356,9 @@ impl Guest {
             let what = wire::item(&item);
             bytes += wire::weight(&what);
             // This does not go into the other end's pipe, and so does not come back.
-            if !matches!(item, Down::Moved) {
+            if matches!(item, Down::Moved) {
+                self.moved.store(true, Ordering::Release);
+            } else {
                 flying.push_back(wire::weight(&what));
             }
             out.push(wire::Item { what: Some(what) });

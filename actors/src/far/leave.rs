@@ -10,7 +10,6 @@ use rookery_cluster::tables::sessions;
 use rookery_proto::xmpp::jid::BareJid;
 use tokio::sync::oneshot;
 
-use super::shard_of;
 use crate::host::{Error, Host, WeakHost};
 use crate::user;
 
@@ -34,10 +33,7 @@ impl Host {
         let Some(far) = self.far() else { return };
         far.freeze(shard, epoch.0);
         let mut leaving = Vec::new();
-        for (jid, handle) in self.users().all() {
-            if shard_of(&jid) != shard {
-                continue;
-            }
+        for (jid, handle) in self.users().at(shard.0.into()) {
             let (left, answer) = oneshot::channel();
             if handle.cast_always(user::Msg::Leave(left)).is_ok() {
                 leaving.push((jid, handle, answer));
@@ -51,16 +47,16 @@ impl Host {
         if let Err(error) = self.batcher().flush().await {
             tracing::warn!(shard = shard.0, %error, "a shard is given up with writes that the store did not take");
         }
+        if count > 0 {
+            self.see_guests_off(shard).await;
+        }
         metrics::counter!("rookery_users_moved_total").increment(count as u64);
     }
 
     /// These shards are not this node's any more: what is left of their users must do nothing.
     pub(super) fn drop_shards(&self, shards: &[Shard]) {
         let mut dropped = 0usize;
-        for (jid, handle) in self.users().all() {
-            if !shards.contains(&shard_of(&jid)) {
-                continue;
-            }
+        for (jid, handle) in shards.iter().flat_map(|shard| self.users().at(shard.0.into())) {
             let _ = handle.cast_always(user::Msg::Lose);
             self.users().remove(&jid, &handle);
             dropped += 1;
@@ -75,11 +71,12 @@ impl Host {
         }
     }
 
-    /// Activates every user of a shard with a session on record, so that its presence is there and its time runs.
+    /// Activates every user of a shard with a session on record, so that its presence is there and its time runs; as long as
+    /// the shard is `still` this node's.
     ///
     /// # Errors
     /// [`Error::Store`] if the store can't be read.
-    pub(crate) async fn restore_shard(&self, shard: Shard) -> Result<u64, Error> {
+    pub(crate) async fn restore_shard(&self, shard: Shard, still: impl Fn() -> bool) -> Result<u64, Error> {
         let mut restored = 0u64;
         let mut after: Option<(Entity, [u8; 16])> = None;
         loop {
@@ -94,6 +91,9 @@ impl Host {
                 })
                 .await?;
             for stored in &page.rows {
+                if !still() {
+                    return Ok(restored);
+                }
                 if let Ok(jid) = BareJid::parse(stored.user.as_str()) {
                     self.wake(&jid);
                     restored += 1;

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::stub::{At, Stub};
 use super::wire::{self, What};
 use crate::host::{Host, NotResumed};
-use crate::link::{Authenticated, ConnInfo, Link, Way};
+use crate::link::{Authenticated, ConnInfo, Link, Rest as Said, Way};
 use crate::pipe::{Close, Pipe};
 use crate::session::SessionId;
 use crate::user;
@@ -97,11 +97,11 @@ impl Host {
 
     async fn bring_back(&self, shard: Shard, epoch: u32) {
         // It may have been given up while it waited for its turn.
-        let held = self.far().is_some_and(|far| far.holds(shard, epoch));
-        if !held {
+        let still = || self.far().is_some_and(|far| far.holds(shard, epoch));
+        if !still() {
             return;
         }
-        if let Err(error) = self.restore_shard(shard).await {
+        if let Err(error) = self.restore_shard(shard, still).await {
             tracing::error!(shard = shard.0, %error, "sessions of a shard can't be read; they come with their users");
         }
         if let Some(far) = self.far() {
@@ -232,8 +232,9 @@ impl Host {
         metrics::counter!("rookery_sessions_attached_total").increment(1);
         state.at = At::Home(node, generation);
         let closed = state.closed;
-        // A home that has had the session all along has some of it.
-        let mut entered = bound.entered.wrapping_sub(state.ledger.processed()) as usize;
+        // A home that has had the session all along has some of it; by the ledger that it was told of.
+        let base = if state.is_enabling() { state.before } else { state.ledger.processed() };
+        let mut entered = bound.entered.wrapping_sub(base) as usize;
         if entered > state.ups.len() {
             entered = 0;
         }
@@ -248,9 +249,7 @@ impl Host {
         if state.managed {
             stub.pass(&state, wire::up::What::Confirmed(state.h));
         }
-        if state.inactive {
-            stub.pass(&state, wire::up::What::Active(false));
-        }
+        stub.pass(&state, wire::up::What::Active(!state.inactive));
         if let Some(clean) = closed {
             return stub.pass(&state, wire::up::What::Closed(clean));
         }
@@ -293,7 +292,12 @@ impl Host {
                 state.era == era && matches!(state.at, At::Looking { .. }) && state.closed.is_none();
             looking.then(|| {
                 state.at = At::Over;
-                std::mem::take(&mut state.ups)
+                let said = Said {
+                    confirmed: state.managed.then_some(state.h),
+                    active: Some(!state.inactive),
+                    ..Said::default()
+                };
+                (std::mem::take(&mut state.ups), said)
             })
         };
         let back = match way.upgrade() {
@@ -403,18 +407,18 @@ impl super::stub::State {
     /// What the next home must know; nothing if the last one never said.
     fn attach(&self, stub: &Stub) -> Option<wire::Attach> {
         let capsule = self.capsule.clone()?;
-        let pending = self.counted && !self.managed;
         Some(wire::Attach {
             user: stub.user.as_str().to_owned(),
             conn: Some(wire::Conn { id: stub.id, era: self.era, address: stub.address.to_string() }),
             capsule: Some(capsule),
             managed: self.managed,
             inactive: self.inactive,
-            settled: if pending { self.before } else { self.ledger.processed() },
+            settled: if self.is_enabling() { self.before } else { self.ledger.processed() },
             h: self.h,
             acked: wire::id_bytes(self.acked),
             tail: self.tail.iter().cloned().collect(),
             last: wire::id_bytes(self.last),
+            drained: wire::id_bytes(self.drained),
             moved: self.moved,
         })
     }

@@ -38,7 +38,7 @@ impl Item {
         Self::Stanza(stanza.to_bytes().into())
     }
 
-    pub(super) fn is_counted(&self) -> bool {
+    pub(crate) fn is_counted(&self) -> bool {
         !matches!(self, Self::Enable { .. })
     }
 
@@ -82,6 +82,8 @@ pub(super) struct State {
     pub(super) acked: Option<ArchiveId>,
     /// The newest of the archive that it was sent.
     pub(super) last: Option<ArchiveId>,
+    /// The newest of what was offline for all devices that it was sent.
+    pub(super) drained: Option<ArchiveId>,
     pub(super) capsule: Option<wire::Capsule>,
     /// The client is gone; whether it said so.
     pub(super) closed: Option<bool>,
@@ -133,7 +135,7 @@ impl Stub {
                 state: Mutex::new(State {
                     at: At::Asking,
                     era: 0,
-                    ledger: Ledger::of_stub(0, me.clone()),
+                    ledger: Ledger::of_stub(0, 0, me.clone()),
                     counted: false,
                     before: 0,
                     ups: VecDeque::new(),
@@ -143,6 +145,7 @@ impl Stub {
                     h: 0,
                     acked: None,
                     last: None,
+                    drained: None,
                     capsule: None,
                     closed: None,
                     doubt: None,
@@ -178,7 +181,7 @@ impl Stub {
             state.at = At::Over;
             return;
         }
-        state.ledger = Ledger::of_stub(settled, Arc::downgrade(self));
+        state.ledger = Ledger::of_stub(settled, settled, Arc::downgrade(self));
         state.at = At::Home(node, generation);
         drop(state);
         // It may have moved while the answer was on its way.
@@ -213,7 +216,7 @@ impl Stub {
         let item = Item::Enable { resume, max };
         state.ups.push_back(item.clone());
         state.before = state.ledger.processed();
-        state.ledger = Ledger::of_stub(0, Arc::downgrade(self));
+        state.ledger = Ledger::of_stub(0, 0, Arc::downgrade(self));
         state.counted = true;
         self.pass(&state, item.up());
     }
@@ -281,7 +284,8 @@ impl Stub {
     /// the connection sends must not be overtaken.
     pub(super) fn pass(self: &Arc<Self>, state: &State, what: up::What) {
         let At::Home(node, _) = &state.at else { return };
-        if state.refused {
+        // A home that takes nothing more goes on sending what it has, for which it needs room.
+        if state.refused && !matches!(what, up::What::Credit(_)) {
             return;
         }
         let era = state.era;
@@ -357,12 +361,15 @@ impl Stub {
                     // It came in a larger message: what is kept must not keep that.
                     let bytes = Bytes::copy_from_slice(&stanza.stanza);
                     state.bytes += bytes.len();
-                    state.last = state.last.max(wire::id_of(&stanza.id));
+                    let id = wire::id_of(&stanza.id);
+                    state.last = state.last.max(id);
+                    state.drained = state.drained.max(id.filter(|_| stanza.offline));
                     if state.managed {
                         state.tail.push_back(wire::Stanza {
                             stanza: bytes.clone(),
                             id: Bytes::copy_from_slice(&stanza.id),
                             queued: Bytes::copy_from_slice(&stanza.queued),
+                            offline: stanza.offline,
                         });
                     }
                     out.push(Down::Written(bytes));
@@ -428,6 +435,11 @@ impl State {
         (self.doubt, self.refused) = (None, false);
         // Credit is of the one pipe.
         self.taken = 0;
+    }
+
+    /// `<enable/>` is on its way: what is settled is counted by the ledger before.
+    pub(super) fn is_enabling(&self) -> bool {
+        self.counted && !self.managed
     }
 
     fn confirm(&mut self, h: u32) {

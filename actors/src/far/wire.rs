@@ -77,7 +77,7 @@ pub(super) fn item(down: &pipe::Down) -> item::What {
             let mut bytes = Vec::with_capacity(outgoing.stanza.size() + outgoing.extra.len() + 16);
             outgoing.write(&mut bytes);
             let (id, queued) = (id_bytes(kept.id), id_bytes(kept.queued));
-            item::What::Stanza(Stanza { stanza: bytes.into(), id, queued })
+            item::What::Stanza(Stanza { stanza: bytes.into(), id, queued, offline: kept.offline })
         }
         pipe::Down::Written(bytes) => {
             item::What::Stanza(Stanza { stanza: bytes.clone(), ..Stanza::default() })
@@ -127,7 +127,7 @@ pub(super) fn close_of(close: Close) -> pipe::Close {
 
 /// Where a stanza lies.
 pub(crate) fn kept(stanza: &Stanza) -> Kept {
-    Kept { id: id_of(&stanza.id), queued: id_of(&stanza.queued) }
+    Kept { id: id_of(&stanza.id), queued: id_of(&stanza.queued), offline: stanza.offline }
 }
 
 /// A capsule of what a session's record in the store says.

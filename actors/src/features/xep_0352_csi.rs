@@ -91,7 +91,11 @@ mod tests {
     use rookery_proto::xmpp::stanza::MessageType;
 
     fn delivery(stanza: Stanza) -> Delivery {
-        Delivery { outgoing: Outgoing::new(stanza), id: None, queued: None, receipt: Receipt::none() }
+        Delivery {
+            outgoing: Outgoing::new(stanza),
+            kept: crate::pipe::Kept::default(),
+            receipt: Receipt::none(),
+        }
     }
 
     fn presence(from: &str, status: &str) -> Delivery {

@@ -25,16 +25,14 @@ impl Session {
 
     /// What reaches a session that has ended is treated as what it had not confirmed.
     pub(super) fn hand_back(&self, delivery: Delivery) {
-        let Delivery { outgoing, id, queued, receipt } = delivery;
-        let unacked = vec![Unacked::new(outgoing, id, queued, receipt)];
+        let Delivery { outgoing, kept, receipt } = delivery;
+        let unacked = vec![Unacked::new(outgoing, kept, receipt)];
         let ended = user::Ended { sid: self.sid, unacked, replay_after: None, recorded: false };
         let _ = self.user.cast_always(user::Msg::Ended(Box::new(ended)));
     }
 
     pub(super) fn close(&mut self, close: Close) {
-        if let Some(way) = self.way.upgrade() {
-            way.cut();
-        }
+        self.way.cut();
         if let Some(pipe) = self.pipe.take() {
             let _ = pipe.push(Down::Close(close));
         }

@@ -16,7 +16,7 @@ use rookery_proto::xmpp::stanza::Stanza;
 use crate::features::xep_0352_csi as csi;
 use crate::host::Host;
 use crate::ledger::{Ledger, Receipt};
-use crate::link::Way;
+use crate::link::{Grip, Way};
 use crate::pipe::{Close, Down, Kept, Outgoing, Pipe};
 use crate::resident::{Handle, Idle, Resident};
 use crate::user::{self, Available, Numbering, User};
@@ -53,10 +53,8 @@ impl SessionId {
 /// A stanza for the session's client.
 pub(crate) struct Delivery {
     pub(crate) outgoing: Outgoing,
-    /// Its place in the user's archive: it is durable there.
-    pub(crate) id: Option<ArchiveId>,
-    /// Its place in the offline queue, if it lies there until the client has it.
-    pub(crate) queued: Option<ArchiveId>,
+    /// Where it is durable.
+    pub(crate) kept: Kept,
     pub(crate) receipt: Receipt,
 }
 
@@ -151,6 +149,8 @@ pub(crate) enum Msg {
     Leave(tokio::sync::oneshot::Sender<()>),
     /// It lives on another node already.
     Lose,
+    /// A stanza of the client is settled: what it was told because of that is in front of this.
+    Done(Receipt),
     /// Its queue is full.
     TooSlow,
     /// A message that waits for its ack is safe in the offline queue, under this id.
@@ -169,7 +169,7 @@ pub(crate) struct Session {
     pipe: Option<Arc<Pipe>>,
     /// The connection that it has, or had last, if that is on another node.
     peer: Option<(NodeId, u64)>,
-    way: Weak<Way>,
+    way: Grip,
     ledger: Arc<Ledger>,
     generation: u32,
     sm: Option<Box<Sm>>,
@@ -213,7 +213,7 @@ impl Session {
             jid,
             peer: pipe.peer().cloned(),
             pipe: Some(pipe),
-            way: Weak::new(),
+            way: Grip::default(),
             ledger,
             generation: 0,
             sm: None,
@@ -256,7 +256,7 @@ impl Session {
             jid,
             pipe: None,
             peer: None,
-            way: Weak::new(),
+            way: Grip::default(),
             ledger: ledger.clone(),
             generation: 0,
             shared,
@@ -354,17 +354,17 @@ impl Session {
 
     /// Numbers a stanza, keeps it if the client confirms what it gets, and puts it into the pipe.
     fn send(&mut self, delivery: Delivery) {
-        let Delivery { outgoing, id, queued, receipt } = delivery;
+        let Delivery { outgoing, kept, receipt } = delivery;
         traffic::count(outgoing.stanza.kind(), traffic::Way::Out);
         let pushed = match &self.pipe {
-            Some(pipe) => pipe.push(Down::Stanza(outgoing.clone(), Kept { id, queued })),
+            Some(pipe) => pipe.push(Down::Stanza(outgoing.clone(), kept)),
             None => Ok(()),
         };
         match &mut self.sm {
             Some(sm) => {
                 let limits = &self.host.options().limits;
                 let moves = self.host.far().is_some();
-                if !sm.keep(Unacked::new(outgoing, id, queued, receipt), limits, moves) {
+                if !sm.keep(Unacked::new(outgoing, kept, receipt), limits, moves) {
                     metrics::counter!("rookery_limits_hit_total", "limit" => "unacked").increment(1);
                     return self.too_slow();
                 }
@@ -443,7 +443,7 @@ impl Resident for Session {
             Msg::Settle => self.settle(me),
             Msg::Claimed(claim) => self.claimed(claim, me),
             Msg::Way(way) => {
-                self.way = way;
+                self.way = Grip::of(way);
                 self.push_capsule();
             }
             Msg::Attach(attach) => self.attach(*attach, me),
@@ -454,6 +454,7 @@ impl Resident for Session {
                 let _ = left.send(());
             }
             Msg::Lose => self.lose(),
+            Msg::Done(receipt) => receipt.done(),
             Msg::TooSlow => self.too_slow(),
             Msg::Kept { number, id } => self.kept(number, id),
         }

@@ -12,8 +12,8 @@ use super::{Msg, Session, Unacked};
 use crate::far::{Stub, Tail, wire};
 use crate::features::xep_0352_csi as csi;
 use crate::ledger::{Ledger, Receipt};
-use crate::link::Link;
-use crate::pipe::{Close, Down, Kept, Outgoing};
+use crate::link::{Grip, Link};
+use crate::pipe::{Close, Down, Outgoing};
 use crate::resident::Handle;
 use crate::session::sm::Sm;
 use crate::user;
@@ -27,7 +27,6 @@ impl Session {
             return self.attach_again(attach, me);
         }
         let user::Attach { attach, peer, pipe, here, reply } = attach;
-        self.peer = Some(peer);
         let era = wire::era(&attach);
         let restored = self.restored.take();
         let (false, Some(restored), None) = (self.ended, &restored, &self.resuming) else {
@@ -35,31 +34,36 @@ impl Session {
             self.restored = restored;
             return drop(reply.send(None));
         };
+        self.peer = Some(peer);
         self.generation = self.generation.wrapping_add(1);
         self.acked = self.acked.max(wire::id_of(&attach.acked));
         let last = self.acked.max(wire::id_of(&attach.last));
-        self.ledger = Ledger::new(attach.settled);
+        let drained = wire::id_of(&attach.drained);
+        // What the record says, and no more, may be told: until it is written anew, that is what the last home wrote.
+        self.ledger = Ledger::behind(attach.settled, restored.cursor.up_handled);
         if let Some(record) = attach.capsule.as_ref().and_then(wire::record) {
             self.address = record.address.as_str().into();
         }
         self.flush_held();
         // What came while there was no connection. What of it is archived will be read.
         let came = self.sm.as_mut().map(|sm| sm.take_unacked()).unwrap_or_default();
-        let came: Vec<Unacked> = came.into_iter().filter(|item| item.id.is_none()).collect();
+        let came: Vec<Unacked> = came.into_iter().filter(|item| item.kept.id.is_none()).collect();
         let tail = attach.tail.iter().filter_map(|sent| {
             let stanza = crate::stored::stanza(&sent.stanza)?;
-            let Kept { id, queued } = wire::kept(sent);
-            Some(Unacked::new(Outgoing::new(stanza), id, queued, Receipt::none()))
+            Some(Unacked::new(Outgoing::new(stanza), wire::kept(sent), Receipt::none()))
         });
         let tail: Vec<Unacked> = tail.collect();
-        let queued = tail.iter().filter_map(|item| item.queued).collect();
-        let (tail_ids, dropped) = (tail.iter().map(|item| item.id).collect::<Vec<_>>(), came.len());
+        let queued = tail.iter().filter_map(|item| item.kept.queued).collect();
+        let (tail_ids, dropped) = (tail.iter().map(|item| item.kept.id).collect::<Vec<_>>(), came.len());
+        let before = attach.capsule.as_ref().and_then(wire::record).map_or(0, |record| record.numbering);
+        let got = attach.h.wrapping_add(u32::try_from(tail.len()).unwrap_or(0));
         pipe.refill(came.iter().map(Unacked::down));
         if attach.managed {
             let numbering = u64::from_le_bytes(self.host.seams().bytes());
             let sm =
                 self.sm.get_or_insert_with(|| Box::new(Sm::restored(self.host.options().resume, restored)));
             sm.attached(attach.h, numbering, tail.into_iter().chain(came));
+            sm.drained = drained;
         } else {
             came.into_iter().for_each(|item| item.receipt.done());
             self.sm = None;
@@ -77,8 +81,9 @@ impl Session {
         self.give(link, here, era, reply);
         self.push_capsule();
         let numbering = resumable.then(|| self.numbering());
+        let has = Some((before, got)).filter(|_| attach.managed && before != 0);
         let moved = attach.moved;
-        let attached = user::AttachedAgain { sid: self.sid, numbering, last, queued, moved };
+        let attached = user::AttachedAgain { sid: self.sid, numbering, last, drained, has, queued, moved };
         let _ = self.user.cast_always(user::Msg::Attached(Box::new(attached)));
         if resumable {
             self.write_attached(&tail_ids, me);
@@ -91,9 +96,9 @@ impl Session {
 
     /// Gives the connection its end.
     fn give(&mut self, link: Link, here: Option<Arc<Stub>>, era: u32, reply: oneshot::Sender<Option<Link>>) {
-        self.way = link.way();
+        self.way = Grip::of(link.way());
         if let Some(stub) = here {
-            self.way = self.host.attached_here(&stub, era, link);
+            self.way = Grip::of(self.host.attached_here(&stub, era, link));
         } else if let Err(Some(link)) = reply.send(Some(link)) {
             link.closed(false);
         }
@@ -153,12 +158,12 @@ impl Session {
 
     /// Nothing more comes from the connection; what it sent before this is in the queue already.
     pub(super) fn hold(&mut self, me: &Handle<Self>) {
-        if let Some(way) = self.way.upgrade().filter(|_| !self.is_far()) {
-            way.hold();
+        if !self.is_far() {
+            self.way.hold();
         }
         self.flush_held();
         self.keep_open_messages(true);
-        tracing::trace!(jid = %self.jid, way = self.way.strong_count(), "a session is held");
+        tracing::trace!(jid = %self.jid, "a session is held");
         let _ = me.cast_always(Msg::Holding);
     }
 
@@ -187,17 +192,18 @@ impl Session {
             pipe.refill(std::iter::once(Down::Moved));
             return;
         }
-        let Some(way) = self.way.upgrade() else { return };
+        let Some(way) = self.way.take() else { return };
         let capsule = wire::capsule(self.sid, &self.whole_record(), self.acked);
         let h = self.sm.as_ref().map_or(0, |sm| sm.counts().0);
         let managed = self.sm.is_some();
         let unacked = self.sm.as_mut().map(|sm| sm.take_unacked()).unwrap_or_default();
-        let last = unacked.iter().filter_map(|item| item.id).max().max(self.acked);
+        let last = unacked.iter().filter_map(|item| item.kept.id).max().max(self.acked);
+        let drained = self.sm.as_ref().and_then(|sm| sm.drained);
         let sent = unacked.iter().map(|item| {
             let mut bytes = Vec::with_capacity(item.outgoing.stanza.size() + 64);
             item.outgoing.write(&mut bytes);
-            let (id, queued) = (wire::id_bytes(item.id), wire::id_bytes(item.queued));
-            wire::Stanza { stanza: bytes.into(), id, queued }
+            let (id, queued) = (wire::id_bytes(item.kept.id), wire::id_bytes(item.kept.queued));
+            wire::Stanza { stanza: bytes.into(), id, queued, offline: item.kept.offline }
         });
         let tail = Tail {
             capsule,
@@ -207,13 +213,14 @@ impl Session {
             sent: sent.collect(),
             acked: self.acked,
             last,
+            drained,
         };
         // Either is durable, or in the tail, which its client will confirm.
         unacked.into_iter().for_each(|item| item.receipt.done());
         let (host, jid, address) = (self.host.clone(), self.jid.to_bare(), self.address.clone());
         let before = pipe.clone();
-        way.away(|settled, waiting, rest| {
-            let stub = Stub::moved(&host, &jid, &address, before, tail, settled, waiting, rest)?;
+        way.away(|counts, waiting, rest| {
+            let stub = Stub::moved(&host, &jid, &address, before, tail, counts, waiting, rest)?;
             stub.leads(Arc::downgrade(&way));
             Some(stub)
         });

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use super::claim::Claim;
 use super::{Session, sm};
 use crate::ledger::Ledger;
-use crate::link::Link;
+use crate::link::{Grip, Link};
 use crate::pipe::{Close, Down};
 use crate::resident::Handle;
 use crate::user;
@@ -57,7 +57,7 @@ impl Session {
             self.generation,
             self.host.far().is_some() && !pipe.is_far(),
         );
-        self.way = link.way();
+        self.way = Grip::of(link.way());
         if let Err(Some(link)) = reply.send(Some(link)) {
             link.closed(false);
             return;

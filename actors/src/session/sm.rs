@@ -26,11 +26,9 @@ use crate::user;
 /// A stanza that the client has not confirmed.
 pub(crate) struct Unacked {
     pub(crate) outgoing: Outgoing,
-    /// Its place in the user's archive.
-    pub(crate) id: Option<ArchiveId>,
+    /// Where it lies; in the offline queue also if it was put there because the client took long.
+    pub(crate) kept: Kept,
     pub(crate) receipt: Receipt,
-    /// Its place in the offline queue, if it was put there because the client took long.
-    pub(crate) queued: Option<ArchiveId>,
     bytes: usize,
     /// It has waited for a tick.
     aged: bool,
@@ -40,19 +38,14 @@ pub(crate) struct Unacked {
 
 impl Unacked {
     /// One that is about to be sent, or came too late for that.
-    pub(crate) fn new(
-        outgoing: Outgoing,
-        id: Option<ArchiveId>,
-        queued: Option<ArchiveId>,
-        receipt: Receipt,
-    ) -> Self {
+    pub(crate) fn new(outgoing: Outgoing, kept: Kept, receipt: Receipt) -> Self {
         let bytes = outgoing.stanza.size() + outgoing.extra.len();
-        Self { bytes, outgoing, id, receipt, queued, aged: false, safe: false }
+        Self { bytes, outgoing, kept, receipt, aged: false, safe: false }
     }
 
     /// For the pipe.
     pub(super) fn down(&self) -> Down {
-        Down::Stanza(self.outgoing.clone(), Kept { id: self.id, queued: self.queued })
+        Down::Stanza(self.outgoing.clone(), self.kept)
     }
 }
 
@@ -88,6 +81,8 @@ pub(super) struct Sm {
     created_at: u64,
     /// More than the cursor has changed.
     changed: bool,
+    /// The newest of what was offline for all devices that was sent.
+    pub(super) drained: Option<ArchiveId>,
 }
 
 /// The most bytes that are moved to another node with a session.
@@ -115,6 +110,7 @@ impl Sm {
             order_tick: false,
             created_at,
             changed: true,
+            drained: None,
         }
     }
 
@@ -139,6 +135,7 @@ impl Sm {
     /// Among other nodes all of it must fit into a message between two.
     pub(super) fn keep(&mut self, item: Unacked, limits: &Limits, moves: bool) -> bool {
         self.sent = self.sent.wrapping_add(1);
+        self.drained = self.drained.max(item.kept.id.filter(|_| item.kept.offline));
         self.bytes += item.bytes + if moves { OVERHEAD } else { 0 };
         self.unacked.push_back(item);
         let most = if moves { limits.unacked_bytes.min(MOVED) } else { limits.unacked_bytes };
@@ -243,8 +240,8 @@ impl Sm {
             let Some(item) = self.unacked.pop_front() else { break };
             self.acked = self.acked.wrapping_add(1);
             self.bytes -= item.bytes.min(self.bytes);
-            last = item.id.or(last);
-            queued.extend(item.queued);
+            last = item.kept.id.or(last);
+            queued.extend(item.kept.queued);
             item.receipt.done();
         }
         if self.unacked.is_empty() && self.unacked.capacity() > 32 {
@@ -407,7 +404,7 @@ impl Session {
         let Some(sm) = &mut self.sm else { return };
         let at = number.wrapping_sub(sm.acked).wrapping_sub(1);
         match sm.unacked.get_mut(at as usize) {
-            Some(item) if item.safe => item.queued = Some(id),
+            Some(item) if item.safe => item.kept.queued = Some(id),
             _ => {
                 // The client has confirmed it meanwhile.
                 self.unqueue(&[id]);
@@ -430,7 +427,7 @@ impl Unacked {
     /// A message that somebody waits for and that is durable nowhere.
     fn open(&self) -> bool {
         !self.safe
-            && self.id.is_none()
+            && self.kept.id.is_none()
             && self.receipt.is_open()
             && matches!(self.outgoing.stanza.type_, Type::Message(_))
             && user::worth_keeping(stanza_of(&self.outgoing))

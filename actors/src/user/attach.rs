@@ -13,7 +13,7 @@ use super::deliver::{Ops, Step, worth_keeping};
 use super::{Attached, Available, Turns, User, presence};
 use crate::ledger::Ledger;
 use crate::link::{ConnInfo, Link};
-use crate::pipe::Pipe;
+use crate::pipe::{Kept, Pipe};
 use crate::resident::Handle;
 use crate::session::{self, Session, SessionId, Unacked};
 
@@ -48,6 +48,9 @@ pub(crate) struct Ended {
 
 impl User {
     pub(super) fn bind(&mut self, bind: Bind) {
+        if self.leaving.is_some() {
+            return; // dropped, the reply says: elsewhere
+        }
         let Bind { resource, conn, pipe, reply } = bind;
         let resource = resource.unwrap_or_else(|| self.host.random_id());
         let Ok(jid) = self.jid.with_resource(&resource) else {
@@ -128,6 +131,7 @@ impl User {
 
     pub(super) fn resume(&mut self, resume: Resume) {
         match self.session(resume.sid) {
+            _ if self.leaving.is_some() => {} // the same
             Some(session) => {
                 if let Err(
                     crate::resident::Refused::Full(session::Msg::Resume(resume))
@@ -176,7 +180,7 @@ impl User {
         }
         let mut first_missed: Option<ArchiveId> = None;
         for item in ended.unacked {
-            let Unacked { outgoing, id, receipt, .. } = item;
+            let Unacked { outgoing, kept: Kept { id, queued, .. }, receipt, .. } = item;
             let stanza = outgoing.stanza;
             match stanza.type_ {
                 Type::Iq(IqType::Get | IqType::Set) => {
@@ -196,7 +200,7 @@ impl User {
                     first_missed = first_missed.or(id);
                     receipt.done();
                 }
-                Type::Message(_) if worth_keeping(&stanza) && item.queued.is_none() => {
+                Type::Message(_) if worth_keeping(&stanza) && queued.is_none() => {
                     if self.takes_messages() {
                         let to = Jid::from(self.jid.clone());
                         let stanza = Arc::new(Stanza::clone(&stanza).to(to));

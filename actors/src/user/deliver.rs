@@ -16,7 +16,7 @@ use super::{Attached, Msg, User};
 use crate::feature::Direction;
 use crate::features::{xep_0280_carbons as carbons, xep_0359_stanza_ids as stanza_ids};
 use crate::ledger::Receipt;
-use crate::pipe::Outgoing;
+use crate::pipe::{Kept, Outgoing};
 use crate::session::{Delivery, SessionId};
 
 /// What is to be done once a commit is there.
@@ -335,7 +335,7 @@ impl User {
                 (None, Some(_)) => receipt.take().unwrap_or_else(Receipt::none),
                 _ => Receipt::none(),
             };
-            session.hand_now(Delivery { outgoing: outgoing.clone(), id, queued: None, receipt });
+            session.hand_now(Delivery { outgoing: outgoing.clone(), kept: Kept::archived(id), receipt });
         }
         if !reached && id.is_some() && self.offline.is_none() {
             // It was to be delivered, and is archived, but the last session has just gone.
@@ -398,8 +398,7 @@ impl User {
             let copy = carbons::carbon(carbons::Kind::Received, &self.jid, stanza, &extra, &session.jid);
             session.hand_now(Delivery {
                 outgoing: Outgoing::new(copy),
-                id,
-                queued: None,
+                kept: Kept::archived(id),
                 receipt: Receipt::none(),
             });
         }
@@ -418,8 +417,7 @@ impl User {
             let copy = carbons::carbon(carbons::Kind::Sent, &self.jid, stanza, &extra, &session.jid);
             session.hand_now(Delivery {
                 outgoing: Outgoing::new(copy),
-                id,
-                queued: None,
+                kept: Kept::archived(id),
                 receipt: Receipt::none(),
             });
         }

@@ -142,6 +142,10 @@ impl User {
             return;
         }
         let Some(Operation { start, request, receipt }) = self.ops.waiting.pop_front() else { return };
+        if self.leaving.is_some() && request.is_some() && receipt.is_open() {
+            receipt.leave(); // whoever asks does so again, of the next home, which need not wait for all of these
+            return self.next_operation();
+        }
         if self.is_nobody() {
             // The account was removed meanwhile: nothing is written for it any more.
             if let Some(reply) =
@@ -165,6 +169,7 @@ impl User {
 
     fn operation_done(&mut self, result: Result<Done, StanzaError>) {
         let Some((request, receipt)) = self.ops.running.take() else { return };
+        let sid = request.as_ref().and_then(|(sid, _)| *sid);
         match result {
             Ok(done) => {
                 if let Some(then) = done.then {
@@ -183,7 +188,7 @@ impl User {
                 }
             }
         }
-        receipt.done();
+        self.settle_behind(sid, receipt);
         self.next_operation();
     }
 

@@ -19,7 +19,7 @@ use crate::feature::Then;
 use crate::features::xep_0191_blocking::Blocks;
 use crate::host::Host;
 use crate::ledger::Receipt;
-use crate::pipe::Outgoing;
+use crate::pipe::{Kept, Outgoing};
 use crate::resident::{Handle, Idle, Resident};
 use crate::session::{self, Session, SessionId};
 
@@ -340,7 +340,7 @@ impl User {
             Msg::Loaded(_) => {}
             Msg::Bind(bind) => self.bind(*bind),
             Msg::Resume(resume) => self.resume(*resume),
-            Msg::Out { sid, stanza, receipt } => self.outgoing(sid, *stanza, receipt),
+            Msg::Out { sid, stanza, receipt } => self.sent_by(sid, *stanza, receipt),
             Msg::In(inbound) => self.incoming(*inbound),
             Msg::Committed { seq, ok } => self.committed(seq, ok),
             Msg::Then(then) => then(self),
@@ -406,8 +406,8 @@ impl User {
             | Msg::Resumed { .. }
             | Msg::Enabled { .. }
             | Msg::Managed { .. }
-            | Msg::Attached(_)
-            | Msg::Held => {}
+            | Msg::Attached(_) => {}
+            Msg::Held => self.held(),
         }
     }
 
@@ -432,7 +432,7 @@ impl Attached {
     /// Hands a stanza to the session. `id` is its place in the archive, if it is there; the receipt is done when the
     /// client has it, or it is safe elsewhere.
     pub(crate) fn deliver(&self, outgoing: Outgoing, id: Option<ArchiveId>, receipt: Receipt) {
-        self.hand(session::Delivery { outgoing, id, queued: None, receipt });
+        self.hand(session::Delivery { outgoing, kept: Kept::archived(id), receipt });
     }
 }
 

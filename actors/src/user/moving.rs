@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rookery_cluster::mesh::peer::NodeId;
 use rookery_cluster::tables::archive::ArchiveId;
-use rookery_cluster::tables::sessions;
+use rookery_cluster::tables::{offline, sessions};
 use rookery_proto::xmpp::jid::{BareJid, Jid};
 use tokio::sync::oneshot;
 
@@ -41,6 +41,10 @@ pub(crate) struct Attached {
     pub(crate) numbering: Option<Numbering>,
     /// It was sent everything of the archive that it was to get up to here.
     pub(crate) last: Option<ArchiveId>,
+    /// It was sent everything that was offline for all devices up to here.
+    pub(crate) drained: Option<ArchiveId>,
+    /// So many stanzas of its numbering before.
+    pub(crate) has: Option<(u64, u32)>,
     /// What it was sent of the offline queue.
     pub(crate) queued: Vec<ArchiveId>,
     /// Its last home gave it up in order.
@@ -94,31 +98,38 @@ impl User {
         let jid = self.jid.clone();
         let Some(session) = self.session_mut(sid) else { return drop(attach.reply.send(None)) };
         let flag = |bit| record.flags & bit != 0;
-        session.carbons |= flag(sessions::flags::CARBONS);
-        session.interested |= flag(sessions::flags::ROSTER);
-        session.blocks_push |= flag(sessions::flags::BLOCKLIST);
+        // Newer than the record in the store, or what is newer there comes again: it was not settled for the connection.
+        session.carbons = flag(sessions::flags::CARBONS);
+        session.interested = flag(sessions::flags::ROSTER);
+        session.blocks_push = flag(sessions::flags::BLOCKLIST);
         session.since = record.created_at;
         session.directed = record.directed.iter().filter_map(|jid| Jid::parse(jid).ok()).collect();
-        if let (Some(stanza), Ok(full)) =
-            (crate::stored::stanza(&record.presence), jid.with_resource(&record.resource))
-        {
-            let stanza = stanza.from(Jid::from(full));
-            session.presence =
-                Some(Available { priority: presence::priority(&stanza), stanza: Arc::new(stanza) });
-        }
+        session.presence = crate::stored::stanza(&record.presence)
+            .zip(jid.with_resource(&record.resource).ok())
+            .map(|(stanza, full)| stanza.from(Jid::from(full)))
+            .map(|stanza| Available { priority: presence::priority(&stanza), stanza: Arc::new(stanza) });
         let handle = session.handle.clone();
         let _ = handle.cast_always(session::Msg::Attach(Box::new(attach)));
     }
 
     pub(super) fn attached_again(&mut self, attached: Attached) {
-        let Attached { sid, numbering, last, queued, moved } = attached;
+        let Attached { sid, numbering, last, drained, has, queued, moved } = attached;
         let Some(session) = self.session_mut(sid) else { return };
         session.resumable = numbering.is_some();
         session.turns.numbering = numbering;
         self.kept.extend(queued.into_iter().map(|id| (sid, id)));
         self.changed(sid);
+        if let (Some(cursor), Some(upto)) = (self.offline, drained)
+            && cursor < upto
+        {
+            // Its client will confirm that, or it goes offline again.
+            self.offline = Some(upto);
+            let mut ops = Ops::new();
+            offline::set(&mut ops, &self.entity, upto);
+            self.submit(ops);
+        }
         // What was archived and not sent: once the client has what it was sent before.
-        self.replay_behind(sid, last);
+        self.replay_behind(sid, last, has);
         if !moved {
             // What its last home was told and had not passed on, nobody would ever hear: presence is nowhere but on its way.
             self.refresh_presence(sid);

@@ -21,6 +21,7 @@ use smallvec::SmallVec;
 use super::deliver::Step;
 use super::{Attached, Msg, User};
 use crate::host::Host;
+use crate::ledger::Receipt;
 use crate::resident::Refused;
 use crate::session::{self, Delivery, SessionId};
 
@@ -42,8 +43,14 @@ pub(crate) struct Turns {
     /// The last such step.
     last: u64,
     /// What goes behind a step, and behind which.
-    behind: Mutex<VecDeque<(u64, Delivery)>>,
+    behind: Mutex<VecDeque<(u64, Behind)>>,
     pub(crate) numbering: Option<Numbering>,
+}
+
+enum Behind {
+    Stanza(Delivery),
+    /// A stanza of its client is settled by what goes before.
+    Done(Receipt),
 }
 
 /// The number of a step's stanza in one session, or of its first if there are more.
@@ -75,7 +82,17 @@ impl Attached {
         if behind.len() >= BEHIND {
             let _ = self.handle.cast_always(session::Msg::TooSlow);
         }
-        behind.push_back((self.turns.last, delivery));
+        behind.push_back((self.turns.last, Behind::Stanza(delivery)));
+    }
+
+    /// A stanza of its client is settled once it has handled what it was handed before.
+    pub(super) fn settle(&self, receipt: Receipt) {
+        let mut behind = self.turns.behind.lock();
+        if behind.is_empty() {
+            let _ = self.handle.cast_always(session::Msg::Done(receipt));
+        } else {
+            behind.push_back((self.turns.last, Behind::Done(receipt)));
+        }
     }
 
     /// The same in its turn: what it must go behind is handed over.
@@ -96,9 +113,12 @@ impl Attached {
         loop {
             let mut behind = self.turns.behind.lock();
             let due = behind.front().is_some_and(|(after, _)| *after <= seq || self.turns.reserved == 0);
-            let Some((_, delivery)) = due.then(|| behind.pop_front()).flatten() else { return };
+            let Some((_, next)) = due.then(|| behind.pop_front()).flatten() else { return };
             drop(behind);
-            self.hand_now(delivery);
+            match next {
+                Behind::Stanza(delivery) => self.hand_now(delivery),
+                Behind::Done(receipt) => drop(self.handle.cast_always(session::Msg::Done(receipt))),
+            }
         }
     }
 
@@ -119,7 +139,10 @@ impl Attached {
     /// How many stanzas wait behind the steps before `seq`.
     fn behind(&self, seq: u64) -> u32 {
         let behind = self.turns.behind.lock();
-        u32::try_from(behind.iter().filter(|(after, _)| *after < seq).count()).unwrap_or(u32::MAX)
+        u32::try_from(
+            behind.iter().filter(|(after, next)| *after < seq && matches!(next, Behind::Stanza(_))).count(),
+        )
+        .unwrap_or(u32::MAX)
     }
 }
 

@@ -12,7 +12,7 @@ use super::deliver::{Ops, Step, worth_keeping};
 use super::{Attached, User};
 use crate::features::{xep_0203_delay as delay, xep_0280_carbons as carbons};
 use crate::ledger::Receipt;
-use crate::pipe::Outgoing;
+use crate::pipe::{Kept, Outgoing};
 use crate::session::{self, Delivery, SessionId};
 
 /// Why the archive is read for a session.
@@ -159,11 +159,11 @@ impl User {
     }
 
     /// A session goes on with its connection after its home was lost. What was archived behind `last` comes when its client
-    /// has what it was sent before.
-    pub(super) fn replay_behind(&mut self, sid: SessionId, last: Option<ArchiveId>) {
+    /// has what it was sent before, which is what it `has`.
+    pub(super) fn replay_behind(&mut self, sid: SessionId, last: Option<ArchiveId>, has: Option<(u64, u32)>) {
         self.drains.take(sid);
         let drain = self.new_replay(sid, last);
-        self.drains.all.push(drain);
+        self.drains.all.push(Drain { has, ..drain });
         if let Some(session) = self.session_mut(sid) {
             session.draining = true;
             let _ = session.handle.cast_always(session::Msg::Mark);
@@ -256,13 +256,18 @@ impl User {
             if number.is_some_and(|(number, h)| number.covered_by(h)) {
                 continue; // its client has said so
             }
+            let now = session.turns.numbering.map(|numbering| numbering.name);
+            if place == Shelf::Archive && now.is_some_and(|now| entry.number(now).is_some()) {
+                continue; // the session had it live
+            }
             if let Some(outgoing) = self.replayed(session, drain, *id, entry) {
-                let (archived, queued) = match place {
-                    Shelf::Archive => (Some(*id), None),
-                    Shelf::Queue => (None, Some(*id)),
+                let offline = drain.offline;
+                let kept = match place {
+                    Shelf::Archive => Kept { offline, ..Kept::archived(Some(*id)) },
+                    Shelf::Queue => Kept { queued: Some(*id), ..Kept::default() },
                 };
                 ids.push(*id);
-                items.push(Delivery { outgoing, id: archived, queued, receipt: Receipt::none() });
+                items.push(Delivery { outgoing, kept, receipt: Receipt::none() });
             }
         }
         let end = (page.cursor, page.end == archive::End::Complete);

@@ -13,6 +13,26 @@ use crate::pipe::Outgoing;
 use crate::session::SessionId;
 
 impl User {
+    /// A stanza of one of the user's sessions. What the session is told because of it comes before it is settled: else a home
+    /// could die with an answer that its connection does not wait for any more.
+    pub(super) fn sent_by(&mut self, sid: SessionId, stanza: Stanza, receipt: Receipt) {
+        let told = self.host.far().is_some() && !matches!(stanza.type_, Type::Message(_));
+        let behind = told.then(|| receipt.split());
+        self.outgoing(sid, stanza, receipt);
+        if let Some(receipt) = behind {
+            self.settle_behind(Some(sid), receipt);
+        }
+    }
+
+    /// Settles a stanza once the session has handled what it was told before.
+    pub(super) fn settle_behind(&self, sid: Option<SessionId>, receipt: Receipt) {
+        let session = sid.and_then(|sid| self.session(sid)).filter(|_| self.host.far().is_some());
+        match session {
+            Some(session) => session.settle(receipt),
+            None => receipt.done(),
+        }
+    }
+
     pub(super) fn outgoing(&mut self, sid: SessionId, stanza: Stanza, receipt: Receipt) {
         if self.session(sid).is_none() {
             return receipt.done(); // the session was replaced while this was on its way

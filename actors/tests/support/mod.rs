@@ -176,6 +176,7 @@ impl Client {
                 if open == 0 {
                     return;
                 }
+                self.drain();
                 pipe.ready().await;
             }
         };
@@ -194,10 +195,21 @@ impl Client {
                 if settled == received {
                     return settled;
                 }
+                self.drain();
                 pipe.ready().await;
             }
         };
         tokio::time::timeout(PATIENCE, told).await.expect("not written down")
+    }
+
+    /// Takes what is in the pipe, as a connection does whose socket is not full.
+    fn drain(&mut self) {
+        let mut items = Vec::new();
+        let runtime = self.runtime.clone();
+        let there = runtime.as_ref().map(tokio::runtime::Handle::enter);
+        self.pipe.drain(&mut items, usize::MAX);
+        drop(there);
+        self.waiting.extend(items);
     }
 
     async fn next(&mut self) -> Down {
@@ -206,12 +218,7 @@ impl Client {
                 if let Some(down) = self.waiting.pop_front() {
                     return down;
                 }
-                let mut items = Vec::new();
-                let runtime = self.runtime.clone();
-                let there = runtime.as_ref().map(tokio::runtime::Handle::enter);
-                self.pipe.drain(&mut items, 64);
-                drop(there);
-                self.waiting.extend(items);
+                self.drain();
                 if self.waiting.is_empty() {
                     self.pipe.ready().await;
                 }

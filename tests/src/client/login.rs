@@ -39,6 +39,9 @@ pub(super) async fn open(options: &Options) -> Result<Client, Error> {
         }
     };
     tcp.set_nodelay(true)?;
+    if options.proxied {
+        tcp.try_write(b"PROXY TCP4 127.0.0.1 127.0.0.1 5222 5222\r\n")?;
+    }
     let mut client = Client {
         wire: Wire::new(Io::Plain(tcp)),
         jid: String::new(),

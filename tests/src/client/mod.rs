@@ -73,6 +73,8 @@ pub struct Options {
     pub mechanism: Option<String>,
     /// The local address to connect from, if it matters.
     pub source: Option<IpAddr>,
+    /// The server wants to hear from a load balancer whom it talks to.
+    pub proxied: bool,
 }
 
 impl Options {
@@ -86,6 +88,7 @@ impl Options {
             tls: tls::tls13(),
             mechanism: None,
             source: None,
+            proxied: false,
         }
     }
 

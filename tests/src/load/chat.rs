@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::Error;
-use super::peer::{Peer, session, user};
+use super::peer::{Site, session, user};
 use super::usage::{cpu_seconds, settle};
 use crate::client::{Client, Frame, SM};
 
@@ -34,29 +34,29 @@ pub struct Outcome {
 const ACK_EVERY: usize = 8;
 
 /// Runs `messages` over `pairs` pairs, after a warm-up of a tenth.
-pub async fn chat(peer: &Peer, pairs: usize, messages: usize, pace: Pace) -> Result<Outcome, Error> {
-    let options = peer.options();
+pub async fn chat(site: &Site<'_>, pairs: usize, messages: usize, pace: Pace) -> Result<Outcome, Error> {
     let mut clients = Vec::new();
     for pair in 0..pairs {
-        let mut sender = session(&options, pair * 2).await?;
-        let mut receiver = session(&options, pair * 2 + 1).await?;
+        let seats = [0, 1].map(|end| site.seat(pair * 2 + end));
+        let mut sender = session(&seats[0].options, seats[0].user).await?;
+        let mut receiver = session(&seats[1].options, seats[1].user).await?;
         // From here on `frame` below does the acknowledging; nothing is kept to be sent again.
         for client in [&mut sender, &mut receiver] {
             client.sm.enabled = false;
             client.sm.automatic = false;
         }
-        clients.push((sender, receiver));
+        clients.push((sender, receiver, user(seats[1].user)));
     }
     let each = messages / pairs;
     let (clients, _) = round(clients, (each / 10).max(5), pace).await?;
-    settle(&peer.pids()).await;
-    let before = cpu_seconds(&peer.pids());
+    settle(&site.pids).await;
+    let before = cpu_seconds(&site.pids);
     let start = Instant::now();
     let (clients, mut delays) = round(clients, each, pace).await?;
     let seconds = start.elapsed().as_secs_f64();
-    settle(&peer.pids()).await;
-    let cpu = cpu_seconds(&peer.pids()) - before;
-    for (sender, mut receiver) in clients {
+    settle(&site.pids).await;
+    let cpu = cpu_seconds(&site.pids) - before;
+    for (sender, mut receiver, _) in clients {
         sender.close().await?;
         // What was not acknowledged would come again at the next login, rightly.
         let last = format!("<a xmlns='{SM}' h='{}'/>", receiver.sm.handled);
@@ -68,12 +68,13 @@ pub async fn chat(peer: &Peer, pairs: usize, messages: usize, pace: Pace) -> Res
     Ok(Outcome { messages: delays.len(), seconds, cpu, p50: at(0.5), p99: at(0.99) })
 }
 
-type Pairs = Vec<(Client, Client)>;
+/// Who sends, who receives, and that one's name.
+type Pairs = Vec<(Client, Client, String)>;
 
 async fn round(clients: Pairs, each: usize, pace: Pace) -> Result<(Pairs, Vec<Duration>), Error> {
     let pairs = clients.len();
     let mut running = JoinSet::new();
-    for (number, (mut sender, mut receiver)) in clients.into_iter().enumerate() {
+    for (number, (mut sender, mut receiver, to)) in clients.into_iter().enumerate() {
         let permits = match pace {
             Pace::InFlight(window) => window,
             Pace::PerSecond(_) => each,
@@ -81,7 +82,7 @@ async fn round(clients: Pairs, each: usize, pace: Pace) -> Result<(Pairs, Vec<Du
         let gate = Arc::new(Semaphore::new(permits));
         let sent = Arc::new(Mutex::new(Vec::with_capacity(each)));
         let (gate2, sent2) = (gate.clone(), sent.clone());
-        let to = user(number * 2 + 1);
+        let name = to.clone();
         let step = match pace {
             Pace::InFlight(_) => None,
             Pace::PerSecond(rate) => Some(Duration::from_secs_f64(pairs as f64 / rate as f64)),
@@ -116,7 +117,7 @@ async fn round(clients: Pairs, each: usize, pace: Pace) -> Result<(Pairs, Vec<Du
         };
         running.spawn(async move {
             let (sender, received) = tokio::try_join!(send, receive)?;
-            Ok::<_, Error>((number, sender, received.0, received.1))
+            Ok::<_, Error>((number, (sender, received.0, name), received.1))
         });
     }
     let (mut clients, mut delays) = (Vec::new(), Vec::new());
@@ -125,12 +126,12 @@ async fn round(clients: Pairs, each: usize, pace: Pace) -> Result<(Pairs, Vec<Du
         .await
         .map_err(|_| Error::Wrong("messages are missing after five minutes".into()))?
     {
-        let (number, sender, receiver, times) = ended.map_err(|e| Error::Wrong(e.to_string()))??;
-        clients.push((number, sender, receiver));
+        let (number, pair, times) = ended.map_err(|e| Error::Wrong(e.to_string()))??;
+        clients.push((number, pair));
         delays.extend(times);
     }
     clients.sort_by_key(|(number, ..)| *number);
-    Ok((clients.into_iter().map(|(_, s, r)| (s, r)).collect(), delays))
+    Ok((clients.into_iter().map(|(_, pair)| pair).collect(), delays))
 }
 
 /// A message as clients send it, about 330 bytes; every eighth asks for an acknowledgement.
@@ -158,13 +159,20 @@ async fn drain_until<T>(client: &mut Client, event: impl Future<Output = T>) -> 
 
 /// Reads one frame; true for a message with a body. Acknowledges when asked to.
 pub(super) async fn frame(client: &mut Client) -> Result<bool, Error> {
+    let body =
+        |bytes: &[u8]| bytes.starts_with(b"<message") && memchr::memmem::find(bytes, b"<body").is_some();
+    frame_that(client, body).await
+}
+
+/// Reads one frame; true if it is one of the wanted. Acknowledges when asked to.
+pub(super) async fn frame_that(client: &mut Client, wanted: impl Fn(&[u8]) -> bool) -> Result<bool, Error> {
     let range = match client.wire.frame().await? {
         Frame::Element(range) => range,
         Frame::Open => return Ok(false),
         Frame::Close | Frame::End => return Err(Error::Wrong("the server closed a stream".into())),
     };
     let bytes = client.wire.bytes(range);
-    let body = bytes.starts_with(b"<message") && memchr::memmem::find(bytes, b"<body").is_some();
+    let found = wanted(bytes);
     let request = bytes.starts_with(b"<r ") || bytes.starts_with(b"<r>");
     if bytes.starts_with(b"<stream:error") || memchr::memmem::find(bytes, b"type='error'").is_some() {
         return Err(Error::Wrong(format!("an error: {}", String::from_utf8_lossy(bytes))));
@@ -175,5 +183,5 @@ pub(super) async fn frame(client: &mut Client) -> Result<bool, Error> {
     } else if crate::client::is_stanza(bytes) {
         client.sm.handled = client.sm.handled.wrapping_add(1);
     }
-    Ok(body)
+    Ok(found)
 }

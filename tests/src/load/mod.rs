@@ -5,6 +5,7 @@
 //! throughput says less than processor time does.
 
 pub mod chat;
+pub mod nodes;
 pub mod peer;
 pub mod report;
 pub mod scenes;
@@ -23,7 +24,7 @@ pub struct Plan {
     pub quick: bool,
     /// Only scenarios whose name contains this.
     pub only: Option<String>,
-    /// `rookery`, `prosody`, `ejabberd`.
+    /// `rookery`, `prosody`, `ejabberd`; or `nodes`, which compares one node with three ([`nodes`]).
     pub servers: Vec<String>,
     /// Where the report goes beside standard output.
     pub output: Option<PathBuf>,
@@ -49,6 +50,9 @@ pub async fn bench(plan: &Plan) -> Result<(), Error> {
     if plan.servers.iter().any(|s| s == "rookery") {
         crate::server::rookery::binary()?;
     }
+    if plan.nodes() {
+        return written(plan, nodes::bench(plan).await?);
+    }
     let mut report = Report::default();
     for name in &plan.servers {
         for archive in [false, true] {
@@ -62,7 +66,10 @@ pub async fn bench(plan: &Plan) -> Result<(), Error> {
             }
         }
     }
-    let text = report.text(plan);
+    written(plan, report.text(plan))
+}
+
+fn written(plan: &Plan, text: String) -> Result<(), Error> {
     println!("{text}");
     if let Some(output) = &plan.output {
         std::fs::write(output, text)?;
@@ -72,6 +79,11 @@ pub async fn bench(plan: &Plan) -> Result<(), Error> {
 }
 
 impl Plan {
+    /// Whether one node is compared with several.
+    pub fn nodes(&self) -> bool {
+        self.servers.iter().any(|server| server == "nodes")
+    }
+
     fn wants(&self, group: &str) -> bool {
         self.only.as_ref().is_none_or(|only| group.contains(only.as_str()))
     }
@@ -97,7 +109,7 @@ async fn scenes_of(plan: &Plan, name: &str, archive: bool, report: &mut Report) 
         if !plan.wants(&group) {
             continue;
         }
-        match chat(&peer, PAIRS, messages, pace).await {
+        match chat(&peer.site(), PAIRS, messages, pace).await {
             Ok(out) => {
                 report.put(name, &group, Figure::Cpu, out.cpu * 10_000.0 / out.messages as f64);
                 report.put(name, &group, Figure::PerSecond, out.messages as f64 / out.seconds);
@@ -136,7 +148,7 @@ async fn scenes_of(plan: &Plan, name: &str, archive: bool, report: &mut Report) 
         }
     }
     if !archive && plan.wants("logins") {
-        match scenes::logins(&peer, plan.size(2_000)).await {
+        match scenes::logins(&peer.site(), plan.size(2_000)).await {
             Ok(out) => {
                 report.put(name, "logins", Figure::Cpu, out.cpu * 10_000.0 / out.messages as f64);
                 report.put(name, "logins", Figure::PerSecond, out.messages as f64 / out.seconds);
@@ -156,7 +168,7 @@ async fn idle(plan: &Plan, name: &str, report: &mut Report) -> Result<(), Error>
     let most = usage::file_limit().saturating_sub(500).min(20_000);
     let sizes: &[usize] = if plan.quick { &[500, 2_000] } else { &[5_000, most] };
     let peer = Peer::start(name, false, sizes[1]).await?;
-    match scenes::idle(&peer, sizes).await {
+    match scenes::idle(&peer.site(), sizes).await {
         Ok(found) => {
             for ((_, bytes), group) in found.iter().zip(["idle-small", "idle-large"]) {
                 report.put(name, group, Figure::Kilobytes, bytes / 1000.0);

@@ -1,7 +1,6 @@
 //! The servers that are compared, started alike.
 
 use crate::client::{Client, Error as ClientError, Options};
-use crate::server::cluster::{Settings, World};
 use crate::server::ejabberd::Ejabberd;
 use crate::server::postgres::Postgres;
 use crate::server::prosody::Prosody;
@@ -17,14 +16,37 @@ pub struct Peer {
 
 enum Server {
     Rookery(Box<Rookery>),
-    /// So many nodes behind HAProxy, on the development store.
-    Nodes(Box<World>),
     Prosody(Prosody),
     Ejabberd(Ejabberd),
 }
 
+/// Where clients connect, and which processes work for them.
+pub struct Site<'a> {
+    pub pids: Vec<u32>,
+    seat: Box<dyn Fn(usize) -> Seat + 'a>,
+}
+
+/// Where one of them connects, and as whom.
+#[derive(Clone)]
+pub struct Seat {
+    pub options: Options,
+    /// Its number; see [`user`].
+    pub user: usize,
+}
+
+impl<'a> Site<'a> {
+    pub fn new(pids: Vec<u32>, seat: impl Fn(usize) -> Seat + 'a) -> Self {
+        Self { pids, seat: Box::new(seat) }
+    }
+
+    /// The seat of the client with this number.
+    pub fn seat(&self, number: usize) -> Seat {
+        (self.seat)(number)
+    }
+}
+
 /// The password of every account here.
-const PASSWORD: &str = "a password like any other";
+pub const PASSWORD: &str = "a password like any other";
 
 /// The user with this number.
 pub fn user(number: usize) -> String {
@@ -59,16 +81,6 @@ impl Peer {
                 Server::Prosody(prosody)
             }
             "ejabberd" => Server::Ejabberd(Ejabberd::start(postgres.as_ref(), accounts()).await?),
-            // `rookery-3`: what does it cost that sender and receiver are on different nodes?
-            other if other.strip_prefix("rookery-").is_some_and(|n| n.parse::<usize>().is_ok()) => {
-                let nodes = other.trim_start_matches("rookery-").parse().unwrap_or(1);
-                let default = if archive { "always" } else { "never" };
-                let more = format!("[archive]\ndefault = \"{default}\"\n[log]\nlevel = \"warn\"\n");
-                let world = World::start(&Settings { nodes, spare: 0, store: None, more }).await?;
-                let users: Vec<String> = (0..users).map(user).collect();
-                world.add_users(&users, PASSWORD).await?;
-                Server::Nodes(Box::new(world))
-            }
             other => return Err(Error::Missing(format!("a server named {other}"))),
         };
         Ok(Peer { name: name.to_owned(), server, postgres })
@@ -77,9 +89,6 @@ impl Peer {
     /// How to connect: direct TLS 1.3, SCRAM-SHA-1, which all of them have.
     pub fn options(&self) -> Options {
         let listening: &Listening = match &self.server {
-            Server::Nodes(world) => {
-                return Options { mechanism: Some("SCRAM-SHA-1".into()), ..world.options() };
-            }
             Server::Rookery(s) => &s.listening,
             Server::Prosody(s) => &s.listening,
             Server::Ejabberd(s) => &s.listening,
@@ -87,11 +96,15 @@ impl Peer {
         Options { mechanism: Some("SCRAM-SHA-1".into()), ..listening.options() }
     }
 
+    /// All clients at one door, client `n` as user `n`.
+    pub fn site(&self) -> Site<'_> {
+        Site::new(self.pids(), |user| Seat { options: self.options(), user })
+    }
+
     /// The server's own process.
     pub fn pid(&self) -> u32 {
         let pid = match &self.server {
             Server::Rookery(s) => s.pid(),
-            Server::Nodes(world) => world.nodes.first().and_then(|node| node.pid()),
             Server::Prosody(s) => s.process.pid(),
             Server::Ejabberd(s) => s.process.pid(),
         };
@@ -100,9 +113,6 @@ impl Peer {
 
     /// All processes whose work is this server's work: its own and its database's.
     pub fn pids(&self) -> Vec<u32> {
-        if let Server::Nodes(world) = &self.server {
-            return world.nodes.iter().filter_map(|node| node.pid()).collect();
-        }
         let database = self.postgres.as_ref().and_then(|p| p.process.pid());
         [Some(self.pid()), database].into_iter().flatten().collect()
     }
@@ -111,7 +121,6 @@ impl Peer {
     pub fn log(&self) -> String {
         match &self.server {
             Server::Rookery(s) => s.log(),
-            Server::Nodes(world) => world.logs(),
             Server::Prosody(s) => s.process.tail(),
             Server::Ejabberd(s) => s.process.tail(),
         }
@@ -121,11 +130,6 @@ impl Peer {
     pub async fn stop(self) -> Result<(), Error> {
         match self.server {
             Server::Rookery(mut s) => drop(s.stop().await?),
-            Server::Nodes(mut world) => {
-                for node in 0..world.nodes.len() {
-                    world.kill(node).await?;
-                }
-            }
             Server::Prosody(mut s) => drop(s.process.stop().await?),
             Server::Ejabberd(mut s) => s.process.kill().await?,
         }

@@ -194,7 +194,7 @@ impl Report {
     }
 }
 
-fn number(value: f64) -> String {
+pub(super) fn number(value: f64) -> String {
     match value {
         v if v >= 100.0 => format!("{v:.0}"),
         v if v >= 10.0 => format!("{v:.1}"),
@@ -206,24 +206,29 @@ fn fraction(target: f64) -> String {
     if target >= 1.0 { "1".into() } else { format!("1/{:.0}", 1.0 / target) }
 }
 
-fn circumstances(plan: &Plan) -> String {
+pub(super) fn circumstances(plan: &Plan) -> String {
     let output = |program: &str, arguments: &[&str]| {
         let out = Command::new(program).args(arguments).output().ok();
         out.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned()).unwrap_or_default()
     };
     let version = |package: &str| output("dpkg-query", &["-W", "-f=${Version}", package]);
+    let peers = [("prosody", "Prosody"), ("ejabberd", "ejabberd"), ("postgresql", "PostgreSQL")];
+    let peers = peers
+        .iter()
+        .filter(|_| !plan.nodes())
+        .map(|(package, name)| format!("; {name} {}", version(package)));
+    let peers = peers.collect::<String>();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let cpu = cpu.lines().find_map(|l| l.strip_prefix("model name")).unwrap_or_default();
     format!(
-        "{}{}: {cores} cores{}, Linux {}. Prosody {}, ejabberd {}, PostgreSQL {}; written by `cargo xtask bench{}`.",
+        "{}{}: {cores} cores{}, Linux {}{}; written by `cargo xtask bench{}`.",
         if plan.quick { "A quick run, its figures are coarse. " } else { "" },
         output("date", &["-u", "+%Y-%m-%d"]),
         cpu.trim_matches([' ', '\t', ':']).split("  ").next().map(|c| format!(" ({c})")).unwrap_or_default(),
         output("uname", &["-r"]),
-        version("prosody"),
-        version("ejabberd"),
-        version("postgresql"),
-        if plan.quick { " --quick" } else { "" }
+        peers,
+        [if plan.quick { " --quick" } else { "" }, if plan.nodes() { " --servers nodes" } else { "" }]
+            .concat()
     )
 }

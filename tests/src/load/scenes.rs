@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use super::Error;
 use super::chat::{Outcome, frame};
-use super::peer::{Peer, login, session, user};
+use super::peer::{Peer, Seat, Site, login, session, user};
 use super::usage::{cpu_seconds, resident, settle};
 use crate::client::Client;
 
@@ -17,30 +17,32 @@ const WORKERS: usize = 8;
 
 /// Full logins, one after the other on eight connections; users repeat, so that the generator's key
 /// stretching is done in the warm-up.
-pub async fn logins(peer: &Peer, count: usize) -> Result<Outcome, Error> {
+pub async fn logins(site: &Site<'_>, count: usize) -> Result<Outcome, Error> {
     let users = (count / 10).clamp(WORKERS, 400);
-    many_logins(peer, users, users).await?;
-    settle(&peer.pids()).await;
-    let before = cpu_seconds(&peer.pids());
+    many_logins(site, users, users).await?;
+    settle(&site.pids).await;
+    let before = cpu_seconds(&site.pids);
     let start = Instant::now();
-    many_logins(peer, count, users).await?;
+    many_logins(site, count, users).await?;
     let seconds = start.elapsed().as_secs_f64();
-    settle(&peer.pids()).await;
-    Ok(Outcome { messages: count, seconds, cpu: cpu_seconds(&peer.pids()) - before, ..Outcome::default() })
+    settle(&site.pids).await;
+    Ok(Outcome { messages: count, seconds, cpu: cpu_seconds(&site.pids) - before, ..Outcome::default() })
 }
 
-async fn many_logins(peer: &Peer, count: usize, users: usize) -> Result<(), Error> {
+async fn many_logins(site: &Site<'_>, count: usize, users: usize) -> Result<(), Error> {
     let next = Arc::new(AtomicUsize::new(0));
     let mut running = JoinSet::new();
+    let seats: Arc<[Seat]> = (0..users).map(|number| site.seat(number)).collect();
     for _ in 0..WORKERS {
-        let (options, next) = (peer.options(), next.clone());
+        let (seats, next) = (seats.clone(), next.clone());
         running.spawn(async move {
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
                 if number >= count {
                     return Ok::<(), Error>(());
                 }
-                login(&options, number % users).await?.close().await?;
+                let Seat { options, user } = &seats[number % users];
+                login(options, *user).await?.close().await?;
             }
         });
     }
@@ -48,11 +50,11 @@ async fn many_logins(peer: &Peer, count: usize, users: usize) -> Result<(), Erro
 }
 
 /// Sessions that do nothing: resident bytes per session at each of the sizes.
-pub async fn idle(peer: &Peer, sizes: &[usize]) -> Result<Vec<(usize, f64)>, Error> {
+pub async fn idle(site: &Site<'_>, sizes: &[usize]) -> Result<Vec<(usize, f64)>, Error> {
     // What a server makes once, it makes now.
-    many_logins(peer, 200, 200).await?;
-    settle(&peer.pids()).await;
-    let empty = resident(peer.pid());
+    many_logins(site, 200, 200).await?;
+    settle(&site.pids).await;
+    let empty = resident(&site.pids);
     let mut held = JoinSet::new();
     let mut open = 0;
     let mut out = Vec::new();
@@ -60,17 +62,17 @@ pub async fn idle(peer: &Peer, sizes: &[usize]) -> Result<Vec<(usize, f64)>, Err
         while open < *size {
             let mut logging_in = JoinSet::new();
             for number in open..(open + 32).min(*size) {
-                let mut options = peer.options();
+                let Seat { mut options, user } = site.seat(number);
                 options.source = Some(std::net::Ipv4Addr::new(127, 0, 0, 2 + (number % 8) as u8).into());
-                logging_in.spawn(async move { Ok(session(&options, number).await?) });
+                logging_in.spawn(async move { Ok(session(&options, user).await?) });
             }
             for client in all(logging_in).await? {
                 open += 1;
                 held.spawn(stay(client));
             }
         }
-        settle(&peer.pids()).await;
-        let bytes = resident(peer.pid()).saturating_sub(empty);
+        settle(&site.pids).await;
+        let bytes = resident(&site.pids).saturating_sub(empty);
         out.push((*size, bytes as f64 / *size as f64));
         if let Some(ended) = held.try_join_next() {
             let why = ended.map_or_else(|e| e.to_string(), |e| e.to_string());
@@ -228,7 +230,7 @@ pub async fn offline(peer: &Peer, messages: usize) -> Result<(Outcome, Outcome),
     Ok((stored, Outcome { messages: each * PAIRS, seconds, cpu, ..Outcome::default() }))
 }
 
-async fn all<T: 'static>(mut running: JoinSet<Result<T, Error>>) -> Result<Vec<T>, Error> {
+pub(super) async fn all<T: 'static>(mut running: JoinSet<Result<T, Error>>) -> Result<Vec<T>, Error> {
     let mut out = Vec::new();
     while let Some(ended) = running.join_next().await {
         out.push(ended.map_err(|e| Error::Wrong(e.to_string()))??);

@@ -49,14 +49,14 @@ pub fn cpu_seconds(roots: &[u32]) -> f64 {
     tree(roots).iter().map(|(_, ticks)| *ticks as f64).sum::<f64>() / TICKS_PER_SECOND
 }
 
-/// Resident memory in bytes of one process and its descendants.
-pub fn resident(root: u32) -> u64 {
+/// Resident memory in bytes of the processes and their descendants.
+pub fn resident(roots: &[u32]) -> u64 {
     let of = |pid: u32| {
         let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         let line = text.lines().find_map(|l| l.strip_prefix("VmRSS:"))?;
         line.split_whitespace().next()?.parse::<u64>().ok()
     };
-    tree(&[root]).iter().filter_map(|(pid, _)| of(*pid)).sum::<u64>() * 1024
+    tree(roots).iter().filter_map(|(pid, _)| of(*pid)).sum::<u64>() * 1024
 }
 
 /// Waits until the processes have nothing left to do, so that work they put off is counted where it belongs.

@@ -91,6 +91,12 @@ impl World {
         Options::new(self.door.c2s, self.door.c2s_tls, DOMAIN)
     }
 
+    /// How a client gets to this node past HAProxy, which it then stands in for.
+    pub fn options_of(&self, node: usize) -> Options {
+        let behind = &self.nodes[node].behind;
+        Options { proxied: true, ..Options::new(behind.c2s, behind.c2s_tls, DOMAIN) }
+    }
+
     /// Starts a node's process; it is not ready yet.
     pub fn launch(&mut self, node: usize) -> Result<(), Error> {
         let node = &mut self.nodes[node];

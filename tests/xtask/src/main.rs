@@ -52,10 +52,10 @@ enum Task {
         /// Only scenarios whose name contains this.
         #[arg(long)]
         only: Option<String>,
-        /// Which servers, separated by commas.
+        /// Which servers, separated by commas; or nodes, which compares one node with three.
         #[arg(long, default_value = "rookery,prosody,ejabberd", value_delimiter = ',')]
         servers: Vec<String>,
-        /// Where the report goes; tests/bench/RESULTS.md unless --quick or --only or --servers say otherwise.
+        /// Where the report goes; tests/bench/RESULTS.md (or NODES.md) unless --quick or --only or --servers say otherwise.
         #[arg(long)]
         output: Option<std::path::PathBuf>,
         /// Do not build and start the release profile first.
@@ -110,8 +110,10 @@ fn main() -> ExitCode {
         }
         Task::Bench { quick, only, servers, output, here: _ } => {
             install::for_bench(&servers);
-            let whole = !quick && only.is_none() && servers.len() == 3;
-            let results = suite::root().join("tests/bench/RESULTS.md");
+            let nodes = servers == ["nodes"];
+            let whole = !quick && only.is_none() && (servers.len() == 3 || nodes);
+            let results = if nodes { "tests/bench/NODES.md" } else { "tests/bench/RESULTS.md" };
+            let results = suite::root().join(results);
             let output = output.or_else(|| whole.then_some(results));
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");

@@ -22,6 +22,7 @@ pub(crate) struct Tail {
     pub(crate) sent: VecDeque<wire::Stanza>,
     pub(crate) acked: Option<ArchiveId>,
     pub(crate) last: Option<ArchiveId>,
+    pub(crate) drained: Option<ArchiveId>,
 }
 
 impl Stub {
@@ -34,7 +35,7 @@ impl Stub {
         address: &Arc<str>,
         pipe: Arc<Pipe>,
         tail: Tail,
-        settled: u32,
+        (settled, recorded): (u32, u32),
         waiting: VecDeque<Item>,
         rest: Rest,
     ) -> Option<Arc<Self>> {
@@ -42,12 +43,14 @@ impl Stub {
         let stub = Self::new(host, user, address, pipe)?;
         let mut state = stub.state.lock();
         let counted = waiting.len() - enable.map_or(0, |at| at + 1);
-        state.ledger = Ledger::of_stub(if enable.is_some() { 0 } else { settled }, Arc::downgrade(&stub));
+        let (base, told) = if enable.is_some() { (0, 0) } else { (settled, recorded) };
+        state.ledger = Ledger::of_stub(base, told, Arc::downgrade(&stub));
         for _ in 0..counted {
             state.ledger.enter_only();
         }
         (state.counted, state.before) = (tail.managed || enable.is_some(), settled);
         (state.managed, state.h, state.acked, state.last) = (tail.managed, tail.h, tail.acked, tail.last);
+        state.drained = tail.drained;
         state.inactive = rest.active.map_or(tail.inactive, |active| !active);
         (state.tail, state.capsule, state.ups) = (tail.sent, Some(tail.capsule), waiting);
         state.closed = rest.closed;
@@ -56,6 +59,7 @@ impl Stub {
         }
         state.look(true);
         drop(state);
+        stub.pipe.nudge(); // who waits for the old ledger looks at the new one
         host.look_soon();
         Some(stub)
     }
