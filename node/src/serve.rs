@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rookery_actors::Host;
 use rookery_cluster::seams::Seams;
+use rookery_cluster::store::Store;
 use rookery_ops::admin::{Address, Socket};
 use rookery_ops::health::{Health, Reason};
 use rookery_ops::{admin, logging, metrics};
@@ -26,6 +27,9 @@ const SPREAD: Duration = Duration::from_secs(5);
 
 /// How long admin requests and HTTP answers have at the end.
 const GRACE: Duration = Duration::from_secs(6);
+
+/// How long FoundationDB's client may take to stop before a sudden end.
+const STOP: Duration = Duration::from_secs(1);
 
 /// What clients are told whose node leaves the cluster.
 const LEAVES: &str = "this server ends; your session goes on at another one";
@@ -112,7 +116,11 @@ pub async fn run(config: Config) -> Result<(), Error> {
     loop {
         let ask = tokio::select! {
             ask = signals.next() => ask,
-            () = &mut fenced => dead(&config, &logging),
+            () = &mut fenced => {
+                dead(&config, &logging);
+                stop_client(&config, &store).await;
+                std::process::exit(1)
+            }
         };
         match ask {
             Ask::Stop => break,
@@ -154,8 +162,15 @@ pub async fn run(config: Config) -> Result<(), Error> {
     };
     let closed = tokio::select! {
         closed = ending => closed,
-        () = again(&mut signals) => std::process::exit(130),
-        () = &mut fenced => dead(&config, &logging),
+        () = again(&mut signals) => {
+            stop_client(&config, &store).await;
+            std::process::exit(130)
+        }
+        () = &mut fenced => {
+            dead(&config, &logging);
+            stop_client(&config, &store).await;
+            std::process::exit(1)
+        }
     };
     tracing::info!("stopped");
     logging.flush();
@@ -170,8 +185,8 @@ async fn fenced(member: Option<Member>, health: Health, shared: Arc<Shared>) {
     }
 }
 
-/// The end of a node that was declared dead.
-fn dead(config: &Config, logging: &logging::Handle) -> ! {
+/// The last words of a node that was declared dead. Its sockets are closed with the process; nothing in it may write any more.
+fn dead(config: &Config, logging: &logging::Handle) {
     tracing::error!(
         "this node was declared dead: it showed the others no sign of life for too long (is the store slow, or the \
          machine paused?), it was evicted, or another process runs under its name (cluster.node); others have its work, \
@@ -179,8 +194,14 @@ fn dead(config: &Config, logging: &logging::Handle) -> ! {
     );
     ports::clear(&config.data_dir);
     logging.flush();
-    // Sockets are closed with the process; nothing in it may write any more.
-    std::process::exit(1)
+}
+
+/// Before a sudden exit. It runs the destructors of FoundationDB's library, which may crash or never end while its thread
+/// works: the thread stops before, or the process is killed.
+async fn stop_client(config: &Config, store: &Store) {
+    if config.store.url.starts_with("fdb:") && tokio::time::timeout(STOP, store.close()).await.is_err() {
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    }
 }
 
 /// Until the operator wants the end, for the second time or before there was anything to end.

@@ -1,6 +1,7 @@
 //! Every file in `dialogues/` is a test, all against one server, at the same time.
 //!
 //! `ROOKERY_TEST_SERVER=prosody` plays them to Prosody instead: that is how the runner itself is checked.
+//! `ROOKERY_TEST_STORE` is another `store.url`, as in `fdb:/etc/foundationdb/fdb.cluster`.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "test code")]
 
 use std::path::Path;
@@ -22,7 +23,13 @@ impl Server {
     async fn start() -> Result<Server, rookery_tests::server::Error> {
         match std::env::var("ROOKERY_TEST_SERVER").as_deref() {
             Ok("prosody") => Ok(Server::Prosody(Prosody::start(true, None).await?)),
-            _ => Ok(Server::Rookery(Rookery::start(&Config::default()).await?)),
+            _ => {
+                let mut config = Config::default();
+                if let Ok(store) = std::env::var("ROOKERY_TEST_STORE") {
+                    config.store = store;
+                }
+                Ok(Server::Rookery(Rookery::start(&config).await?))
+            }
         }
     }
 

@@ -442,8 +442,10 @@ pub fn classify(error: FdbError, commit: bool) -> Error {
         1032 => new(Class::TooLarge, "too many watches"),
         1038 => new(Class::Unavailable, "the database is locked"),
         2101..=2103 => new(Class::TooLarge, "a key, a value or the transaction is too large"),
-        // Of versions of the protocol and API, addresses, and TLS.
-        2100 | 2104..=2107 | 2200..=2203 => new(Class::Unavailable, "the cluster cannot be used"),
+        // Of versions of the protocol, client and API, addresses, TLS, and tenants, which the cluster may insist on.
+        2100 | 2104..=2107 | 2123..=2125 | 2130..=2136 | 2200..=2204 => {
+            new(Class::Unavailable, "the cluster cannot be used")
+        }
         // The client's own checks, before anything is sent.
         2000..=2999 => new(Class::Misuse, "the transaction broke a rule of FoundationDB"),
         _ if error.is_retryable_not_committed() => new(Class::Retry, "the cluster asks to begin again"),

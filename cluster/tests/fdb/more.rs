@@ -39,6 +39,9 @@ fn errors_have_classes() {
         (2101, Class::TooLarge, Class::TooLarge),          // transaction_too_large
         (2102, Class::TooLarge, Class::TooLarge),          // key_too_large
         (2103, Class::TooLarge, Class::TooLarge),          // value_too_large
+        (2125, Class::Unavailable, Class::Unavailable),    // incompatible_client
+        (2130, Class::Unavailable, Class::Unavailable),    // tenant_name_required
+        (2204, Class::Unavailable, Class::Unavailable),    // api_function_missing
         (4100, Class::Unavailable, Class::MaybeCommitted), // internal_error
     ] {
         let error = FdbError::from_code(code);

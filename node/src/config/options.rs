@@ -135,7 +135,7 @@ pub const OPTIONS: &[Opt] = &[
         "fdb_tls_ca",
         Kind::Text(""),
         false,
-        "The PEM file with the authorities of the cluster's certificates; empty: those of the system.",
+        "The PEM file with the authorities of the cluster's certificates; empty: those of the variable `FDB_TLS_CA_FILE`. TLS needs one of the two: the system's authorities are not asked.",
     ),
     opt(
         "store",

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::process::Command;
 
 use super::haproxy::{Behind, Haproxy};
-use super::rookery::{GENEROUS, binary, get};
+use super::rookery::{GENEROUS, binary_for, get};
 use super::{Error, Process, free_port, run};
 use crate::client::Options;
 
@@ -56,7 +56,7 @@ impl World {
     /// Starts everything and waits until all nodes are ready.
     pub async fn start(settings: &Settings) -> Result<World, Error> {
         super::need_program("haproxy")?;
-        let binary = binary()?;
+        let binary = binary_for(settings.store.as_deref().unwrap_or_default())?;
         let temp = tempfile::Builder::new().prefix("rookery-cluster-").tempdir()?;
         let dir = temp.path().to_owned();
         let (url, store) = match &settings.store {

@@ -2,6 +2,8 @@
 
 pub mod cluster;
 pub mod ejabberd;
+#[path = "../../../cluster/tests/fdb/cluster.rs"]
+pub mod fdb;
 pub mod haproxy;
 pub mod postgres;
 mod process;

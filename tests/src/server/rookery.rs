@@ -65,7 +65,7 @@ pub struct Rookery {
 impl Rookery {
     /// Starts a node on free ports in a temporary folder and waits until it is ready.
     pub async fn start(config: &Config) -> Result<Rookery, Error> {
-        let binary = binary()?;
+        let binary = binary_for(&config.store)?;
         let temp = tempfile::Builder::new().prefix("rookery-test-").tempdir()?;
         let dir = temp.path().to_owned();
         let config_file = dir.join("rookery.toml");
@@ -192,11 +192,18 @@ impl Rookery {
 
 /// The program under test: `ROOKERY_BIN`, or what cargo builds now in this profile.
 pub fn binary() -> Result<PathBuf, Error> {
-    static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    BINARY.get_or_init(|| build().map_err(|e| e.to_string())).clone().map_err(Error::Failed)
+    binary_for("embedded:")
 }
 
-fn build() -> Result<PathBuf, Error> {
+/// The same for a `store.url`: FoundationDB is only in a build that asks for it.
+pub fn binary_for(store: &str) -> Result<PathBuf, Error> {
+    static BINARIES: [OnceLock<Result<PathBuf, String>>; 2] = [const { OnceLock::new() }; 2];
+    let fdb = store.starts_with("fdb:");
+    let binary = BINARIES[usize::from(fdb)].get_or_init(|| build(fdb).map_err(|e| e.to_string()));
+    binary.clone().map_err(Error::Failed)
+}
+
+fn build(fdb: bool) -> Result<PathBuf, Error> {
     if let Some(path) = std::env::var_os("ROOKERY_BIN") {
         return Ok(path.into());
     }
@@ -205,6 +212,9 @@ fn build() -> Result<PathBuf, Error> {
     cargo.args(["build", "--quiet", "--package", "rookery", "--bin", "rookery"]).current_dir(&root);
     if !cfg!(debug_assertions) {
         cargo.arg("--release");
+    }
+    if fdb {
+        cargo.args(["--features", "fdb"]);
     }
     run(&mut cargo)?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);

@@ -95,8 +95,10 @@ fn main() -> ExitCode {
         }
         Task::Sim { seeds, from, jobs } => suite::simulate(seeds, from, jobs),
         // A generator without optimisation would measure itself.
-        Task::Bench { here: false, .. } if cfg!(debug_assertions) => suite::again_in_release(),
-        Task::Chaos { .. } if cfg!(debug_assertions) => suite::again_in_release(),
+        Task::Bench { here: false, .. } if cfg!(debug_assertions) => suite::again_in_release(""),
+        Task::Chaos { store, .. } if cfg!(debug_assertions) => {
+            suite::again_in_release(store.as_deref().unwrap_or_default())
+        }
         Task::Chaos { clients, minutes, seed, pace, store, keep } => {
             install::for_chaos();
             chaos(&rookery_tests::chaos::Plan {

@@ -4,6 +4,8 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
+use rookery_tests::server::fdb::Cluster;
+
 use crate::fdb;
 
 /// The folder of the workspace.
@@ -40,54 +42,105 @@ pub(crate) fn simulate(seeds: u64, from: u64, jobs: usize) -> ExitCode {
     }
 }
 
+/// What has run.
+#[derive(Default)]
+struct Done {
+    sum: Sum,
+    /// The names of what failed.
+    broken: Vec<String>,
+}
+
+impl Done {
+    fn fail(&mut self, name: &str) {
+        self.sum.failed += 1;
+        self.broken.push(name.to_owned());
+    }
+
+    /// Runs tests; `place` is added to the names of those that fail.
+    fn test(&mut self, command: Command, place: &str) {
+        let (tests, failures, success) = tests(command);
+        self.broken.extend(failures.into_iter().map(|name| name + place));
+        self.sum.passed += tests.passed;
+        self.sum.failed += tests.failed;
+        self.sum.skipped += tests.skipped;
+        // A crate that does not compile, or a runner that died, fails no test: it must count all the same.
+        if !success && tests.failed == 0 {
+            self.fail(&format!("cargo test itself{place}"));
+        }
+    }
+}
+
 /// Runs all and prints `N passed, N failed, N skipped` at the end.
 pub(crate) fn run() -> ExitCode {
-    let mut sum = Sum::default();
-    let mut broken = Vec::new();
+    let mut done = Done::default();
     for &(name, arguments) in CHECKS {
         if arguments.iter().any(|argument| argument.ends_with("fdb")) && !fdb::libclang() {
             println!("== {name}\nskipped: no libclang (Debian: libclang-dev)");
-            sum.skipped += 1;
+            done.sum.skipped += 1;
             continue;
         }
         println!("== {name}: cargo {}", arguments.join(" "));
         match cargo(arguments).status().is_ok_and(|s| s.success()) {
-            true => sum.passed += 1,
-            false => {
-                sum.failed += 1;
-                broken.push(name.to_owned());
-            }
+            true => done.sum.passed += 1,
+            false => done.fail(name),
         }
     }
-    let mut all = vec![cargo(&["test", "--workspace", "--no-fail-fast"])];
-    match fdb::ready() {
-        Ok(client) => {
-            let mut on_fdb = cargo(&["test", "-p", "rookery-cluster", "--features", "fdb", "--test", "fdb"]);
-            fdb::with_client(&mut on_fdb, &client);
-            all.push(on_fdb);
-        }
-        Err(missing) => {
-            println!("== the FoundationDB engine on a server\nskipped: {missing}");
-            sum.skipped += 1;
-        }
-    }
-    for command in all {
-        let (tests, failures, success) = tests(command);
-        broken.extend(failures);
-        sum.passed += tests.passed;
-        sum.failed += tests.failed;
-        sum.skipped += tests.skipped;
-        // A crate that does not compile, or a runner that died, fails no test: it must count all the same.
-        if !success && tests.failed == 0 {
-            sum.failed += 1;
-            broken.push("cargo test itself".to_owned());
-        }
-    }
+    done.test(cargo(&["test", "--workspace", "--no-fail-fast"]), "");
+    on_fdb(&mut done);
+    let Done { sum, broken } = done;
     if !broken.is_empty() {
         println!("\nfailed:\n  {}", broken.join("\n  "));
     }
     println!("\n{} passed, {} failed, {} skipped", sum.passed, sum.failed, sum.skipped);
     if sum.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The engine, a node that plays the dialogues, and three that are killed under load: each on a new FoundationDB server.
+fn on_fdb(done: &mut Done) {
+    const ENGINE: &[&str] = &["test", "-p", "rookery-cluster", "--features", "fdb", "--test", "fdb"];
+    // Of the whole workspace, so that nothing but the node is built again.
+    const DIALOGUES: &[&str] = &["test", "--workspace", "--test", "dialogues"];
+    const CHAOS: &[&str] = &["test", "--workspace", "--test", "chaos"];
+    let client = fdb::ready();
+    for (name, arguments, starts_its_own) in [
+        ("the FoundationDB engine on a server", ENGINE, true),
+        ("dialogues with a node on FoundationDB", DIALOGUES, false),
+        ("nodes on FoundationDB, killed under load", CHAOS, false),
+    ] {
+        println!("== {name}");
+        let client = match &client {
+            Ok(client) => client,
+            Err(missing) if fdb::is_named() => {
+                println!("failed: {missing}, though FDB_BIN_DIR or FDB_CLIENT_LIB_PATH is set");
+                done.fail(name);
+                continue;
+            }
+            Err(missing) => {
+                println!("skipped: {missing}");
+                done.sum.skipped += 1;
+                continue;
+            }
+        };
+        let mut command = cargo(arguments);
+        fdb::with_client(&mut command, client);
+        if starts_its_own {
+            done.test(command, " on FoundationDB");
+            continue;
+        }
+        match Cluster::start() {
+            Ok(Some(server)) => {
+                let url = format!("fdb:{}", server.file().display());
+                command.env("ROOKERY_TEST_STORE", &url).env("ROOKERY_CHAOS_STORE", &url);
+                command.env("ROOKERY_CHAOS_CLIENTS", "20").env("ROOKERY_CHAOS_SECONDS", "30");
+                done.test(command, " on FoundationDB");
+            }
+            Ok(None) => done.fail(name),
+            Err(said) => {
+                println!("{said}");
+                done.fail(name);
+            }
+        }
+    }
 }
 
 fn cargo(arguments: &[&str]) -> Command {
@@ -96,10 +149,15 @@ fn cargo(arguments: &[&str]) -> Command {
     command
 }
 
-/// Builds this program with optimisation and runs it with the same arguments.
-pub(crate) fn again_in_release() -> ExitCode {
+/// Builds this program with optimisation and runs it with the same arguments; it can build and run nodes for that store.
+pub(crate) fn again_in_release(store: &str) -> ExitCode {
     let mut command = cargo(&["run", "--quiet", "--release", "--package", "xtask", "--"]);
     command.args(std::env::args_os().skip(1));
+    if store.starts_with("fdb:")
+        && let Some(client) = fdb::client()
+    {
+        fdb::with_client(&mut command, &client);
+    }
     match command.status().is_ok_and(|s| s.success()) {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
