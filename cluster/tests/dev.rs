@@ -105,7 +105,7 @@ async fn a_server_that_stops_tells_who_waits_and_keeps_everything() {
     assert_eq!(db.begin().get(b"a", SERIAL).await.unwrap().as_deref(), Some(&b"1"[..]));
     // No version comes twice, so what was read before the restart is too old and not wrong.
     let mut tx = db.begin();
-    tx.set_read_version(before);
+    tx.set_read_version(before, before);
     assert!(tx.get(b"a", SERIAL).await.unwrap_err().is_too_old());
 }
 

@@ -2,20 +2,22 @@
 //!
 //! # Why it holds
 //! A node keeps a **proven version** V: one at which its own status was read (as part of a conflict set) and was alive. A write for
-//! a shard reads at V and has in its conflict set the node's status and the shard's owner. Suppose it is committed at X.
-//! - *The node was alive at X*: it was at V, and who changed its status between V and X made this commit conflict.
+//! a shard reads at V and has in its conflict set the node's status and the shard's owner; what was written at V itself conflicts
+//! too, since a batch of commits shares its version, and others of V's batch may have come behind what proved V. Suppose it is
+//! committed at X.
+//! - *The node was alive at X*: it was when V was proven, and who changed its status after that made this commit conflict.
 //! - *The shard was the node's at V.* The node learned of its ownership at some version W ≤ V: its claim was committed at W, and
 //!   [`Guard::hold`] raises V to W before anyone may write. What became of the row between W and V? The node itself
 //!   changed nothing: before it gives a shard up it forgets it here, so no write begins. Another takes a shard only in a
 //!   transaction that read this node's status as dead, or of a later generation; neither is ever undone, so the status at
 //!   V would be so too, and it was not.
-//! - *The shard was the node's at X*: who changed the row between V and X made this commit conflict.
+//! - *The shard was the node's at X*: who changed the row from V on made this commit conflict.
 //!
 //! So nothing is read on the way, and yet a takeover at any moment stops every write that is not committed before it; what is
 //! committed before it is seen by who takes over, because the claim reads the row that the write conflicts with.
 //!
 //! V comes from beats, claims, and every other fenced commit: each had the status in its conflict set, so the node was
-//! alive at its commit version too. That is more than saving a round trip: a write sees all that this node wrote before,
+//! alive when it was committed. That is more than saving a round trip: a write sees all that this node wrote before,
 //! though it reads at a version that nobody asked the store for. (The shard's rows are written by its owner only, and what
 //! former owners wrote is older than the claim.) V serves 5 s in FoundationDB; the lease ends before.
 //!
@@ -174,7 +176,7 @@ impl Fence for Guard {
             let proven = self.allowed(shards).inspect_err(refused)?;
             match proven {
                 Some(version) if attempt == 0 && !shards.is_empty() => {
-                    tx.set_read_version(version);
+                    tx.set_read_version(version, version.before());
                     nodes::conflict_with_status(tx, &self.node);
                     nodes::conflict_with(tx, shards);
                     Ok(())

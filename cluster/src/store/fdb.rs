@@ -191,7 +191,8 @@ struct Held {
     trx: Option<Trx>,
     /// When that was.
     began: Option<Instant>,
-    wanted: Option<Version>,
+    /// At which version to read, and by which to be judged.
+    wanted: Option<(Version, Version)>,
 }
 
 impl Held {
@@ -205,14 +206,14 @@ impl Held {
         }
         match &mut self.trx {
             Some(trx) => Ok(trx),
-            none => Ok(none.insert(self.inner.create(self.wanted)?)),
+            none => Ok(none.insert(self.inner.create(self.wanted.map(|(version, _)| version))?)),
         }
     }
 }
 
 impl Base for Held {
-    fn pin(&mut self, version: Version) {
-        self.wanted = Some(version);
+    fn pin(&mut self, version: Version, judged: Version) {
+        self.wanted = Some((version, judged));
     }
 
     async fn version(&mut self) -> Result<Version> {
@@ -297,9 +298,13 @@ impl Held {
 
     async fn write(&mut self, mut commit: Commit) -> Result<Committed> {
         self.trx()?;
-        let Some(trx) = self.trx.take() else {
+        let Some(mut trx) = self.trx.take() else {
             return Err(CLOSED);
         };
+        if let Some((_, judged)) = self.wanted.filter(|(version, judged)| version != judged) {
+            // All that it has read is in its conflict set by hand, so another may be judged in its place.
+            trx = self.inner.create(Some(judged))?;
+        }
         for span in &commit.reads {
             conflict(&trx, span, ConflictRangeType::Read)?;
         }

@@ -42,6 +42,14 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash, Default)]
 pub struct Version(pub u64);
 
+impl Version {
+    /// For who knows only that something was committed at this version: commits of one batch share theirs, and others of that batch may
+    /// have come behind it. They count as unseen if one is judged by this.
+    pub(crate) fn before(self) -> Self {
+        Self(self.0.saturating_sub(1).max(1))
+    }
+}
+
 /// The ten bytes that order a commit, and what it wrote, among all others: eight of the version, two of the
 /// transaction's place within it.
 pub type Versionstamp = [u8; 10];
@@ -167,8 +175,9 @@ pub trait Transaction: Send {
     fn add_read_conflict(&mut self, begin: &[u8], end: &[u8]);
     /// Make others that read this range conflict although it was not written.
     fn add_write_conflict(&mut self, begin: &[u8], end: &[u8]);
-    /// Read (and judge conflicts) at this version, which an earlier transaction saw, instead of a fresh one.
-    fn set_read_version(&mut self, version: Version);
+    /// Read at this version, which an earlier transaction saw or had, instead of a fresh one; conflict with what was written after
+    /// `judged`, which is that version or an earlier one.
+    fn set_read_version(&mut self, version: Version, judged: Version);
     /// The version this transaction reads at.
     fn read_version(&mut self) -> Fut<'_, Result<Version>>;
     /// A future that ends when, after this transaction's commit, the value of `key` is another than this transaction

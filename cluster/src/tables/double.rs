@@ -85,7 +85,7 @@ impl Transaction for Double {
 
     fn add_write_conflict(&mut self, _: &[u8], _: &[u8]) {}
 
-    fn set_read_version(&mut self, _: Version) {}
+    fn set_read_version(&mut self, _: Version, _: Version) {}
 
     fn read_version(&mut self) -> Fut<'_, Result<Version>> {
         Box::pin(async { Ok(Version(0)) })

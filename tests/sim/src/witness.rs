@@ -179,8 +179,8 @@ impl Transaction for Watching {
         self.inner.add_write_conflict(begin, end);
     }
 
-    fn set_read_version(&mut self, version: Version) {
-        self.inner.set_read_version(version);
+    fn set_read_version(&mut self, version: Version, judged: Version) {
+        self.inner.set_read_version(version, judged);
     }
 
     fn read_version(&mut self) -> Fut<'_, Result<Version>> {

@@ -25,17 +25,20 @@ async fn an_owners_write_costs_one_commit_and_no_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_claimed_after_the_last_beat_is_written_at_once() {
+async fn what_was_claimed_after_the_last_beat_is_written_at_the_second_attempt() {
     let world = World::of(&["a", "b"]).await;
     let core = &world.mesh("a").core;
     let shard = held_by(world.mesh("a"));
     // Given up and claimed again, with no beat in between.
     core.guard.forget([shard]);
     assert_eq!(core.claim(&[shard]).await.unwrap(), 1);
-    let before = world.node("a").gate.counts();
-    write(&world.mesh("a").store(), shard, b"x").await.unwrap();
-    let after = world.node("a").gate.counts();
-    assert_eq!((after.0 - before.0, after.1 - before.1), (0, 1), "no conflict with the claim itself");
+    // What was written at the version of the claim conflicts, the claim as well; from then on nothing does.
+    for (value, cost) in [(b"x", (2, 2)), (b"y", (0, 1))] {
+        let before = world.node("a").gate.counts();
+        write(&world.mesh("a").store(), shard, value).await.unwrap();
+        let after = world.node("a").gate.counts();
+        assert_eq!((after.0 - before.0, after.1 - before.1), cost);
+    }
 }
 
 #[tokio::test(start_paused = true)]

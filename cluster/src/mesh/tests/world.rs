@@ -121,8 +121,8 @@ impl Transaction for Passing {
         self.inner.add_write_conflict(begin, end);
     }
 
-    fn set_read_version(&mut self, version: Version) {
-        self.inner.set_read_version(version);
+    fn set_read_version(&mut self, version: Version, judged: Version) {
+        self.inner.set_read_version(version, judged);
     }
 
     fn read_version(&mut self) -> Fut<'_, Result<Version>> {

@@ -12,7 +12,7 @@ use crate::store::{Committed, Page, Result, Select, Version, limits};
 /// One transaction's hold on an engine: reads at one version, which the first of them takes, and a commit.
 pub(crate) trait Base: Send + 'static {
     /// Read at this version instead of the newest. Only before the first read.
-    fn pin(&mut self, version: Version);
+    fn pin(&mut self, version: Version, judged: Version);
 
     /// The version that is read at. Fails when the transaction is too old.
     fn version(&mut self) -> impl Future<Output = Result<Version>> + Send;

@@ -155,12 +155,12 @@ impl<B: Base> Transaction for Buffered<B> {
         self.pending.add_conflict(begin, end);
     }
 
-    fn set_read_version(&mut self, version: Version) {
+    fn set_read_version(&mut self, version: Version, judged: Version) {
         if self.begun {
             return self.pending.fail(Class::Misuse, "the read version was set after the first read");
         }
         self.pinned = true;
-        self.base.pin(version);
+        self.base.pin(version, judged);
     }
 
     fn read_version(&mut self) -> Fut<'_, Result<Version>> {

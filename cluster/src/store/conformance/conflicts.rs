@@ -29,6 +29,23 @@ pub async fn write_skew_is_prevented(subject: Subject) {
     assert_eq!(value(&subject.db, "a").await, None);
 }
 
+/// Commits of one batch share a version. Who reads at the version of a commit has not seen what others of its batch wrote behind it;
+/// so all that was written at that version counts as unseen.
+pub async fn what_was_written_at_a_version_that_is_set_conflicts(subject: Subject) {
+    fill(&subject.db, &[("a", "1")]).await;
+    let mut first = subject.db.begin();
+    first.set(b"b", b"1");
+    let version = expect(first.commit().await).version;
+    let (mut other, mut same) = (subject.db.begin(), subject.db.begin());
+    for (tx, read) in [(&mut other, b"a"), (&mut same, b"b")] {
+        tx.set_read_version(version, version.before());
+        assert_eq!(expect(tx.get(read, SERIAL).await).as_deref(), Some(b"1".as_slice()));
+        tx.set(b"z", b"1");
+    }
+    expect(other.commit().await);
+    assert_eq!(class(same.commit().await), CONFLICT);
+}
+
 /// Writes without reads go through; the later wins.
 pub async fn blind_writes_do_not_conflict(subject: Subject) {
     let (mut first, mut second) = (subject.db.begin(), subject.db.begin());

@@ -31,7 +31,8 @@ impl Fence for Beat {
     fn join<'a>(&'a self, tx: &'a mut dyn Transaction, _: &'a [Shard], attempt: u32) -> Fut<'a, Result<()>> {
         Box::pin(async move {
             if attempt == 0 {
-                tx.set_read_version(Version(self.0.load(Ordering::Relaxed)));
+                let proven = Version(self.0.load(Ordering::Relaxed));
+                tx.set_read_version(proven, proven.before());
                 tx.add_read_conflict(STATUS, b"node\0");
                 tx.add_read_conflict(SHARD, b"shard\0");
                 return Ok(());

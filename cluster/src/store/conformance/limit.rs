@@ -74,7 +74,7 @@ pub async fn old_transactions_are_refused(subject: Subject) {
     fill(&subject.db, &[("d", "1")]).await;
     assert_eq!(class(reader.get(b"a", SERIAL).await), Some(Class::Retry));
     assert_eq!(class(writer.commit().await), Some(Class::Retry));
-    again.set_read_version(version);
+    again.set_read_version(version, version);
     assert_eq!(class(again.get(b"a", SERIAL).await), Some(Class::Retry));
     expect(subject.db.begin().get(b"a", SERIAL).await);
 }
@@ -83,6 +83,7 @@ pub async fn old_transactions_are_refused(subject: Subject) {
 pub async fn a_future_version_is_refused(subject: Subject) {
     let version = expect(subject.db.begin().read_version().await);
     let mut tx = subject.db.begin();
-    tx.set_read_version(Version(version.0 + 1_000_000_000));
+    let future = Version(version.0 + 1_000_000_000);
+    tx.set_read_version(future, future);
     assert_eq!(class(tx.get(b"a", SERIAL).await), Some(Class::Retry));
 }

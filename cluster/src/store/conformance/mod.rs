@@ -53,6 +53,7 @@ macro_rules! for_every_conformance_case {
             lost_updates_are_prevented,
             write_skew_is_prevented,
             blind_writes_do_not_conflict,
+            what_was_written_at_a_version_that_is_set_conflicts,
             snapshot_reads_do_not_conflict,
             own_writes_read_back_do_not_conflict,
             phantoms_conflict,

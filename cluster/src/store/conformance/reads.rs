@@ -215,7 +215,7 @@ pub async fn an_old_version_can_be_read_again(subject: Subject) {
     let version = expect(subject.db.begin().read_version().await);
     fill(&subject.db, &[("a", "2"), ("b", "2")]).await;
     let mut tx = subject.db.begin();
-    tx.set_read_version(version);
+    tx.set_read_version(version, version);
     assert_eq!(expect(tx.read_version().await), version);
     assert_eq!(expect(tx.get(b"a", SERIAL).await).as_deref(), Some(b"1".as_slice()));
     assert_eq!(names(&expect(tx.range(all(9), SERIAL).await)), "a");

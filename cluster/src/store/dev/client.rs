@@ -138,7 +138,8 @@ struct Away {
     server: Arc<Inner>,
     /// The version, and when it was asked for.
     seen: Option<(Version, Instant)>,
-    wanted: Option<Version>,
+    /// At which version to read, and by which to be judged.
+    wanted: Option<(Version, Version)>,
 }
 
 impl Away {
@@ -146,7 +147,7 @@ impl Away {
     fn current(&mut self) -> Result<Option<u64>> {
         let now = self.server.now();
         if self.seen.is_none() {
-            self.seen = self.wanted.map(|version| (version, now));
+            self.seen = self.wanted.map(|(version, _)| (version, now));
         }
         match self.seen {
             Some((_, began)) if began + limits::AGE < now => {
@@ -164,8 +165,8 @@ impl Away {
 }
 
 impl Base for Away {
-    fn pin(&mut self, version: Version) {
-        self.wanted = Some(version);
+    fn pin(&mut self, version: Version, judged: Version) {
+        self.wanted = Some((version, judged));
     }
 
     async fn version(&mut self) -> Result<Version> {
@@ -212,7 +213,8 @@ impl Base for Away {
             };
             return Ok(Committed { version, versionstamp: [0; 10] });
         }
-        let request = wire::request(self.seen.map(|(version, _)| version), &mut commit);
+        let judged = self.seen.map(|(version, _)| self.wanted.map_or(version, |(_, judged)| judged));
+        let request = wire::request(judged, &mut commit);
         let watches = std::mem::take(&mut commit.watches);
         let outcome = if watches.is_empty() {
             let call = |mut client: StoreClient<Channel>| async move { client.commit(request).await };

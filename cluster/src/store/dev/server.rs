@@ -74,7 +74,7 @@ impl Service {
     fn begin(&self, version: Option<u64>) -> Box<dyn Transaction> {
         let mut tx = self.0.begin();
         if let Some(version) = version {
-            tx.set_read_version(Version(version));
+            tx.set_read_version(Version(version), Version(version));
         }
         tx
     }

@@ -17,7 +17,8 @@ use crate::store::{Class, Committed, Error, Page, Result, Select, Version};
 pub(crate) struct Local<B: Backend> {
     shared: Arc<Shared<B>>,
     seen: Option<(Arc<Snapshot<B::View>>, Instant)>,
-    wanted: Option<Version>,
+    /// At which version to read, and by which to be judged.
+    wanted: Option<(Version, Version)>,
 }
 
 impl<B: Backend> Local<B> {
@@ -33,7 +34,7 @@ impl<B: Backend> Local<B> {
         }
         let now = engine.now();
         let snapshot = match self.wanted {
-            Some(version) => engine.at(version, now)?,
+            Some((version, _)) => engine.at(version, now)?,
             None => engine.latest()?,
         };
         self.seen = Some((Arc::clone(&snapshot), now));
@@ -56,7 +57,7 @@ impl<B: Backend> Local<B> {
 
     fn send(mut self, mut commit: Commit) -> Result<Sent> {
         let watches = self.watches(&mut commit)?;
-        let Self { shared, seen, .. } = self;
+        let Self { shared, seen, wanted } = self;
         let Commit { reads, pending, .. } = commit;
         if pending.is_empty() {
             let version = match &seen {
@@ -67,7 +68,8 @@ impl<B: Backend> Local<B> {
             return Ok(Sent::Nothing(version));
         }
         let (done, answer) = oneshot::channel();
-        let read = seen.map(|(snapshot, began)| (snapshot.version, began));
+        let read =
+            seen.map(|(snapshot, began)| (wanted.map_or(snapshot.version, |(_, judged)| judged), began));
         let now = shared.engine.now();
         shared.lane.send(&shared.engine, Request { read, reads, pending, watches, now, done });
         Ok(Sent::Request(answer))
@@ -83,8 +85,8 @@ enum Sent {
 }
 
 impl<B: Backend> Base for Local<B> {
-    fn pin(&mut self, version: Version) {
-        self.wanted = Some(version);
+    fn pin(&mut self, version: Version, judged: Version) {
+        self.wanted = Some((version, judged));
     }
 
     async fn version(&mut self) -> Result<Version> {
