@@ -126,9 +126,10 @@ fn set(host: Host, request: Request) -> Work {
         if set.remove {
             return remove(host, own, request.account, set.jid).await;
         }
+        let options = store::Options::owner(&own).operation(host.store().operation());
         let (item, stamp) = host
             .store()
-            .write_stamped(store::Options::owner(&own), |tx| {
+            .write_stamped(options, |tx| {
                 let (own, set) = (own.clone(), set.clone());
                 Box::pin(async move { put(&mut **tx, &own, set, limits.roster_items).await })
             })
@@ -178,9 +179,11 @@ pub(crate) async fn remove(
     let other = Entity::new(contact.as_str());
     let local = host.serves(contact.domain());
     let limit = host.options().limits.roster_items;
+    // Named: done again after an unknown result there would be nothing to remove.
+    let options = store::Options::owner(&own).operation(host.store().operation());
     let (acted, stamp) = host
         .store()
-        .write_stamped(store::Options::owner(&own), |tx| {
+        .write_stamped(options, |tx| {
             let (own, other) = (own.clone(), other.clone());
             Box::pin(async move { removal(&mut **tx, &own, &other, local, limit).await })
         })

@@ -131,9 +131,11 @@ impl User {
             let other = Entity::new(contact.as_str());
             let mut bytes = Vec::new();
             stanza.write(&mut bytes);
+            // Named: done again after an unknown result it would find nothing to do, and nobody would be told.
+            let options = store::Options::owner(&own).operation(host.store().operation());
             let result = host
                 .store()
-                .write_stamped(store::Options::owner(&own), |tx| {
+                .write_stamped(options, |tx| {
                     let (own, other, bytes) = (own.clone(), other.clone(), bytes.clone());
                     Box::pin(async move { act(&mut **tx, &own, &other, local, kind, &bytes, limit).await })
                 })

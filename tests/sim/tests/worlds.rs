@@ -53,7 +53,8 @@ fn presence_outlives_the_home_that_was_told_it() {
     named(&["--seed", "103", "--small"]);
 }
 
-/// A shard moved while presence of its users was on its way to a node out of reach; it came back, and nobody told it anew.
+/// A shard moved while presence of its users was on its way to a node out of reach; it came back, and nobody told it anew. And a
+/// subscription whose commit had an unknown result was done again, found nothing to do, and told nobody.
 #[test]
 fn presence_that_came_back_is_told_by_the_next_home() {
     named(&["--seed", "40", "--small"]);
