@@ -124,8 +124,7 @@ async fn nobody_notices_a_node_that_leaves() {
         orchard.send(&chat(&juliet, &format!("m{n}-")));
         phone.send(&chat(&romeo, &format!("r{n}-")));
     }
-    let leaving = world.nodes[2].cluster.clone();
-    let left = world.nodes[2].handle().spawn(async move { leaving.mesh().hand_over().await });
+    let left = world.nodes[2].hand_over();
     for n in 10..200 {
         orchard.send(&chat(&juliet, &format!("m{n}-")));
         phone.send(&chat(&romeo, &format!("r{n}-")));
@@ -195,9 +194,7 @@ async fn a_session_moves_on_from_the_node_of_its_socket() {
         phones.push(world.nodes[1].phone(&name).await);
     }
     for (at, round) in [(2, "first"), (1, "second")] {
-        let leaving = world.nodes[at].cluster.clone();
-        let left = world.nodes[at].handle().spawn(async move { leaving.mesh().hand_over().await });
-        assert!(left.await.unwrap());
+        assert!(world.nodes[at].hand_over().await.unwrap());
         for phone in &mut phones {
             orchard.send(&chat(phone.user.local().unwrap(), round));
             phone.send(&chat(&romeo, round));
@@ -271,9 +268,7 @@ async fn what_was_offline_is_sent_once_whatever_becomes_of_the_home() {
         if dies {
             world.kill(2);
         } else {
-            let leaving = world.nodes[2].cluster.clone();
-            let left = world.nodes[2].handle().spawn(async move { leaving.mesh().hand_over().await });
-            assert!(left.await.unwrap());
+            assert!(world.nodes[2].hand_over().await.unwrap());
         }
         phone.quiet = false;
         phone.ack();
@@ -299,8 +294,7 @@ async fn no_answer_is_lost_when_a_slow_client_moves() {
     }
     // By now the others have been answered.
     phones[3].until("p399-").await;
-    let leaving = world.nodes[2].cluster.clone();
-    let left = world.nodes[2].handle().spawn(async move { leaving.mesh().hand_over().await });
+    let left = world.nodes[2].hand_over();
     for phone in &mut phones[..3] {
         for n in 0..400 {
             phone.until(&format!("p{n}-")).await;

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use rookery_cluster::entity::Shard;
 use rookery_cluster::mesh::peer::{Envelope, NodeId, Outcome, Why};
 use rookery_proto::xmpp::jid::BareJid;
+use tokio::sync::Notify;
 
 use super::wire::{self, What};
 use crate::host::Host;
@@ -25,9 +26,8 @@ const BYTES: usize = 256 * 1024;
 const BATCH: usize = 64;
 /// How often a connection is called that something did not reach.
 const AGAIN: Duration = Duration::from_secs(1);
-/// How long a shard that is given up waits for slow clients of its sessions, and how often it looks.
+/// How long a shard that is given up waits for slow clients of its sessions.
 const SEE_OFF: Duration = Duration::from_secs(2);
-const LOOK: Duration = Duration::from_millis(5);
 /// Bytes after which a parcel is full.
 const PARCEL: usize = 64 * 1024;
 
@@ -47,8 +47,8 @@ pub(crate) struct Guest {
     over: AtomicBool,
     /// Something did not reach the connection: it must attach again.
     lost: AtomicBool,
-    /// It is told that the session moves.
-    moved: AtomicBool,
+    /// The connection has nothing more to hear: it is told that the session moves, or is gone.
+    told_all: Notify,
 }
 
 impl Guest {
@@ -73,15 +73,8 @@ impl Guest {
             counted: AtomicBool::new(counted),
             over: AtomicBool::new(false),
             lost: AtomicBool::new(false),
-            moved: AtomicBool::new(false),
+            told_all: Notify::new(),
         })
-    }
-
-    /// Whether the connection has still to be told something by a session that moves.
-    fn is_behind(&self) -> bool {
-        !self.moved.load(Ordering::Acquire)
-            && !self.over.load(Ordering::Acquire)
-            && !self.lost.load(Ordering::Acquire)
     }
 
     /// How many items may be sent now.
@@ -143,15 +136,14 @@ impl Host {
     /// clients not for long.
     pub(super) async fn see_guests_off(&self, shard: Shard) {
         let Some(far) = self.far() else { return };
-        let mut guests: Vec<Arc<Guest>> =
+        let guests: Vec<Arc<Guest>> =
             far.guests.lock().values().filter(|guest| guest.shard == shard).cloned().collect();
-        let until = tokio::time::Instant::now() + SEE_OFF;
-        while !guests.is_empty() && tokio::time::Instant::now() < until {
-            guests.retain(|guest| guest.is_behind());
-            if !guests.is_empty() {
-                tokio::time::sleep(LOOK).await;
+        let all = async {
+            for guest in guests {
+                guest.told_all.notified().await; // remembered, if it was before
             }
-        }
+        };
+        let _ = tokio::time::timeout(SEE_OFF, all).await;
     }
 
     /// These shards are not this node's any more.
@@ -271,6 +263,7 @@ impl Host {
                     Outcome::Taken(_) => {}
                     Outcome::Lost => {
                         sent.lost.store(true, Ordering::Release);
+                        sent.told_all.notify_one();
                         sent.pipe.nudge();
                     }
                     // It is not there any more. Dropped elsewhere: this is where the connection of two nodes is read.
@@ -357,7 +350,7 @@ impl Guest {
             bytes += wire::weight(&what);
             // This does not go into the other end's pipe, and so does not come back.
             if matches!(item, Down::Moved) {
-                self.moved.store(true, Ordering::Release);
+                self.told_all.notify_one();
             } else {
                 flying.push_back(wire::weight(&what));
             }
@@ -369,6 +362,7 @@ impl Guest {
 
     fn end(&self) {
         self.over.store(true, Ordering::Release);
+        self.told_all.notify_one();
         self.pipe.close();
         self.pipe.nudge();
         // Dropped, it says that the connection was lost.

@@ -121,6 +121,10 @@ impl Host {
             What::Order(wire::Order { what: Some(wire::order::What::List(prefix)) }) => {
                 return self.take_list(&prefix, reply);
             }
+            // Room for what a guest has still to say, also while its shard is given up.
+            What::Up(up) if matches!(up.what, Some(wire::up::What::Credit(_))) => {
+                return self.take_up(from, generation, up, reply);
+            }
             what => what,
         };
         if let Some((what, reply)) = far.early(from, generation, (shard, epoch), what, reply) {

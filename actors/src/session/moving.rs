@@ -41,7 +41,9 @@ impl Session {
         let drained = wire::id_of(&attach.drained);
         // What the record says, and no more, may be told: until it is written anew, that is what the last home wrote.
         self.ledger = Ledger::behind(attach.settled, restored.cursor.up_handled);
-        if let Some(record) = attach.capsule.as_ref().and_then(wire::record) {
+        let record = attach.capsule.as_ref().and_then(wire::record);
+        let before = record.as_ref().map_or(0, |record| record.numbering);
+        if let Some(record) = record {
             self.address = record.address.as_str().into();
         }
         self.flush_held();
@@ -55,7 +57,6 @@ impl Session {
         let tail: Vec<Unacked> = tail.collect();
         let queued = tail.iter().filter_map(|item| item.kept.queued).collect();
         let (tail_ids, dropped) = (tail.iter().map(|item| item.kept.id).collect::<Vec<_>>(), came.len());
-        let before = attach.capsule.as_ref().and_then(wire::record).map_or(0, |record| record.numbering);
         let got = attach.h.wrapping_add(u32::try_from(tail.len()).unwrap_or(0));
         pipe.refill(came.iter().map(Unacked::down));
         if attach.managed {

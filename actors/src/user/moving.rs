@@ -88,7 +88,7 @@ impl User {
                 return drop(attach.reply.send(None));
             }
             let cursor = sessions::Cursor {
-                up_handled: attach.attach.settled,
+                up_handled: 0, // there is no record that says more
                 down_acked: attach.attach.h,
                 acked: wire::id_of(&attach.attach.acked),
             };

@@ -111,6 +111,12 @@ impl Node {
         self.handle().spawn(async move { cluster.mesh().leave().await.unwrap() }).await.unwrap();
     }
 
+    /// Gives all shards to the others and runs on.
+    pub fn hand_over(&self) -> tokio::task::JoinHandle<bool> {
+        let cluster = self.cluster.clone();
+        self.handle().spawn(async move { cluster.mesh().hand_over().await })
+    }
+
     pub async fn bind(&self, name: &str, resource: &str) -> Client {
         let user = BareJid::parse(&format!("{name}@localhost")).unwrap();
         let pipe = Pipe::new();

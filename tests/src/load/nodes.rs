@@ -9,6 +9,11 @@ use std::time::Instant;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+// The file alone: the harness is built before everything else, and without the server's crates.
+#[path = "../../../cluster/src/entity.rs"]
+pub mod entity;
+
+use self::entity::{SHARDS, Shard};
 use super::chat::{Pace, chat, frame_that};
 use super::peer::{PASSWORD, Seat, Site, session, user};
 use super::usage::{cpu_seconds, settle};
@@ -59,7 +64,7 @@ impl Cluster {
         let holds = holders(&world, nodes).await?;
         let mut homes = vec![Vec::new(); nodes];
         for number in 0.. {
-            let home = &mut homes[holds[shard(&user(number))]];
+            let home = &mut homes[holds[usize::from(Shard::of(&format!("{}@{DOMAIN}", user(number))).0)]];
             let most = (USERS + CONTACTS).div_ceil(nodes);
             if home.len() < most {
                 home.push(number);
@@ -136,20 +141,12 @@ impl Cluster {
     }
 }
 
-/// FNV-1a, folded: see the function of this name in the cluster crate, whose result is stable for ever.
-fn shard(user: &str) -> usize {
-    let hash = format!("{user}@{DOMAIN}").bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    (((hash >> 32) ^ hash) % 1024) as usize
-}
-
 /// The node that holds each shard.
 async fn holders(world: &World, nodes: usize) -> Result<Vec<usize>, Error> {
     let wrong = |what: &str| Error::Wrong(format!("`rookery cluster shards` says {what}"));
     for _ in 0..100 {
         let text = world.command(0, &["cluster", "shards", "--json"]).await?;
-        let mut holds = vec![usize::MAX; 1024];
+        let mut holds = vec![usize::MAX; usize::from(SHARDS)];
         for line in text.lines() {
             let group: serde_json::Value = serde_json::from_str(line).map_err(|_| wrong(line))?;
             if group["owner"] != group["desired"] {
