@@ -264,6 +264,12 @@ impl Host {
         base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(self.0.seams.bytes::<12>())
     }
 
+    /// A name for a change to somebody else's roster that is remembered until its home has heard of it; 0 where nobody can
+    /// miss it, since there is one node.
+    pub(crate) fn change_name(&self) -> u64 {
+        self.far().map_or(0, |_| u64::from_le_bytes(self.0.seams.bytes()).max(1))
+    }
+
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         tokio::spawn(work);
     }

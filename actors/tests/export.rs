@@ -131,6 +131,7 @@ async fn fill(tx: &mut dyn Transaction, user: &Entity) -> store::Result<()> {
             approved: flags & 2 != 0,
             pending_in: (flags & 4 != 0).then(|| request.into()),
             unlisted: flags == 4,
+            untold: 0,
         };
         roster::put(tx, user, &item)?;
     }

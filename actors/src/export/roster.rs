@@ -71,6 +71,7 @@ pub(super) fn read(element: &Element, own: &BareJid, max_groups: usize) -> Resul
         approved: matches!(element.attr("approved"), Some("true" | "1")),
         pending_in: None,
         unlisted: false,
+        untold: 0,
     })
 }
 

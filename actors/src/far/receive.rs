@@ -37,6 +37,15 @@ impl Reply {
         Self(Some(To::Here(Box::new(told))))
     }
 
+    /// To somebody who waits for it to be taken, and does not care why it was not.
+    pub(crate) fn when_taken(then: impl FnOnce() + Send + 'static) -> Self {
+        Self::here(move |outcome| {
+            if matches!(outcome, Outcome::Taken(_)) {
+                then();
+            }
+        })
+    }
+
     /// It is taken.
     pub(crate) fn taken(self) {
         self.answer(Bytes::new());
@@ -344,8 +353,10 @@ impl Host {
             n: origin.map_or(0, |(_, n)| n),
             change: change.map(wire::change),
         };
+        let roster = change.is_some();
         self.send(user, What::In(parcel), move |host, answer| match answer {
             Ok(_) => receipt.done(),
+            Err(_) if roster => receipt.leave(), // it is remembered, and told when its user is loaded next
             Err(_) => {
                 tracing::warn!(to = ?stanza.to, "no node has taken a stanza in time; its sender gets an error");
                 host.bounce(&stanza, receipt, Condition::ResourceConstraint);

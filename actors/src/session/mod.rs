@@ -8,6 +8,7 @@ use std::time::Duration;
 use rookery_cluster::mesh::peer::NodeId;
 use rookery_cluster::seams::Seams;
 use rookery_cluster::tables::archive::ArchiveId;
+use rookery_cluster::tables::roster::RosterVersion;
 use rookery_cluster::tables::sessions;
 use rookery_proto::xmpp::error::StreamCondition;
 use rookery_proto::xmpp::jid::{FullJid, Jid};
@@ -26,6 +27,7 @@ mod end;
 mod moving;
 mod record;
 mod resume;
+mod roster;
 mod sm;
 mod traffic;
 
@@ -79,6 +81,7 @@ impl Shared {
 pub(crate) struct Flags {
     pub(crate) carbons: bool,
     pub(crate) interested: bool,
+    pub(crate) roster: RosterVersion,
     pub(crate) blocks_push: bool,
     pub(crate) presence: Option<Available>,
     /// Whom it sent directed presence to.
@@ -243,6 +246,7 @@ impl Session {
         let flags = Flags {
             carbons: flag(sessions::flags::CARBONS),
             interested: flag(sessions::flags::ROSTER),
+            roster: sessions::roster(record),
             blocks_push: flag(sessions::flags::BLOCKLIST),
             presence,
             directed: record.directed.iter().filter_map(|jid| Jid::parse(jid).ok()).collect(),
@@ -420,10 +424,7 @@ impl Resident for Session {
             Msg::Enable { resume, max, ledger } => self.enable(resume, max, ledger, me),
             Msg::Resume(resume) => self.resume(resume, me, None),
             Msg::Csi(active) => self.csi(active),
-            Msg::Flags(flags) => {
-                self.flags = flags;
-                self.write_record();
-            }
+            Msg::Flags(flags) => self.set_flags(flags),
             Msg::Mark => self.mark(),
             Msg::Written => drop(self.user.cast_always(user::Msg::Marked { sid: self.sid })),
             Msg::Closed { clean, generation } => self.closed(clean, generation, me),

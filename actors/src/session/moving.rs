@@ -15,6 +15,7 @@ use crate::ledger::{Ledger, Receipt};
 use crate::link::{Grip, Link};
 use crate::pipe::{Close, Down, Outgoing};
 use crate::resident::Handle;
+use crate::session::roster::Has;
 use crate::session::sm::Sm;
 use crate::user;
 
@@ -43,6 +44,7 @@ impl Session {
         self.ledger = Ledger::behind(attach.settled, restored.cursor.up_handled);
         let record = attach.capsule.as_ref().and_then(wire::record);
         let before = record.as_ref().map_or(0, |record| record.numbering);
+        let record_roster = record.as_ref().map(sessions::roster).unwrap_or_default();
         if let Some(record) = record {
             self.address = record.address.as_str().into();
         }
@@ -63,6 +65,7 @@ impl Session {
             let numbering = u64::from_le_bytes(self.host.seams().bytes());
             let sm =
                 self.sm.get_or_insert_with(|| Box::new(Sm::restored(self.host.options().resume, restored)));
+            sm.has = Has::all(record_roster);
             sm.attached(attach.h, numbering, tail.into_iter().chain(came));
             sm.drained = drained;
         } else {

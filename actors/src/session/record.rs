@@ -89,6 +89,7 @@ impl Session {
             address: self.address.to_string(),
             numbering: self.sm.as_ref().map_or(0, |sm| sm.numbering),
             directed: self.flags.directed.iter().map(|jid| jid.as_str().to_owned()).collect(),
+            roster: Bytes::copy_from_slice(&self.sm.as_ref().map_or(self.flags.roster, |sm| sm.roster())),
             ..sessions::Record::default()
         }
     }

@@ -16,6 +16,7 @@ use rookery_proto::xmpp::stanza::{Stanza, Type};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
+use super::roster::Has;
 use super::{Session, SessionId};
 use crate::ledger::{Ledger, Receipt};
 use crate::options::Limits;
@@ -83,6 +84,8 @@ pub(super) struct Sm {
     changed: bool,
     /// The newest of what was offline for all devices that was sent.
     pub(super) drained: Option<ArchiveId>,
+    /// What the client has of the roster.
+    pub(super) has: Has,
 }
 
 /// The most bytes that are moved to another node with a session.
@@ -111,6 +114,7 @@ impl Sm {
             created_at,
             changed: true,
             drained: None,
+            has: Has::default(),
         }
     }
 
@@ -120,6 +124,7 @@ impl Sm {
         let mut sm = Self::new(max, key_hash, record.created_at, record.numbering);
         sm.sent = stored.cursor.down_acked;
         sm.acked = stored.cursor.down_acked;
+        sm.has = Has::all(sessions::roster(record));
         sm
     }
 
@@ -189,11 +194,16 @@ impl Sm {
 
     /// Whether the client has everything before the mark.
     pub(super) fn mark_reached(&mut self) -> bool {
-        let reached = self.mark.is_some_and(|mark| self.acked.wrapping_sub(mark) < u32::MAX / 2);
+        let reached = self.mark.is_some_and(|mark| self.has_confirmed(mark));
         if reached {
             self.mark = None;
         }
         reached
+    }
+
+    /// Whether the client has everything up to that number.
+    pub(super) fn has_confirmed(&self, number: u32) -> bool {
+        self.acked.wrapping_sub(number) < u32::MAX / 2
     }
 
     pub(super) fn tick_wanted(&mut self) -> bool {
@@ -225,6 +235,7 @@ impl Sm {
         (self.mark, self.asked) = (None, None);
         self.acked = h;
         self.sent = h.wrapping_add(u32::try_from(self.unacked.len()).unwrap_or(u32::MAX));
+        self.recount_roster();
     }
 
     /// What a cursor and a record say, before they are written by somebody else.
@@ -292,12 +303,10 @@ impl Session {
             ledger.keep(me.downgrade());
         }
         self.ledger = ledger;
-        self.sm = Some(Box::new(Sm::new(
-            max,
-            resume.then(|| key_hash(&key)),
-            self.host.seams().clock.now_micros(),
-            numbering,
-        )));
+        let now = self.host.seams().clock.now_micros();
+        let mut sm = Sm::new(max, resume.then(|| key_hash(&key)), now, numbering);
+        sm.has = Has::all(self.flags.roster);
+        self.sm = Some(Box::new(sm));
         let out = write::bytes(|w| {
             w.start("enabled", ns::SM);
             if resume {
@@ -347,13 +356,16 @@ impl Session {
             sm.asked = None;
         }
         let (last, queued) = sm.confirm(h);
-        let marked = sm.mark_reached();
+        let (marked, roster) = (sm.mark_reached(), sm.confirm_roster());
         tracing::trace!(jid = %self.jid, h, sent = sm.sent, marked, "confirmed");
         self.unqueue(&queued);
         if let Some(last) = last {
             // What was offline is older than what is confirmed already.
             self.acked = self.acked.max(Some(last));
             self.write_cursor(); // an acknowledged message never comes again
+        }
+        if roster {
+            self.write_record();
         }
         if marked {
             let _ = self.user.cast_always(user::Msg::Marked { sid: self.sid });

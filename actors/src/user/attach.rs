@@ -116,6 +116,7 @@ impl User {
             presence: None,
             carbons: false,
             interested: false,
+            roster: Default::default(),
             blocks_push: false,
             since: self.host.seams().clock.now_micros(),
             address,
@@ -275,6 +276,7 @@ impl User {
             session.presence = presence;
             session.carbons = carbons;
             session.interested = interested;
+            session.roster = sessions::roster(&record);
             session.blocks_push = blocks_push;
             session.resumable = flag(sessions::flags::RESUMABLE);
             session.draining = session.resumable;

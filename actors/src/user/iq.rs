@@ -211,11 +211,6 @@ impl User {
         }
     }
 
-    /// A roster push to all interested sessions (RFC 6121 section 2.1.6).
-    pub(super) fn push(&self, query: &[u8]) {
-        self.push_to(query, |session| session.interested);
-    }
-
     /// An IQ set with this payload to each session that `wants` it (roster and block list pushes).
     pub fn push_to(&self, payload: &[u8], wants: impl Fn(&super::Attached) -> bool) {
         let mut wants = self.sessions.iter().filter(|session| wants(session)).peekable();

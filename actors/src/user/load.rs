@@ -25,6 +25,8 @@ pub(crate) struct Loaded {
 
 struct Account {
     roster: Roster,
+    /// Changes to the rosters of contacts of which those may not have heard.
+    untold: Vec<(String, u64)>,
     blocks: Blocks,
     prefs: Option<mam_prefs::Preferences>,
     last: Option<ArchiveId>,
@@ -43,6 +45,7 @@ async fn read(tx: &mut dyn store::Transaction, user: &Entity, limits: &Limits) -
     Ok(Loaded {
         account: Some(Account {
             roster: Roster::load(&items),
+            untold: items.into_iter().filter(|i| i.untold != 0).map(|i| (i.jid, i.untold)).collect(),
             blocks: Blocks::load(blocks::load(tx, user, BLOCKED).await?.rows),
             prefs: mam_prefs::get(tx, user).await?,
             last: archive::last_id(tx, archive::Shelf::Archive, user).await?,
@@ -122,5 +125,6 @@ impl User {
         for record in account.sessions {
             self.restore(record);
         }
+        self.tell_untold(account.untold);
     }
 }

@@ -38,6 +38,7 @@ mod roster_iq;
 mod seen;
 mod subscribe;
 mod subscription;
+mod told;
 
 pub(crate) use attach::{Bind, Ended, Resume};
 pub(crate) use deliver::worth_keeping;
@@ -69,6 +70,8 @@ pub struct Attached {
     pub carbons: bool,
     /// It asked for the roster and gets pushes (RFC 6121 section 2.1.6).
     pub interested: bool,
+    /// What its client has of the roster then.
+    pub(crate) roster: rookery_cluster::tables::roster::RosterVersion,
     /// It asked for the block list and gets pushes (XEP-0191).
     pub blocks_push: bool,
     /// When it was bound, microseconds since 1970.
@@ -312,6 +315,7 @@ impl User {
             let flags = session::Flags {
                 carbons: session.carbons,
                 interested: session.interested,
+                roster: session.roster,
                 blocks_push: session.blocks_push,
                 presence: session.presence.clone(),
                 directed: session.directed.clone(),
@@ -354,6 +358,7 @@ impl User {
                     self.offline = self.offline.max(claim.offline);
                 }
                 self.refresh_presence(sid);
+                self.catch_up();
                 if self.host.far().is_some() {
                     self.announce(sid);
                 }

@@ -101,6 +101,7 @@ impl User {
         // Newer than the record in the store, or what is newer there comes again: it was not settled for the connection.
         session.carbons = flag(sessions::flags::CARBONS);
         session.interested = flag(sessions::flags::ROSTER);
+        session.roster = sessions::roster(&record);
         session.blocks_push = flag(sessions::flags::BLOCKLIST);
         session.since = record.created_at;
         session.directed = record.directed.iter().filter_map(|jid| Jid::parse(jid).ok()).collect();
@@ -134,6 +135,7 @@ impl User {
             // What its last home was told and had not passed on, nobody would ever hear: presence is nowhere but on its way.
             self.refresh_presence(sid);
             self.announce(sid);
+            self.catch_up();
         }
     }
 
@@ -275,6 +277,7 @@ impl Session {
             flags,
             address: self.address.to_string(),
             directed: self.directed.iter().map(|jid| jid.as_str().to_owned()).collect(),
+            roster: self.roster.to_vec().into(),
             ..sessions::Record::default()
         }
     }

@@ -104,6 +104,14 @@ impl User {
         self.tell_all(&probe, seen.map(|contact| &contact.jid), true);
     }
 
+    /// Asks for the presence of one contact, who has just begun to show it.
+    pub(super) fn probe(&self, contact: &BareJid) {
+        for session in self.sessions.iter().filter(|session| session.presence.is_some()) {
+            let own = Jid::from(session.jid.clone());
+            self.tell(&Arc::new(Stanza::new(Type::Presence(PresenceType::Probe)).from(own)), contact);
+        }
+    }
+
     /// Shows a session's presence to all who see it: its last home may have died before they heard.
     pub(super) fn announce(&self, sid: SessionId) {
         if let Some(presence) = self.session(sid).and_then(|session| session.presence.as_ref()) {

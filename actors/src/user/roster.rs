@@ -1,9 +1,11 @@
 //! A user's contacts as the user actor remembers them, and how they are written in stanzas (RFC 6121 section 2).
 
-use rookery_cluster::tables::roster::{Item, Subscription};
+use rookery_cluster::tables::roster::{Item, RosterVersion, Subscription, version_text};
 use rookery_proto::xml::write::{self, Writer};
 use rookery_proto::xmpp::jid::{BareJid, Jid};
 use rookery_proto::xmpp::ns;
+
+use crate::session::SessionId;
 
 /// A contact in memory: what deliveries and presence need. Names and groups stay in the store and are read when the
 /// roster is asked for.
@@ -33,12 +35,14 @@ pub struct Roster {
     contacts: Vec<Contact>,
     /// Requests that the user has not answered: from whom, and the stanza.
     requests: Vec<(BareJid, bytes::Bytes)>,
+    /// What clients were pushed since they were last known to have everything before.
+    pushed: Vec<(RosterVersion, SessionId)>,
 }
 
 impl Roster {
     /// From the rows of the store. Rows that are no contacts yet (only a request that waits) are left out.
     pub(crate) fn load(items: &[Item]) -> Self {
-        let mut roster = Self { contacts: Vec::with_capacity(items.len()), requests: Vec::new() };
+        let mut roster = Self { contacts: Vec::with_capacity(items.len()), ..Self::default() };
         for item in items {
             roster.apply(item);
         }
@@ -87,6 +91,21 @@ impl Roster {
         }
     }
 
+    /// A client was pushed the change that made this version; those before may still be on their way.
+    pub(crate) fn pushed(&mut self, version: &RosterVersion, sid: SessionId) {
+        self.pushed.push((*version, sid));
+    }
+
+    /// Whether it was.
+    pub(crate) fn was_pushed(&self, version: &RosterVersion, sid: SessionId) -> bool {
+        self.pushed.contains(&(*version, sid))
+    }
+
+    /// All have everything up to that version.
+    pub(crate) fn caught_up(&mut self, version: &RosterVersion) {
+        self.pushed.retain(|(pushed, _)| pushed > version);
+    }
+
     /// Forgets a contact.
     pub(crate) fn remove(&mut self, jid: &BareJid) {
         self.contacts.retain(|contact| contact.jid != *jid);
@@ -126,12 +145,21 @@ pub(crate) fn subscription_name(subscription: Subscription) -> &'static str {
 }
 
 /// `<query xmlns='jabber:iq:roster'/>` with these items.
-pub(crate) fn query(version: Option<&str>, items: &[Item]) -> Vec<u8> {
+pub(crate) fn query(version: &RosterVersion, items: &[Item]) -> Vec<u8> {
+    write_query(Some(version), items)
+}
+
+/// The same for a client that knows no versions.
+pub(crate) fn query_unversioned(items: &[Item]) -> Vec<u8> {
+    write_query(None, items)
+}
+
+fn write_query(version: Option<&RosterVersion>, items: &[Item]) -> Vec<u8> {
     let mut out = Vec::with_capacity(64 + items.len() * 96);
     let w = &mut Writer::new(&mut out);
     w.start("query", ns::ROSTER);
     if let Some(version) = version {
-        w.attr("ver", version);
+        w.attr("ver", &version_text(version));
     }
     for item in items.iter().filter(|item| in_roster(item)) {
         write_item(w, item);
@@ -141,9 +169,9 @@ pub(crate) fn query(version: Option<&str>, items: &[Item]) -> Vec<u8> {
 }
 
 /// The same for a contact that was removed.
-pub(crate) fn query_removed(version: &str, jid: &BareJid) -> Vec<u8> {
+pub(crate) fn query_removed(version: &RosterVersion, jid: &str) -> Vec<u8> {
     write::bytes(|w| {
-        w.start("query", ns::ROSTER).attr("ver", version);
-        w.start("item", ns::ROSTER).attr("jid", jid.as_str()).attr("subscription", "remove").end().end();
+        w.start("query", ns::ROSTER).attr("ver", &version_text(version));
+        w.start("item", ns::ROSTER).attr("jid", jid).attr("subscription", "remove").end().end();
     })
 }

@@ -9,7 +9,7 @@ use rookery_proto::xmpp::jid::{BareJid, Jid};
 use rookery_proto::xmpp::ns;
 use rookery_proto::xmpp::stanza::{Stanza, Type};
 
-use super::subscribe::{self, Acted};
+use super::subscribe::{self, Act, Acted};
 use super::subscription::Kind;
 use super::{User, roster};
 use crate::feature::{Done, Feature, Iq, Method, Request, Run, Scope, Then, Who, Work, Xep};
@@ -39,34 +39,49 @@ pub const ROSTER: Feature = Feature {
     ..Feature::NONE
 };
 
+/// More news than that, and a client gets its whole roster instead.
+const NEWS: usize = 64;
+
 fn get(host: Host, request: Request) -> Work {
     Box::pin(async move {
         let known = request.element()?.attr("ver").map(str::to_owned);
+        let since = known.as_deref().and_then(table::parse_version);
         let entity = Entity::new(request.account.as_str());
         let limit = host.options().limits.roster_items;
         let (items, version) = host
             .store()
             .read(|tx| {
-                let (entity, known) = (entity.clone(), known.clone());
+                let entity = entity.clone();
                 Box::pin(async move {
-                    let version = table::version(&mut **tx, &entity).await?.unwrap_or_default();
-                    if known.as_deref() == Some(version.as_str()) && !version.is_empty() {
-                        return Ok((None, version));
+                    if let Some(since) = &since
+                        && table::changes(&mut **tx, &entity, since, (limit * 2, NEWS)).await?.is_some()
+                    {
+                        return Ok((None, *since));
                     }
+                    let version = table::version(&mut **tx, &entity).await?.unwrap_or_default();
+                    let version = table::parse_version(&version).unwrap_or_default();
                     Ok((Some(table::load(&mut **tx, &entity, limit * 2).await?.rows), version))
                 })
             })
             .await
             .map_err(|_| StanzaError::new(Condition::InternalServerError))?;
-        // 2.6.3: nothing but the result if the client's copy is current.
-        let reply = items.map(|items| roster::query(known.is_some().then_some(version.as_str()), &items));
+        // 2.6.3: nothing but the result if the client's copy is current; what is new comes in pushes, after the result.
+        let news = items.is_none();
+        let reply = items.map(|items| match known {
+            Some(_) => roster::query(&version, &items),
+            None => roster::query_unversioned(&items),
+        });
         let sid = request.sid;
         let then: Then = Box::new(move |user: &mut User| {
             if let Some(session) = sid.and_then(|sid| user.session_mut(sid)) {
                 session.interested = true; // 2.1.6: from now on it gets pushes
+                session.roster = version;
             }
             if let Some(sid) = sid {
                 user.changed(sid);
+            }
+            if news {
+                user.catch_up();
             }
         });
         Ok(Done { reply: reply.unwrap_or_default(), then: Some(then), ..Done::default() })
@@ -127,7 +142,7 @@ fn set(host: Host, request: Request) -> Work {
             return remove(host, own, request.account, set.jid).await;
         }
         let options = store::Options::owner(&own).operation(host.store().operation());
-        let (item, stamp) = host
+        let (item, version) = host
             .store()
             .write_stamped(options, |tx| {
                 let (own, set) = (own.clone(), set.clone());
@@ -139,10 +154,9 @@ fn set(host: Host, request: Request) -> Work {
             metrics::counter!("rookery_limits_hit_total", "limit" => "roster_items").increment(1);
             return Err(StanzaError::new(Condition::ResourceConstraint));
         };
-        let version = table::version_text(&stamp);
         Ok(Done::then(move |user: &mut User| {
             user.roster.apply(&item);
-            user.push(&roster::query(Some(&version), std::slice::from_ref(&item)));
+            user.push(&roster::query(&version, std::slice::from_ref(&item)), &version);
         }))
     })
 }
@@ -179,18 +193,18 @@ pub(crate) async fn remove(
     let other = Entity::new(contact.as_str());
     let local = host.serves(contact.domain());
     let limit = host.options().limits.roster_items;
+    let name = host.change_name();
     // Named: done again after an unknown result there would be nothing to remove.
     let options = store::Options::owner(&own).operation(host.store().operation());
-    let (acted, stamp) = host
+    let (acted, version) = host
         .store()
         .write_stamped(options, |tx| {
             let (own, other) = (own.clone(), other.clone());
-            Box::pin(async move { removal(&mut **tx, &own, &other, local, limit).await })
+            Box::pin(async move { removal(&mut **tx, &own, &other, local, (limit, name)).await })
         })
         .await
         .map_err(|_| StanzaError::new(Condition::InternalServerError))?;
     let acted = acted.ok_or(StanzaError::new(Condition::ItemNotFound))?;
-    let version = table::version_text(&stamp);
     Ok(Done::then(move |user: &mut User| {
         for (kind, acted) in acted {
             let stanza = Stanza::new(Type::Presence(kind.presence()))
@@ -199,7 +213,7 @@ pub(crate) async fn remove(
             user.acted(&contact, stanza, acted.silent(), &version);
         }
         user.roster.remove(&contact);
-        user.push(&roster::query_removed(&version, &contact));
+        user.push(&roster::query_removed(&version, contact.as_str()), &version);
     }))
 }
 
@@ -208,7 +222,7 @@ async fn removal(
     own: &Entity,
     other: &Entity,
     local: bool,
-    limit: usize,
+    (limit, name): (usize, u64),
 ) -> store::Result<Option<Vec<(Kind, Acted)>>> {
     let Some(item) = table::get(tx, own, other.as_str()).await? else { return Ok(None) };
     if item.unlisted {
@@ -228,11 +242,16 @@ async fn removal(
             Kind::Unsubscribe => to || item.ask_subscribe,
             _ => from || item.pending_in.is_some(),
         };
-        if due && let Some(done) = subscribe::act(tx, own, other, local, kind, b"", limit).await? {
+        let act = Act { contact_is_local: local, kind, stanza: b"", limit, name };
+        if due && let Some(done) = subscribe::act(tx, own, other, &act).await? {
             acted.push((kind, done));
         }
     }
-    table::remove(tx, own, other.as_str());
+    let untold = table::get(tx, own, other.as_str()).await?.map_or(0, |item| item.untold);
+    table::remove(tx, own, other.as_str()).await?;
+    if untold != 0 {
+        table::keep(tx, own, &table::Item { untold, ..table::Item::unlisted(other.as_str()) })?;
+    }
     Ok(Some(acted))
 }
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use rookery_cluster::entity::Entity;
 use rookery_cluster::store::{self, Transaction};
 use rookery_cluster::tables::accounts;
-use rookery_cluster::tables::roster::{self as table, Item};
+use rookery_cluster::tables::roster::{self as table, Item, RosterVersion};
 use rookery_proto::xmpp::error::{Condition, StanzaError};
 use rookery_proto::xmpp::jid::{BareJid, Jid};
-use rookery_proto::xmpp::stanza::{Stanza, Type};
+use rookery_proto::xmpp::stanza::{PresenceType, Stanza, Type};
 
 use super::subscription::{self, Inbound as Outcome, Kind};
 use super::{User, roster};
@@ -22,21 +22,51 @@ use crate::session::SessionId;
 pub(crate) struct Change {
     /// The other's item for the one who acted, as committed.
     pub(crate) item: Item,
-    /// The other's roster version now.
-    pub(crate) version: String,
+    /// The other's roster version then.
+    pub(crate) version: RosterVersion,
     /// Whether clients are pushed the item.
     pub(crate) push: bool,
     /// Whether the stanza goes to the sessions.
     pub(crate) deliver: bool,
     /// Whether the one who acted sees the other now and did not before, or the other way round.
     pub(crate) shows: Option<bool>,
+    /// The home of the one who acted died and may have told all of this before: what is new is to be found out.
+    pub(crate) again: bool,
+}
+
+impl Change {
+    /// One that was committed by a home which died then.
+    pub(super) fn again(who: &BareJid) -> Self {
+        let item = Item::unlisted(who.as_str());
+        Self {
+            item,
+            version: RosterVersion::default(),
+            push: false,
+            deliver: false,
+            shows: None,
+            again: true,
+        }
+    }
+}
+
+/// A subscription stanza, as its transaction sees it.
+pub(super) struct Act<'a> {
+    pub(super) contact_is_local: bool,
+    pub(super) kind: Kind,
+    pub(super) stanza: &'a [u8],
+    /// The most contacts that may be in a roster.
+    pub(super) limit: usize,
+    /// What the change is remembered by until the contact's home has heard of it; 0 if it need not be.
+    pub(super) name: u64,
 }
 
 /// What a subscription's transaction has done to both sides.
 pub(super) struct Acted {
     pub(super) own: Option<(Item, bool)>,
     shows: Option<bool>,
-    other: Option<Change>,
+    pub(super) other: Option<Change>,
+    /// See [`Act::name`].
+    name: u64,
     /// The other's server answered `subscribed` at once: what that did to our item.
     reply: bool,
     routed: bool,
@@ -56,31 +86,21 @@ pub(super) async fn act(
     tx: &mut dyn Transaction,
     own: &Entity,
     contact: &Entity,
-    contact_is_local: bool,
-    kind: Kind,
-    stanza: &[u8],
-    limit: usize,
+    act: &Act<'_>,
 ) -> store::Result<Option<Acted>> {
+    let Act { contact_is_local, kind, stanza, limit, name } = *act;
     let before = table::get(tx, own, contact.as_str()).await?;
     if before.is_none() && kind == Kind::Subscribe && table::count(tx, own, limit + 1).await?.listed >= limit
     {
         return Ok(None);
     }
-    let mut item = before.unwrap_or_else(|| Item {
-        jid: contact.as_str().to_owned(),
-        unlisted: true,
-        ..Item::default()
-    });
+    let mut item = before.unwrap_or_else(|| Item::unlisted(contact.as_str()));
     let (was, was_seen) = (visible(&item), sees(&item));
     let routed = subscription::outbound(&mut item, kind);
-    let mut acted = Acted { own: None, shows: None, other: None, reply: false, routed };
+    let mut acted = Acted { own: None, shows: None, other: None, name, reply: false, routed };
     if routed && contact_is_local && accounts::exists(tx, contact).await? {
         let theirs = table::get(tx, contact, own.as_str()).await?;
-        let mut theirs = theirs.unwrap_or_else(|| Item {
-            jid: own.as_str().to_owned(),
-            unlisted: true,
-            ..Item::default()
-        });
+        let mut theirs = theirs.unwrap_or_else(|| Item::unlisted(own.as_str()));
         let (their_was, they_saw) = (visible(&theirs), sees(&theirs));
         let outcome = subscription::inbound(&mut theirs, kind, stanza);
         if outcome == Outcome::AutoReply {
@@ -93,8 +113,10 @@ pub(super) async fn act(
                 deliver: matches!(outcome, Outcome::Deliver | Outcome::Ask),
                 shows: (sees(&theirs) != they_saw).then_some(sees(&theirs)),
                 item: theirs,
-                version: String::new(),
+                version: RosterVersion::default(),
+                again: false,
             });
+            item.untold = name;
         }
     }
     table::put(tx, own, &item)?;
@@ -127,6 +149,7 @@ impl User {
         }
         let own = self.entity.clone();
         let limit = host.options().limits.roster_items;
+        let name = host.change_name();
         self.operation(receipt, move || async move {
             let other = Entity::new(contact.as_str());
             let mut bytes = Vec::new();
@@ -137,12 +160,14 @@ impl User {
                 .store()
                 .write_stamped(options, |tx| {
                     let (own, other, bytes) = (own.clone(), other.clone(), bytes.clone());
-                    Box::pin(async move { act(&mut **tx, &own, &other, local, kind, &bytes, limit).await })
+                    Box::pin(async move {
+                        let one = Act { contact_is_local: local, kind, stanza: &bytes, limit, name };
+                        act(&mut **tx, &own, &other, &one).await
+                    })
                 })
                 .await;
             let then: Then = match result {
-                Ok((Some(acted), stamp)) => {
-                    let version = table::version_text(&stamp);
+                Ok((Some(acted), version)) => {
                     Box::new(move |user: &mut User| user.acted(&contact, stanza, acted, &version))
                 }
                 Ok((None, _)) => Box::new(move |user: &mut User| {
@@ -158,7 +183,7 @@ impl User {
 
     /// The transaction is committed: memory, pushes, presence, and the contact follow. `version` is what the commit made
     /// the version of both rosters.
-    pub(super) fn acted(&mut self, contact: &BareJid, stanza: Stanza, acted: Acted, version: &str) {
+    pub(super) fn acted(&mut self, contact: &BareJid, stanza: Stanza, acted: Acted, version: &RosterVersion) {
         let kind = stanza.type_;
         if acted.shows == Some(false) {
             self.show_presence(contact, false); // 3.2.2: before `unsubscribed`, while it may still
@@ -166,14 +191,12 @@ impl User {
         if let Some((item, push)) = &acted.own {
             self.roster.apply(item);
             if *push {
-                self.push(&roster::query(Some(version), std::slice::from_ref(item)));
+                self.push(&roster::query(version, std::slice::from_ref(item)), version);
             }
         }
-        if acted.routed {
-            let change = acted.other.map(|change| Box::new(Change { version: version.to_owned(), ..change }));
-            if let Some(change) = change {
-                self.host.to_user(contact, Arc::new(stanza), Receipt::none(), None, Some(change));
-            }
+        if let Some(change) = acted.other.filter(|_| acted.routed) {
+            let change = Change { version: *version, ..change };
+            self.tell_change(contact, Arc::new(stanza), change, acted.name);
         }
         if acted.shows == Some(true) && kind == Type::Presence(Kind::Subscribed.presence()) {
             self.show_presence(contact, true); // 3.1.5
@@ -193,22 +216,39 @@ impl User {
             self.changed_by_other(&stanza, &contact, change);
             return receipt.done();
         }
-        let (host, own) = (self.host.clone(), self.entity.clone());
+        let (host, own, heard) = (self.host.clone(), self.entity.clone(), receipt.split());
         self.operation(receipt, move || async move {
             let own = &own;
             let name = contact.as_str();
             let item =
                 host.store().read(|tx| Box::pin(async move { table::get(&mut **tx, own, name).await }));
-            let item = item.await.map_err(|error| crate::features::store_failed(&error))?;
-            let gone = || Item { jid: name.to_owned(), unlisted: true, ..Item::default() };
-            let change = Change { item: item.unwrap_or_else(gone), ..change };
-            Ok(Done::then(move |user: &mut User| user.changed_by_other(&stanza, &contact, change)))
+            Ok(match item.await {
+                Ok(item) => {
+                    let change = Change { item: item.unwrap_or_else(|| Item::unlisted(name)), ..change };
+                    Done::then(move |user: &mut User| {
+                        user.changed_by_other(&stanza, &contact, change);
+                        heard.done();
+                    })
+                }
+                Err(error) => {
+                    tracing::warn!(user = %own, contact = name, %error, "clients do not see a change to their roster yet; tried again in a second");
+                    Done::then(move |user: &mut User| {
+                        user.later(move |user| user.change(stanza, contact, change, heard));
+                    })
+                }
+            })
         });
     }
 
     /// Another user's transaction has changed this user's roster, and its stanza is here.
     fn changed_by_other(&mut self, stanza: &Arc<Stanza>, contact: &BareJid, change: Change) {
-        if change.shows == Some(false) {
+        let known = self.roster.get(contact);
+        let (from, to) = known.map_or((false, false), |contact| (contact.from(), contact.to()));
+        let shows = match change.again {
+            true => (sees(&change.item) != from).then_some(!from),
+            false => change.shows,
+        };
+        if shows == Some(false) {
             self.show_presence(contact, false);
         }
         self.roster.apply(&change.item);
@@ -218,11 +258,32 @@ impl User {
         if change.deliver && !blocked {
             self.to_interested(Outgoing::new(stanza.clone()));
         }
-        if change.push {
-            self.push(&roster::query(Some(&change.version), std::slice::from_ref(&change.item)));
+        if change.again && !blocked {
+            self.learn(contact, &change.item, to);
         }
-        if change.shows == Some(true) {
+        if change.push {
+            self.push(&roster::query(&change.version, std::slice::from_ref(&change.item)), &change.version);
+        } else if change.again {
+            self.catch_up();
+        }
+        if shows == Some(true) {
             self.show_presence(contact, true);
+        }
+    }
+
+    /// What clients should have heard of a contact whose home died: its request, its presence, or that it has gone.
+    fn learn(&self, contact: &BareJid, item: &Item, saw: bool) {
+        if let Some(request) = item.pending_in.as_ref().and_then(|request| crate::stored::stanza(request)) {
+            let request = request.from(Jid::from(contact.clone())).to(Jid::from(self.jid.clone()));
+            self.to_interested(Outgoing::new(request));
+        }
+        let sees = self.roster.get(contact).is_some_and(roster::Contact::to);
+        if sees && !saw {
+            self.probe(contact);
+        } else if saw && !sees {
+            let gone = Stanza::new(Type::Presence(PresenceType::Unavailable));
+            let gone = gone.from(Jid::from(contact.clone())).to(Jid::from(self.jid.clone()));
+            self.to_interested(Outgoing::new(gone));
         }
     }
 

@@ -109,6 +109,8 @@ kinds! {
     MamPrefs = 0x010f, User;
     /// When a user was last seen: `user ‖ part`.
     Last = 0x0110, User;
+    /// What changed in a roster, and when: `user ‖ what u8 ‖ contact`.
+    RosterChange = 0x0111, User;
 }
 
 /// Builds a key.

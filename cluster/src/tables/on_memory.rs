@@ -189,14 +189,14 @@ async fn an_erased_user_leaves_nothing() {
         })
         .await
         .unwrap();
-    assert_eq!(count().await.unwrap(), 2 + 2 + 5 + 30 * 3);
+    assert_eq!(count().await.unwrap(), 3 + 2 + 5 + 30 * 3);
     store
         .write(Options::default(), |tx| {
             Box::pin(async move { archive::retain(&mut **tx, Shelf::Archive, user.shard(), 10, 99).await })
         })
         .await
         .unwrap();
-    assert_eq!(count().await.unwrap(), 2 + 2 + 5 + 20 * 3);
+    assert_eq!(count().await.unwrap(), 3 + 2 + 5 + 20 * 3);
     store
         .write(Options::default(), |tx| Box::pin(async move { accounts::erase_user(&mut **tx, user).await }))
         .await

@@ -1,13 +1,14 @@
 //! Rosters (RFC 6121 section 2) and the state of subscriptions (appendix A), one row per contact.
 //!
 //! Each change sets the roster's version (section 2.6) to the versionstamp of its commit, so versions grow in the
-//! order of changes and no two changes share one.
+//! order of changes and no two changes share one. Beside the contacts lies when each was changed or removed last, so that who
+//! knows an older version is told what is new and no more.
 
 use bytes::Bytes;
 
-use super::{Rows, decode, encode, join};
+use super::{Rows, decode, encode, join, scan};
 use crate::entity::Entity;
-use crate::store::keys::{Key, Kind};
+use crate::store::keys::{Key, Kind, Parts};
 use crate::store::{Class, Error, Isolation, Result, Transaction, Versionstamp, split};
 
 /// Whose presence is shared (RFC 6121 section 2.1.2.5).
@@ -53,7 +54,39 @@ pub struct Item {
     /// the roster that clients see (RFC 6121 appendix A.1).
     #[prost(bool, tag = "8")]
     pub unlisted: bool,
+    /// The name of a change that the user's transaction made to the contact's roster too, until the contact's home has
+    /// heard of it; 0 if it has.
+    #[prost(fixed64, tag = "9")]
+    pub untold: u64,
 }
+
+impl Item {
+    /// A row for a contact of whom nothing is known.
+    pub fn unlisted(jid: &str) -> Self {
+        Self { jid: jid.to_owned(), unlisted: true, ..Self::default() }
+    }
+}
+
+/// The version of a roster: the versionstamp of its last change, or zeros. As clients see it: [`version_text`].
+pub type RosterVersion = Versionstamp;
+
+/// What has changed in a roster since a version, the oldest first.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Changes {
+    /// Contacts as they are now, or the name of one that was removed, each with the version that this made.
+    pub rows: Vec<(RosterVersion, std::result::Result<Item, String>)>,
+    /// The roster's version now.
+    pub version: RosterVersion,
+}
+
+/// How many removed contacts are remembered: who comes with a version before that must read the whole roster.
+const REMOVED: usize = 64;
+
+/// The parts of [`Kind::RosterChange`]: when a contact was changed last, when it was removed, and before which version
+/// removals are forgotten.
+const AT: u8 = 0;
+const REMOVED_AT: u8 = 1;
+const FORGOTTEN: u8 = 2;
 
 /// How many contacts are stored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -87,25 +120,109 @@ pub async fn count(tx: &mut dyn Transaction, user: &Entity, max: usize) -> Resul
 
 /// Writes a contact in place of what is stored, and a new version. [`Class::TooLarge`] above [`split::MAX`] bytes.
 pub fn put(tx: &mut dyn Transaction, user: &Entity, item: &Item) -> Result<()> {
-    split::replace(tx, &key(user, &item.jid), &encode(item))?;
+    keep(tx, user, item)?;
+    if !item.unlisted {
+        tx.set_versionstamped_value(&change(user, AT, &item.jid), &[0; 10], 0);
+        tx.clear(&change(user, REMOVED_AT, &item.jid));
+    }
     touch(tx, user);
     Ok(())
 }
 
-/// Removes a contact, and writes a new version.
-pub fn remove(tx: &mut dyn Transaction, user: &Entity, contact: &str) {
+/// The same where nothing has changed that a client sees. [`Class::TooLarge`] above [`split::MAX`] bytes.
+pub fn keep(tx: &mut dyn Transaction, user: &Entity, item: &Item) -> Result<()> {
+    split::replace(tx, &key(user, &item.jid), &encode(item))
+}
+
+/// Removes a row that clients never saw.
+pub fn forget(tx: &mut dyn Transaction, user: &Entity, contact: &str) {
     split::remove(tx, &key(user, contact));
+}
+
+/// Removes a contact, and writes a new version.
+pub async fn remove(tx: &mut dyn Transaction, user: &Entity, contact: &str) -> Result<()> {
+    split::remove(tx, &key(user, contact));
+    tx.clear(&change(user, AT, contact));
+    let removed = Key::of(Kind::RosterChange, user).u8(REMOVED_AT).range();
+    if scan(tx, removed.clone(), REMOVED, Isolation::Snapshot).await?.rows.len() >= REMOVED {
+        tx.clear_range(&removed.start, &removed.end);
+        let forgotten = Key::of(Kind::RosterChange, user).u8(FORGOTTEN).finish();
+        tx.set_versionstamped_value(&forgotten, &[0; 10], 0);
+    } else {
+        tx.set_versionstamped_value(&change(user, REMOVED_AT, contact), &[0; 10], 0);
+    }
     touch(tx, user);
+    Ok(())
+}
+
+/// What has changed since a version, of a roster of at most `contacts`. `None` if that is more than `max` rows, or no version
+/// that this roster had, or one too long ago: then the whole roster is to be read. The same holds for [`version`].
+pub async fn changes(
+    tx: &mut dyn Transaction,
+    user: &Entity,
+    since: &RosterVersion,
+    (contacts, max): (usize, usize),
+) -> Result<Option<Changes>> {
+    let version = stored_version(tx, user).await?.unwrap_or_default();
+    if version == *since {
+        return Ok(Some(Changes { rows: Vec::new(), version }));
+    }
+    let prefix = Key::of(Kind::RosterChange, user).finish();
+    let range = Key::of(Kind::RosterChange, user).range();
+    let limit = contacts.saturating_add(REMOVED + 2);
+    let found = scan(tx, range, limit, Isolation::Serializable).await?;
+    let mut known = *since < version && found.rows.len() < limit;
+    let mut changed = Vec::new();
+    for (key, value) in &found.rows {
+        let (mut parts, at) = (Parts::after(&prefix, key)?, stamp(value)?);
+        let what = parts.u8()?;
+        if what == FORGOTTEN {
+            known &= at <= *since;
+        } else if at > *since {
+            changed.push((at, what, parts.text()?));
+        }
+    }
+    if !known || changed.len() > max {
+        return Ok(None);
+    }
+    changed.sort();
+    let mut rows = Vec::with_capacity(changed.len());
+    for (at, what, contact) in changed {
+        match get(tx, user, &contact).await? {
+            Some(item) if what == AT => rows.push((at, Ok(item))),
+            _ => rows.push((at, Err(contact))),
+        }
+    }
+    Ok(Some(Changes { rows, version }))
 }
 
 /// The version of the roster; `None` if it was never changed. Not to be read in a transaction that changes the
 /// roster: the version of that change is known after the commit, by [`version_text`].
 pub async fn version(tx: &mut dyn Transaction, user: &Entity) -> Result<Option<String>> {
+    Ok(stored_version(tx, user).await?.map(|stamp| version_text(&stamp)))
+}
+
+async fn stored_version(tx: &mut dyn Transaction, user: &Entity) -> Result<Option<RosterVersion>> {
     let key = Key::of(Kind::RosterVersion, user).finish();
-    let Some(value) = tx.get(&key, Isolation::Serializable).await? else { return Ok(None) };
-    let corrupt = || Error::new(Class::Corrupt, "a roster's version is not a versionstamp");
-    let stamp = Versionstamp::try_from(&value[..]).map_err(|_| corrupt())?;
-    Ok(Some(version_text(&stamp)))
+    tx.get(&key, Isolation::Serializable).await?.map(|value| stamp(&value)).transpose()
+}
+
+fn stamp(value: &[u8]) -> Result<RosterVersion> {
+    Versionstamp::try_from(value)
+        .map_err(|_| Error::new(Class::Corrupt, "a roster's version is not a versionstamp"))
+}
+
+/// A version as a client has it; `None` if it is no version of ours.
+pub fn parse_version(text: &str) -> Option<RosterVersion> {
+    let mut version = RosterVersion::default();
+    let digits = text.as_bytes().chunks_exact(2);
+    if text.len() != 2 * version.len() || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return None;
+    }
+    for (byte, digits) in version.iter_mut().zip(digits) {
+        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    }
+    Some(version)
 }
 
 /// The version that a commit gave to the rosters it changed, as clients see it: opaque, 20 hexadecimal digits.
@@ -128,6 +245,10 @@ fn key(user: &Entity, contact: &str) -> Bytes {
     Key::of(Kind::Roster, user).text(contact).finish()
 }
 
+fn change(user: &Entity, what: u8, contact: &str) -> Bytes {
+    Key::of(Kind::RosterChange, user).u8(what).text(contact).finish()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,6 +264,7 @@ mod tests {
             approved: true,
             pending_in: Some(Bytes::from_static(b"<presence/>")),
             unlisted: true,
+            untold: 0,
         }
     }
 
@@ -168,7 +290,7 @@ mod tests {
         let all = load(&mut tx, &user, 10).await.unwrap();
         assert_eq!(all, Rows { rows: vec![item("a@b"), item("nurse@b")], more: false });
         assert!(load(&mut tx, &user, 1).await.unwrap().more);
-        remove(&mut tx, &user, "a@b");
+        remove(&mut tx, &user, "a@b").await.unwrap();
         versions.push(version(&mut tx, &user).await.unwrap().unwrap());
         assert!(
             versions.is_sorted_by(|a, b| a < b) && versions.iter().all(|v| v.len() == 20),
@@ -176,6 +298,67 @@ mod tests {
         );
         assert_eq!(get(&mut tx, &user, "a@b").await.unwrap(), None);
         assert_eq!(get(&mut tx, &user, "nurse@b").await.unwrap(), Some(item("nurse@b")));
+    }
+
+    #[tokio::test]
+    async fn who_knows_a_version_is_told_what_is_new() {
+        let mut tx = Double::new();
+        let user = Entity::new("juliet@example.org");
+        let listed = |jid: &str| Item { unlisted: false, ..item(jid) };
+        async fn now(tx: &mut Double, user: &Entity) -> RosterVersion {
+            stored_version(tx, user).await.unwrap().unwrap_or_default()
+        }
+        async fn since(tx: &mut Double, user: &Entity, version: &RosterVersion) -> Option<Vec<String>> {
+            let changes = changes(tx, user, version, (100, 3)).await.unwrap()?;
+            assert_eq!(changes.version, now(tx, user).await);
+            let name =
+                |row: std::result::Result<Item, String>| row.map_or_else(|jid| format!("-{jid}"), |i| i.jid);
+            Some(changes.rows.into_iter().map(|(_, row)| name(row)).collect())
+        }
+        let none = RosterVersion::default();
+        assert_eq!(since(&mut tx, &user, &none).await, Some(vec![]));
+        for jid in ["b@b", "a@b"] {
+            put(&mut tx, &user, &listed(jid)).unwrap();
+        }
+        let two = now(&mut tx, &user).await;
+        assert_eq!(since(&mut tx, &user, &none).await.unwrap(), ["b@b", "a@b"]);
+        // Nobody is told of rows that are the server's own.
+        put(&mut tx, &user, &item("request@b")).unwrap();
+        assert_eq!(since(&mut tx, &user, &two).await, Some(vec![]));
+        put(&mut tx, &user, &listed("b@b")).unwrap();
+        remove(&mut tx, &user, "a@b").await.unwrap();
+        assert_eq!(since(&mut tx, &user, &two).await.unwrap(), ["b@b", "-a@b"]);
+        let four = now(&mut tx, &user).await;
+        assert_eq!(since(&mut tx, &user, &four).await, Some(vec![]));
+        // It comes back.
+        put(&mut tx, &user, &listed("a@b")).unwrap();
+        assert_eq!(since(&mut tx, &user, &two).await.unwrap(), ["b@b", "a@b"]);
+        assert_eq!(since(&mut tx, &user, &four).await.unwrap(), ["a@b"]);
+        // Too much; and versions that never were.
+        put(&mut tx, &user, &listed("c@b")).unwrap();
+        put(&mut tx, &user, &listed("d@b")).unwrap();
+        assert_eq!(since(&mut tx, &user, &none).await, None);
+        assert_eq!(since(&mut tx, &user, &[0xff; 10]).await, None);
+        // Removals are not remembered for ever.
+        let before = now(&mut tx, &user).await;
+        for n in 0..=REMOVED + 1 {
+            remove(&mut tx, &user, &format!("{n}@b")).await.unwrap();
+        }
+        assert_eq!(since(&mut tx, &user, &before).await, None);
+        let after = now(&mut tx, &user).await;
+        put(&mut tx, &user, &listed("e@b")).unwrap();
+        assert_eq!(since(&mut tx, &user, &after).await.unwrap(), ["e@b"]);
+    }
+
+    #[test]
+    fn versions_are_read_as_they_are_written() {
+        let version = [0, 1, 2, 3, 4, 5, 6, 0xfe, 0xff, 0x10];
+        assert_eq!(parse_version(&version_text(&version)), Some(version));
+        for wrong in
+            ["", "no-such-version", "0001020304050607080", "+00102030405060708ff", "000102030405060708é"]
+        {
+            assert_eq!(parse_version(wrong), None, "{wrong}");
+        }
     }
 
     #[tokio::test]

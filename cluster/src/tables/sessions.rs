@@ -5,6 +5,7 @@
 use bytes::Bytes;
 
 use super::archive::ArchiveId;
+use super::roster::RosterVersion;
 use super::{Rows, Sid, decode, encode, join};
 use crate::entity::{Entity, Shard};
 use crate::store::keys::{Key, Kind, Parts};
@@ -62,6 +63,14 @@ pub struct Record {
     /// Whom it sent directed presence to (RFC 6121 section 4.6).
     #[prost(string, repeated, tag = "11")]
     pub directed: Vec<String>,
+    /// The version of the roster that its client has: 10 bytes, or none. See [`roster`].
+    #[prost(bytes = "bytes", tag = "12")]
+    pub roster: Bytes,
+}
+
+/// The version of the roster that a session's client has; zeros if it is not known.
+pub fn roster(record: &Record) -> RosterVersion {
+    record.roster[..].try_into().unwrap_or_default()
 }
 
 /// Without the token and the presence.

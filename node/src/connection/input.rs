@@ -209,8 +209,14 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
                 self.link.enable(resume, max);
                 (self.sm, self.acks) = (Sm::Asked { early: false }, Acks::new(0));
             }
-            // XEP-0198 section 3: once, and no resumption into a session that is there.
-            ("enable" | "resume", ns::SM) => bind::write_failed(&mut self.own, "unexpected-request"),
+            // XEP-0198 section 3: once. (And a `<failed/>` in front of the `<enabled/>` that is on its way would be taken
+            // for its answer.)
+            ("enable", ns::SM) => return Err(End::error(StreamCondition::PolicyViolation)),
+            ("resume", ns::SM) if matches!(self.sm, Sm::Asked { .. }) => {
+                return Err(End::error(StreamCondition::PolicyViolation));
+            }
+            // Section 5: not into a session that is there.
+            ("resume", ns::SM) => bind::write_failed(&mut self.own, "unexpected-request"),
             ("active", ns::CSI) => self.link.csi(true),
             ("inactive", ns::CSI) => self.link.csi(false),
             // RFC 6120 section 4.9.1.1: the client's own error ends the stream.

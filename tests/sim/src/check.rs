@@ -196,12 +196,7 @@ fn symmetric(world: &World, rosters: &Rosters) {
             .flatten()
             .map(|(jid, state)| (jid.clone(), format!("{state:?}").to_lowercase()))
             .collect();
-        if *items != stored
-            && world.log.counted("crash") + world.log.counted("node declared dead while it ran") > 0
-        {
-            // Known, and said in ARCHITECTURE.md: a home that dies between its commit and the push takes the push with it.
-            world.log.count("roster push lost with its home");
-        } else if *items != stored {
+        if *items != stored {
             world.log.wrong(format_args!("{} has the roster {items:?}, stored is {stored:?}", client.name()));
         }
     }

@@ -51,11 +51,6 @@ impl Log {
         self.add(what, 1);
     }
 
-    /// How often something was counted.
-    pub(crate) fn counted(&self, what: &'static str) -> u64 {
-        self.0.lock().counts.get(what).copied().unwrap_or_default()
-    }
-
     pub(crate) fn add(&self, what: &'static str, times: u64) {
         *self.0.lock().counts.entry(what).or_default() += times;
     }

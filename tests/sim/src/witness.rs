@@ -42,7 +42,7 @@ impl Witness {
     fn committed(&self, node: &str, writes: &[(Bytes, Option<Bytes>)]) {
         let mut owners = self.owners.lock();
         // A subscription is committed for both sides at once, by the home of one.
-        let is_roster = |kind| matches!(kind, Kind::Roster | Kind::RosterVersion);
+        let is_roster = |kind| matches!(kind, Kind::Roster | Kind::RosterVersion | Kind::RosterChange);
         let one_side = writes.iter().filter_map(|(key, _)| read(key)).any(|(kind, shard)| {
             is_roster(kind) && owners.get(&shard).is_some_and(|owner| owner.node == node && !owner.released)
         });
