@@ -303,6 +303,7 @@ mod tests {
             user_agent: "Test".into(),
             numbering: 0,
             directed: Vec::new(),
+            roster: Bytes::new(),
         }
     }
 
