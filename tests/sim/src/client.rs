@@ -11,8 +11,10 @@ use rookery_proto::xmpp::stanza::Stanza;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::chance::{Chance, now};
-use crate::reading::{attribute, items, message, presence};
+use crate::reading::{attribute, items, message, presence, push};
 use crate::world::{Sent, World, jid};
+
+mod begin;
 
 /// How long a client waits for an acknowledgement before it looks for another node.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -62,9 +64,13 @@ pub(crate) struct Client {
     /// Its own.
     pub(crate) status: String,
     statuses: u32,
-    /// What it waits for in the open connection: a roster request's answer.
+    /// Its roster: what it was answered when it asked, and every push since.
     pub(crate) roster: Option<BTreeMap<String, String>>,
-    asked: bool,
+    /// It has asked again when all was quiet, and was answered. Not all do: the others know what they were pushed.
+    pub(crate) asked: bool,
+    pub(crate) answered: bool,
+    /// It has said that it is there.
+    greeted: bool,
 }
 
 impl Client {
@@ -95,11 +101,18 @@ impl Client {
             statuses: 0,
             roster: None,
             asked: false,
+            answered: false,
+            greeted: false,
         }
     }
 
     pub(crate) fn full(&self) -> String {
         format!("{}/{}", jid(self.user), self.resource)
+    }
+
+    /// Whether it asks for its roster when all is quiet.
+    pub(crate) fn asks(&self) -> bool {
+        self.n.is_multiple_of(3)
     }
 
     pub(crate) fn name(&self) -> String {
@@ -152,13 +165,11 @@ pub(crate) async fn visit(world: Arc<World>, n: usize, host: Host, node: usize) 
     let visit = Visit { world, client: n, connection };
     let Ok(user) = BareJid::parse(&jid(user)) else { return };
     let (who, pipe) = (Authenticated::by_sasl(user), Pipe::new());
-    let link = if id.is_empty() {
+    let fresh = id.is_empty();
+    let link = if fresh {
         visit.note(format_args!("binds at n{node}"));
         match timeout(PATIENCE, host.bind(who, Some(resource), conn(), pipe.clone())).await {
-            Ok(Ok(mut link)) => {
-                link.enable(true, None);
-                link
-            }
+            Ok(Ok(link)) => link,
             Ok(Err(error)) => return visit.note(format_args!("is not bound: {:?}", error.condition)),
             Err(_) => return visit.note("is not bound in time"),
         }
@@ -171,6 +182,9 @@ pub(crate) async fn visit(world: Arc<World>, n: usize, host: Host, node: usize) 
         }
     };
     let mut running = Running { visit: &visit, link, pipe: pipe.clone() };
+    if fresh {
+        running.begin();
+    }
     running.run().await;
     let silent = visit.with(|client| client.cut.take()) == Some(Some(Cut::Silent));
     if !silent {
@@ -197,22 +211,15 @@ fn not_resumed(visit: &Visit) {
         client.refused = 0;
         client.broken = true;
         client.id.clear();
-        client.seen.clear();
-        (client.handled, client.acked) = (0, 0);
-        Some(std::mem::take(&mut client.unacked))
+        Some(())
     });
-    if let Some(Some(unacked)) = gone {
+    if gone == Some(Some(())) {
         visit.world.log.count("session lost");
         visit.world.log.wrong(format_args!("c{} lost its session", visit.client));
-        let mut messages = visit.world.messages.lock();
-        for message in unacked.into_iter().filter_map(|(_, message, _)| message) {
-            if let Some(sent) = messages.get_mut(message) {
-                sent.doubtful = true;
-            }
-        }
     }
 }
 
+/// A connection at work.
 struct Running<'a> {
     visit: &'a Visit,
     link: Link,
@@ -222,9 +229,11 @@ struct Running<'a> {
 impl Running<'_> {
     async fn run(&mut self) {
         let (mut next, begun) = (Instant::now(), now());
-        let mut items = Vec::new();
+        let (mut items, mut asleep) = (Vec::new(), next);
         loop {
-            self.pipe.drain(&mut items, 64);
+            if asleep <= Instant::now() {
+                self.pipe.drain(&mut items, 64);
+            }
             for item in items.drain(..) {
                 if !self.take(item) {
                     return;
@@ -251,6 +260,11 @@ impl Running<'_> {
             if live && next <= Instant::now() {
                 let pause = self.act();
                 next = Instant::now() + pause;
+                let doze = self.visit.with(|client| {
+                    let slow = self.visit.world.talking() && client.chance.hits(15);
+                    if slow { client.chance.millis(500, 5_000) } else { Duration::ZERO }
+                });
+                asleep = asleep.max(Instant::now() + doze.unwrap_or_default());
             }
             let wait = sleep(
                 next.saturating_duration_since(Instant::now())
@@ -259,7 +273,7 @@ impl Running<'_> {
             );
             tokio::select! {
                 biased;
-                () = self.pipe.ready() => {}
+                () = self.pipe.ready(), if asleep <= Instant::now() => {}
                 () = wait => {}
             }
         }
@@ -334,62 +348,6 @@ impl Running<'_> {
         true
     }
 
-    fn enabled(&self, xml: &str) {
-        let status = self.visit.with(|client| {
-            (client.handled, client.acked, client.live) = (0, 0, true);
-            client.refused = 0;
-            client.id = attribute(xml, "id").unwrap_or_default();
-            client.unacked.clear();
-            next_status(client)
-        });
-        self.visit.note("is bound");
-        let Some(status) = status else { return };
-        self.send(format!("<presence><status>{status}</status></presence>"), None);
-        let contacts = self.visit.with(|client| (client.resource == "a").then_some(client.user));
-        if let Some(Some(user)) = contacts {
-            for step in [1, 2] {
-                let to = jid((user + step) % self.visit.world.plan.users);
-                self.send(format!("<presence type='subscribe' to='{to}'/>"), None);
-            }
-        }
-    }
-
-    fn resumed(&self, xml: &str) {
-        if !xml.starts_with("<resumed") {
-            return;
-        }
-        let h: u32 = attribute(xml, "h").and_then(|h| h.parse().ok()).unwrap_or(u32::MAX);
-        self.visit.note(format_args!("is resumed with {h}"));
-        self.acked(h);
-        let again = self.visit.with(|client| {
-            self.count_resumption(client);
-            client.live = true;
-            client.refused = 0;
-            client.unacked.iter_mut().for_each(|(_, _, since)| *since = now());
-            client.unacked.iter().map(|(xml, _, _)| xml.clone()).collect::<Vec<_>>()
-        });
-        for xml in again.unwrap_or_default() {
-            self.up(&xml);
-        }
-    }
-
-    fn count_resumption(&self, client: &mut Client) {
-        let log = &self.visit.world.log;
-        let home = self.home(client.user);
-        log.count("resumed");
-        if std::mem::take(&mut client.was_drained) {
-            log.count("resumed after drain");
-        }
-        let moved = client.home.is_some() && client.home != home;
-        match (std::mem::take(&mut client.lost_node), moved) {
-            (true, true) => log.count("resumed after double loss"),
-            (true, false) => log.count("resumed after the loss of the node"),
-            (false, true) => log.count("resumed at a new home"),
-            (false, false) => {}
-        }
-        client.home = home;
-    }
-
     fn home(&self, user: usize) -> Option<String> {
         self.visit.world.witness.owner(rookery_cluster::entity::Entity::new(jid(user)).shard().0)
     }
@@ -399,8 +357,8 @@ impl Running<'_> {
         let world = &self.visit.world;
         let answer = self.visit.with(|client| {
             client.handled += 1;
-            let own = attribute(&text, "id").as_deref() == Some("roster");
-            if !own {
+            let id = attribute(&text, "id").unwrap_or_default();
+            if id != "last" {
                 *world.stirred.lock() = now();
             }
             world.log.note(client.name(), format_args!("gets {} {text}", client.handled));
@@ -409,9 +367,14 @@ impl Running<'_> {
                 None
             } else if text.starts_with("<presence") {
                 presence(client, &text)
+            } else if attribute(&text, "type").as_deref() == Some("set") {
+                push(client.roster.get_or_insert_default(), &text);
+                Some(format!("<iq type='result' id='{id}'/>"))
             } else {
-                if own {
-                    client.roster = Some(items(&text));
+                match &id[..] {
+                    "roster" => client.roster = Some(items(&text)),
+                    "last" => (client.roster, client.answered) = (Some(items(&text)), true),
+                    _ => {}
                 }
                 None
             }
@@ -429,11 +392,11 @@ impl Running<'_> {
         let what = self.visit.with(|client| {
             if !world.talking() {
                 let calm = *world.stirred.lock() + Duration::from_secs(3) < now();
-                if !calm || client.asked || !world.quiet() {
+                if !calm || client.asked || !world.quiet() || !client.asks() {
                     return None;
                 }
                 client.asked = true;
-                return Some(("<iq type='get' id='roster'><query xmlns='jabber:iq:roster'/></iq>".into(), None));
+                return Some(("<iq type='get' id='last'><query xmlns='jabber:iq:roster'/></iq>".into(), None));
             }
             client.home = home.or(client.home.take());
             client.lost_node = false;
@@ -441,15 +404,11 @@ impl Running<'_> {
             if client.unacked.len() >= WINDOW {
                 return None;
             }
-            let user = client.user;
-            let other = (user + 1 + client.chance.below(users - 1)) % users;
-            let to = jid(other);
+            let to = jid(other(client, users));
             Some(match client.chance.below(100) {
                 0..80 => {
-                    let mut messages = world.messages.lock();
-                    let n = messages.len();
-                    messages.push(Sent { from: client.n, to: other, acked: false, bounced: false, doubtful: false });
-                    (format!("<message to='{to}' type='chat' id='m{n}'><body>m{n}</body></message>"), Some(n))
+                    let (xml, n) = talk(world, client);
+                    (xml, Some(n))
                 }
                 80..90 => (format!("<presence><status>{}</status></presence>", next_status(client)), None),
                 90..93 => (format!("<iq type='set' id='r{n}'><query xmlns='jabber:iq:roster'><item jid='{to}' name='n{n}'/></query></iq>", n = client.chance.below(100)), None),
@@ -468,6 +427,20 @@ impl Running<'_> {
         });
         pause.unwrap_or(Duration::from_millis(100))
     }
+}
+
+/// Another user.
+fn other(client: &mut Client, users: usize) -> usize {
+    (client.user + 1 + client.chance.below(users - 1)) % users
+}
+
+/// A message to somebody, and its number.
+fn talk(world: &World, client: &mut Client) -> (String, usize) {
+    let other = other(client, world.plan.users);
+    let mut messages = world.messages.lock();
+    let n = messages.len();
+    messages.push(Sent { from: client.n, to: other, acked: false, bounced: false, doubtful: false });
+    (format!("<message to='{}' type='chat' id='m{n}'><body>m{n}</body></message>", jid(other)), n)
 }
 
 fn next_status(client: &mut Client) -> String {

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use rookery_cluster::entity::Entity;
 use rookery_cluster::store::faults::Chances;
 use turmoil::Sim;
 
 use crate::chance::Chance;
 use crate::client::{Client, Cut};
-use crate::world::{Order, Phase, World};
+use crate::world::{Order, Phase, World, jid};
 
 /// What can go wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -166,7 +167,7 @@ impl Conductor {
 
     /// Everything is acknowledged, and everybody has been told its roster.
     fn all_told(&self) -> bool {
-        let told = |client: &Client| client.unacked.is_empty() && client.roster.is_some();
+        let told = |client: &Client| client.unacked.is_empty() && (client.answered || !client.asks());
         self.world.clients.iter().all(|client| told(&client.lock()))
     }
 
@@ -175,7 +176,7 @@ impl Conductor {
         log.wrong(format_args!("no rest: whole {}", self.is_whole()));
         for client in &self.world.clients {
             let client = client.lock();
-            if !client.live || !client.unacked.is_empty() || client.roster.is_none() {
+            if !client.live || !client.unacked.is_empty() || (client.asks() && !client.answered) {
                 let first = client.unacked.front().map(|(xml, _, _)| xml.clone());
                 log.wrong(format_args!(
                     "{} of {} at {:?}: live {}, {} unacked, the first {first:?}",
@@ -197,7 +198,11 @@ impl Conductor {
             if client.at.is_some() || now < client.retry || now < client.loose + Duration::from_millis(50) {
                 continue;
             }
-            let Some(node) = up.get(client.chance.below(up.len())).copied() else { continue };
+            let Some(any) = up.get(client.chance.below(up.len())).copied() else { continue };
+            // Half of them where their user lives: sockets and homes die together, and sessions move to their sockets.
+            let home = self.world.witness.owner(Entity::new(jid(client.user)).shard().0);
+            let home = home.and_then(|home| up.iter().copied().find(|n| self.name(*n) == home));
+            let node = home.filter(|_| client.chance.hits(500)).unwrap_or(any);
             client.at = Some(node);
             client.connection += 1;
             client.cut = None;

@@ -53,6 +53,16 @@ pub(crate) fn attribute(text: &str, name: &str) -> Option<String> {
     })
 }
 
+/// A roster push.
+pub(crate) fn push(roster: &mut BTreeMap<String, String>, text: &str) {
+    for (jid, subscription) in items(text) {
+        match &subscription[..] {
+            "remove" => drop(roster.remove(&jid)),
+            _ => drop(roster.insert(jid, subscription)),
+        }
+    }
+}
+
 /// The contacts of a roster, with their subscriptions.
 pub(crate) fn items(text: &str) -> BTreeMap<String, String> {
     let item = |part: &str| {
