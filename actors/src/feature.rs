@@ -100,6 +100,8 @@ pub struct Done {
     pub before: Vec<Outgoing>,
     /// What to do in the user actor once the work is durable, before the result is sent.
     pub then: Option<Then>,
+    /// The same, after it is sent.
+    pub after: Option<Then>,
 }
 
 impl Done {

@@ -382,7 +382,10 @@ impl Host {
             Ok(()) => {}
             Err(Refused::Full(user::Msg::In(inbound)) | Refused::Gone(user::Msg::In(inbound))) => {
                 metrics::counter!("rookery_limits_hit_total", "limit" => "user_queue").increment(1);
-                let Inbound { stanza, receipt, .. } = *inbound;
+                let Inbound { stanza, receipt, change, .. } = *inbound;
+                if change.is_some() {
+                    return receipt.leave(); // who sent it tries again
+                }
                 self.bounce(&stanza, receipt, Condition::ResourceConstraint);
             }
             Err(_) => {}

@@ -208,7 +208,7 @@ impl Host {
         let here = guest.node == *far.cluster.mesh().node();
         let peer = far.cluster.peers().peer(&guest.node);
         let (mut drained, mut items, mut told) = (Vec::new(), VecDeque::new(), (false, 0, 0, false));
-        let mut more = true;
+        let (mut more, mut capsule) = (true, None);
         loop {
             if !more {
                 guest.pipe.ready().await;
@@ -223,6 +223,7 @@ impl Host {
             let room = guest.room();
             // Before the rest: the answers to what is settled by now are in the pipe.
             let Some(mut state) = guest.state() else { return };
+            capsule = guest.pipe.take_capsule().or(capsule);
             more = room > 0 && items.is_empty() && guest.pipe.drain(&mut drained, room);
             items.extend(drained.drain(..));
             let whole = room > 0 && !more;
@@ -230,11 +231,19 @@ impl Host {
                 state = told; // what is settled is told behind the answers to it
             }
             tracing::trace!(conn = guest.conn, era = guest.era, items = items.len(), room, ?state, "carry");
-            let capsule = guest.pipe.take_capsule();
-            if items.is_empty() && capsule.is_none() && state == told {
+            // One of a client that confirms nothing says what it was sent: that goes first.
+            let first = guest.counted.load(Ordering::Acquire);
+            let due = capsule.is_some() && (whole || first);
+            if items.is_empty() && !due && state == told {
                 continue;
             }
-            let mut parcel = guest.parcel(&mut items, capsule, state);
+            let ahead = if first { capsule.take() } else { None };
+            let behind = if whole { capsule.take() } else { None };
+            let mut parcel = guest.parcel(&mut items, ahead, state);
+            match behind {
+                Some(behind) if items.is_empty() => parcel.items.push(packed(*behind)),
+                behind => capsule = behind.or(capsule),
+            }
             if items.is_empty() {
                 told = state;
             } else {
@@ -319,6 +328,10 @@ impl Host {
     }
 }
 
+fn packed(capsule: wire::Capsule) -> wire::Item {
+    wire::Item { what: Some(wire::item::What::Capsule(capsule)) }
+}
+
 /// What the connection knows of its stanzas: by which ledger, how many are settled, and of those recorded; broken.
 type State = (bool, u32, u32, bool);
 
@@ -341,7 +354,7 @@ impl Guest {
     ) -> wire::Down {
         let (counted, settled, recorded, broken) = state;
         let mut out = Vec::with_capacity(items.len() + 1);
-        out.extend(capsule.map(|capsule| wire::Item { what: Some(wire::item::What::Capsule(*capsule)) }));
+        out.extend(capsule.map(|capsule| packed(*capsule)));
         let mut flying = self.flying.lock();
         let mut bytes = 0;
         while bytes < PARCEL {

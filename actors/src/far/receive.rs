@@ -38,12 +38,8 @@ impl Reply {
     }
 
     /// To somebody who waits for it to be taken, and does not care why it was not.
-    pub(crate) fn when_taken(then: impl FnOnce() + Send + 'static) -> Self {
-        Self::here(move |outcome| {
-            if matches!(outcome, Outcome::Taken(_)) {
-                then();
-            }
-        })
+    pub(crate) fn heard(then: impl FnOnce(bool) + Send + 'static) -> Self {
+        Self::here(move |outcome| then(matches!(outcome, Outcome::Taken(_))))
     }
 
     /// It is taken.
@@ -356,7 +352,7 @@ impl Host {
         let roster = change.is_some();
         self.send(user, What::In(parcel), move |host, answer| match answer {
             Ok(_) => receipt.done(),
-            Err(_) if roster => receipt.leave(), // it is remembered, and told when its user is loaded next
+            Err(_) if roster => receipt.leave(), // who sent it remembers it, and tells it again
             Err(_) => {
                 tracing::warn!(to = ?stanza.to, "no node has taken a stanza in time; its sender gets an error");
                 host.bounce(&stanza, receipt, Condition::ResourceConstraint);

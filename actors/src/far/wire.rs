@@ -5,7 +5,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use rookery_cluster::store;
 use rookery_cluster::tables::archive::ArchiveId;
-use rookery_cluster::tables::roster::{Item as RosterItem, parse_version, version_text};
+use rookery_cluster::tables::roster::Item as RosterItem;
 use rookery_proto::xmpp::error::StreamCondition;
 pub(crate) use rookery_rpc::parcel::v1::parcel::What;
 pub(crate) use rookery_rpc::parcel::v1::{
@@ -52,7 +52,7 @@ pub(super) fn origin(parcel: &In) -> Option<(SessionId, u32)> {
 pub(super) fn change(change: &user::Change) -> Change {
     Change {
         item: change.item.encode_to_vec().into(),
-        version: version_text(&change.version),
+        version: String::new(),
         push: change.push,
         deliver: change.deliver,
         shows: change.shows,
@@ -64,7 +64,6 @@ pub(super) fn change_of(change: Change) -> Option<user::Change> {
     let item = RosterItem::decode(change.item).ok()?;
     Some(user::Change {
         item,
-        version: parse_version(&change.version).unwrap_or_default(),
         push: change.push,
         deliver: change.deliver,
         shows: change.shows,

@@ -22,10 +22,12 @@ type Asked = (Option<SessionId>, Box<Stanza>);
 
 /// Something that needs the store and must run in order.
 struct Operation {
-    start: Box<dyn FnOnce() -> Started + Send>,
+    start: Box<dyn FnOnce(&User) -> Started + Send>,
     /// The IQ to answer, and the session that asked if it is one of ours.
     request: Option<Asked>,
     receipt: Receipt,
+    /// It reads what clients have not been told of the roster.
+    catches_up: bool,
 }
 
 /// The operations of one account. One runs at a time, so that each sees what the one before has done.
@@ -44,6 +46,16 @@ impl Ops {
     pub(super) fn busy(&self) -> bool {
         self.running.is_some()
     }
+
+    /// Whether nothing more may wait.
+    pub(super) fn is_full(&self) -> bool {
+        self.waiting.len() >= OPERATIONS
+    }
+
+    /// Whether one of those that have not begun will read what clients have not been told of the roster.
+    pub(super) fn will_catch_up(&self) -> bool {
+        self.waiting.iter().any(|operation| operation.catches_up)
+    }
 }
 
 /// How many operations of one account may wait.
@@ -55,7 +67,20 @@ impl User {
     where
         F: Future<Output = Result<Done, StanzaError>> + Send + 'static,
     {
-        self.enqueue(Operation { start: Box::new(move || Box::pin(start())), request: None, receipt });
+        self.operation_of(receipt, false, move |_| start());
+    }
+
+    /// The same with a look at the user when its turn comes. `catches_up`: see [`Ops::will_catch_up`].
+    pub(super) fn operation_of<F>(
+        &mut self,
+        receipt: Receipt,
+        catches_up: bool,
+        start: impl FnOnce(&User) -> F + Send + 'static,
+    ) where
+        F: Future<Output = Result<Done, StanzaError>> + Send + 'static,
+    {
+        let start: Box<dyn FnOnce(&User) -> Started + Send> = Box::new(move |user| Box::pin(start(user)));
+        self.enqueue(Operation { start, request: None, receipt, catches_up });
     }
 
     /// Answers an IQ request to this account or, from one of its sessions, to the host.
@@ -68,7 +93,8 @@ impl User {
             }
             Ok(Dispatch::Later(start)) => {
                 let request = Some((sid, Box::new(stanza.clone())));
-                self.enqueue(Operation { start, request, receipt });
+                let start = Box::new(move |_: &User| start());
+                self.enqueue(Operation { start, request, receipt, catches_up: false });
             }
             Err(error) => {
                 self.answer_error(sid, stanza, &error);
@@ -124,7 +150,7 @@ impl User {
     }
 
     fn enqueue(&mut self, operation: Operation) {
-        if self.ops.waiting.len() >= OPERATIONS {
+        if self.ops.is_full() {
             metrics::counter!("rookery_limits_hit_total", "limit" => "user_operations").increment(1);
             if let Some((sid, stanza)) = &operation.request
                 && let Some(reply) = stanza.error_reply(&StanzaError::new(Condition::ResourceConstraint))
@@ -141,7 +167,7 @@ impl User {
         if self.ops.busy() {
             return;
         }
-        let Some(Operation { start, request, receipt }) = self.ops.waiting.pop_front() else { return };
+        let Some(Operation { start, request, receipt, .. }) = self.ops.waiting.pop_front() else { return };
         if self.leaving.is_some() && request.is_some() && receipt.is_open() {
             receipt.leave(); // whoever asks does so again, of the next home, which need not wait for all of these
             return self.next_operation();
@@ -157,9 +183,10 @@ impl User {
             return self.next_operation();
         }
         self.ops.running = Some((request, receipt));
+        let work = start(self);
         self.spawn(async move {
             // On a task of its own, so that a panic in it is an error of this request and not the end of the queue.
-            let result = tokio::spawn(start())
+            let result = tokio::spawn(work)
                 .await
                 .unwrap_or_else(|_| Err(StanzaError::new(Condition::InternalServerError)));
             let then: crate::feature::Then = Box::new(move |user: &mut User| user.operation_done(result));
@@ -180,6 +207,9 @@ impl User {
                         self.reply_outgoing(sid, outgoing);
                     }
                     self.reply(sid, stanza.result(done.reply));
+                }
+                if let Some(after) = done.after {
+                    after(self);
                 }
             }
             Err(error) => {

@@ -96,7 +96,7 @@ impl User {
                 self.me = None;
                 for msg in waiting {
                     match msg {
-                        Msg::In(inbound) => self.refuse(&inbound.stanza, inbound.receipt, &error),
+                        Msg::In(inbound) => self.turn_away(*inbound, &error),
                         Msg::Bind(bind) => drop(bind.reply.send(Err(error.clone()))),
                         Msg::Resume(resume) => drop(resume.reply.send(None)),
                         _ => {}

@@ -320,7 +320,7 @@ impl User {
                 presence: session.presence.clone(),
                 directed: session.directed.clone(),
             };
-            let _ = session.handle.cast_always(session::Msg::Flags(Box::new(flags)));
+            session.tell_flags(flags);
             self.record(session);
         }
     }
@@ -460,11 +460,7 @@ impl Resident for User {
                 Msg::Lose => self.leave_unloaded(None),
                 msg if waiting.len() < LOADING => waiting.push_back(msg),
                 Msg::In(inbound) => {
-                    self.refuse(
-                        &inbound.stanza,
-                        inbound.receipt,
-                        &StanzaError::new(Condition::ResourceConstraint),
-                    );
+                    self.turn_away(*inbound, &StanzaError::new(Condition::ResourceConstraint));
                 }
                 // Everything else comes from few: the user's own connections, which wait for the answer.
                 msg => waiting.push_back(msg),

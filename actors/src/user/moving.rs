@@ -131,11 +131,11 @@ impl User {
         }
         // What was archived and not sent: once the client has what it was sent before.
         self.replay_behind(sid, last, has);
+        self.catch_up();
         if !moved {
             // What its last home was told and had not passed on, nobody would ever hear: presence is nowhere but on its way.
             self.refresh_presence(sid);
             self.announce(sid);
-            self.catch_up();
         }
     }
 

@@ -51,6 +51,8 @@ enum Behind {
     Stanza(Delivery),
     /// A stanza of its client is settled by what goes before.
     Done(Receipt),
+    /// What its record is to say once it has handled what goes before: which pushes its client was sent.
+    Flags(Box<session::Flags>),
 }
 
 /// The number of a step's stanza in one session, or of its first if there are more.
@@ -95,6 +97,16 @@ impl Attached {
         }
     }
 
+    /// Tells the session what its record is to say.
+    pub(super) fn tell_flags(&self, flags: session::Flags) {
+        let mut behind = self.turns.behind.lock();
+        if behind.is_empty() {
+            let _ = self.handle.cast_always(session::Msg::Flags(Box::new(flags)));
+        } else {
+            behind.push_back((self.turns.last, Behind::Flags(Box::new(flags))));
+        }
+    }
+
     /// The same in its turn: what it must go behind is handed over.
     pub(super) fn hand_now(&self, delivery: Delivery) {
         self.turns.handed.fetch_add(1, Ordering::Relaxed);
@@ -118,6 +130,7 @@ impl Attached {
             match next {
                 Behind::Stanza(delivery) => self.hand_now(delivery),
                 Behind::Done(receipt) => drop(self.handle.cast_always(session::Msg::Done(receipt))),
+                Behind::Flags(flags) => drop(self.handle.cast_always(session::Msg::Flags(flags))),
             }
         }
     }

@@ -5,8 +5,6 @@ use rookery_proto::xml::write::{self, Writer};
 use rookery_proto::xmpp::jid::{BareJid, Jid};
 use rookery_proto::xmpp::ns;
 
-use crate::session::SessionId;
-
 /// A contact in memory: what deliveries and presence need. Names and groups stay in the store and are read when the
 /// roster is asked for.
 #[derive(Clone, Debug)]
@@ -35,14 +33,12 @@ pub struct Roster {
     contacts: Vec<Contact>,
     /// Requests that the user has not answered: from whom, and the stanza.
     requests: Vec<(BareJid, bytes::Bytes)>,
-    /// What clients were pushed since they were last known to have everything before.
-    pushed: Vec<(RosterVersion, SessionId)>,
 }
 
 impl Roster {
     /// From the rows of the store. Rows that are no contacts yet (only a request that waits) are left out.
     pub(crate) fn load(items: &[Item]) -> Self {
-        let mut roster = Self { contacts: Vec::with_capacity(items.len()), ..Self::default() };
+        let mut roster = Self { contacts: Vec::with_capacity(items.len()), requests: Vec::new() };
         for item in items {
             roster.apply(item);
         }
@@ -89,21 +85,6 @@ impl Roster {
             }
             Err(_) => {}
         }
-    }
-
-    /// A client was pushed the change that made this version; those before may still be on their way.
-    pub(crate) fn pushed(&mut self, version: &RosterVersion, sid: SessionId) {
-        self.pushed.push((*version, sid));
-    }
-
-    /// Whether it was.
-    pub(crate) fn was_pushed(&self, version: &RosterVersion, sid: SessionId) -> bool {
-        self.pushed.contains(&(*version, sid))
-    }
-
-    /// All have everything up to that version.
-    pub(crate) fn caught_up(&mut self, version: &RosterVersion) {
-        self.pushed.retain(|(pushed, _)| pushed > version);
     }
 
     /// Forgets a contact.

@@ -58,21 +58,19 @@ fn get(host: Host, request: Request) -> Work {
                     {
                         return Ok((None, *since));
                     }
-                    let version = table::version(&mut **tx, &entity).await?.unwrap_or_default();
-                    let version = table::parse_version(&version).unwrap_or_default();
+                    let version = table::version(&mut **tx, &entity).await?;
                     Ok((Some(table::load(&mut **tx, &entity, limit * 2).await?.rows), version))
                 })
             })
             .await
             .map_err(|_| StanzaError::new(Condition::InternalServerError))?;
         // 2.6.3: nothing but the result if the client's copy is current; what is new comes in pushes, after the result.
-        let news = items.is_none();
         let reply = items.map(|items| match known {
             Some(_) => roster::query(&version, &items),
             None => roster::query_unversioned(&items),
         });
         let sid = request.sid;
-        let then: Then = Box::new(move |user: &mut User| {
+        let after: Then = Box::new(move |user: &mut User| {
             if let Some(session) = sid.and_then(|sid| user.session_mut(sid)) {
                 session.interested = true; // 2.1.6: from now on it gets pushes
                 session.roster = version;
@@ -80,11 +78,9 @@ fn get(host: Host, request: Request) -> Work {
             if let Some(sid) = sid {
                 user.changed(sid);
             }
-            if news {
-                user.catch_up();
-            }
+            user.catch_up();
         });
-        Ok(Done { reply: reply.unwrap_or_default(), then: Some(then), ..Done::default() })
+        Ok(Done { reply: reply.unwrap_or_default(), after: Some(after), ..Done::default() })
     })
 }
 
@@ -142,9 +138,9 @@ fn set(host: Host, request: Request) -> Work {
             return remove(host, own, request.account, set.jid).await;
         }
         let options = store::Options::owner(&own).operation(host.store().operation());
-        let (item, version) = host
+        let item = host
             .store()
-            .write_stamped(options, |tx| {
+            .write(options, |tx| {
                 let (own, set) = (own.clone(), set.clone());
                 Box::pin(async move { put(&mut **tx, &own, set, limits.roster_items).await })
             })
@@ -156,7 +152,7 @@ fn set(host: Host, request: Request) -> Work {
         };
         Ok(Done::then(move |user: &mut User| {
             user.roster.apply(&item);
-            user.push(&roster::query(&version, std::slice::from_ref(&item)), &version);
+            user.catch_up();
         }))
     })
 }
@@ -196,9 +192,9 @@ pub(crate) async fn remove(
     let name = host.change_name();
     // Named: done again after an unknown result there would be nothing to remove.
     let options = store::Options::owner(&own).operation(host.store().operation());
-    let (acted, version) = host
+    let acted = host
         .store()
-        .write_stamped(options, |tx| {
+        .write(options, |tx| {
             let (own, other) = (own.clone(), other.clone());
             Box::pin(async move { removal(&mut **tx, &own, &other, local, (limit, name)).await })
         })
@@ -206,14 +202,15 @@ pub(crate) async fn remove(
         .map_err(|_| StanzaError::new(Condition::InternalServerError))?;
     let acted = acted.ok_or(StanzaError::new(Condition::ItemNotFound))?;
     Ok(Done::then(move |user: &mut User| {
-        for (kind, acted) in acted {
+        let last = acted.iter().rposition(|(_, acted)| acted.other.is_some());
+        for (n, (kind, acted)) in acted.into_iter().enumerate() {
             let stanza = Stanza::new(Type::Presence(kind.presence()))
                 .from(Jid::from(account.clone()))
                 .to(Jid::from(contact.clone()));
-            user.acted(&contact, stanza, acted.silent(), &version);
+            user.acted(&contact, stanza, acted.silent(last == Some(n)));
         }
         user.roster.remove(&contact);
-        user.push(&roster::query_removed(&version, contact.as_str()), &version);
+        user.catch_up();
     }))
 }
 
@@ -256,8 +253,9 @@ async fn removal(
 }
 
 impl Acted {
-    /// Without a push of its own: the removal is pushed instead.
-    fn silent(mut self) -> Self {
+    /// Without a push of its own: the removal is pushed instead. The last part of it is the one that must be heard of.
+    fn silent(mut self, last: bool) -> Self {
+        self.name = if last { self.name } else { 0 };
         if let Some((_, push)) = &mut self.own {
             *push = false;
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rookery_cluster::entity::Entity;
 use rookery_cluster::store::{self, Transaction};
 use rookery_cluster::tables::accounts;
-use rookery_cluster::tables::roster::{self as table, Item, RosterVersion};
+use rookery_cluster::tables::roster::{self as table, Changes, Item, RosterVersion};
 use rookery_proto::xmpp::error::{Condition, StanzaError};
 use rookery_proto::xmpp::jid::{BareJid, Jid};
 use rookery_proto::xmpp::stanza::{PresenceType, Stanza, Type};
@@ -22,8 +22,6 @@ use crate::session::SessionId;
 pub(crate) struct Change {
     /// The other's item for the one who acted, as committed.
     pub(crate) item: Item,
-    /// The other's roster version then.
-    pub(crate) version: RosterVersion,
     /// Whether clients are pushed the item.
     pub(crate) push: bool,
     /// Whether the stanza goes to the sessions.
@@ -38,14 +36,7 @@ impl Change {
     /// One that was committed by a home which died then.
     pub(super) fn again(who: &BareJid) -> Self {
         let item = Item::unlisted(who.as_str());
-        Self {
-            item,
-            version: RosterVersion::default(),
-            push: false,
-            deliver: false,
-            shows: None,
-            again: true,
-        }
+        Self { item, push: false, deliver: false, shows: None, again: true }
     }
 }
 
@@ -66,7 +57,7 @@ pub(super) struct Acted {
     shows: Option<bool>,
     pub(super) other: Option<Change>,
     /// See [`Act::name`].
-    name: u64,
+    pub(super) name: u64,
     /// The other's server answered `subscribed` at once: what that did to our item.
     reply: bool,
     routed: bool,
@@ -79,6 +70,11 @@ fn sees(item: &Item) -> bool {
 /// The visible part of an item: what a push would say.
 fn visible(item: &Item) -> (bool, table::Subscription, bool, bool) {
     (!item.unlisted, item.subscription(), item.ask_subscribe, item.approved)
+}
+
+/// Clients hear of a row only if they see that it has changed.
+fn write(tx: &mut dyn Transaction, user: &Entity, item: &Item, visible: bool) -> store::Result<()> {
+    if visible { table::put(tx, user, item) } else { table::keep(tx, user, item) }
 }
 
 /// One subscription stanza, both sides, within one transaction.
@@ -107,19 +103,18 @@ pub(super) async fn act(
             acted.reply = subscription::inbound(&mut item, Kind::Subscribed, b"") == Outcome::Deliver;
         }
         if outcome != Outcome::Ignore {
-            table::put(tx, contact, &theirs)?;
+            write(tx, contact, &theirs, visible(&theirs) != their_was)?;
             acted.other = Some(Change {
                 push: visible(&theirs) != their_was && !theirs.unlisted,
                 deliver: matches!(outcome, Outcome::Deliver | Outcome::Ask),
                 shows: (sees(&theirs) != they_saw).then_some(sees(&theirs)),
                 item: theirs,
-                version: RosterVersion::default(),
                 again: false,
             });
             item.untold = name;
         }
     }
-    table::put(tx, own, &item)?;
+    write(tx, own, &item, visible(&item) != was)?;
     acted.shows = (sees(&item) != was_seen).then_some(sees(&item));
     let push = visible(&item) != was && !item.unlisted;
     acted.own = Some((item, push));
@@ -158,7 +153,7 @@ impl User {
             let options = store::Options::owner(&own).operation(host.store().operation());
             let result = host
                 .store()
-                .write_stamped(options, |tx| {
+                .write(options, |tx| {
                     let (own, other, bytes) = (own.clone(), other.clone(), bytes.clone());
                     Box::pin(async move {
                         let one = Act { contact_is_local: local, kind, stanza: &bytes, limit, name };
@@ -167,10 +162,8 @@ impl User {
                 })
                 .await;
             let then: Then = match result {
-                Ok((Some(acted), version)) => {
-                    Box::new(move |user: &mut User| user.acted(&contact, stanza, acted, &version))
-                }
-                Ok((None, _)) => Box::new(move |user: &mut User| {
+                Ok(Some(acted)) => Box::new(move |user: &mut User| user.acted(&contact, stanza, acted)),
+                Ok(None) => Box::new(move |user: &mut User| {
                     user.answer_own(sid, &stanza, &StanzaError::new(Condition::ResourceConstraint));
                 }),
                 Err(_) => Box::new(move |user: &mut User| {
@@ -181,9 +174,8 @@ impl User {
         });
     }
 
-    /// The transaction is committed: memory, pushes, presence, and the contact follow. `version` is what the commit made
-    /// the version of both rosters.
-    pub(super) fn acted(&mut self, contact: &BareJid, stanza: Stanza, acted: Acted, version: &RosterVersion) {
+    /// The transaction is committed: memory, pushes, presence, and the contact follow.
+    pub(super) fn acted(&mut self, contact: &BareJid, stanza: Stanza, acted: Acted) {
         let kind = stanza.type_;
         if acted.shows == Some(false) {
             self.show_presence(contact, false); // 3.2.2: before `unsubscribed`, while it may still
@@ -191,15 +183,15 @@ impl User {
         if let Some((item, push)) = &acted.own {
             self.roster.apply(item);
             if *push {
-                self.push(&roster::query(version, std::slice::from_ref(item)), version);
+                self.catch_up();
             }
         }
-        if let Some(change) = acted.other.filter(|_| acted.routed) {
-            let change = Change { version: *version, ..change };
-            self.tell_change(contact, Arc::new(stanza), change, acted.name);
-        }
-        if acted.shows == Some(true) && kind == Type::Presence(Kind::Subscribed.presence()) {
-            self.show_presence(contact, true); // 3.1.5
+        // 3.1.5: when its server has told the contact's clients why.
+        let show = acted.shows == Some(true) && kind == Type::Presence(Kind::Subscribed.presence());
+        match acted.other.filter(|_| acted.routed) {
+            Some(change) => self.tell_change(contact, Arc::new(stanza), change, (acted.name, show)),
+            None if show => self.show_presence(contact, true),
+            None => {}
         }
         if acted.reply {
             let granted = Stanza::new(Type::Presence(Kind::Subscribed.presence()))
@@ -209,44 +201,52 @@ impl User {
         }
     }
 
-    /// Another user's transaction has changed this user's roster. If that lives on another node it may have been on its way
-    /// for long: the store says what holds by now.
+    /// Another user's transaction has changed this user's roster. That may have been long ago: the store says what holds by
+    /// now. The receipt is done when clients have been told.
     pub(super) fn change(&mut self, stanza: Arc<Stanza>, contact: BareJid, change: Change, receipt: Receipt) {
-        if self.host.far().is_none() {
-            self.changed_by_other(&stanza, &contact, change);
-            return receipt.done();
+        if self.ops.is_full() {
+            return self.later(move |user| user.change(stanza, contact, change, receipt));
         }
-        let (host, own, heard) = (self.host.clone(), self.entity.clone(), receipt.split());
-        self.operation(receipt, move || async move {
-            let own = &own;
-            let name = contact.as_str();
-            let item =
-                host.store().read(|tx| Box::pin(async move { table::get(&mut **tx, own, name).await }));
-            Ok(match item.await {
-                Ok(item) => {
-                    let change = Change { item: item.unwrap_or_else(|| Item::unlisted(name)), ..change };
-                    Done::then(move |user: &mut User| {
-                        user.changed_by_other(&stanza, &contact, change);
-                        heard.done();
-                    })
-                }
-                Err(error) => {
-                    tracing::warn!(user = %own, contact = name, %error, "clients do not see a change to their roster yet; tried again in a second");
-                    Done::then(move |user: &mut User| {
-                        user.later(move |user| user.change(stanza, contact, change, heard));
-                    })
-                }
-            })
+        let heard = receipt.split();
+        self.operation_of(receipt, false, move |user| {
+            let (own, since, read) = (user.entity.clone(), user.oldest_roster(), user.read_changes());
+            async move {
+                let name = contact.as_str();
+                let read = read.with(Some(name)).await;
+                Ok(match read {
+                    Ok((item, changes)) => {
+                        let change = Change { item: item.unwrap_or_else(|| Item::unlisted(name)), ..change };
+                        Done::then(move |user: &mut User| {
+                            user.changed_by_other(&stanza, &contact, change, (since, changes));
+                            heard.done();
+                        })
+                    }
+                    Err(error) => {
+                        tracing::warn!(user = %own, contact = name, %error, "clients do not see a change to their roster yet; tried again in a second");
+                        Done::then(move |user: &mut User| {
+                            user.later(move |user| user.change(stanza, contact, change, heard));
+                        })
+                    }
+                })
+            }
         });
     }
 
     /// Another user's transaction has changed this user's roster, and its stanza is here.
-    fn changed_by_other(&mut self, stanza: &Arc<Stanza>, contact: &BareJid, change: Change) {
-        let known = self.roster.get(contact);
-        let (from, to) = known.map_or((false, false), |contact| (contact.from(), contact.to()));
+    fn changed_by_other(
+        &mut self,
+        stanza: &Arc<Stanza>,
+        contact: &BareJid,
+        change: Change,
+        (since, changes): (RosterVersion, Changes),
+    ) {
+        let from = self.roster.get(contact).is_some_and(roster::Contact::from);
+        let saw = self.roster.get(contact).is_some_and(roster::Contact::to);
+        let sees = sees(&change.item);
         let shows = match change.again {
-            true => (sees(&change.item) != from).then_some(!from),
-            false => change.shows,
+            true => (sees != from).then_some(sees),
+            // It may have been taken back meanwhile.
+            false => change.shows.filter(|shows| *shows == sees),
         };
         if shows == Some(false) {
             self.show_presence(contact, false);
@@ -259,13 +259,9 @@ impl User {
             self.to_interested(Outgoing::new(stanza.clone()));
         }
         if change.again && !blocked {
-            self.learn(contact, &change.item, to);
+            self.learn(contact, &change.item, saw);
         }
-        if change.push {
-            self.push(&roster::query(&change.version, std::slice::from_ref(&change.item)), &change.version);
-        } else if change.again {
-            self.catch_up();
-        }
+        self.bring_up(&since, changes);
         if shows == Some(true) {
             self.show_presence(contact, true);
         }
@@ -280,7 +276,8 @@ impl User {
         let sees = self.roster.get(contact).is_some_and(roster::Contact::to);
         if sees && !saw {
             self.probe(contact);
-        } else if saw && !sees {
+        } else if !sees {
+            // Whatever is remembered: clients may have seen it, and nobody else will tell them.
             let gone = Stanza::new(Type::Presence(PresenceType::Unavailable));
             let gone = gone.from(Jid::from(contact.clone())).to(Jid::from(self.jid.clone()));
             self.to_interested(Outgoing::new(gone));

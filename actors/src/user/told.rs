@@ -1,23 +1,26 @@
 //! Who has been told of changes to rosters: clients by pushes (RFC 6121 section 2.1.6), contacts by their homes. What a node
 //! that died had committed and not told, the next home tells.
 //!
-//! Of each session is known which version of the roster its client has. What the actor hears of is pushed at once; then the
-//! store is asked what else has changed since that version: so it makes no difference who changed the roster, in which order
-//! that is heard of, or whether it is.
+//! Of each session is known which version of the roster its client has. Pushes are read from the store, from that version on:
+//! so it makes no difference who changed the roster, in which order that is heard of, or whether it is; and clients get
+//! changes in the order of their versions, so that the last one they have says what they have.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use rookery_cluster::store::Options;
+use rookery_cluster::entity::Entity;
+use rookery_cluster::store::{self, Options};
 use rookery_cluster::tables::roster::{self as table, Changes, Item, RosterVersion};
+use rookery_proto::xmpp::error::StanzaError;
 use rookery_proto::xmpp::jid::{BareJid, Jid};
 use rookery_proto::xmpp::stanza::{PresenceType, Stanza, Type};
 
 use super::subscribe::Change;
-use super::{Attached, User, roster};
+use super::{Attached, Inbound, User, roster};
 use crate::far::Reply;
 use crate::feature::Done;
 use crate::features::store_failed;
+use crate::host::Host;
 use crate::ledger::Receipt;
 use crate::resident::Handle;
 use crate::user::Msg;
@@ -25,39 +28,73 @@ use crate::user::Msg;
 /// When what could not be read is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
-impl User {
-    /// Pushes what is new in the roster to the sessions whose clients do not have it.
-    pub(super) fn catch_up(&mut self) {
-        let known = self.sessions.iter().filter(|session| session.interested).map(|session| session.roster);
-        let Some(since) = known.min() else { return };
-        let (host, own) = (self.host.clone(), self.entity.clone());
-        let contacts = host.options().limits.roster_items * 2;
-        self.operation(Receipt::none(), move || async move {
-            let read = host.store().read(|tx| {
-                let own = own.clone();
-                Box::pin(async move {
-                    let limits = (contacts, usize::MAX);
-                    if let Some(changes) = table::changes(&mut **tx, &own, &since, limits).await? {
-                        return Ok(changes);
-                    }
-                    // Too long ago: everybody who is there now.
-                    let version = table::version(&mut **tx, &own).await?;
-                    let version = version.and_then(|version| table::parse_version(&version)).unwrap_or_default();
-                    let items = table::load(&mut **tx, &own, contacts).await?.rows;
-                    Ok(Changes { rows: items.into_iter().map(|item| (version, Ok(item))).collect(), version })
-                })
-            });
-            Ok(match read.await {
-                Ok(changes) => Done::then(move |user: &mut User| user.bring_up(changes)),
-                Err(error) => {
-                    tracing::warn!(user = %own, %error, "clients are not told of a change to their roster yet; tried again in a second");
-                    Done::then(|user: &mut User| user.later(User::catch_up))
+/// A read of a user's roster, about to begin.
+pub(super) struct Reading {
+    host: Host,
+    own: Entity,
+    since: RosterVersion,
+    contacts: usize,
+}
+
+impl Reading {
+    /// One contact, if it is asked for, and all that is newer than what the oldest of the clients has; if that was too long
+    /// ago, or is not known, everything.
+    pub(super) async fn with(self, contact: Option<&str>) -> store::Result<(Option<Item>, Changes)> {
+        let Self { host, own, since, contacts } = &self;
+        let (since, contacts) = (*since, *contacts);
+        let read = host.store().read(|tx| {
+            Box::pin(async move {
+                let item = match contact {
+                    Some(contact) => table::get(&mut **tx, own, contact).await?,
+                    None => None,
+                };
+                let changes = table::changes(&mut **tx, own, &since, (contacts, usize::MAX)).await?;
+                match changes {
+                    Some(changes) => Ok((item, changes)),
+                    None => Ok((item, table::everything(&mut **tx, own, contacts).await?)),
                 }
             })
         });
+        read.await
+    }
+}
+
+impl User {
+    /// Pushes what is new in the roster to the sessions whose clients do not have it.
+    pub(super) fn catch_up(&mut self) {
+        if !self.sessions.iter().any(|session| session.interested) || self.ops.will_catch_up() {
+            return;
+        }
+        if self.ops.is_full() {
+            return self.later(Self::catch_up);
+        }
+        self.operation_of(Receipt::none(), true, |user| {
+            let (own, since, read) = (user.entity.clone(), user.oldest_roster(), user.read_changes());
+            async move {
+                Ok(match read.with(None).await {
+                    Ok((_, changes)) => Done::then(move |user: &mut User| user.bring_up(&since, changes)),
+                    Err(error) => {
+                        tracing::warn!(user = %own, %error, "clients are not told of a change to their roster yet; tried again in a second");
+                        Done::then(|user: &mut User| user.later(User::catch_up))
+                    }
+                })
+            }
+        });
     }
 
-    /// Tries something again that the store did not answer.
+    /// The oldest version that a client has of those that want to hear.
+    pub(super) fn oldest_roster(&self) -> RosterVersion {
+        let interested = self.sessions.iter().filter(|session| session.interested);
+        interested.map(|session| session.roster).min().unwrap_or([0xff; 10])
+    }
+
+    /// To read what is newer than that.
+    pub(super) fn read_changes(&self) -> Reading {
+        let contacts = self.host.options().limits.roster_items * 2;
+        Reading { host: self.host.clone(), own: self.entity.clone(), since: self.oldest_roster(), contacts }
+    }
+
+    /// Tries something again that the store did not answer, or for which there was no room.
     pub(super) fn later(&self, again: impl FnOnce(&mut User) + Send + 'static) {
         let Some(me) = self.me.as_ref().map(Handle::downgrade) else { return };
         self.host.wheel().after(AGAIN, move || {
@@ -67,53 +104,69 @@ impl User {
         });
     }
 
-    /// Pushes a change of which the actor knows, at once.
-    pub(super) fn push(&mut self, query: &[u8], version: &RosterVersion) {
-        let wants = |session: &Attached| session.interested && session.roster < *version;
-        self.push_to(query, wants);
-        for session in self.sessions.iter().filter(|session| wants(session)) {
-            self.roster.pushed(version, session.sid);
-        }
-        self.catch_up();
-    }
-
-    fn bring_up(&mut self, changes: Changes) {
+    /// Pushes what was read of the changes since a version. Sessions whose clients have less have come since then, and are
+    /// about to be brought up themselves.
+    pub(super) fn bring_up(&mut self, since: &RosterVersion, changes: Changes) {
+        let covered = |session: &Attached| session.interested && session.roster >= *since;
         for (at, row) in changes.rows {
             let query = match &row {
                 Ok(item) if roster::in_roster(item) => roster::query(&at, std::slice::from_ref(item)),
                 Ok(_) => continue,
                 Err(contact) => roster::query_removed(&at, contact),
             };
-            let roster = &self.roster;
-            self.push_to(&query, |session| {
-                session.interested && session.roster < at && !roster.was_pushed(&at, session.sid)
-            });
+            self.push_to(&query, |session| covered(session) && session.roster < at);
         }
         let version = changes.version;
-        self.roster.caught_up(&version);
-        let behind =
-            self.sessions.iter_mut().filter(|session| session.interested && session.roster < version);
         let mut told = Vec::new();
-        for session in behind {
-            session.roster = version;
-            told.push(session.sid);
+        for session in self.sessions.iter_mut().filter(|session| covered(session)) {
+            if session.roster < version {
+                session.roster = version;
+                told.push(session.sid);
+            }
         }
         told.into_iter().for_each(|sid| self.changed(sid));
     }
 
     /// Tells a contact that a transaction of this user has changed its roster. `name` is the change's, if this user is to
-    /// remember it until the contact's home has heard.
-    pub(super) fn tell_change(&self, contact: &BareJid, stanza: Arc<Stanza>, change: Change, name: u64) {
+    /// remember it until the contact's home has heard; `show`: then it sees this user's presence.
+    pub(super) fn tell_change(
+        &self,
+        contact: &BareJid,
+        stanza: Arc<Stanza>,
+        change: Change,
+        (name, show): (u64, bool),
+    ) {
         let (me, whom) = (self.me.as_ref().map(Handle::downgrade), contact.clone());
-        let receipt = match name {
-            0 => Receipt::none(),
-            name => Receipt::owed(Reply::when_taken(move || {
-                if let Some(me) = me.and_then(|me| me.upgrade()) {
-                    let _ = me.cast_always(Msg::Then(Box::new(move |user: &mut User| user.told(whom, name))));
-                }
-            })),
+        let heard = move |taken| {
+            if let Some(me) = me.and_then(|me| me.upgrade()) {
+                let then = move |user: &mut User| user.change_heard(whom, (name, show), taken);
+                let _ = me.cast_always(Msg::Then(Box::new(then)));
+            }
         };
+        let waits = name != 0 || show;
+        let receipt = if waits { Receipt::owed(Reply::heard(heard)) } else { Receipt::none() };
         self.host.to_user(contact, stanza, receipt, None, Some(Box::new(change)));
+    }
+
+    fn change_heard(&mut self, contact: BareJid, (name, show): (u64, bool), taken: bool) {
+        if taken && show && self.roster.get(&contact).is_some_and(roster::Contact::from) {
+            self.show_presence(&contact, true);
+        }
+        match taken {
+            true if name != 0 => self.told(contact, name),
+            false if name != 0 => {
+                self.later(move |user| user.tell_untold(vec![(contact.as_str().to_owned(), name)]));
+            }
+            _ => {}
+        }
+    }
+
+    /// What came for this user cannot be taken: its sender is answered, or, if it is no stanza of somebody's, tries again.
+    pub(super) fn turn_away(&self, inbound: Inbound, error: &StanzaError) {
+        match inbound.change {
+            Some(_) => inbound.receipt.leave(),
+            None => self.refuse(&inbound.stanza, inbound.receipt, error),
+        }
     }
 
     /// The contact's home has heard of that change.
@@ -152,7 +205,7 @@ impl User {
             let stanza = Stanza::new(Type::Presence(PresenceType::Unavailable));
             let stanza = stanza.from(Jid::from(self.jid.clone())).to(Jid::from(contact.clone()));
             metrics::counter!("rookery_roster_changes_retold_total").increment(1);
-            self.tell_change(&contact, Arc::new(stanza), Change::again(&self.jid), name);
+            self.tell_change(&contact, Arc::new(stanza), Change::again(&self.jid), (name, false));
         }
     }
 }

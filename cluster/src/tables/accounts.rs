@@ -136,6 +136,7 @@ pub async fn create(tx: &mut dyn Transaction, user: &Entity, account: &Account, 
         return Ok(Created::Reserved);
     }
     put(tx, user, account);
+    roster::begin(tx, user);
     Ok(Created::Yes)
 }
 

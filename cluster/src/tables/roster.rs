@@ -79,6 +79,9 @@ pub struct Changes {
     pub version: RosterVersion,
 }
 
+/// Versions without this letter are of a time when changes were not remembered.
+const MARK: &str = "c";
+
 /// How many removed contacts are remembered: who comes with a version before that must read the whole roster.
 const REMOVED: usize = 64;
 
@@ -143,14 +146,14 @@ pub fn forget(tx: &mut dyn Transaction, user: &Entity, contact: &str) {
 pub async fn remove(tx: &mut dyn Transaction, user: &Entity, contact: &str) -> Result<()> {
     split::remove(tx, &key(user, contact));
     tx.clear(&change(user, AT, contact));
-    let removed = Key::of(Kind::RosterChange, user).u8(REMOVED_AT).range();
-    if scan(tx, removed.clone(), REMOVED, Isolation::Snapshot).await?.rows.len() >= REMOVED {
-        tx.clear_range(&removed.start, &removed.end);
-        let forgotten = Key::of(Kind::RosterChange, user).u8(FORGOTTEN).finish();
-        tx.set_versionstamped_value(&forgotten, &[0; 10], 0);
-    } else {
-        tx.set_versionstamped_value(&change(user, REMOVED_AT, contact), &[0; 10], 0);
+    let range = Key::of(Kind::RosterChange, user).u8(REMOVED_AT).range();
+    let removed = scan(tx, range.clone(), REMOVED, Isolation::Snapshot).await?.rows;
+    if removed.len() >= REMOVED {
+        tx.clear_range(&range.start, &range.end);
+        let newest = removed.iter().map(|(_, at)| at).max().map_or(&[][..], |at| at);
+        tx.set(&Key::of(Kind::RosterChange, user).u8(FORGOTTEN).finish(), newest);
     }
+    tx.set_versionstamped_value(&change(user, REMOVED_AT, contact), &[0; 10], 0);
     touch(tx, user);
     Ok(())
 }
@@ -163,7 +166,7 @@ pub async fn changes(
     since: &RosterVersion,
     (contacts, max): (usize, usize),
 ) -> Result<Option<Changes>> {
-    let version = stored_version(tx, user).await?.unwrap_or_default();
+    let version = version(tx, user).await?;
     if version == *since {
         return Ok(Some(Changes { rows: Vec::new(), version }));
     }
@@ -196,15 +199,32 @@ pub async fn changes(
     Ok(Some(Changes { rows, version }))
 }
 
-/// The version of the roster; `None` if it was never changed. Not to be read in a transaction that changes the
-/// roster: the version of that change is known after the commit, by [`version_text`].
-pub async fn version(tx: &mut dyn Transaction, user: &Entity) -> Result<Option<String>> {
-    Ok(stored_version(tx, user).await?.map(|stamp| version_text(&stamp)))
+/// The whole roster as changes: of those who were removed, the ones that are remembered.
+pub async fn everything(tx: &mut dyn Transaction, user: &Entity, contacts: usize) -> Result<Changes> {
+    let version = version(tx, user).await?;
+    let range = Key::of(Kind::RosterChange, user).u8(REMOVED_AT).range();
+    let removed = scan(tx, range.clone(), REMOVED + 1, Isolation::Serializable).await?.rows;
+    let mut rows = Vec::new();
+    for (key, _) in &removed {
+        rows.push((version, Err(Parts::after(&range.start, key)?.text()?)));
+    }
+    let items = load(tx, user, contacts).await?.rows;
+    rows.extend(items.into_iter().map(|item| (version, Ok(item))));
+    Ok(Changes { rows, version })
 }
 
-async fn stored_version(tx: &mut dyn Transaction, user: &Entity) -> Result<Option<RosterVersion>> {
+/// The version of the roster; zeros if there never was one. Not to be read in a transaction that changes the roster: the
+/// version of that change is known after the commit.
+pub async fn version(tx: &mut dyn Transaction, user: &Entity) -> Result<RosterVersion> {
     let key = Key::of(Kind::RosterVersion, user).finish();
-    tx.get(&key, Isolation::Serializable).await?.map(|value| stamp(&value)).transpose()
+    tx.get(&key, Isolation::Serializable).await?.map_or(Ok(RosterVersion::default()), |value| stamp(&value))
+}
+
+/// The roster of a new account begins, empty: who comes with a version of an account that had the same name gets all of it.
+pub(super) fn begin(tx: &mut dyn Transaction, user: &Entity) {
+    let forgotten = Key::of(Kind::RosterChange, user).u8(FORGOTTEN).finish();
+    tx.set_versionstamped_value(&forgotten, &[0; 10], 0);
+    touch(tx, user);
 }
 
 fn stamp(value: &[u8]) -> Result<RosterVersion> {
@@ -215,19 +235,20 @@ fn stamp(value: &[u8]) -> Result<RosterVersion> {
 /// A version as a client has it; `None` if it is no version of ours.
 pub fn parse_version(text: &str) -> Option<RosterVersion> {
     let mut version = RosterVersion::default();
-    let digits = text.as_bytes().chunks_exact(2);
+    let text = text.strip_prefix(MARK)?;
     if text.len() != 2 * version.len() || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
         return None;
     }
-    for (byte, digits) in version.iter_mut().zip(digits) {
+    for (byte, digits) in version.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
         *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
     }
     Some(version)
 }
 
-/// The version that a commit gave to the rosters it changed, as clients see it: opaque, 20 hexadecimal digits.
-pub fn version_text(stamp: &Versionstamp) -> String {
-    stamp.iter().map(|byte| format!("{byte:02x}")).collect()
+/// The version that a commit gave to the rosters it changed, as clients see it: opaque, a letter and 20 hexadecimal digits.
+pub fn version_text(version: &RosterVersion) -> String {
+    let digits = version.iter().map(|byte| format!("{byte:02x}"));
+    std::iter::once(MARK.to_owned()).chain(digits).collect()
 }
 
 /// A new version without a change.
@@ -280,22 +301,19 @@ mod tests {
     async fn contacts_come_back_in_order_and_each_change_has_its_version() {
         let mut tx = Double::new();
         let user = Entity::new("juliet@example.org");
-        assert_eq!(version(&mut tx, &user).await.unwrap(), None);
+        assert_eq!(version(&mut tx, &user).await.unwrap(), RosterVersion::default());
         let mut versions = Vec::new();
         for jid in ["nurse@b", "a@b", "nurse@b"] {
             put(&mut tx, &user, &item(jid)).unwrap();
-            versions.push(version(&mut tx, &user).await.unwrap().unwrap());
+            versions.push(version(&mut tx, &user).await.unwrap());
         }
         put(&mut tx, &Entity::new("juliet@example.orgs"), &item("else@b")).unwrap();
         let all = load(&mut tx, &user, 10).await.unwrap();
         assert_eq!(all, Rows { rows: vec![item("a@b"), item("nurse@b")], more: false });
         assert!(load(&mut tx, &user, 1).await.unwrap().more);
         remove(&mut tx, &user, "a@b").await.unwrap();
-        versions.push(version(&mut tx, &user).await.unwrap().unwrap());
-        assert!(
-            versions.is_sorted_by(|a, b| a < b) && versions.iter().all(|v| v.len() == 20),
-            "{versions:?}"
-        );
+        versions.push(version(&mut tx, &user).await.unwrap());
+        assert!(versions.is_sorted_by(|a, b| a < b), "{versions:?}");
         assert_eq!(get(&mut tx, &user, "a@b").await.unwrap(), None);
         assert_eq!(get(&mut tx, &user, "nurse@b").await.unwrap(), Some(item("nurse@b")));
     }
@@ -306,7 +324,7 @@ mod tests {
         let user = Entity::new("juliet@example.org");
         let listed = |jid: &str| Item { unlisted: false, ..item(jid) };
         async fn now(tx: &mut Double, user: &Entity) -> RosterVersion {
-            stored_version(tx, user).await.unwrap().unwrap_or_default()
+            version(tx, user).await.unwrap()
         }
         async fn since(tx: &mut Double, user: &Entity, version: &RosterVersion) -> Option<Vec<String>> {
             let changes = changes(tx, user, version, (100, 3)).await.unwrap()?;
@@ -339,24 +357,41 @@ mod tests {
         put(&mut tx, &user, &listed("d@b")).unwrap();
         assert_eq!(since(&mut tx, &user, &none).await, None);
         assert_eq!(since(&mut tx, &user, &[0xff; 10]).await, None);
-        // Removals are not remembered for ever.
+        // Removals are not remembered for ever; the last one always.
         let before = now(&mut tx, &user).await;
-        for n in 0..=REMOVED + 1 {
+        for n in 0..=REMOVED {
+            let last = now(&mut tx, &user).await;
             remove(&mut tx, &user, &format!("{n}@b")).await.unwrap();
+            assert_eq!(since(&mut tx, &user, &last).await.unwrap(), [format!("-{n}@b")]);
         }
         assert_eq!(since(&mut tx, &user, &before).await, None);
         let after = now(&mut tx, &user).await;
         put(&mut tx, &user, &listed("e@b")).unwrap();
         assert_eq!(since(&mut tx, &user, &after).await.unwrap(), ["e@b"]);
+        let all = everything(&mut tx, &user, 100).await.unwrap();
+        let removed = all.rows.iter().filter(|(_, row)| row.is_err()).count();
+        assert_eq!((all.version, removed, all.rows.len()), (now(&mut tx, &user).await, 1, 7));
+        // Another account of that name.
+        tx.rows.clear();
+        begin(&mut tx, &user);
+        let new = now(&mut tx, &user).await;
+        assert_eq!(since(&mut tx, &user, &after).await, None);
+        put(&mut tx, &user, &listed("f@b")).unwrap();
+        assert_eq!(since(&mut tx, &user, &new).await.unwrap(), ["f@b"]);
     }
 
     #[test]
     fn versions_are_read_as_they_are_written() {
         let version = [0, 1, 2, 3, 4, 5, 6, 0xfe, 0xff, 0x10];
         assert_eq!(parse_version(&version_text(&version)), Some(version));
-        for wrong in
-            ["", "no-such-version", "0001020304050607080", "+00102030405060708ff", "000102030405060708é"]
-        {
+        for wrong in [
+            "",
+            "no-such-version",
+            "0001020304050607080",
+            "c+00102030405060708ff",
+            "c000102030405060708é",
+            "00010203040506070809",
+        ] {
             assert_eq!(parse_version(wrong), None, "{wrong}");
         }
     }

@@ -49,7 +49,7 @@ pub(super) async fn answer(host: Host, request: Request) -> Result<Done, StanzaE
         before.reverse();
     }
     metrics::histogram!("rookery_archive_query_seconds").record(started.elapsed());
-    Ok(Done { reply, before, then: None })
+    Ok(Done { reply, before, ..Done::default() })
 }
 
 /// The page of `user`'s archive that `query` asks for.
