@@ -294,6 +294,7 @@ async fn begin(tx: &mut dyn Transaction, user: &Entity, now: u64) -> store::Resu
         return Ok(Begun::Reserved);
     }
     accounts::erase_user(tx, user).await?;
+    rookery_cluster::tables::roster::begin(tx, user);
     accounts::reserve(tx, user, &Reservation { since: now, until: 0, reason: IMPORTING.to_owned() });
     Ok(Begun::Yes)
 }

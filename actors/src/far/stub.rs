@@ -95,8 +95,6 @@ pub(super) struct State {
     pub(super) moved: bool,
     /// The session has closed the connection.
     ending: bool,
-    /// Marks in the pipe that are of this home, and of those before: what they stood for is begun anew.
-    marks: (u32, u32),
     /// Items and bytes that are in the pipe and not yet given back.
     taken: u32,
     bytes: usize,
@@ -154,7 +152,6 @@ impl Stub {
                     refused: false,
                     moved: false,
                     ending: false,
-                    marks: (0, 0),
                     taken: 0,
                     bytes: 0,
                 }),
@@ -244,14 +241,7 @@ impl Stub {
     }
 
     pub(crate) fn marked(self: &Arc<Self>) {
-        let mut state = self.state.lock();
-        match &mut state.marks {
-            (_, old @ 1..) => *old -= 1,
-            (new, _) => {
-                *new = new.saturating_sub(1);
-                self.pass(&state, up::What::Marked(true));
-            }
-        }
+        self.pass(&self.state.lock(), up::What::Marked(true));
     }
 
     /// Somebody waits to hear what is settled.
@@ -393,10 +383,7 @@ impl Stub {
                     }
                     out.push(Down::Enabled(Bytes::copy_from_slice(&bytes)));
                 }
-                Some(item::What::Mark(_)) => {
-                    state.marks.0 += 1;
-                    out.push(Down::Mark);
-                }
+                Some(item::What::Mark(_)) => out.push(Down::Mark),
                 Some(item::What::Close(close)) => {
                     state.ending = true;
                     out.push(Down::Close(wire::close_of(close)));
@@ -446,7 +433,6 @@ impl State {
         self.era = self.era.wrapping_add(1);
         self.at = if self.ending { At::Over } else { At::Looking { since: Instant::now(), asked: false } };
         (self.doubt, self.refused) = (None, false);
-        self.marks = (0, self.marks.0 + self.marks.1);
         // Credit is of the one pipe.
         self.taken = 0;
     }

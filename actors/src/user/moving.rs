@@ -111,6 +111,7 @@ impl User {
             .map(|stanza| Available { priority: presence::priority(&stanza), stanza: Arc::new(stanza) });
         let handle = session.handle.clone();
         let _ = handle.cast_always(session::Msg::Attach(Box::new(attach)));
+        self.catch_up();
     }
 
     pub(super) fn attached_again(&mut self, attached: Attached) {

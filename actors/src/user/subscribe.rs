@@ -241,7 +241,6 @@ impl User {
         (since, changes): (RosterVersion, Changes),
     ) {
         let from = self.roster.get(contact).is_some_and(roster::Contact::from);
-        let saw = self.roster.get(contact).is_some_and(roster::Contact::to);
         let sees = sees(&change.item);
         let shows = match change.again {
             true => (sees != from).then_some(sees),
@@ -259,7 +258,7 @@ impl User {
             self.to_interested(Outgoing::new(stanza.clone()));
         }
         if change.again && !blocked {
-            self.learn(contact, &change.item, saw);
+            self.learn(contact, &change.item);
         }
         self.bring_up(&since, changes);
         if shows == Some(true) {
@@ -268,16 +267,15 @@ impl User {
     }
 
     /// What clients should have heard of a contact whose home died: its request, its presence, or that it has gone.
-    fn learn(&self, contact: &BareJid, item: &Item, saw: bool) {
+    fn learn(&self, contact: &BareJid, item: &Item) {
         if let Some(request) = item.pending_in.as_ref().and_then(|request| crate::stored::stanza(request)) {
             let request = request.from(Jid::from(contact.clone())).to(Jid::from(self.jid.clone()));
             self.to_interested(Outgoing::new(request));
         }
-        let sees = self.roster.get(contact).is_some_and(roster::Contact::to);
-        if sees && !saw {
+        // Whatever is remembered: what clients have not heard nobody else will tell them, and to hear it twice does no harm.
+        if self.roster.get(contact).is_some_and(roster::Contact::to) {
             self.probe(contact);
-        } else if !sees {
-            // Whatever is remembered: clients may have seen it, and nobody else will tell them.
+        } else {
             let gone = Stanza::new(Type::Presence(PresenceType::Unavailable));
             let gone = gone.from(Jid::from(contact.clone())).to(Jid::from(self.jid.clone()));
             self.to_interested(Outgoing::new(gone));

@@ -25,6 +25,9 @@ use crate::ledger::Receipt;
 use crate::resident::Handle;
 use crate::user::Msg;
 
+/// Newer than any: no client wants to hear.
+const NOBODY: RosterVersion = [0xff; 10];
+
 /// When what could not be read is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -42,12 +45,16 @@ impl Reading {
     pub(super) async fn with(self, contact: Option<&str>) -> store::Result<(Option<Item>, Changes)> {
         let Self { host, own, since, contacts } = &self;
         let (since, contacts) = (*since, *contacts);
+        let nobody = since == NOBODY;
         let read = host.store().read(|tx| {
             Box::pin(async move {
                 let item = match contact {
                     Some(contact) => table::get(&mut **tx, own, contact).await?,
                     None => None,
                 };
+                if nobody {
+                    return Ok((item, Changes::default()));
+                }
                 let changes = table::changes(&mut **tx, own, &since, (contacts, usize::MAX)).await?;
                 match changes {
                     Some(changes) => Ok((item, changes)),
@@ -85,7 +92,7 @@ impl User {
     /// The oldest version that a client has of those that want to hear.
     pub(super) fn oldest_roster(&self) -> RosterVersion {
         let interested = self.sessions.iter().filter(|session| session.interested);
-        interested.map(|session| session.roster).min().unwrap_or([0xff; 10])
+        interested.map(|session| session.roster).min().unwrap_or(NOBODY)
     }
 
     /// To read what is newer than that.
@@ -143,22 +150,28 @@ impl User {
                 let _ = me.cast_always(Msg::Then(Box::new(then)));
             }
         };
-        let waits = name != 0 || show;
-        let receipt = if waits { Receipt::owed(Reply::heard(heard)) } else { Receipt::none() };
+        let receipt = Receipt::owed(Reply::heard(heard));
         self.host.to_user(contact, stanza, receipt, None, Some(Box::new(change)));
     }
 
     fn change_heard(&mut self, contact: BareJid, (name, show): (u64, bool), taken: bool) {
-        if taken && show && self.roster.get(&contact).is_some_and(roster::Contact::from) {
+        if !taken {
+            return self.later(move |user| user.tell_again(&contact, (name, show)));
+        }
+        if show && self.roster.get(&contact).is_some_and(roster::Contact::from) {
             self.show_presence(&contact, true);
         }
-        match taken {
-            true if name != 0 => self.told(contact, name),
-            false if name != 0 => {
-                self.later(move |user| user.tell_untold(vec![(contact.as_str().to_owned(), name)]));
-            }
-            _ => {}
+        if name != 0 {
+            self.told(contact, name);
         }
+    }
+
+    /// Tells a contact that something has changed, which it may have heard already.
+    fn tell_again(&self, contact: &BareJid, told: (u64, bool)) {
+        let stanza = Stanza::new(Type::Presence(PresenceType::Unavailable));
+        let stanza = stanza.from(Jid::from(self.jid.clone())).to(Jid::from(contact.clone()));
+        metrics::counter!("rookery_roster_changes_retold_total").increment(1);
+        self.tell_change(contact, Arc::new(stanza), Change::again(&self.jid), told);
     }
 
     /// What came for this user cannot be taken: its sender is answered, or, if it is no stanza of somebody's, tries again.
@@ -197,15 +210,10 @@ impl User {
 
     /// Changes that this user's last home committed, and may not have told.
     pub(super) fn tell_untold(&self, untold: Vec<(String, u64)>) {
-        if self.host.far().is_none() {
-            return; // whoever they are, they have read their rosters after that
-        }
         for (contact, name) in untold {
-            let Ok(contact) = BareJid::parse(&contact) else { continue };
-            let stanza = Stanza::new(Type::Presence(PresenceType::Unavailable));
-            let stanza = stanza.from(Jid::from(self.jid.clone())).to(Jid::from(contact.clone()));
-            metrics::counter!("rookery_roster_changes_retold_total").increment(1);
-            self.tell_change(&contact, Arc::new(stanza), Change::again(&self.jid), (name, false));
+            if let Ok(contact) = BareJid::parse(&contact) {
+                self.tell_again(&contact, (name, false));
+            }
         }
     }
 }

@@ -221,7 +221,7 @@ pub async fn version(tx: &mut dyn Transaction, user: &Entity) -> Result<RosterVe
 }
 
 /// The roster of a new account begins, empty: who comes with a version of an account that had the same name gets all of it.
-pub(super) fn begin(tx: &mut dyn Transaction, user: &Entity) {
+pub fn begin(tx: &mut dyn Transaction, user: &Entity) {
     let forgotten = Key::of(Kind::RosterChange, user).u8(FORGOTTEN).finish();
     tx.set_versionstamped_value(&forgotten, &[0; 10], 0);
     touch(tx, user);
