@@ -38,8 +38,9 @@ async fn asked_before_it_is_enabled_answered_behind_it() {
     romeo.send(&format!("<enable xmlns='urn:xmpp:sm:3'/>{PING}{R}")).await;
     romeo.until("<enabled ").await;
     assert_eq!(h(&mut romeo).await, 1);
+    // Section 3: a second attempt ends the stream.
     romeo.send("<enable xmlns='urn:xmpp:sm:3'/>").await;
-    assert!(romeo.until("</failed>").await.contains("<unexpected-request "));
+    assert!(romeo.until("</stream:error>").await.contains("<policy-violation "));
 }
 
 #[tokio::test]
