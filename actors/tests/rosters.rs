@@ -11,7 +11,8 @@ use std::time::Duration;
 use nodes::Nodes;
 use rookery_cluster::entity::Entity;
 use rookery_cluster::seams::Seams;
-use rookery_cluster::store::{Options, Store};
+use rookery_cluster::store::keys::{Key, Kind};
+use rookery_cluster::store::{Database as _, Options, Store};
 use rookery_cluster::tables::roster::{self, Item, Subscription};
 use support::Client;
 
@@ -52,24 +53,20 @@ async fn commit(world: &Nodes, romeo: (&str, Option<Item>), juliet: (&str, Item)
         .unwrap();
 }
 
-async fn row(world: &Nodes, of: &str, contact: &str) -> Option<Item> {
-    let (of, contact) = (entity(of), format!("{contact}@localhost"));
-    store(world)
-        .read(|tx| {
-            let (of, contact) = (of.clone(), contact.clone());
-            Box::pin(async move { roster::get(&mut **tx, &of, &contact).await })
-        })
-        .await
-        .unwrap()
-}
-
-/// Until nobody has to be told any more.
+/// The row of a contact, once nobody has to be told any more.
 async fn told(world: &Nodes, of: &str, contact: &str) -> Option<Item> {
+    let (of, contact) = (entity(of), format!("{contact}@localhost"));
+    // A value's only part.
+    let key = [&Key::of(Kind::Roster, &of).text(&contact).finish()[..], &[0, 0]].concat();
     let told = async {
         loop {
-            match row(world, of, contact).await {
-                Some(item) if item.untold != 0 => tokio::time::sleep(Duration::from_millis(20)).await,
-                row => return row,
+            let mut tx = world.db.begin();
+            let item = roster::get(&mut *tx, &of, &contact).await.unwrap();
+            let changed = tx.watch(&key);
+            tx.commit().await.unwrap();
+            match item {
+                Some(item) if item.untold != 0 => changed.await.unwrap(),
+                item => return item,
             }
         }
     };

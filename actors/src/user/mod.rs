@@ -205,6 +205,8 @@ pub struct User {
     pending: deliver::Pending,
     ops: iq::Ops,
     leaving: Option<moving::Leaving>,
+    /// How much is tried again soon.
+    retries: u16,
 }
 
 impl User {
@@ -233,6 +235,7 @@ impl User {
             pending: deliver::Pending::default(),
             ops: iq::Ops::default(),
             leaving: None,
+            retries: 0,
         }
     }
 

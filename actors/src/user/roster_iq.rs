@@ -48,18 +48,19 @@ fn get(host: Host, request: Request) -> Work {
         let since = known.as_deref().and_then(table::parse_version);
         let entity = Entity::new(request.account.as_str());
         let limit = host.options().limits.roster_items;
-        let (items, version) = host
+        let (items, version, news) = host
             .store()
             .read(|tx| {
                 let entity = entity.clone();
                 Box::pin(async move {
                     if let Some(since) = &since
-                        && table::changes(&mut **tx, &entity, since, (limit * 2, NEWS)).await?.is_some()
+                        && let Some(changes) =
+                            table::changes(&mut **tx, &entity, since, (limit * 2, NEWS)).await?
                     {
-                        return Ok((None, *since));
+                        return Ok((None, *since, !changes.rows.is_empty()));
                     }
                     let version = table::version(&mut **tx, &entity).await?;
-                    Ok((Some(table::load(&mut **tx, &entity, limit * 2).await?.rows), version))
+                    Ok((Some(table::load(&mut **tx, &entity, limit * 2).await?.rows), version, false))
                 })
             })
             .await
@@ -78,7 +79,10 @@ fn get(host: Host, request: Request) -> Work {
             if let Some(sid) = sid {
                 user.changed(sid);
             }
-            user.catch_up();
+            // Whatever is committed from here on is heard of in an operation behind this one.
+            if news {
+                user.catch_up();
+            }
         });
         Ok(Done { reply: reply.unwrap_or_default(), after: Some(after), ..Done::default() })
     })

@@ -22,7 +22,7 @@ use crate::session::SessionId;
 pub(crate) struct Change {
     /// The other's item for the one who acted, as committed.
     pub(crate) item: Item,
-    /// Whether clients are pushed the item.
+    /// Whether clients are pushed the item: for nodes of an older version, which do not ask the store.
     pub(crate) push: bool,
     /// Whether the stanza goes to the sessions.
     pub(crate) deliver: bool,
@@ -209,7 +209,8 @@ impl User {
         }
         let heard = receipt.split();
         self.operation_of(receipt, false, move |user| {
-            let (own, since, read) = (user.entity.clone(), user.oldest_roster(), user.read_changes());
+            let (own, read) = (user.entity.clone(), user.read_changes());
+            let since = read.since;
             async move {
                 let name = contact.as_str();
                 let read = read.with(Some(name)).await;

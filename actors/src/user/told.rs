@@ -31,11 +31,15 @@ const NOBODY: RosterVersion = [0xff; 10];
 /// When what could not be read is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// How much one user tries again at a time.
+const RETRIES: u16 = 256;
+
 /// A read of a user's roster, about to begin.
 pub(super) struct Reading {
     host: Host,
     own: Entity,
-    since: RosterVersion,
+    /// What the oldest of the clients has.
+    pub(super) since: RosterVersion,
     contacts: usize,
 }
 
@@ -76,7 +80,8 @@ impl User {
             return self.later(Self::catch_up);
         }
         self.operation_of(Receipt::none(), true, |user| {
-            let (own, since, read) = (user.entity.clone(), user.oldest_roster(), user.read_changes());
+            let (own, read) = (user.entity.clone(), user.read_changes());
+            let since = read.since;
             async move {
                 Ok(match read.with(None).await {
                     Ok((_, changes)) => Done::then(move |user: &mut User| user.bring_up(&since, changes)),
@@ -89,23 +94,29 @@ impl User {
         });
     }
 
-    /// The oldest version that a client has of those that want to hear.
-    pub(super) fn oldest_roster(&self) -> RosterVersion {
-        let interested = self.sessions.iter().filter(|session| session.interested);
-        interested.map(|session| session.roster).min().unwrap_or(NOBODY)
-    }
-
-    /// To read what is newer than that.
+    /// To read what is newer than the oldest version that a client has, of those that want to hear.
     pub(super) fn read_changes(&self) -> Reading {
         let contacts = self.host.options().limits.roster_items * 2;
-        Reading { host: self.host.clone(), own: self.entity.clone(), since: self.oldest_roster(), contacts }
+        let interested = self.sessions.iter().filter(|session| session.interested);
+        let since = interested.map(|session| session.roster).min().unwrap_or(NOBODY);
+        Reading { host: self.host.clone(), own: self.entity.clone(), since, contacts }
     }
 
-    /// Tries something again that the store did not answer, or for which there was no room.
-    pub(super) fn later(&self, again: impl FnOnce(&mut User) + Send + 'static) {
+    /// Tries something again that the store did not answer, or for which there was no room. Not if too much is tried again
+    /// already: it is then made good by the next change, or when the user is loaded anew.
+    pub(super) fn later(&mut self, again: impl FnOnce(&mut User) + Send + 'static) {
+        if self.retries >= RETRIES {
+            metrics::counter!("rookery_limits_hit_total", "limit" => "user_retries").increment(1);
+            return;
+        }
         let Some(me) = self.me.as_ref().map(Handle::downgrade) else { return };
+        self.retries += 1;
         self.host.wheel().after(AGAIN, move || {
             if let Some(me) = me.upgrade() {
+                let again = move |user: &mut User| {
+                    user.retries = user.retries.saturating_sub(1);
+                    again(user);
+                };
                 let _ = me.cast_always(Msg::Then(Box::new(again)));
             }
         });
