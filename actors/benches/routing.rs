@@ -59,7 +59,7 @@ impl Client {
             for item in self.items.drain(..) {
                 match item {
                     Down::Stanza(..) => stanzas += 1,
-                    Down::Mark => self.link.marked(),
+                    Down::Mark(number) => self.link.marked(number),
                     _ => {}
                 }
             }

@@ -40,10 +40,17 @@ pub enum Error {
     Store(#[from] store::Error),
 }
 
-/// Why a session was not resumed (XEP-0198 section 5): the client binds a new one.
+/// Why a session was not resumed (XEP-0198 section 5).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("there is no session to resume under that id")]
-pub struct NotResumed;
+pub enum NotResumed {
+    /// An id that never was, one of another user, one that has expired: the client binds a new session.
+    #[error("there is no session to resume under that id")]
+    NotFound,
+    /// Nobody could say: the store or the session's home did not answer. The session may well be there, so the client must
+    /// not be told that it is lost.
+    #[error("it is not known now whether there is a session under that id")]
+    Unable,
+}
 
 struct Inner {
     options: RwLock<Arc<Options>>,
@@ -309,7 +316,7 @@ impl Host {
     /// Goes on with a session (XEP-0198 section 5). `<resumed/>` and what the client missed come through the pipe.
     ///
     /// # Errors
-    /// [`NotResumed`], whatever the reason: an id that never was, one of another user, one that has expired.
+    /// [`NotResumed`].
     pub async fn resume(
         &self,
         who: Authenticated,
@@ -318,24 +325,24 @@ impl Host {
         conn: ConnInfo,
         pipe: Arc<Pipe>,
     ) -> Result<Link, NotResumed> {
-        let (sid, key) = session::parse_resumption_id(previd).ok_or(NotResumed)?;
+        let (sid, key) = session::parse_resumption_id(previd).ok_or(NotResumed::NotFound)?;
         let link = loop {
             if !self.is_home(who.jid()) {
-                break self.resume_away(&who, (sid, key), h, &conn, pipe).await.ok();
+                break self.resume_away(&who, (sid, key), h, &conn, pipe).await;
             }
             let (reply, answer) = oneshot::channel();
             let resume = user::Resume { sid, key, h, conn: conn.clone(), pipe: pipe.clone(), reply };
-            self.cast_user(who.jid(), user::Msg::Resume(Box::new(resume))).map_err(|_| NotResumed)?;
+            self.cast_user(who.jid(), user::Msg::Resume(Box::new(resume))).map_err(|_| NotResumed::Unable)?;
             match answer.await {
                 Ok(link) => break link,
                 Err(_) if !self.is_home(who.jid()) => {} // it has just moved
-                Err(_) => break None,
+                Err(_) => break Err(NotResumed::Unable),
             }
         };
-        if link.is_none() {
+        if matches!(link, Err(NotResumed::NotFound)) {
             metrics::counter!("rookery_sm_failed_total").increment(1);
         }
-        link.map(|link| link.known(&self.0.connections, conn)).ok_or(NotResumed)
+        link.map(|link| link.known(&self.0.connections, conn))
     }
 
     pub(crate) fn cast_user(&self, jid: &BareJid, msg: user::Msg) -> Result<(), Refused<user::Msg>> {

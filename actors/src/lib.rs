@@ -27,7 +27,7 @@ mod stored;
 pub mod user;
 mod wheel;
 
-pub use host::Host;
+pub use host::{Host, NotResumed};
 pub use ledger::{Ledger, Receipt};
 pub use link::{Authenticated, ConnInfo, Link};
 pub use operator::SessionInfo;

@@ -154,7 +154,6 @@ pub(crate) struct Rest {
     pub(crate) confirmed: Option<u32>,
     pub(crate) active: Option<bool>,
     pub(crate) closed: Option<bool>,
-    pub(crate) marked: bool,
 }
 
 impl Way {
@@ -396,11 +395,11 @@ impl Link {
     }
 
     /// Everything before a [`crate::Down::Mark`] is written to the socket.
-    pub fn marked(&self) {
+    pub fn marked(&self, number: u64) {
         self.with(|to| match to {
-            To::Held { rest, .. } => rest.marked = true,
-            To::Away(stub) => stub.marked(),
-            to => to.cast(Msg::Written),
+            To::Held { .. } => {} // the next home sets marks of its own
+            To::Away(stub) => stub.marked(number),
+            to => to.cast(Msg::Written(number)),
         });
     }
 

@@ -75,8 +75,9 @@ pub enum Down {
     Nonza(Bytes),
     /// `<enabled/>`, already written out: from here on both sides count from 0 (XEP-0198 section 3).
     Enabled(Bytes),
-    /// Not for the wire: once everything before it is written, the connection calls [`crate::Link::marked`].
-    Mark,
+    /// Not for the wire: once everything before it is written, the connection calls [`crate::Link::marked`] with its number.
+    /// The last one stands for those before it.
+    Mark(u64),
     /// The end of the stream.
     Close(Close),
     /// Not for the wire, nor for the connection: the session moves to another node.

@@ -277,6 +277,35 @@ async fn what_was_offline_is_sent_once_whatever_becomes_of_the_home() {
     }
 }
 
+/// The same for a client without XEP-0198, which gets its offline messages page by page: that it has written out what the
+/// last home had sent says nothing about the page of the next.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_page_comes_once_when_the_home_moves_between_two() {
+    const MANY: usize = 250;
+    let world = Nodes::start(3).await;
+    let romeo = world.user(0, "romeo").await;
+    let juliet = world.user(2, "juliet").await;
+    let mut orchard = world.nodes[0].phone(&romeo).await;
+    for n in 0..MANY {
+        orchard.send(&chat(&juliet, &format!("m{n}-")));
+    }
+    orchard.settled().await;
+    let mut phone = world.nodes[1].bind(&juliet, "phone").await;
+    phone.quiet = true;
+    phone.send("<presence/>");
+    phone.until("<body>m99-</body>").await;
+    assert!(world.nodes[2].hand_over().await.unwrap());
+    phone.nothing().await; // says the next home
+    assert_eq!(phone.marks.len(), 2, "one of each home");
+    phone.quiet = false;
+    phone.written();
+    for n in 100..MANY {
+        let got = phone.until("<body>").await;
+        assert!(got.contains(&format!("<body>m{n}-</body>")), "{n}: {got}");
+    }
+    phone.nothing().await;
+}
+
 /// More answers wait for a client than may be on their way between two nodes, when the home gives its session up.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_answer_is_lost_when_a_slow_client_moves() {

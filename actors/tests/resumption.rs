@@ -5,7 +5,7 @@
 mod support;
 
 use rookery_actors::options::Archive;
-use rookery_actors::{Authenticated, Pipe};
+use rookery_actors::{Authenticated, NotResumed, Pipe};
 use support::{Client, World};
 
 fn chat(to: &str, body: &str) -> String {
@@ -100,6 +100,31 @@ async fn a_resumption_whose_connection_has_gone_can_be_tried_again() {
     let mut romeo = world.bind("romeo", "garden").await;
     romeo.send(&chat("juliet@localhost", "four"));
     juliet.until("four").await;
+}
+
+/// The session is there, but nobody can say so: its client must not be told that it is lost.
+#[tokio::test]
+async fn a_store_that_does_not_answer_costs_no_session() {
+    let (world, juliet) = three_missed().await;
+    let ask = || {
+        let who = Authenticated::by_sasl(juliet.user.clone());
+        world.host.resume(who, &juliet.id, juliet.handled, support::conn(), Pipe::new())
+    };
+    // The user is not loaded yet; and then it is, but that its session goes on can't be written.
+    world.faults.set_reachable(false);
+    assert_eq!(ask().await.err(), Some(NotResumed::Unable));
+    world.faults.set_reachable(true);
+    let mut romeo = world.bind("romeo", "garden").await;
+    romeo.send(&chat("juliet@localhost", "four"));
+    romeo.settled().await;
+    world.faults.set_reachable(false);
+    assert_eq!(ask().await.err(), Some(NotResumed::Unable));
+    world.faults.set_reachable(true);
+    let mut juliet = world.resume(&juliet).await.unwrap();
+    juliet.expect("<resumed").await;
+    for body in ["one", "two", "three", "four"] {
+        juliet.until(body).await;
+    }
 }
 
 /// Polls once; the outcome if there is one.

@@ -97,6 +97,7 @@ async fn a_node_is_killed_by_a_key_and_a_client_goes_on() {
     let mut juliet = Client::login(&options, "juliet", "wherefore", "balcony").await.unwrap();
     juliet.enable_sm(true, true).await.unwrap();
     juliet.available().await.unwrap();
+    juliet.all_acked().await.unwrap();
     let lost = juliet.lose();
 
     demo.press("1").await;

@@ -179,7 +179,7 @@ impl Host {
                 link.ledger().watch(&guest.pipe);
             }
             Some(wire::up::What::Active(active)) => link.csi(active),
-            Some(wire::up::What::Marked(_)) => link.marked(),
+            Some(wire::up::What::Marked(number)) => link.marked(number),
             Some(wire::up::What::Credit(items)) => {
                 let mut flying = guest.flying.lock();
                 let items = (items as usize).min(flying.len());

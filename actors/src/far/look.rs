@@ -346,7 +346,7 @@ impl Host {
         conn: &ConnInfo,
         pipe: Arc<Pipe>,
     ) -> Result<Link, NotResumed> {
-        let stub = Stub::new(self, who.jid(), &conn.address, pipe).ok_or(NotResumed)?;
+        let stub = Stub::new(self, who.jid(), &conn.address, pipe).ok_or(NotResumed::Unable)?;
         stub.resuming(h);
         let resume = wire::Resume {
             user: who.jid().as_str().to_owned(),
@@ -355,8 +355,12 @@ impl Host {
             h,
             conn: Some(stub.conn()),
         };
-        let bound = self.ask(stub.clone(), What::Resume(resume)).await.ok_or(NotResumed)?;
-        Stub::jid(&bound).map(|jid| Link::away(stub, jid)).ok_or(NotResumed)
+        let bound = self.ask(stub.clone(), What::Resume(resume)).await.ok_or(NotResumed::Unable)?;
+        match Stub::jid(&bound) {
+            Some(jid) => Ok(Link::away(stub, jid)),
+            None if bound.condition.is_empty() => Err(NotResumed::NotFound),
+            None => Err(NotResumed::Unable),
+        }
     }
 
     /// Asks for a session. If nobody waits for the answer any more, the session is told that its connection is gone.

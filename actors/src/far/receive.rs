@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use super::guest::Guest;
 use super::wire::{self, What};
-use crate::host::Host;
+use crate::host::{Host, NotResumed};
 use crate::ledger::Receipt;
 use crate::link::{ConnInfo, Link};
 use crate::pipe::Pipe;
@@ -89,7 +89,7 @@ impl Receiver for Mailbox {
     }
 }
 
-/// No session.
+/// No session, and why; to a resumption that there is none needs no condition.
 fn refused(condition: &str) -> Bytes {
     wire::Bound { condition: condition.to_owned(), ..wire::Bound::default() }.encode_to_vec().into()
 }
@@ -261,16 +261,17 @@ impl Host {
         let conn_info = ConnInfo::elsewhere(&conn.address);
         let msg = user::Resume { sid, key, h: resume.h, conn: conn_info, pipe: pipe.clone(), reply: answer };
         if self.cast_user(&user, user::Msg::Resume(Box::new(msg))).is_err() {
-            return reply.answer(refused(""));
+            return reply.answer(refused(Condition::ResourceConstraint.name()));
         }
-        let (host, from) = (self.clone(), from.clone());
+        let (host, from, unable) = (self.clone(), from.clone(), Condition::InternalServerError.name());
         self.spawn(async move {
             match resumed.await {
-                Ok(Some(link)) => {
+                Ok(Ok(link)) => {
                     host.welcome(Guest::new(from, generation, &conn, &user, pipe, true), link, reply)
                 }
-                Ok(None) => reply.answer(refused("")),
-                Err(_) if host.is_home(&user) => reply.answer(refused("")),
+                Ok(Err(NotResumed::NotFound)) => reply.answer(refused("")),
+                Ok(Err(NotResumed::Unable)) => reply.answer(refused(unable)),
+                Err(_) if host.is_home(&user) => reply.answer(refused(unable)),
                 Err(_) => drop(reply),
             }
         });

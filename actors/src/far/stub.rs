@@ -240,8 +240,8 @@ impl Stub {
         self.pass(&state, up::What::Active(active));
     }
 
-    pub(crate) fn marked(self: &Arc<Self>) {
-        self.pass(&self.state.lock(), up::What::Marked(true));
+    pub(crate) fn marked(self: &Arc<Self>, number: u64) {
+        self.pass(&self.state.lock(), up::What::Marked(number));
     }
 
     /// Somebody waits to hear what is settled.
@@ -383,7 +383,7 @@ impl Stub {
                     }
                     out.push(Down::Enabled(Bytes::copy_from_slice(&bytes)));
                 }
-                Some(item::What::Mark(_)) => out.push(Down::Mark),
+                Some(item::What::Mark(number)) => out.push(Down::Mark(number)),
                 Some(item::What::Close(close)) => {
                     state.ending = true;
                     out.push(Down::Close(wire::close_of(close)));

@@ -85,7 +85,7 @@ pub(super) fn item(down: &pipe::Down) -> item::What {
         }
         pipe::Down::Nonza(bytes) => item::What::Nonza(bytes.clone()),
         pipe::Down::Enabled(bytes) => item::What::Enabled(bytes.clone()),
-        pipe::Down::Mark => item::What::Mark(true),
+        pipe::Down::Mark(number) => item::What::Mark(*number),
         pipe::Down::Close(close) => item::What::Close(close_to(close)),
         pipe::Down::Moved => item::What::Moved(true),
     }

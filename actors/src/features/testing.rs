@@ -127,7 +127,7 @@ impl Session {
                     return String::from_utf8(out).unwrap();
                 }
                 Down::Close(close) => panic!("the stream ends: {close:?}"),
-                Down::Mark => self.link.marked(),
+                Down::Mark(number) => self.link.marked(number),
                 _ => {}
             }
         }

@@ -10,7 +10,7 @@ use rookery_cluster::tables::archive::{self, ArchiveId, Shelf};
 use rookery_cluster::tables::{offline, sessions};
 
 use super::{Msg, Session};
-use crate::host::Host;
+use crate::host::{Host, NotResumed};
 use crate::resident::Handle;
 
 /// What a client has.
@@ -49,7 +49,7 @@ impl Session {
         self.host.spawn(async move {
             let claimed = write(&host, Arc::new(stored), claim).await;
             if let Err(error) = &claimed {
-                tracing::warn!(%error, "a session could not be resumed; its client will log in anew");
+                tracing::warn!(%error, "a session could not be resumed now; its client is told to come again");
             }
             if let Some(session) = weak.upgrade() {
                 let _ = session.cast_always(Msg::Claimed(claimed.ok().map(Box::new)));
@@ -70,7 +70,7 @@ impl Session {
             }
             // Another connection has come meanwhile, with another count.
             Some(_) => self.resume(resume, me, None),
-            None => drop(resume.reply.send(None)),
+            None => drop(resume.reply.send(Err(NotResumed::Unable))),
         }
     }
 }

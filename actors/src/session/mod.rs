@@ -111,10 +111,10 @@ pub(crate) enum Msg {
     Resume(Box<user::Resume>),
     Csi(bool),
     Flags(Box<Flags>),
-    /// Tell the user when the client has everything sent so far.
-    Mark,
-    /// The connection has written everything before the last mark.
-    Written,
+    /// Tell the user, with this number, when the client has everything sent so far.
+    Mark(u64),
+    /// The connection has written everything before that mark.
+    Written(u64),
     Closed {
         clean: bool,
         generation: u32,
@@ -394,21 +394,6 @@ impl Session {
         }
         self.write_record();
     }
-
-    fn mark(&mut self) {
-        match (&mut self.sm, &self.pipe) {
-            (Some(sm), _) => {
-                sm.mark();
-                if sm.mark_reached() {
-                    let _ = self.user.cast_always(user::Msg::Marked { sid: self.sid });
-                } else {
-                    self.request_ack();
-                }
-            }
-            (None, Some(pipe)) => drop(pipe.push(Down::Mark)),
-            (None, None) => {}
-        }
-    }
 }
 
 impl Resident for Session {
@@ -425,8 +410,8 @@ impl Resident for Session {
             Msg::Resume(resume) => self.resume(resume, me, None),
             Msg::Csi(active) => self.csi(active),
             Msg::Flags(flags) => self.set_flags(flags),
-            Msg::Mark => self.mark(),
-            Msg::Written => drop(self.user.cast_always(user::Msg::Marked { sid: self.sid })),
+            Msg::Mark(number) => self.mark(number),
+            Msg::Written(number) => self.marked(Some(number)),
             Msg::Closed { clean, generation } => self.closed(clean, generation, me),
             Msg::Kick(condition, text) => {
                 tracing::info!(jid = %self.jid, reason = condition.name(), %text, "session closed");

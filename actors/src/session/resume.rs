@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::claim::Claim;
 use super::{Session, sm};
+use crate::host::NotResumed;
 use crate::ledger::Ledger;
 use crate::link::{Grip, Link};
 use crate::pipe::{Close, Down};
@@ -17,7 +18,7 @@ impl Session {
         // A claim comes here once, and goes through: what it has found must reach the user.
         let allowed = !self.ended && self.sm.as_ref().is_some_and(|sm| sm.may_resume(&key, h, restored));
         if !allowed {
-            let _ = resume.reply.send(None);
+            let _ = resume.reply.send(Err(NotResumed::NotFound));
             return;
         }
         if restored {
@@ -58,7 +59,7 @@ impl Session {
             self.host.far().is_some() && !pipe.is_far(),
         );
         self.way = Grip::of(link.way());
-        if let Err(Some(link)) = reply.send(Some(link)) {
+        if let Err(Ok(link)) = reply.send(Ok(link)) {
             link.closed(false);
             return;
         }
@@ -69,9 +70,7 @@ impl Session {
             self.acked = self.acked.max(acked);
             let marked = sm.mark_reached();
             self.unqueue(&queued);
-            if marked {
-                let _ = self.user.cast_always(user::Msg::Marked { sid: self.sid });
-            }
+            self.marked(marked);
         }
         self.pipe = Some(pipe);
         self.shared.connected.store(true, Ordering::Relaxed);

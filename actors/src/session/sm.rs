@@ -74,7 +74,7 @@ pub(super) struct Sm {
     /// What was sent when the last `<r/>` went out, until it is answered.
     asked: Option<u32>,
     /// What was sent when the user asked to be told.
-    mark: Option<u32>,
+    mark: Option<(u32, u64)>,
     record: Record,
     /// A tick is on its way, or is to be ordered.
     ticking: bool,
@@ -188,17 +188,14 @@ impl Sm {
         std::mem::take(&mut self.unacked).into()
     }
 
-    pub(super) fn mark(&mut self) {
-        self.mark = Some(self.sent);
+    pub(super) fn mark(&mut self, number: u64) {
+        self.mark = Some((self.sent, number));
     }
 
-    /// Whether the client has everything before the mark.
-    pub(super) fn mark_reached(&mut self) -> bool {
-        let reached = self.mark.is_some_and(|mark| self.has_confirmed(mark));
-        if reached {
-            self.mark = None;
-        }
-        reached
+    /// The mark that the client has everything before, once.
+    pub(super) fn mark_reached(&mut self) -> Option<u64> {
+        let (_, number) = self.mark.take_if(|(sent, _)| self.acked.wrapping_sub(*sent) < u32::MAX / 2)?;
+        Some(number)
     }
 
     /// Whether the client has everything up to that number.
@@ -335,6 +332,27 @@ impl Session {
         }
     }
 
+    pub(super) fn mark(&mut self, number: u64) {
+        match (&mut self.sm, &self.pipe) {
+            (Some(sm), _) => {
+                sm.mark(number);
+                match sm.mark_reached() {
+                    None => self.request_ack(),
+                    reached => self.marked(reached),
+                }
+            }
+            (None, Some(pipe)) => drop(pipe.push(Down::Mark(number))),
+            (None, None) => {}
+        }
+    }
+
+    /// The client has everything before that mark, if it is one.
+    pub(super) fn marked(&self, number: Option<u64>) {
+        if let Some(number) = number {
+            let _ = self.user.cast_always(user::Msg::Marked { sid: self.sid, number });
+        }
+    }
+
     pub(super) fn want_tick(&mut self) {
         if let Some(sm) = &mut self.sm
             && !sm.ticking
@@ -357,7 +375,7 @@ impl Session {
         }
         let (last, queued) = sm.confirm(h);
         let (marked, roster) = (sm.mark_reached(), sm.confirm_roster());
-        tracing::trace!(jid = %self.jid, h, sent = sm.sent, marked, "confirmed");
+        tracing::trace!(jid = %self.jid, h, sent = sm.sent, ?marked, "confirmed");
         self.unqueue(&queued);
         if let Some(last) = last {
             // What was offline is older than what is confirmed already.
@@ -367,9 +385,7 @@ impl Session {
         if roster {
             self.write_record();
         }
-        if marked {
-            let _ = self.user.cast_always(user::Msg::Marked { sid: self.sid });
-        }
+        self.marked(marked);
     }
 
     /// A second after something was sent: ask whether it has arrived, and make safe what has not.

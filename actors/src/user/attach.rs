@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use super::deliver::{Ops, Step, worth_keeping};
 use super::{Attached, Available, Turns, User, presence};
+use crate::host::NotResumed;
 use crate::ledger::Ledger;
 use crate::link::{ConnInfo, Link};
 use crate::pipe::{Kept, Pipe};
@@ -32,7 +33,7 @@ pub(crate) struct Resume {
     pub(crate) h: u32,
     pub(crate) conn: ConnInfo,
     pub(crate) pipe: Arc<Pipe>,
-    pub(crate) reply: oneshot::Sender<Option<Link>>,
+    pub(crate) reply: oneshot::Sender<Result<Link, NotResumed>>,
 }
 
 /// A session is over.
@@ -139,10 +140,10 @@ impl User {
                     | crate::resident::Refused::Gone(session::Msg::Resume(resume)),
                 ) = session.handle.cast_always(session::Msg::Resume(Box::new(resume)))
                 {
-                    let _ = resume.reply.send(None);
+                    let _ = resume.reply.send(Err(NotResumed::NotFound));
                 }
             }
-            None => drop(resume.reply.send(None)),
+            None => drop(resume.reply.send(Err(NotResumed::NotFound))),
         }
     }
 

@@ -11,6 +11,7 @@ use rookery_proto::xmpp::error::{Condition, StanzaError};
 use super::seen::Seen;
 use super::{Msg, Phase, User, roster::Roster};
 use crate::features::xep_0191_blocking::Blocks;
+use crate::host::NotResumed;
 use crate::options::Limits;
 use crate::session::SessionId;
 
@@ -98,7 +99,7 @@ impl User {
                     match msg {
                         Msg::In(inbound) => self.turn_away(*inbound, &error),
                         Msg::Bind(bind) => drop(bind.reply.send(Err(error.clone()))),
-                        Msg::Resume(resume) => drop(resume.reply.send(None)),
+                        Msg::Resume(resume) => drop(resume.reply.send(Err(NotResumed::Unable))),
                         _ => {}
                     }
                 }

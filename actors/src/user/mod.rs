@@ -17,7 +17,7 @@ use rookery_proto::xmpp::stanza::{Stanza, Type};
 
 use crate::feature::Then;
 use crate::features::xep_0191_blocking::Blocks;
-use crate::host::Host;
+use crate::host::{Host, NotResumed};
 use crate::ledger::Receipt;
 use crate::pipe::{Kept, Outgoing};
 use crate::resident::{Handle, Idle, Resident};
@@ -126,9 +126,10 @@ pub(crate) enum Msg {
     Then(Then),
     /// A session is over.
     Ended(Box<Ended>),
-    /// A session's client has everything before the last mark (XEP-0198), or its connection has written it.
+    /// A session's client has everything before a mark (XEP-0198), or its connection has written it.
     Marked {
         sid: SessionId,
+        number: u64,
     },
     /// A session that was restored from the store was resumed.
     Resumed {
@@ -212,7 +213,7 @@ pub struct User {
 impl User {
     /// A user that will ask the store when its first message comes.
     pub(crate) fn new(host: Host, jid: BareJid) -> Self {
-        let entity = Entity::new(jid.as_str());
+        let (entity, drains) = (Entity::new(jid.as_str()), offline::Drains::new(&host));
         Self {
             epoch: host.epoch(&entity),
             host,
@@ -230,7 +231,7 @@ impl User {
             offline: None,
             queued: 0,
             kept: Vec::new(),
-            drains: offline::Drains::default(),
+            drains,
             seen: HashMap::new(),
             pending: deliver::Pending::default(),
             ops: iq::Ops::default(),
@@ -352,7 +353,7 @@ impl User {
             Msg::Committed { seq, ok } => self.committed(seq, ok),
             Msg::Then(then) => then(self),
             Msg::Ended(ended) => self.ended(*ended),
-            Msg::Marked { sid } => self.marked(sid),
+            Msg::Marked { sid, number } => self.marked(sid, number),
             Msg::Resumed { sid, acked, numbering, claim } => {
                 if let Some(session) = self.session_mut(sid) {
                     session.turns.numbering = Some(numbering);
@@ -391,7 +392,7 @@ impl User {
     fn nobody(&mut self, msg: Msg) {
         match msg {
             Msg::Bind(bind) => drop(bind.reply.send(Err(StanzaError::new(Condition::NotAllowed)))),
-            Msg::Resume(resume) => drop(resume.reply.send(None)),
+            Msg::Resume(resume) => drop(resume.reply.send(Err(NotResumed::NotFound))),
             Msg::Out { receipt, .. } => receipt.done(),
             // RFC 6121 section 8.5.1: presence is ignored, all else refused.
             Msg::In(inbound) if matches!(inbound.stanza.type_, Type::Presence(_)) => inbound.receipt.done(),

@@ -11,6 +11,7 @@ use rookery_proto::xmpp::jid::Jid;
 use super::deliver::{Ops, Step, worth_keeping};
 use super::{Attached, User};
 use crate::features::{xep_0203_delay as delay, xep_0280_carbons as carbons};
+use crate::host::Host;
 use crate::ledger::Receipt;
 use crate::pipe::{Kept, Outgoing};
 use crate::session::{self, Delivery, SessionId};
@@ -53,13 +54,20 @@ pub(super) struct Drain {
 }
 
 /// The sessions that are being served from the store; each at most once.
-#[derive(Default)]
 pub(super) struct Drains {
     all: Vec<Drain>,
     turn: u64,
 }
 
+/// What a node that knows no numbers of marks says: `true`.
+const OLDER_NODE: u64 = 1;
+
 impl Drains {
+    /// The turns begin anywhere: a mark that another home of the user set is not taken for one of this.
+    pub(super) fn new(host: &Host) -> Self {
+        Self { all: Vec::new(), turn: u64::from_le_bytes(host.seams().bytes()) }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
@@ -163,10 +171,11 @@ impl User {
     pub(super) fn replay_behind(&mut self, sid: SessionId, last: Option<ArchiveId>, has: Option<(u64, u32)>) {
         self.drains.take(sid);
         let drain = self.new_replay(sid, last);
+        let turn = drain.turn;
         self.drains.all.push(Drain { has, ..drain });
         if let Some(session) = self.session_mut(sid) {
             session.draining = true;
-            let _ = session.handle.cast_always(session::Msg::Mark);
+            let _ = session.handle.cast_always(session::Msg::Mark(turn));
         }
     }
 
@@ -183,7 +192,7 @@ impl User {
     }
 
     fn new_drain(&mut self, sid: SessionId, why: Why, place: Shelf) -> Drain {
-        self.drains.turn += 1;
+        self.drains.turn = self.drains.turn.wrapping_add(1).max(OLDER_NODE + 1);
         Drain {
             sid,
             why,
@@ -315,7 +324,7 @@ impl User {
             if live {
                 session.draining = false;
             }
-            let _ = session.handle.cast_always(session::Msg::Mark);
+            let _ = session.handle.cast_always(session::Msg::Mark(turn));
         }
     }
 
@@ -366,11 +375,13 @@ impl User {
         }
     }
 
-    /// The client has everything of the last page.
-    pub(super) fn marked(&mut self, sid: SessionId) {
+    /// The client has everything before a mark.
+    pub(super) fn marked(&mut self, sid: SessionId, number: u64) {
         let cursor = self.offline;
         tracing::trace!(user = %self.jid, drains = self.drains.all.len(), "a session's client has all");
-        let Some(drain) = self.drains.of(sid) else { return };
+        // A mark of a drain that another has taken the place of says nothing about that one.
+        let this = |drain: &&mut Drain| number == drain.turn || number == OLDER_NODE;
+        let Some(drain) = self.drains.of(sid).filter(this) else { return };
         let mut ops = Ops::new();
         let more = drain.more.map(ArchiveId::before);
         let (place, upto, sent, offline) = (drain.place, drain.after, drain.sent, drain.offline);

@@ -9,6 +9,7 @@ use rookery_actors::options::{Archive, Domain};
 use rookery_actors::{Authenticated, Close, ConnInfo, Down, Host, Link, Options, Pipe};
 use rookery_cluster::entity::Entity;
 use rookery_cluster::seams::Seams;
+use rookery_cluster::store::faults::Faults;
 use rookery_cluster::store::{self, Store};
 use rookery_cluster::tables::accounts;
 use rookery_proto::xml::{Limits, Scope};
@@ -20,6 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 pub struct World {
     pub store: Store,
+    pub faults: Arc<Faults>,
     pub host: Host,
     pub options: Options,
 }
@@ -31,13 +33,14 @@ impl World {
 
     pub async fn with(change: impl FnOnce(&mut Options)) -> Self {
         let seams = Seams::system();
-        let store = Store::new(Arc::new(rookery_cluster::store::memory::Memory::new()), seams.clone());
+        let faults = Arc::new(Faults::new(Arc::new(rookery_cluster::store::memory::Memory::new())));
+        let store = Store::new(faults.clone(), seams.clone());
         let mut options =
             Options::new(vec![Domain { name: "localhost".into(), open_registration: true, contact: vec![] }]);
         options.archive = Archive::Always;
         change(&mut options);
         let host = Host::start(options.clone(), store.clone(), seams).await.unwrap();
-        let world = Self { store, host, options };
+        let world = Self { store, faults, host, options };
         for name in ["romeo", "juliet", "nurse"] {
             world.account(name).await;
         }
@@ -79,6 +82,7 @@ impl World {
             handled: 0,
             id: String::new(),
             quiet: false,
+            marks: Vec::new(),
             runtime: None,
         }
     }
@@ -104,6 +108,7 @@ impl World {
             handled: lost.handled,
             id: lost.id.clone(),
             quiet: false,
+            marks: Vec::new(),
             runtime: None,
         })
     }
@@ -122,8 +127,10 @@ pub struct Client {
     pub handled: u32,
     /// The resumption id.
     pub id: String,
-    /// It does not answer when it is asked what it has.
+    /// It does not answer when it is asked what it has, and says of no mark that it is written.
     pub quiet: bool,
+    /// Those marks.
+    pub marks: Vec<u64>,
     /// Where it runs, if not here.
     pub runtime: Option<tokio::runtime::Handle>,
 }
@@ -139,6 +146,7 @@ impl Client {
             handled: 0,
             id: String::new(),
             quiet: false,
+            marks: Vec::new(),
             runtime: Some(runtime),
         }
     }
@@ -253,7 +261,8 @@ impl Client {
                     return String::from_utf8(bytes.to_vec()).unwrap();
                 }
                 Down::Moved => {}
-                Down::Mark => self.with(|link| link.marked()),
+                Down::Mark(number) if self.quiet => self.marks.push(number),
+                Down::Mark(number) => self.with(|link| link.marked(number)),
                 Down::Close(close) => return format!("close {close:?}"),
             }
         }
@@ -262,6 +271,13 @@ impl Client {
     pub fn ack(&mut self) {
         let handled = self.handled;
         self.with(|link| link.down_ack(handled));
+    }
+
+    /// Says of all marks that were held back that they are written.
+    pub fn written(&mut self) {
+        for number in std::mem::take(&mut self.marks) {
+            self.with(|link| link.marked(number));
+        }
     }
 
     /// The next stanza, which must contain `part`.

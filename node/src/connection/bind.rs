@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use rookery_actors::{Authenticated, Link, Pipe};
+use rookery_actors::{Authenticated, Link, NotResumed, Pipe};
 use rookery_proto::xml::Writer;
 use rookery_proto::xmpp::element::Element;
 use rookery_proto::xmpp::error::StreamCondition;
@@ -87,10 +87,15 @@ impl<S: Stream> Negotiation<S> {
         let pipe = Pipe::new();
         match self.shared.host.resume(who.clone(), previd, h, self.conn(), pipe.clone()).await {
             Ok(link) => Ok(Some((link, pipe))),
-            Err(_) => {
+            Err(NotResumed::NotFound) => {
                 self.refuse_sm("item-not-found").await?;
                 Ok(None)
             }
+            // After `<failed/>` the client would take its session for lost. It comes again with the same id.
+            Err(NotResumed::Unable) => Err(End::because(
+                StreamCondition::InternalServerError,
+                "the session is out of reach, try again",
+            )),
         }
     }
 

@@ -35,8 +35,8 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
                 return Ok(());
             }
             self.stalled = None;
-            for _ in 0..std::mem::take(&mut self.marks) {
-                self.link.marked();
+            if let Some(number) = self.mark.take() {
+                self.link.marked(number);
             }
             if let Some(end) = self.end.take() {
                 return Err(end);
@@ -106,7 +106,7 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
                     out.extend_from_slice(&bytes);
                     self.enabled();
                 }
-                Down::Mark => self.marks += 1,
+                Down::Mark(number) => self.mark = Some(number),
                 Down::Close(close) => {
                     self.end = Some(end(close));
                     self.look = false;

@@ -69,7 +69,8 @@ pub(super) struct Running<W> {
     pub(super) own: Vec<u8>,
     /// Whether the pipe may hold something.
     pub(super) look: bool,
-    pub(super) marks: u32,
+    /// The last [`Down::Mark`] that is not reported yet.
+    pub(super) mark: Option<u64>,
     /// How it ends, once everything before is written.
     pub(super) end: Option<End>,
 }
@@ -127,7 +128,7 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
             stalled: None,
             own: Vec::new(),
             look: true,
-            marks: 0,
+            mark: None,
             end: None,
         }
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rookery_actors::{Authenticated, Close, ConnInfo, Down, Host, Link, Pipe};
+use rookery_actors::{Authenticated, Close, ConnInfo, Down, Host, Link, NotResumed, Pipe};
 use rookery_proto::xml::{Limits, Scope};
 use rookery_proto::xmpp::jid::BareJid;
 use rookery_proto::xmpp::stanza::Stanza;
@@ -177,7 +177,8 @@ pub(crate) async fn visit(world: Arc<World>, n: usize, host: Host, node: usize) 
         visit.note(format_args!("resumes at n{node} with {handled}"));
         match timeout(PATIENCE, host.resume(who, &id, handled, conn(), pipe.clone())).await {
             Ok(Ok(link)) => link,
-            Ok(Err(_)) => return not_resumed(&visit),
+            Ok(Err(NotResumed::NotFound)) => return not_resumed(&visit),
+            Ok(Err(NotResumed::Unable)) => return visit.note("is told to come again"),
             Err(_) => return visit.note("is not resumed in time"),
         }
     };
@@ -337,7 +338,7 @@ impl Running<'_> {
             Down::Nonza(bytes) => self.resumed(&String::from_utf8_lossy(&bytes)),
             Down::Enabled(bytes) => self.enabled(&String::from_utf8_lossy(&bytes)),
             Down::Moved => {}
-            Down::Mark => self.link.marked(),
+            Down::Mark(number) => self.link.marked(number),
             Down::Close(close) => {
                 self.visit.note(format_args!("is closed: {close:?}"));
                 let why = if matches!(close, Close::Abandon) { "abandoned" } else { "closed by the server" };

@@ -167,6 +167,24 @@ impl Client {
         Ok(enabled)
     }
 
+    /// Waits until the server has acknowledged all that was sent. It acknowledges only what is durable, and with it that there
+    /// is a session to resume.
+    pub async fn all_acked(&mut self) -> Result<(), Error> {
+        let automatic = std::mem::replace(&mut self.sm.automatic, false);
+        while !self.sm.unacked.is_empty() {
+            self.send_raw(format!("<r xmlns='{SM}'/>").as_bytes()).await?;
+            let ack = self.wait("an acknowledgement", |e| e.is("a", SM)).await?;
+            self.acked(&ack)?;
+        }
+        self.sm.automatic = automatic;
+        let before = self.kept.len();
+        self.kept.retain(|e| !(automatic && e.is("r", SM)));
+        if self.kept.len() < before {
+            self.send_raw(format!("<a xmlns='{SM}' h='{}'/>", self.sm.handled).as_bytes()).await?;
+        }
+        Ok(())
+    }
+
     async fn fresh_within(&mut self) -> Result<Element, Error> {
         match tokio::time::timeout(super::patience(), self.fresh()).await {
             Ok(Ok(Event::Element(e))) => Ok(e),
