@@ -306,6 +306,36 @@ async fn every_page_comes_once_when_the_home_moves_between_two() {
     phone.nothing().await;
 }
 
+/// What the next home sends first may be faster than its word that it is the home. That it was written out must be heard all the
+/// same: until then a session is served from the archive, and nothing comes to it live.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_without_resumption_hears_what_comes_after_a_move() {
+    let world = Nodes::start(3).await;
+    let romeo = world.user(0, "romeo").await;
+    let mut orchard = world.nodes[0].phone(&romeo).await;
+    let (mut names, mut phones) = (Vec::new(), Vec::new());
+    for n in 0..32 {
+        let juliet = world.user(2, &format!("juliet{n}-")).await;
+        let mut phone = world.nodes[1].bind(&juliet, "phone").await;
+        phone.send("<presence/>");
+        phone.expect("<presence").await;
+        names.push(juliet);
+        phones.push(tokio::spawn(async move {
+            for body in ["after", "later"] {
+                phone.until(&format!("<body>{body}</body>")).await;
+            }
+        }));
+    }
+    assert!(world.nodes[2].hand_over().await.unwrap());
+    for body in ["after", "later"] {
+        names.iter().for_each(|juliet| orchard.send(&chat(juliet, body)));
+        orchard.settled().await;
+    }
+    for phone in phones {
+        phone.await.unwrap();
+    }
+}
+
 /// More answers wait for a client than may be on their way between two nodes, when the home gives its session up.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_answer_is_lost_when_a_slow_client_moves() {

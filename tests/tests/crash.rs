@@ -209,10 +209,10 @@ async fn ten_kills_lose_nothing_and_double_nothing() {
     for sender in senders {
         let Sender { mut client, pair, sent } = sender;
         sent_in_all += sent;
-        client.send_raw(format!("<r xmlns='{SM}'/>").as_bytes()).await.unwrap();
-        let a = client.wait("the last acknowledgement", |e| e.is("a", SM)).await.unwrap();
-        client.acked(&a).unwrap();
-        assert!(client.sm.unacked.is_empty(), "pair {pair}: the server has not handled all: {a}");
+        client
+            .all_acked()
+            .await
+            .unwrap_or_else(|e| panic!("pair {pair}: the server has not handled all: {e}"));
         let want: Vec<String> = (0..sent).map(|n| n.to_string()).collect();
         let at = receivers.iter().position(|r| r.client.jid.starts_with(&user("receiver", pair))).unwrap();
         let receiver = &mut receivers[at];

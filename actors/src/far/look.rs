@@ -253,6 +253,7 @@ impl Host {
         if let Some(clean) = closed {
             return stub.pass(&state, wire::up::What::Closed(clean));
         }
+        stub.catch_up(&mut state);
         stub.pass(&state, wire::up::What::Ask(true));
     }
 
@@ -395,6 +396,18 @@ impl Host {
 }
 
 impl Stub {
+    /// There is a home: it hears what happened to the items that it had sent before its answer came. They come on a stream of
+    /// their own, and may be faster.
+    pub(super) fn catch_up(self: &Arc<Self>, state: &mut super::stub::State) {
+        if let Some(number) = state.marked.take() {
+            self.pass(state, wire::up::What::Marked(number));
+        }
+        let credit = std::mem::take(&mut state.taken);
+        if credit > 0 {
+            self.pass(state, wire::up::What::Credit(credit));
+        }
+    }
+
     /// Nobody has taken the session: it is looked at again.
     fn not_found(&self, era: u32) {
         let mut state = self.state.lock();

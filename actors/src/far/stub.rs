@@ -96,8 +96,10 @@ pub(super) struct State {
     /// The session has closed the connection.
     ending: bool,
     /// Items and bytes that are in the pipe and not yet given back.
-    taken: u32,
+    pub(super) taken: u32,
     bytes: usize,
+    /// The last mark that was written out while there was no home to hear it.
+    pub(super) marked: Option<u64>,
 }
 
 /// See the module.
@@ -154,6 +156,7 @@ impl Stub {
                     ending: false,
                     taken: 0,
                     bytes: 0,
+                    marked: None,
                 }),
             }
         });
@@ -183,6 +186,7 @@ impl Stub {
         }
         state.ledger = Ledger::of_stub(settled, settled, Arc::downgrade(self));
         state.at = At::Home(node, generation);
+        self.catch_up(&mut state);
         drop(state);
         // It may have moved while the answer was on its way.
         self.host.look_at(self);
@@ -241,7 +245,11 @@ impl Stub {
     }
 
     pub(crate) fn marked(self: &Arc<Self>, number: u64) {
-        self.pass(&self.state.lock(), up::What::Marked(number));
+        let mut state = self.state.lock();
+        match state.at {
+            At::Home(..) if !state.refused => self.pass(&state, up::What::Marked(number)),
+            _ => state.marked = Some(number),
+        }
     }
 
     /// Somebody waits to hear what is settled.
@@ -254,8 +262,9 @@ impl Stub {
     pub(crate) fn drained(self: &Arc<Self>, items: usize, all: bool) {
         let mut state = self.state.lock();
         state.taken = state.taken.saturating_add(u32::try_from(items).unwrap_or(u32::MAX));
-        if state.taken < CREDIT && !(all && state.bytes >= CREDIT_BYTES) {
-            return;
+        let due = state.taken >= CREDIT || (all && state.bytes >= CREDIT_BYTES);
+        if !due || !matches!(state.at, At::Home(..)) {
+            return; // the next home is told when it is known
         }
         let credit = std::mem::take(&mut state.taken);
         state.bytes = if all { 0 } else { state.bytes };
@@ -433,8 +442,8 @@ impl State {
         self.era = self.era.wrapping_add(1);
         self.at = if self.ending { At::Over } else { At::Looking { since: Instant::now(), asked: false } };
         (self.doubt, self.refused) = (None, false);
-        // Credit is of the one pipe.
-        self.taken = 0;
+        // Credit and marks are of the one pipe.
+        (self.taken, self.marked) = (0, None);
     }
 
     /// `<enable/>` is on its way: what is settled is counted by the ledger before.

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use rookery_cluster::entity::Entity;
-use rookery_cluster::store::{self, Options, Transaction};
+use rookery_cluster::store::{self, Class, Options, Transaction};
 use rookery_cluster::tables::archive::{self, ArchiveId, Shelf};
 use rookery_cluster::tables::{offline, sessions};
 
@@ -48,29 +48,32 @@ impl Session {
         let (host, weak) = (self.host.clone(), me.downgrade());
         self.host.spawn(async move {
             let claimed = write(&host, Arc::new(stored), claim).await;
-            if let Err(error) = &claimed {
-                tracing::warn!(%error, "a session could not be resumed now; its client is told to come again");
-            }
+            let claimed = claimed.map(Box::new).map_err(|error| {
+                // What is damaged will not mend: the client must not come again for it for ever.
+                let later = error.class.repeats() || error.class == Class::Fenced;
+                tracing::warn!(%error, later, "a session could not be resumed; its client comes again later, or logs in anew");
+                if later { NotResumed::Unable } else { NotResumed::NotFound }
+            });
             if let Some(session) = weak.upgrade() {
-                let _ = session.cast_always(Msg::Claimed(claimed.ok().map(Box::new)));
+                let _ = session.cast_always(Msg::Claimed(claimed));
             }
         });
     }
 
-    pub(super) fn claimed(&mut self, claim: Option<Box<Claim>>, me: &Handle<Self>) {
+    pub(super) fn claimed(&mut self, claim: Result<Box<Claim>, NotResumed>, me: &Handle<Self>) {
         let Some(sm) = &mut self.sm else { return };
         sm.written();
         let Some(resume) = self.resuming.take() else { return };
         match claim {
-            Some(claim) if claim.h == resume.h => {
+            Ok(claim) if claim.h == resume.h => {
                 sm.count_from(claim.h, claim.numbering);
                 self.acked = claim.acked;
                 self.restored = None;
                 self.resume(resume, me, Some(*claim));
             }
             // Another connection has come meanwhile, with another count.
-            Some(_) => self.resume(resume, me, None),
-            None => drop(resume.reply.send(Err(NotResumed::Unable))),
+            Ok(_) => self.resume(resume, me, None),
+            Err(why) => drop(resume.reply.send(Err(why))),
         }
     }
 }

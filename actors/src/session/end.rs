@@ -95,14 +95,21 @@ impl Session {
         }
     }
 
-    pub(super) fn expire(&mut self, generation: u32) {
+    pub(super) fn expire(&mut self, generation: u32, me: &Handle<Self>) {
         if generation != self.generation || self.pipe.is_some() || self.ended {
             return;
+        }
+        if self.resuming.is_some() {
+            // Its client came in time, and waits for the store.
+            return expire_later(&self.host, me, CLAIM, generation);
         }
         tracing::info!(jid = %self.jid, reason = "expired", "session closed");
         self.end("expired");
     }
 }
+
+/// How much longer a session lives whose client is being answered.
+const CLAIM: Duration = Duration::from_secs(10);
 
 /// Ends the session after `max`, if nobody has resumed it then.
 pub(super) fn expire_later(host: &Host, handle: &Handle<Session>, max: Duration, generation: u32) {

@@ -15,7 +15,7 @@ use rookery_proto::xmpp::jid::{FullJid, Jid};
 use rookery_proto::xmpp::stanza::Stanza;
 
 use crate::features::xep_0352_csi as csi;
-use crate::host::Host;
+use crate::host::{Host, NotResumed};
 use crate::ledger::{Ledger, Receipt};
 use crate::link::{Grip, Way};
 use crate::pipe::{Close, Down, Kept, Outgoing, Pipe};
@@ -139,7 +139,7 @@ pub(crate) enum Msg {
     /// Somebody waits for the record to say what is settled.
     Settle,
     /// What its client has, now that it is written down; or the store refused.
-    Claimed(Option<Box<Claim>>),
+    Claimed(Result<Box<Claim>, NotResumed>),
     /// The way of its connection here, which leads elsewhere when it moves.
     Way(Weak<Way>),
     /// Its connection, which is elsewhere, knew it on another node.
@@ -188,6 +188,8 @@ pub(crate) struct Session {
     left: bool,
     /// A client that wants to go on, and must wait until all that the last connection brought is settled.
     resuming: Option<Box<user::Resume>>,
+    /// The mark that the connection of a client without XEP-0198 has not written out yet.
+    unwritten: Option<u64>,
     /// What its user sees of it.
     shared: Arc<Shared>,
     /// How many stanzas it was handed.
@@ -228,6 +230,7 @@ impl Session {
             ended: false,
             left: false,
             resuming: None,
+            unwritten: None,
         }
     }
 
@@ -272,6 +275,7 @@ impl Session {
             ended: false,
             left: false,
             resuming: None,
+            unwritten: None,
             sm: Some(Box::new(Sm::restored(max, &stored))),
             restored: Some(Box::new(stored)),
         });
@@ -411,7 +415,7 @@ impl Resident for Session {
             Msg::Csi(active) => self.csi(active),
             Msg::Flags(flags) => self.set_flags(flags),
             Msg::Mark(number) => self.mark(number),
-            Msg::Written(number) => self.marked(Some(number)),
+            Msg::Written(number) => self.written_out(number),
             Msg::Closed { clean, generation } => self.closed(clean, generation, me),
             Msg::Kick(condition, text) => {
                 tracing::info!(jid = %self.jid, reason = condition.name(), %text, "session closed");
@@ -423,7 +427,7 @@ impl Resident for Session {
                 let _ = done.send(());
             }
             Msg::Tick => self.tick(),
-            Msg::Expire { generation } => self.expire(generation),
+            Msg::Expire { generation } => self.expire(generation, me),
             Msg::Record { settled } => self.submit_record(settled, me),
             Msg::Recorded { settled } => self.recorded(settled, me),
             Msg::Settle => self.settle(me),

@@ -129,6 +129,22 @@ impl Session {
         if self.sm.as_ref().is_some_and(|sm| sm.has_unacked()) {
             self.request_ack();
         }
+        self.mark_again();
+    }
+
+    /// A connection has written out what came before a mark.
+    pub(super) fn written_out(&mut self, number: u64) {
+        self.unwritten.take_if(|unwritten| *unwritten == number);
+        self.marked(Some(number));
+    }
+
+    /// The last connection may not have written out what its mark was behind of, and nobody else will say so.
+    pub(super) fn mark_again(&mut self) {
+        if self.unwritten.take().is_some() {
+            let sid = self.sid;
+            let again = move |user: &mut user::User| user.drain_anew(sid);
+            let _ = self.user.cast_always(user::Msg::Then(Box::new(again)));
+        }
     }
 
     /// Writes down how the session counts now, and what its client was sent: should all be lost, it brings its count.

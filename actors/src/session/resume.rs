@@ -78,6 +78,7 @@ impl Session {
         if self.sm.as_ref().is_some_and(|sm| sm.has_unacked()) {
             self.request_ack();
         }
+        self.mark_again();
         self.write_record();
     }
 }

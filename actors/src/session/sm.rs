@@ -341,7 +341,10 @@ impl Session {
                     reached => self.marked(reached),
                 }
             }
-            (None, Some(pipe)) => drop(pipe.push(Down::Mark(number))),
+            (None, Some(pipe)) => {
+                self.unwritten = Some(number);
+                let _ = pipe.push(Down::Mark(number));
+            }
             (None, None) => {}
         }
     }

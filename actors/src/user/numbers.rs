@@ -6,7 +6,8 @@
 //! the number of a message is known when it is archived, and until it is sent, nothing else may take it: what comes for
 //! the session meanwhile (the answer to an IQ, presence) goes behind it. Where a message turns out to go elsewhere than
 //! was foreseen, all that waits gets other numbers, committed before anything is sent. A number too high is harmless: the
-//! message may come again. One too low would lose it.
+//! message may come again. One too low would lose it. So a message of which nobody knows whether it was committed keeps its
+//! number until the store says (`find_out` in `deliver`).
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};

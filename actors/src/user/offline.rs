@@ -72,6 +72,10 @@ impl Drains {
         self.all.is_empty()
     }
 
+    fn next_turn(&self) -> u64 {
+        self.turn.wrapping_add(1).max(OLDER_NODE + 1)
+    }
+
     fn of(&mut self, sid: SessionId) -> Option<&mut Drain> {
         self.all.iter_mut().find(|drain| drain.sid == sid)
     }
@@ -106,6 +110,15 @@ impl Drain {
     /// Everything of the archive up to here is sent, or is no business of this drain.
     fn done(&self) -> Option<ArchiveId> {
         self.after.filter(|_| self.place == Shelf::Archive).max(self.acked)
+    }
+
+    /// Behind which entry of the archive it begins; `cursor` is where what is offline begins.
+    fn begin(&self, cursor: Option<ArchiveId>) -> Option<ArchiveId> {
+        match self.why {
+            Why::Offline => cursor,
+            Why::Replay if self.offline && cursor.is_some() => self.acked.min(cursor),
+            Why::Replay => self.acked,
+        }
     }
 
     /// Why an entry is read.
@@ -192,7 +205,7 @@ impl User {
     }
 
     fn new_drain(&mut self, sid: SessionId, why: Why, place: Shelf) -> Drain {
-        self.drains.turn = self.drains.turn.wrapping_add(1).max(OLDER_NODE + 1);
+        self.drains.turn = self.drains.next_turn();
         Drain {
             sid,
             why,
@@ -224,11 +237,9 @@ impl User {
         let (place, after, turn) = (drain.place, drain.after, drain.turn);
         let (host, entity) = (self.host.clone(), self.entity.clone());
         self.spawn(async move {
-            if place == Shelf::Queue {
-                // What clients have confirmed leaves the queue in the background; it must be gone before it is read. If
-                // that fails, so does the read.
-                host.batcher().flush().await.ok();
-            }
+            // What clients have confirmed leaves the queue in the background, and what came just before enters queue and archive
+            // so: that must be done before it is read. If that fails, so does the read.
+            host.batcher().flush().await.ok();
             let query = archive::Query { after, ..archive::Query::all(PAGE) };
             let page = host
                 .store()
@@ -389,11 +400,7 @@ impl User {
             // The queue is through; go on with the archive.
             drain.place = Shelf::Archive;
             drain.sent = false;
-            drain.after = match drain.why {
-                Why::Offline => cursor,
-                Why::Replay if drain.offline && cursor.is_some() => drain.acked.min(cursor),
-                Why::Replay => drain.acked,
-            };
+            drain.after = drain.begin(cursor);
         }
         let only_queue = drain.why == Why::Offline && cursor.is_none();
         let finished = sent && (place == Shelf::Archive || only_queue);
@@ -423,6 +430,19 @@ impl User {
         } else {
             self.read_page(sid);
         }
+    }
+
+    /// Nobody knows whether a session's client has got the last page, and nobody will: it is read again.
+    pub(crate) fn drain_anew(&mut self, sid: SessionId) {
+        self.drains.turn = self.drains.next_turn();
+        let (turn, cursor) = (self.drains.turn, self.offline);
+        let Some(drain) = self.drains.of(sid) else { return };
+        (drain.turn, drain.sent) = (turn, false);
+        drain.after = if drain.place == Shelf::Queue { None } else { drain.begin(cursor) };
+        if let Some(session) = self.session_mut(sid) {
+            session.draining = true;
+        }
+        self.read_page(sid);
     }
 
     /// Ends a drain, because it is done or because its session is gone.

@@ -36,10 +36,11 @@ fn timing() -> Timing {
     let ms = Duration::from_millis;
     Timing {
         beat: ms(100),
-        lease: ms(700),
-        death: ms(1_000),
-        probe: ms(200),
-        patience: ms(2_000),
+        // Long: a node that gets no turn on a busy machine is not dead. Who is killed here is declared dead at once.
+        lease: ms(4_000),
+        death: ms(5_000),
+        probe: ms(1_000),
+        patience: ms(15_000),
         refresh: ms(300),
         pace: ms(20),
         claim: 512,
@@ -221,7 +222,13 @@ impl Nodes {
             .unwrap();
     }
 
+    /// As by kill -9, and the others know at once. (How they find out is tested in the mesh.)
     pub fn kill(&mut self, at: usize) {
-        self.nodes.remove(at).kill();
+        let dead = self.nodes.remove(at);
+        let name = dead.cluster.mesh().node().clone();
+        dead.kill();
+        let Some(survivor) = self.nodes.first() else { return };
+        let cluster = survivor.cluster.clone();
+        survivor.handle().spawn(async move { cluster.mesh().evict(&name, true).await.unwrap() });
     }
 }

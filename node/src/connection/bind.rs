@@ -91,11 +91,12 @@ impl<S: Stream> Negotiation<S> {
                 self.refuse_sm("item-not-found").await?;
                 Ok(None)
             }
-            // After `<failed/>` the client would take its session for lost. It comes again with the same id.
-            Err(NotResumed::Unable) => Err(End::because(
-                StreamCondition::InternalServerError,
-                "the session is out of reach, try again",
-            )),
+            // After `<failed/>` the client would take its session for lost; after an error some (nbxmpp) do, too. A connection
+            // that breaks makes them all come again with the same id.
+            Err(NotResumed::Unable) => {
+                tracing::info!(jid = %who.jid(), "a session is out of reach; its client has to come again");
+                Err(End::Abandon)
+            }
         }
     }
 

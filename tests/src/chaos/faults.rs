@@ -157,7 +157,7 @@ impl<'a> Faults<'a> {
         }
         for node in 0..self.world.nodes.len() {
             if self.world.nodes[node].is_up() {
-                self.world.ready(node).await?;
+                self.ready(node).await?;
             }
         }
         // And every shard has a home.
@@ -166,6 +166,19 @@ impl<'a> Faults<'a> {
             sleep(LOOK).await;
         }
         Ok(())
+    }
+
+    /// Waits for a node, which may end by itself meanwhile.
+    async fn ready(&mut self, node: usize) -> Result<(), Error> {
+        for _ in 0..3 {
+            match self.world.ready(node).await {
+                Ok(()) => return Ok(()),
+                Err(error) if self.world.nodes[node].ended()?.is_none() => return Err(error),
+                Err(_) => self.note(What::EndedByItself, node, false, 0, HashSet::new()),
+            }
+            self.world.launch(node)?;
+        }
+        self.world.ready(node).await
     }
 
     fn places(&self) -> Vec<SocketAddr> {

@@ -83,6 +83,9 @@ pub struct Log {
     pub strange: Vec<String>,
 }
 
+/// How far a client talks ahead of the server: on a machine that can't keep up, messages wait for the store until it refuses them.
+const AHEAD: usize = 32;
+
 /// One client.
 pub struct Talker {
     pub name: String,
@@ -102,6 +105,8 @@ impl Talker {
         let mut client = Client::login(options, &name, PASSWORD, "chaos").await?;
         client.enable_sm(true, false).await?;
         client.available().await?;
+        // Before that there is no session to resume for certain.
+        client.all_acked().await?;
         Ok(Talker {
             name,
             partner,
@@ -152,7 +157,7 @@ impl Talker {
                     Ok(Event::End) => return Err("end of file".into()),
                     Err(e) => return Err(e.to_string()),
                 },
-                () = sleep_until(due), if now == Phase::Talk => self.say(due).await?,
+                () = sleep_until(due), if now == Phase::Talk && self.client.sm.unacked.len() < AHEAD => self.say(due).await?,
                 () = sleep_until(ask), if waits => match self.asked {
                     Some(_) => return Err(format!("no acknowledgement for {} s", SILENCE.as_secs())),
                     None => self.ask().await?,

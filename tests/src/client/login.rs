@@ -178,7 +178,7 @@ impl Client {
         }
         self.sm.automatic = automatic;
         let before = self.kept.len();
-        self.kept.retain(|e| !(automatic && e.is("r", SM)));
+        self.kept.retain(|e| !e.is("r", SM));
         if self.kept.len() < before {
             self.send_raw(format!("<a xmlns='{SM}' h='{}'/>", self.sm.handled).as_bytes()).await?;
         }

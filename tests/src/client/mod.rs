@@ -25,7 +25,7 @@ pub const PING: &str = "urn:xmpp:ping";
 /// How long a test waits for what must come. It is only ever used up by a failure.
 pub fn patience() -> Duration {
     let seconds = std::env::var("ROOKERY_TEST_PATIENCE").ok().and_then(|s| s.parse().ok());
-    Duration::from_secs(seconds.unwrap_or(15))
+    Duration::from_secs(seconds.unwrap_or(60))
 }
 
 /// Why a client could not go on.

@@ -45,6 +45,9 @@ pub enum Verb {
         pattern: String,
         any_order: bool,
     },
+    Acks {
+        h: u32,
+    },
     Nothing,
     Ignore {
         name: String,
@@ -190,6 +193,10 @@ fn verb(text: &str) -> Result<Verb, String> {
     if let Some(pattern) = after("receives in any order:") {
         return Ok(Verb::Receive { pattern: pattern.to_owned(), any_order: true });
     }
+    if let Some(h) = after("receives acks up to ") {
+        let h = h.parse().map_err(|_| format!("not a number: {h}"))?;
+        return Ok(Verb::Acks { h });
+    }
     if let Some(name) = after("ignores ") {
         return Ok(Verb::Ignore { name: name.to_owned() });
     }
@@ -237,6 +244,12 @@ mod tests {
             (jid.as_str(), *sm, *manual, *presence),
             ("romeo-xep0199@localhost/orchard", true, false, true)
         );
+    }
+
+    #[test]
+    fn acks_need_a_number() {
+        assert_eq!(verb("receives acks up to 2"), Ok(Verb::Acks { h: 2 }));
+        assert_eq!(verb("receives acks up to two"), Err("not a number: two".to_owned()));
     }
 
     #[test]

@@ -111,6 +111,7 @@ impl Stage<'_> {
                 send_all(self.client(who)?, &xml).await?;
             }
             Verb::Receive { pattern, any_order } => self.receive(who, pattern, *any_order).await?,
+            Verb::Acks { h } => self.acks(who, *h).await?,
             Verb::Nothing => self.nothing(who).await?,
             Verb::Ignore { name } => self.actor(who)?.ignored.push(name.clone()),
             Verb::End => match self.next(who).await? {
@@ -196,6 +197,22 @@ impl Stage<'_> {
             }
         }
         Ok(())
+    }
+
+    /// A server that is slow to settle things may say first how far it is (XEP-0198 section 4).
+    async fn acks(&mut self, who: &str, wanted: u32) -> Result<(), Failure> {
+        let mut least = 0;
+        loop {
+            let Event::Element(got) = self.next(who).await? else {
+                return Err(format!("expected acks up to {wanted}, but the stream has ended").into());
+            };
+            let h = got.attr("h").and_then(|h| h.parse::<u32>().ok());
+            match h.filter(|_| got.is("a", SM)) {
+                Some(h) if h == wanted => return Ok(()),
+                Some(h) if (least..wanted).contains(&h) => least = h,
+                _ => return Err(format!("expected an ack from {least} to {wanted}, got:\n{got}").into()),
+            }
+        }
     }
 
     /// No clock: what others have sent is with the server once their pings are answered, and what the
