@@ -111,6 +111,43 @@ async fn play(scripts: Vec<(PathBuf, PathBuf)>) -> Result<(), Error> {
     done
 }
 
+/// Starts again who ended by itself (it was fenced, say), as systemd would; says who that was.
+fn raise_the_fallen(world: &mut World) -> Result<Vec<usize>, Error> {
+    let mut fallen = Vec::new();
+    for (at, node) in world.nodes.iter_mut().enumerate() {
+        if let Some(status) = node.ended()? {
+            println!("{} ended by itself with {status}", node.behind.name);
+            fallen.push(at);
+        }
+    }
+    for node in &fallen {
+        world.launch(*node)?;
+    }
+    Ok(fallen)
+}
+
+/// Waits for a node, which may end by itself meanwhile.
+async fn ready(world: &mut World, node: usize) -> Result<(), Error> {
+    for _ in 0..3 {
+        match world.ready(node).await {
+            Err(_) if raise_the_fallen(world)?.contains(&node) => {}
+            done => return done,
+        }
+    }
+    world.ready(node).await
+}
+
+/// Waits for all nodes but those that were killed or drained.
+async fn all_ready(world: &mut World) -> Result<(), Error> {
+    raise_the_fallen(world)?;
+    let up = world.nodes.iter().enumerate().filter(|(_, node)| node.is_up());
+    let up: Vec<usize> = up.map(|(at, _)| at).collect();
+    for node in up {
+        ready(world, node).await?;
+    }
+    Ok(())
+}
+
 async fn within(world: &mut World, scripts: Vec<(PathBuf, PathBuf)>) -> Result<(), Error> {
     let mut playing = Vec::new();
     for (script, python) in scripts {
@@ -120,6 +157,7 @@ async fn within(world: &mut World, scripts: Vec<(PathBuf, PathBuf)>) -> Result<(
         script.line("ready").await?;
     }
     for (what, event) in EVENTS {
+        all_ready(world).await?;
         match event {
             Event::Kill(node) => world.kill(node).await?,
             Event::Drain(node) => {
@@ -130,7 +168,7 @@ async fn within(world: &mut World, scripts: Vec<(PathBuf, PathBuf)>) -> Result<(
             }
             Event::Start(node) => {
                 world.launch(node)?;
-                world.ready(node).await?;
+                ready(world, node).await?;
             }
         }
         println!("{what}");

@@ -79,6 +79,13 @@ class Chatter(Client):
             self.note(f"heard {number}, {message['id']}, {message['stanza_id']['id']}")
             self.longest = max(self.longest, time.monotonic() - self.partner.said[number])
 
+    async def ask_until(self, acked):
+        """Asks for acknowledgements: what they are to cover may still be on its way into the queue of slixmpp."""
+        while not acked.done():
+            if self.alive:
+                self.plugin["xep_0198"].request_ack()
+            await asyncio.wait([acked], timeout=1)
+
     async def talk(self, end):
         while not end.is_set():
             if self.alive:
@@ -103,8 +110,11 @@ async def story():
     romeo.partner, juliet.partner = juliet, romeo
     for client in (romeo, juliet):
         enabled = client.expect("sm_enabled")
+        acked = client.expect("stanza_acked", lambda stanza: stanza.name == "presence")
         await client.online()
         await within(enabled, "stream management")
+        # Before the server has acknowledged something there is no session to resume for certain.
+        await within(client.ask_until(acked), "the acknowledgement of the initial presence")
     print("ready", flush=True)
 
     end = asyncio.Event()

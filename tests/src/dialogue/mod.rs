@@ -11,7 +11,7 @@
 //! juliet receives in any order:     the same in any order
 //!   <presence …/>
 //!   <iq …/>
-//! juliet receives acks up to 2      `<a/>` with an `h` that never falls, until it is 2: a slow server answers early, and again
+//! juliet receives acks up to 2      `<a/>`s until the `h` is 2; it may be less at first, and never falls
 //! juliet receives nothing           nothing but the answer to a ping that the runner sends now
 //! juliet ignores presence           from here on (or: message, iq, r, a)
 //! juliet receives the end of the stream

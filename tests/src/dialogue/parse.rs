@@ -194,7 +194,7 @@ fn verb(text: &str) -> Result<Verb, String> {
         return Ok(Verb::Receive { pattern: pattern.to_owned(), any_order: true });
     }
     if let Some(h) = after("receives acks up to ") {
-        let h = h.parse().map_err(|_| format!("not a number: {h}"))?;
+        let h = h.parse::<u32>().map_err(|_| format!("not a number: {h}"))?;
         return Ok(Verb::Acks { h });
     }
     if let Some(name) = after("ignores ") {

@@ -190,14 +190,18 @@ async fn a_peer_that_goes_silent_is_found_by_keepalive() {
     let listener = listen().await;
     book.set("b", &listener.local_addr().unwrap().to_string());
     let target = b.address.clone();
-    let (freeze, frozen) = oneshot::channel::<()>();
+    let (freeze, mut frozen) = oneshot::channel::<()>();
     tokio::spawn(async move {
-        let (mut near, _) = listener.accept().await.unwrap();
-        #[allow(clippy::disallowed_methods)] // to a node of this test
-        let mut far = tokio::net::TcpStream::connect(target).await.unwrap();
-        tokio::select! {
-            _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
-            _ = frozen => std::future::pending().await,
+        loop {
+            let (mut near, _) = listener.accept().await.unwrap();
+            #[allow(clippy::disallowed_methods)] // to a node of this test
+            let mut far = tokio::net::TcpStream::connect(&target).await.unwrap();
+            tokio::select! {
+                biased;
+                _ = &mut frozen => std::future::pending().await,
+                // On a slow machine keepalive may cut it before that; then another one comes.
+                _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+            }
         }
     });
     assert!(a.peers.probe(&id("b"), LONG).await);
