@@ -40,6 +40,9 @@ pub enum Error {
     Store(#[from] store::Error),
 }
 
+/// How long the last writes may take when the process stops.
+const FLUSH: Duration = Duration::from_secs(10);
+
 /// Why a session was not resumed (XEP-0198 section 5).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum NotResumed {
@@ -424,8 +427,11 @@ impl Host {
         for answer in suspended {
             let _ = answer.await;
         }
-        if let Err(error) = self.0.batcher.flush().await {
-            tracing::error!(%error, "what was written last may not be on disk");
+        let flushed = tokio::time::timeout(FLUSH, self.0.batcher.flush()).await;
+        if !matches!(flushed, Ok(Ok(()))) {
+            tracing::error!(
+                "the store does not answer: what was written last may not be there; it was not acknowledged"
+            );
         }
     }
 }

@@ -99,7 +99,7 @@ impl Session {
         if generation != self.generation || self.pipe.is_some() || self.ended {
             return;
         }
-        if self.resuming.is_some() {
+        if self.resuming.as_ref().is_some_and(|resume| !resume.reply.is_closed()) {
             // Its client came in time, and waits for the store.
             return expire_later(&self.host, me, CLAIM, generation);
         }

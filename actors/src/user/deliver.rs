@@ -2,10 +2,8 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::Bytes;
-use rookery_cluster::store::{Class, Op, Writes};
+use rookery_cluster::store::Writes;
 use rookery_cluster::tables::archive::{ArchiveId, Shelf};
 use rookery_cluster::tables::{archive, offline, seen};
 use rookery_proto::xmpp::error::{Condition, StanzaError};
@@ -17,10 +15,8 @@ use super::offline::Ready;
 use super::{Attached, Msg, User};
 use crate::feature::Direction;
 use crate::features::{xep_0280_carbons as carbons, xep_0359_stanza_ids as stanza_ids};
-use crate::host::Host;
 use crate::ledger::Receipt;
 use crate::pipe::{Kept, Outgoing};
-use crate::resident::WeakHandle;
 use crate::session::{Delivery, SessionId};
 
 /// What is to be done once a commit is there.
@@ -73,25 +69,6 @@ impl Pending {
 
 /// How many messages of one user may wait for the store.
 const PENDING: usize = 2_048;
-
-/// The pause between two questions whether something is stored.
-const PAUSE: Duration = Duration::from_millis(200);
-
-/// Whether a commit without an answer has happened: then all of its writes are there, of which one is the witness. Until that is
-/// known, nothing may be sent that would take the message's number (see `numbers`), and its sender must be told neither. It
-/// ends when the store answers, or when the user is not at home here any more.
-async fn find_out(host: Host, user: WeakHandle<User>, seq: u64, (key, value): (Bytes, Bytes)) {
-    loop {
-        let found = host.store().get(&key).await;
-        let Some(user) = user.upgrade() else { return };
-        if let Ok(found) = found {
-            let _ = user.cast_always(Msg::Committed { seq, ok: found == Some(value) });
-            return;
-        }
-        drop(user);
-        tokio::time::sleep(PAUSE).await;
-    }
-}
 
 /// The writes of one message.
 pub(super) use rookery_cluster::store::Ops;
@@ -218,19 +195,7 @@ impl User {
         let seq = self.pending.first + self.pending.waiting.len() as u64;
         self.pending.waiting.push_back(Waiting { step, ok: None, numbers });
         let Some(me) = self.me.clone() else { return };
-        let witness = ops.iter().find_map(|op| match op {
-            Op::Set { key, value } => Some((key.clone(), value.clone())),
-            _ => None,
-        });
-        let host = self.host.clone();
         let submitted = self.host.batcher().submit(Writes::new(&self.entity, ops), move |result| {
-            if let (Err(error), Some(witness)) = (&result, witness)
-                && error.class == Class::MaybeCommitted
-            {
-                tracing::warn!(%error, "nobody knows whether a message is stored; it and those behind it wait until the store says");
-                host.clone().spawn(find_out(host, me.downgrade(), seq, witness));
-                return;
-            }
             if let Err(error) = &result {
                 tracing::warn!(%error, "a message could not be stored; its sender gets an error");
             }

@@ -7,10 +7,11 @@
 //! the session meanwhile (the answer to an IQ, presence) goes behind it. Where a message turns out to go elsewhere than
 //! was foreseen, all that waits gets other numbers, committed before anything is sent. A number too high is harmless: the
 //! message may come again. One too low would lose it. So a message of which nobody knows whether it was committed keeps its
-//! number until the store says (`find_out` in `deliver`).
+//! number until the store says: the batcher answers no sooner, and neither does what rewrites numbers.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rookery_cluster::entity::Entity;
@@ -18,12 +19,13 @@ use rookery_cluster::store::{self, Options};
 use rookery_cluster::tables::archive::{self, ArchiveId, Sent, Shelf};
 use rookery_cluster::tables::sessions;
 use smallvec::SmallVec;
+use tokio::time::sleep;
 
 use super::deliver::Step;
 use super::{Attached, Msg, User};
 use crate::host::Host;
 use crate::ledger::Receipt;
-use crate::resident::Refused;
+use crate::resident::{Handle, Refused};
 use crate::session::{self, Delivery, SessionId};
 
 /// How a session counts.
@@ -244,17 +246,16 @@ impl User {
     fn rewrite(&mut self, seq: u64, rewrites: Vec<Rewrite>) {
         self.pending.stale = true; // until it is written
         let (host, entity) = (self.host.clone(), self.entity.clone());
-        let Some(me) = self.me.clone() else { return };
+        let Some(me) = self.me.as_ref().map(Handle::downgrade) else { return };
         self.host.spawn(async move {
-            // Some of it is still on its way to the store.
-            host.batcher().flush().await.ok();
-            let mut written = write(&host, &entity, &rewrites).await;
-            for _ in 0..AGAIN {
-                if written.is_ok() {
-                    break;
+            let written = loop {
+                // Some of it is still on its way to the store.
+                host.batcher().flush().await.ok();
+                match write(&host, &entity, &rewrites).await {
+                    Err(error) if error.class.repeats() && me.upgrade().is_some() => sleep(PAUSE).await,
+                    written => break written,
                 }
-                written = write(&host, &entity, &rewrites).await;
-            }
+            };
             if let Err(error) = &written {
                 tracing::warn!(%error, "a message could not be renumbered; its sender gets an error");
             }
@@ -263,7 +264,9 @@ impl User {
                 user.pending.stale &= !ok;
                 user.committed(seq, ok);
             };
-            let _ = me.cast_always(Msg::Then(Box::new(then)));
+            if let Some(me) = me.upgrade() {
+                let _ = me.cast_always(Msg::Then(Box::new(then)));
+            }
         });
     }
 }
@@ -274,8 +277,8 @@ enum Rewrite {
     Page { sid: SessionId, page: sessions::Sending },
 }
 
-/// How often new numbers are written again before a message goes without. Until they are, nobody is told anything.
-const AGAIN: u8 = 3;
+/// The pause before new numbers are written again. Until they are, nobody is told anything.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Entries that are read and written again in one transaction: each is a round trip to the store.
 const ENTRIES: usize = 50;

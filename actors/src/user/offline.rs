@@ -39,6 +39,8 @@ pub(super) struct Drain {
     silent: bool,
     /// What was sent up to.
     after: Option<ArchiveId>,
+    /// Where the last page that was sent begins: its client may not have got it.
+    from: Option<ArchiveId>,
     /// The newest entry when it began: what is newer would have been sent live.
     began: Option<ArchiveId>,
     /// Of a replay: the count that the client came back with, and in which numbering; it has what that covers.
@@ -214,6 +216,7 @@ impl User {
             offline: false,
             silent: false,
             after: None,
+            from: None,
             began: self.ids.last,
             has: None,
             skipped: None,
@@ -238,8 +241,8 @@ impl User {
         let (host, entity) = (self.host.clone(), self.entity.clone());
         self.spawn(async move {
             // What clients have confirmed leaves the queue in the background, and what came just before enters queue and archive
-            // so: that must be done before it is read. If that fails, so does the read.
-            host.batcher().flush().await.ok();
+            // so: that must be done before it is read.
+            let flushed = host.batcher().flush().await;
             let query = archive::Query { after, ..archive::Query::all(PAGE) };
             let page = host
                 .store()
@@ -248,6 +251,7 @@ impl User {
                     Box::pin(async move { archive::page(&mut **tx, place, &entity, &query).await })
                 })
                 .await;
+            let page = flushed.and(page);
             let then: crate::feature::Then = Box::new(move |user: &mut User| user.page_read(sid, turn, page));
             then
         });
@@ -327,6 +331,7 @@ impl User {
             session.hand_now(item);
         }
         let Some(drain) = self.drains.all.get_mut(at) else { return };
+        drain.from = drain.after;
         drain.after = last.or(drain.after);
         let behind = drain.skipped.is_some_and(|(_, last)| drain.after < Some(last));
         drain.sent = complete && !(behind && place == Shelf::Archive);
@@ -401,6 +406,7 @@ impl User {
             drain.place = Shelf::Archive;
             drain.sent = false;
             drain.after = drain.begin(cursor);
+            drain.from = drain.after;
         }
         let only_queue = drain.why == Why::Offline && cursor.is_none();
         let finished = sent && (place == Shelf::Archive || only_queue);
@@ -435,10 +441,13 @@ impl User {
     /// Nobody knows whether a session's client has got the last page, and nobody will: it is read again.
     pub(crate) fn drain_anew(&mut self, sid: SessionId) {
         self.drains.turn = self.drains.next_turn();
-        let (turn, cursor) = (self.drains.turn, self.offline);
+        let turn = self.drains.turn;
         let Some(drain) = self.drains.of(sid) else { return };
-        (drain.turn, drain.sent) = (turn, false);
-        drain.after = if drain.place == Shelf::Queue { None } else { drain.begin(cursor) };
+        (drain.turn, drain.sent, drain.after) = (turn, false, drain.from);
+        // That is among what is read now.
+        if let Some(more) = drain.more.take() {
+            self.drains.skip(sid, more);
+        }
         if let Some(session) = self.session_mut(sid) {
             session.draining = true;
         }

@@ -12,12 +12,14 @@ use std::time::Duration;
 use metrics::{gauge, histogram};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Class, Error, Op, Ops, Options, Result, Store, limits, runner};
 use crate::entity::{Entity, Shard};
 
 const PACE: Duration = Duration::from_millis(8);
+/// The pause before a commit in doubt is repeated.
+const DOUBT: Duration = Duration::from_millis(200);
 
 /// Limits of a batcher.
 #[derive(Clone, Debug)]
@@ -130,7 +132,8 @@ impl Batcher {
     }
 
     /// Hands writes over; `done` gets the outcome, on the batcher's task: it must be quick and not block. After success
-    /// the writes are durable. On failure nothing is known to be written ([`Class::MaybeCommitted`]: it may be).
+    /// the writes are durable. On failure they are not, unless the fence says that the shard is another node's
+    /// ([`Class::Fenced`]); until either is known there is no answer.
     ///
     /// # Errors
     /// At once, and then `done` is never called: [`Class::TooLarge`], or [`Class::Unavailable`] if too much waits.
@@ -213,11 +216,24 @@ async fn run(shared: Arc<Shared>, store: Store) {
     }
 }
 
-/// Commits a group and tells each its outcome. When the fence refuses it because some of its shards are not this node's any more,
+/// Commits a group and tells each its outcome. After a commit of which nobody knows whether it happened, and may still, it is
+/// repeated until the store has answered: its writers could do nothing with such an outcome, and what comes next must not be
+/// overtaken by it. When the fence refuses it because some of its shards are not this node's any more,
 /// only their writes fail.
 async fn write(store: &Store, mut writes: Vec<Writes>, mut dones: Vec<Done>, deadline: Duration) {
+    let mut doubt = false;
     loop {
         let outcome = commit(store, &writes, deadline).await;
+        if let Err(error) = &outcome
+            && error.class.repeats()
+            && (doubt || error.class == Class::MaybeCommitted)
+        {
+            if !std::mem::replace(&mut doubt, true) {
+                tracing::warn!(%error, writes = writes.len(), "nobody knows whether these are stored; they and all behind them wait until the store says");
+            }
+            sleep(DOUBT).await;
+            continue;
+        }
         let fenced = matches!(&outcome, Err(error) if error.class == Class::Fenced);
         let owned: Vec<bool> =
             writes.iter().map(|w| !fenced || w.ops.is_empty() || store.owns(w.shard)).collect();
@@ -291,7 +307,7 @@ impl Shared {
                 !waiting.writes.ops.is_empty() && waiting.epoch != self.store.epoch(waiting.writes.shard);
             if moved {
                 (waiting.done)(Err(Error::new(Class::Fenced, "the shard is not this node's any more")));
-            } else if waiting.since + self.settings.deadline < now {
+            } else if !waiting.writes.ops.is_empty() && waiting.since + self.settings.deadline < now {
                 (waiting.done)(Err(Error::new(Class::Unavailable, "the store was too slow for this write")));
             } else {
                 writes.push(waiting.writes);
@@ -308,12 +324,36 @@ mod tests {
 
     use super::*;
     use crate::seams::Seams;
+    use crate::store::faults::{Fault, Faults};
     use crate::store::memory::Memory;
     use crate::store::runner::Fence;
     use bytes::Bytes;
 
     use crate::entity::Entity;
     use crate::store::{Fut, Mutate as _, Transaction};
+
+    /// Whether a commit without an answer was done or not, its writer hears nothing until the store has said; then it is done.
+    #[tokio::test(start_paused = true)]
+    async fn a_commit_in_doubt_has_no_outcome_until_the_store_says() {
+        for fault in [Fault::Mute, Fault::Hang, Fault::UnknownDone, Fault::UnknownLost] {
+            let faults = Arc::new(Faults::new(Arc::new(Memory::new())));
+            let store = Store::new(faults.clone(), Seams::system());
+            let batcher = Batcher::start(store.clone(), Settings::default());
+            faults.script([fault]);
+            let mut ops = Ops::new();
+            ops.put(Bytes::from_static(b"key"), Bytes::from_static(b"value"));
+            let mut write = std::pin::pin!(batcher.write(Writes::new(&Entity::new("juliet@localhost"), ops)));
+            let a_bit = Duration::from_millis(1);
+            assert!(tokio::time::timeout(a_bit, write.as_mut()).await.is_err(), "{fault:?}");
+            faults.set_reachable(false);
+            // Long after every deadline.
+            let early = tokio::time::timeout(Duration::from_secs(60), write.as_mut()).await;
+            assert!(early.is_err(), "{fault:?}: {early:?}");
+            faults.set_reachable(true);
+            write.await.unwrap();
+            assert_eq!(store.get(b"key").await.unwrap().as_deref(), Some(b"value".as_slice()));
+        }
+    }
 
     /// A node that owns everything, in an epoch that the test sets.
     struct Owner(AtomicU32);
