@@ -80,8 +80,12 @@ impl Session {
 
 async fn write(host: &Host, stored: Arc<sessions::Stored>, claim: Claim) -> store::Result<Claim> {
     // What was submitted of this session before must not be written after this.
-    host.batcher().flush().await?;
     let owner = stored.user.clone();
+    let epoch = host.store().epoch(owner.shard());
+    host.batcher().flush().await?;
+    if host.store().epoch(owner.shard()) != epoch {
+        return Err(store::Error::new(Class::Fenced, "the user is at home elsewhere, or was meanwhile"));
+    }
     host.store()
         .write(Options::owner(&owner), |tx| {
             let stored = stored.clone();

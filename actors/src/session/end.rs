@@ -99,8 +99,8 @@ impl Session {
         if generation != self.generation || self.pipe.is_some() || self.ended {
             return;
         }
-        if self.resuming.as_ref().is_some_and(|resume| !resume.reply.is_closed()) {
-            // Its client came in time, and waits for the store.
+        if self.resuming.as_ref().is_some_and(|resume| self.restored.is_some() || !resume.reply.is_closed()) {
+            // Its client came in time and waits; or it has gone, but what it came for is being written.
             return expire_later(&self.host, me, CLAIM, generation);
         }
         tracing::info!(jid = %self.jid, reason = "expired", "session closed");

@@ -247,10 +247,14 @@ impl User {
         self.pending.stale = true; // until it is written
         let (host, entity) = (self.host.clone(), self.entity.clone());
         let Some(me) = self.me.as_ref().map(Handle::downgrade) else { return };
+        let epoch = host.store().epoch(entity.shard());
         self.host.spawn(async move {
             let written = loop {
                 // Some of it is still on its way to the store.
                 host.batcher().flush().await.ok();
+                if host.store().epoch(entity.shard()) != epoch {
+                    return; // the user is at home elsewhere, or was meanwhile
+                }
                 match write(&host, &entity, &rewrites).await {
                     Err(error) if error.class.repeats() && me.upgrade().is_some() => sleep(PAUSE).await,
                     written => break written,

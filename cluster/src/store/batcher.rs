@@ -20,6 +20,8 @@ use crate::entity::{Entity, Shard};
 const PACE: Duration = Duration::from_millis(8);
 /// The pause before a commit in doubt is repeated.
 const DOUBT: Duration = Duration::from_millis(200);
+/// The longest that one such attempt may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Limits of a batcher.
 #[derive(Clone, Debug)]
@@ -82,11 +84,25 @@ impl Writes {
 
 type Done = Box<dyn FnOnce(Result<()>) + Send>;
 
-struct Waiting {
+/// Writes that wait, or are being committed.
+struct Body {
     writes: Writes,
     /// The epoch of the shard when they were handed over: what was meant for one must not be written in a later one, when
     /// others have written in between.
     epoch: Option<u32>,
+}
+
+impl Body {
+    /// Whether the shard is this node's as it was when they were handed over.
+    fn is_of_now(&self, store: &Store) -> bool {
+        self.writes.ops.is_empty() || (self.epoch.is_some() && self.epoch == store.epoch(self.writes.shard))
+    }
+}
+
+const ELSEWHERE: Error = Error::new(Class::Fenced, "the shard is not this node's any more");
+
+struct Waiting {
+    body: Body,
     size: usize,
     since: Instant,
     done: Done,
@@ -141,7 +157,8 @@ impl Batcher {
         let size = writes.check()?;
         let shared = &self.0.0;
         let epoch = shared.store.epoch(writes.shard);
-        let waiting = Waiting { writes, epoch, size, since: Instant::now(), done: Box::new(done) };
+        let waiting =
+            Waiting { body: Body { writes, epoch }, size, since: Instant::now(), done: Box::new(done) };
         let mut queue = shared.queue.lock();
         let full =
             queue.waiting.len() >= shared.settings.queue || queue.bytes + size > shared.settings.queue_bytes;
@@ -206,61 +223,65 @@ async fn run(shared: Arc<Shared>, store: Store) {
         }
         next = Instant::now() + shared.settings.pace;
         let group = shared.take();
-        let (writes, dones) = shared.split(group);
-        if writes.is_empty() {
+        let (bodies, dones) = shared.split(group);
+        if bodies.is_empty() {
             shared.queue.lock().busy = false;
             continue;
         }
-        write(&store, writes, dones, shared.settings.deadline).await;
+        write(&store, bodies, dones, shared.settings.deadline).await;
         shared.queue.lock().busy = false;
     }
 }
 
-/// Commits a group and tells each its outcome. After a commit of which nobody knows whether it happened, and may still, it is
-/// repeated until the store has answered: its writers could do nothing with such an outcome, and what comes next must not be
-/// overtaken by it. When the fence refuses it because some of its shards are not this node's any more,
-/// only their writes fail.
-async fn write(store: &Store, mut writes: Vec<Writes>, mut dones: Vec<Done>, deadline: Duration) {
+/// Commits a group and tells each its outcome. When the fence refuses it because some of its shards are not this node's any more,
+/// only their writes fail. After a commit of which nobody knows whether it happened, and may still, it is repeated until the
+/// store has answered: its writers could do nothing with such an outcome, and what comes next must not be overtaken by it.
+async fn write(store: &Store, mut bodies: Vec<Body>, mut dones: Vec<Done>, mut deadline: Duration) {
     let mut doubt = false;
     loop {
-        let outcome = commit(store, &writes, deadline).await;
-        if let Err(error) = &outcome
-            && error.class.repeats()
-            && (doubt || error.class == Class::MaybeCommitted)
+        let outcome = commit(store, &bodies, deadline).await;
+        let class = outcome.as_ref().err().map(|error| error.class);
+        let again = class.is_some_and(|class| class.repeats() && (doubt || class == Class::MaybeCommitted));
+        if let Err(error) = outcome.as_ref()
+            && again
         {
             if !std::mem::replace(&mut doubt, true) {
-                tracing::warn!(%error, writes = writes.len(), "nobody knows whether these are stored; they and all behind them wait until the store says");
+                let bodies = bodies.len();
+                tracing::warn!(%error, bodies, "nobody knows whether these writes are stored; they and all behind them wait until the store says");
             }
             sleep(DOUBT).await;
-            continue;
+            // A disk may be as slow as this, and no other commit is tried meanwhile.
+            deadline = (deadline * 2).min(PATIENCE);
         }
-        let fenced = matches!(&outcome, Err(error) if error.class == Class::Fenced);
-        let owned: Vec<bool> =
-            writes.iter().map(|w| !fenced || w.ops.is_empty() || store.owns(w.shard)).collect();
-        if !fenced || owned.iter().all(|owned| *owned) || !owned.contains(&true) {
+        let stays: Vec<bool> = bodies.iter().map(|body| body.is_of_now(store)).collect();
+        let partly = class == Some(Class::Fenced) && stays.contains(&false) && stays.contains(&true);
+        if !again && !partly {
             dones.into_iter().for_each(|done| done(outcome.clone()));
             return;
         }
-        let mut owns = owned.iter();
-        writes.retain(|_| owns.next().copied().unwrap_or_default());
-        let (left, lost): (Vec<_>, Vec<_>) = dones.into_iter().zip(owned).partition(|(_, owned)| *owned);
-        lost.into_iter().for_each(|(done, _)| done(outcome.clone()));
+        let mut stay = stays.iter();
+        bodies.retain(|_| stay.next().copied().unwrap_or_default());
+        let (left, lost): (Vec<_>, Vec<_>) = dones.into_iter().zip(stays).partition(|(_, stays)| *stays);
+        lost.into_iter().for_each(|(done, _)| done(Err(ELSEWHERE)));
         dones = left.into_iter().map(|(done, _)| done).collect();
+        if bodies.is_empty() {
+            return;
+        }
     }
 }
 
 /// All bodies in one transaction.
-async fn commit(store: &Store, writes: &[Writes], deadline: Duration) -> Result<()> {
-    let changing = writes.iter().filter(|writes| !writes.ops.is_empty());
-    let mut shards: Vec<Shard> = changing.map(|writes| writes.shard).collect();
+async fn commit(store: &Store, bodies: &[Body], deadline: Duration) -> Result<()> {
+    let changing = bodies.iter().filter(|body| !body.writes.ops.is_empty());
+    let mut shards: Vec<Shard> = changing.map(|body| body.writes.shard).collect();
     shards.sort_unstable();
     shards.dedup();
     histogram!("rookery_store_batch_size", "of" => "bodies")
-        .record(u32::try_from(writes.len()).unwrap_or(u32::MAX));
+        .record(u32::try_from(bodies.len()).unwrap_or(u32::MAX));
     let options = Options { shards, deadline, operation: None };
     store
         .write(options, |tx| {
-            for op in writes.iter().flat_map(|writes| &writes.ops) {
+            for op in bodies.iter().flat_map(|body| &body.writes.ops) {
                 match op {
                     Op::Set { key, value } => tx.put(key.clone(), value.clone()),
                     other => other.apply(&mut **tx),
@@ -299,22 +320,20 @@ impl Shared {
     }
 
     /// Refuses those that waited too long: their clients were told, or have gone.
-    fn split(&self, group: Vec<Waiting>) -> (Vec<Writes>, Vec<Done>) {
+    fn split(&self, group: Vec<Waiting>) -> (Vec<Body>, Vec<Done>) {
         let now = Instant::now();
-        let (mut writes, mut dones) = (Vec::with_capacity(group.len()), Vec::with_capacity(group.len()));
-        for waiting in group {
-            let moved =
-                !waiting.writes.ops.is_empty() && waiting.epoch != self.store.epoch(waiting.writes.shard);
-            if moved {
-                (waiting.done)(Err(Error::new(Class::Fenced, "the shard is not this node's any more")));
-            } else if !waiting.writes.ops.is_empty() && waiting.since + self.settings.deadline < now {
-                (waiting.done)(Err(Error::new(Class::Unavailable, "the store was too slow for this write")));
+        let (mut bodies, mut dones) = (Vec::with_capacity(group.len()), Vec::with_capacity(group.len()));
+        for Waiting { body, since, done, .. } in group {
+            if !body.is_of_now(&self.store) {
+                done(Err(ELSEWHERE));
+            } else if !body.writes.ops.is_empty() && since + self.settings.deadline < now {
+                done(Err(Error::new(Class::Unavailable, "the store was too slow for this write")));
             } else {
-                writes.push(waiting.writes);
-                dones.push(waiting.done);
+                bodies.push(body);
+                dones.push(done);
             }
         }
-        (writes, dones)
+        (bodies, dones)
     }
 }
 

@@ -227,7 +227,7 @@ fn broken(error: fjall::Error) -> Error {
     match error {
         fjall::Error::Io(error) => disk(error),
         fjall::Error::Locked => Error::LOCKED,
-        fjall::Error::Poisoned => Error::new(Class::Unavailable, "a write to disk failed before"),
+        fjall::Error::Poisoned => Error::new(Class::Corrupt, "a write to disk failed before"),
         other => Error::new(Class::Corrupt, "the store is damaged").with(format!("{other:?}")),
     }
 }

@@ -70,7 +70,8 @@ impl<B: Backend> Engine<B> {
         let latest = match self.latest() {
             Ok(latest) if !self.failed.load(Ordering::Acquire) => latest,
             Ok(_) => {
-                return refuse(requests, &Error::new(Class::Unavailable, "a write to disk failed before"));
+                // For good: whoever would try again would do so until the process ends.
+                return refuse(requests, &Error::new(Class::Corrupt, "a write to disk failed before"));
             }
             Err(error) => return refuse(requests, &error),
         };

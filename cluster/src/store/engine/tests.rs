@@ -104,7 +104,7 @@ async fn after_a_failed_write_nothing_is_acknowledged_and_reads_go_on() {
     engine.backend.1.store(false, Ordering::Relaxed);
     let (refused, refused_answer) = request("x", "c");
     engine.commit(vec![refused]);
-    assert_eq!(refused_answer.await.unwrap().unwrap_err().class, Class::Unavailable);
+    assert_eq!(refused_answer.await.unwrap().unwrap_err().class, Class::Corrupt); // nobody need try again
     let latest = engine.latest().unwrap();
     assert!(engine.backend.get(&latest.view, b"a").unwrap().is_some());
 }
