@@ -427,11 +427,14 @@ impl Host {
         for answer in suspended {
             let _ = answer.await;
         }
-        let flushed = tokio::time::timeout(FLUSH, self.0.batcher.flush()).await;
-        if !matches!(flushed, Ok(Ok(()))) {
-            tracing::error!(
-                "the store does not answer: what was written last may not be there; it was not acknowledged"
-            );
+        match tokio::time::timeout(FLUSH, self.0.batcher.flush()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "what was written last may not be on disk"),
+            Err(_) => {
+                tracing::error!(
+                    "the store does not answer: what was written last, and not acknowledged, may be missing"
+                )
+            }
         }
     }
 }

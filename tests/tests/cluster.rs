@@ -162,6 +162,15 @@ async fn nodes_share_what_there_is_and_give_it_to_each_other() {
     let gone = async || world.rows(0)[2].1 == "dead" && world.rows(0)[0].2 == SHARDS;
     let took = eventually("left", &world, gone).await;
     println!("from exit to \"dead\": {took:?}");
+    // Unlike the one that was killed, it was not missed by anybody.
+    let missed = |name: &str| {
+        [0, 2].iter().any(|at| {
+            let log = world.nodes[*at].whole_log();
+            log.lines()
+                .any(|line| line.contains("node declared dead") && line.contains(&format!("node={name}")))
+        })
+    };
+    assert!(missed("n2") && !missed("n3"), "{}", world.logs());
     let log = world.nodes[2].whole_log();
     assert!(log.contains("left the cluster") && !log.contains("ERROR"), "{log}");
 
@@ -170,7 +179,7 @@ async fn nodes_share_what_there_is_and_give_it_to_each_other() {
     assert!(alone.contains("no other node is active"), "{alone}");
     let begun = Instant::now();
     assert_eq!(world.nodes[0].stop().await.unwrap().code(), Some(0));
-    println!("the last one, SIGTERM to exit: {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]

@@ -21,8 +21,8 @@ use tokio::task::JoinSet;
 const FLOOD: usize = 10_000;
 /// How many connect at the same time: less than the kernel's backlog.
 const AT_ONCE: usize = 256;
-/// The counter of those who were sent away because they took too long.
-const TIMED_OUT: &str = "rookery_limits_hit_total{limit=\"login_seconds\"}";
+/// What a chatting pair would notice. A debug build on a busy machine stays far below; a starved one does not.
+const NOTICED: Duration = Duration::from_secs(2);
 /// Both tests together would need more files than a process may open.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
@@ -77,13 +77,13 @@ impl Pair {
         Pair { stop, chat }
     }
 
-    /// They did exchange lines, all of which came, in order, and nothing else. How long they took is the machine's
-    /// matter as well: only told.
-    async fn notices_nothing(self) {
+    /// How many lines they exchanged, none of which took long.
+    async fn notices_nothing(self) -> usize {
         let _ = self.stop.send(());
         let (count, worst) = self.chat.await.unwrap();
         println!("{count} lines, the slowest took {worst:?}");
-        assert!(count > 0);
+        assert!(worst < NOTICED, "a line took {worst:?}");
+        count
     }
 }
 
@@ -121,7 +121,7 @@ async fn flood<T: Send + 'static>(
 #[tokio::test(flavor = "multi_thread")]
 async fn from_many_addresses_all_are_let_in_and_sent_away_when_their_time_is_up() {
     let _alone = ONE_AT_A_TIME.lock().await;
-    let limits = format!("connections_before_login = {}\nlogin_seconds = 15", FLOOD + 100);
+    let limits = format!("connections_before_login = {}\nlogin_seconds = 25", FLOOD + 100);
     let Some(server) = server(&limits).await else { return };
     let options = server.listening.options();
     let pair = Pair::start(&options).await;
@@ -135,11 +135,8 @@ async fn from_many_addresses_all_are_let_in_and_sent_away_when_their_time_is_up(
     })
     .await;
     assert_eq!(clients.len(), FLOOD);
-    // All of them got in, and the pair. On a slow machine the first were sent away before the last came: they enter
-    // the counter before they leave the gauge, so nobody is missed between the two looks.
-    let open = metric(&server, "rookery_connections{").await;
-    let gone = metric(&server, TIMED_OUT).await;
-    assert!(open + gone >= (FLOOD + 2) as f64, "{open} are open, {gone} were sent away");
+    // All of them at once, and the pair: nobody was sent away yet.
+    assert!(metric(&server, "rookery_connections{").await >= (FLOOD + 2) as f64);
     let mut closing = JoinSet::new();
     for mut client in clients {
         closing.spawn(async move { told(&mut client).await });
@@ -147,8 +144,8 @@ async fn from_many_addresses_all_are_let_in_and_sent_away_when_their_time_is_up(
     for condition in closing.join_all().await {
         assert_eq!(condition.as_deref(), Some("connection-timeout"));
     }
-    pair.notices_nothing().await;
-    let timed_out = metric(&server, TIMED_OUT).await;
+    assert!(pair.notices_nothing().await > 100);
+    let timed_out = metric(&server, "rookery_limits_hit_total{limit=\"login_seconds\"}").await;
     assert!(timed_out >= FLOOD as f64, "{timed_out}");
 }
 
@@ -177,7 +174,7 @@ async fn from_one_address_few_are_let_in() {
     neighbour.source = Some(address(3, 1));
     let mut romeo = Client::login(&neighbour, "romeo", "secret", "other").await.unwrap();
     romeo.iq_ok("get", "localhost", "<ping xmlns='urn:xmpp:ping'/>").await.unwrap();
-    pair.notices_nothing().await;
+    assert!(pair.notices_nothing().await > 10);
 }
 
 /// An address of the loopback network.

@@ -253,11 +253,13 @@ async fn write(store: &Store, mut bodies: Vec<Body>, mut dones: Vec<Done>, mut d
             // A disk may be as slow as this, and no other commit is tried meanwhile.
             deadline = (deadline * 2).min(PATIENCE);
         }
+        if !again && class != Some(Class::Fenced) {
+            return dones.into_iter().for_each(|done| done(outcome.clone()));
+        }
         let stays: Vec<bool> = bodies.iter().map(|body| body.is_of_now(store)).collect();
-        let partly = class == Some(Class::Fenced) && stays.contains(&false) && stays.contains(&true);
+        let partly = stays.contains(&false) && stays.contains(&true);
         if !again && !partly {
-            dones.into_iter().for_each(|done| done(outcome.clone()));
-            return;
+            return dones.into_iter().for_each(|done| done(outcome.clone()));
         }
         let mut stay = stays.iter();
         bodies.retain(|_| stay.next().copied().unwrap_or_default());
@@ -293,13 +295,13 @@ async fn commit(store: &Store, bodies: &[Body], deadline: Duration) -> Result<()
 }
 
 impl Shared {
-    /// The next group, as large as one commit may be.
     /// Whether everything submitted is answered.
     fn is_idle(&self) -> bool {
         let queue = self.queue.lock();
         queue.waiting.is_empty() && !queue.busy
     }
 
+    /// The next group, as large as one commit may be.
     fn take(&self) -> Vec<Waiting> {
         let mut group = Vec::new();
         let mut bytes = 0;
