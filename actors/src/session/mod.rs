@@ -86,6 +86,8 @@ pub(crate) struct Flags {
     pub(crate) presence: Option<Available>,
     /// Whom it sent directed presence to.
     pub(crate) directed: Vec<Jid>,
+    /// Which messages are for it.
+    pub(crate) reader: user::Reader,
 }
 
 /// What a session actor is sent.
@@ -253,6 +255,7 @@ impl Session {
             blocks_push: flag(sessions::flags::BLOCKLIST),
             presence,
             directed: record.directed.iter().filter_map(|jid| Jid::parse(jid).ok()).collect(),
+            reader: user::Reader::read(record, stored.cursor.acked),
         };
         let resumable = flag(sessions::flags::RESUMABLE);
         let ledger = Ledger::new(stored.cursor.up_handled);

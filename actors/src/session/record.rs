@@ -78,7 +78,7 @@ impl Session {
             flags |= if set { bit } else { 0 };
         }
         let max = self.sm.as_ref().filter(|_| hash.is_some()).map(|sm| sm.max.as_secs());
-        sessions::Record {
+        let mut record = sessions::Record {
             resource: self.jid.resource().to_owned(),
             token_hash: hash.map(|hash| Bytes::copy_from_slice(&hash)).unwrap_or_default(),
             created_at: counts.map_or_else(|| self.host.seams().clock.now_micros(), |(_, at, _)| at),
@@ -91,7 +91,9 @@ impl Session {
             directed: self.flags.directed.iter().map(|jid| jid.as_str().to_owned()).collect(),
             roster: Bytes::copy_from_slice(&self.sm.as_ref().map_or(self.flags.roster, |sm| sm.roster())),
             ..sessions::Record::default()
-        }
+        };
+        self.flags.reader.write(&mut record);
+        record
     }
 
     /// Tells a connection on another node what it takes to bring the session back.

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use rookery_cluster::store::Writes;
 use rookery_cluster::tables::archive::{ArchiveId, Shelf};
-use rookery_cluster::tables::{archive, offline, seen};
+use rookery_cluster::tables::{archive, seen};
 use rookery_proto::xmpp::error::{Condition, StanzaError};
 use rookery_proto::xmpp::jid::{BareJid, Jid};
 use rookery_proto::xmpp::stanza::{MessageType, Stanza, Type};
 
 use super::numbers::{self, Numbers};
 use super::offline::Ready;
+use super::share::{About, Owed, Share};
 use super::{Attached, Msg, User};
 use crate::feature::Direction;
 use crate::features::{xep_0280_carbons as carbons, xep_0359_stanza_ids as stanza_ids};
@@ -22,7 +23,7 @@ use crate::session::{Delivery, SessionId};
 /// What is to be done once a commit is there.
 pub(super) enum Step {
     /// Deliver a message to the user's sessions.
-    In { stanza: Arc<Stanza>, id: Option<ArchiveId>, copies: bool, receipt: Receipt },
+    In { stanza: Arc<Stanza>, id: Option<ArchiveId>, owed: Owed, copies: bool, receipt: Receipt },
     /// Copy a message that one of the user's sessions sent to the others.
     Sent { stanza: Arc<Stanza>, id: Option<ArchiveId>, copies: bool, sid: SessionId, receipt: Receipt },
     /// It is safe in the offline queue; there is nobody to deliver it to.
@@ -256,7 +257,10 @@ impl User {
 
     fn take_step(&mut self, step: Step) {
         match step {
-            Step::In { stanza, id, copies, receipt } => self.deliver(&stanza, id, copies, receipt),
+            Step::In { stanza, id: Some(id), owed, copies, receipt } => {
+                self.deliver(&stanza, id, (owed, copies), receipt);
+            }
+            Step::In { stanza, id: None, copies, receipt, .. } => self.pass_on(&stanza, copies, receipt),
             Step::Sent { stanza, id, copies, sid, receipt } => {
                 if copies {
                     self.copy_sent(&stanza, id, sid);
@@ -273,93 +277,78 @@ impl User {
         stanza_ids::stanza_id(&self.jid, &self.host.ids().seal(id))
     }
 
-    /// The full JID that a message is for, if that session is here. If not, it goes where the bare JID's would go: chats
-    /// by RFC 6121 section 8.5.3.2.1, and whatever was on its way when the session ended.
-    pub(super) fn recipient<'s>(&self, stanza: &'s Stanza) -> Option<&'s Jid> {
-        let full = stanza.to.as_ref().filter(|to| to.resource().is_some())?;
-        self.sessions.iter().any(|session| session.jid.as_str() == full.as_str()).then_some(full)
-    }
-
-    /// Whether a message is for this session, and not only a copy of it.
-    fn direct(session: &Attached, full: Option<&Jid>) -> bool {
-        match full {
-            Some(to) => session.jid.as_str() == to.as_str(),
-            None => session.takes_messages(),
+    /// RFC 6121 section 8.5: an archived message to the sessions that it is for, copies to the others.
+    fn deliver(
+        &mut self,
+        stanza: &Arc<Stanza>,
+        id: ArchiveId,
+        (owed, copies): (Owed, bool),
+        receipt: Receipt,
+    ) {
+        let message = About { id, owed, to: stanza.to.as_ref(), copies };
+        let shares = |session: &Attached| session.share(message);
+        if !self.sessions.iter().any(|session| shares(session) == Some(Share::Message)) {
+            // Whoever it was for has ended since.
+            return self.leave_behind_one(id, receipt);
         }
+        let extra = bytes::Bytes::from(self.stanza_id(id));
+        for session in &self.sessions {
+            let Some(share) = shares(session) else { continue };
+            if session.draining {
+                self.drains.skip(session.sid, id); // it reads the archive, and will come to this one
+                continue;
+            }
+            let outgoing = match share {
+                Share::Message => Outgoing { stanza: stanza.clone(), to: None, extra: extra.clone() },
+                Share::Copy => self.received(stanza, &extra, session),
+            };
+            session.hand_now(Delivery { outgoing, kept: Kept::archived(Some(id)), receipt: Receipt::none() });
+        }
+        receipt.done(); // it is in the archive
     }
 
-    /// The sessions that a step's stanza is handed to.
-    pub(super) fn targets<'a>(&'a self, step: &'a Step) -> impl Iterator<Item = &'a Attached> {
-        let (full, id, sender, copies) = match step {
-            Step::In { stanza, id, copies, .. } => (self.recipient(stanza), *id, None, *copies),
-            Step::Sent { id, copies, sid, .. } => (None, *id, Some(*sid), *copies),
-            Step::Kept { .. } | Step::Page(_) => (None, None, None, false),
-        };
-        let page = if let Step::Page(page) = step { Some(page.sid) } else { None };
-        let incoming = matches!(step, Step::In { .. });
-        let reached = incoming && self.sessions.iter().any(|session| Self::direct(session, full));
-        let copies = copies && (reached || sender.is_some() || (id.is_some() && self.offline.is_some()));
-        self.sessions.iter().filter(move |session| {
-            let got = incoming && Self::direct(session, full);
-            let copy = copies && session.carbons && sender != Some(session.sid);
-            page == Some(session.sid) || ((got || copy) && !(session.draining && id.is_some()))
-        })
-    }
-
-    /// RFC 6121 section 8.5: to the sessions that a message is for, copies to the others.
-    fn deliver(&mut self, stanza: &Arc<Stanza>, id: Option<ArchiveId>, copies: bool, receipt: Receipt) {
-        let extra = id.map(|id| self.stanza_id(id)).unwrap_or_default();
-        let outgoing = Outgoing { stanza: stanza.clone(), to: None, extra: extra.into() };
+    /// The same of a message that is archived nowhere: one of the sessions carries the obligation.
+    fn pass_on(&mut self, stanza: &Arc<Stanza>, copies: bool, receipt: Receipt) {
         let full = self.recipient(stanza);
         let mut receipt = Some(receipt);
-        if id.is_none()
-            && !worth_keeping(stanza)
+        if !worth_keeping(stanza)
             && let Some(receipt) = receipt.take()
         {
             receipt.done(); // nobody answers for a chat state
         }
         let mut reached = false;
-        for session in &self.sessions {
-            if !Self::direct(session, full) {
-                continue;
-            }
+        for session in self.sessions.iter().filter(|session| session.is_meant(full)) {
             reached = true;
-            if session.draining
-                && let Some(id) = id
-            {
-                self.drains.skip(session.sid, id); // it reads the archive, and will come to this one
-                continue;
-            }
-            // One of the sessions carries the obligation where nothing is archived.
-            let receipt = match (id, &receipt) {
-                (None, Some(_)) => receipt.take().unwrap_or_else(Receipt::none),
-                _ => Receipt::none(),
-            };
-            session.hand_now(Delivery { outgoing: outgoing.clone(), kept: Kept::archived(id), receipt });
+            session.hand_now(Delivery {
+                outgoing: Outgoing::new(stanza.clone()),
+                kept: Kept::default(),
+                receipt: receipt.take().unwrap_or_else(Receipt::none),
+            });
         }
-        if !reached && id.is_some() && self.offline.is_none() {
-            // It was to be delivered, and is archived, but the last session has just gone.
-            return self.now_offline(stanza, id, receipt.unwrap_or_else(Receipt::none));
-        }
-        if !reached && id.is_none() && worth_keeping(stanza) {
+        if !reached && worth_keeping(stanza) {
             let receipt = receipt.take().unwrap_or_else(Receipt::none);
             return self.keep_for_later(stanza.clone(), receipt);
         }
-        if copies {
-            self.copy_received(stanza, id, full);
+        let copied = |session: &&Attached| reached && copies && session.carbons && !session.is_meant(full);
+        for session in self.sessions.iter().filter(copied) {
+            let outgoing = self.received(stanza, &[], session);
+            session.hand_now(Delivery { outgoing, kept: Kept::default(), receipt: Receipt::none() });
         }
         if let Some(receipt) = receipt {
             receipt.done();
         }
     }
 
-    /// The first message that no device will get: from here on it is offline.
-    fn now_offline(&mut self, stanza: &Arc<Stanza>, id: Option<ArchiveId>, receipt: Receipt) {
-        let Some(before) = id.map(ArchiveId::before) else { return receipt.done() };
-        self.offline = Some(before);
-        let mut ops = Ops::new();
-        offline::set(&mut ops, &self.entity, before);
-        self.after_commit(ops, Step::Kept { stanza: stanza.clone(), receipt }, Numbers::new());
+    /// XEP-0280: the copy of what another of the user's sessions has got.
+    pub(super) fn received(&self, stanza: &Stanza, extra: &[u8], session: &Attached) -> Outgoing {
+        let kind = carbons::Kind::Received;
+        Outgoing::new(carbons::carbon(kind, &self.jid, stanza, extra, &session.jid))
+    }
+
+    /// XEP-0280: the copy of what another of the user's sessions has sent.
+    pub(super) fn sent(&self, stanza: &Stanza, extra: &[u8], session: &Attached) -> Outgoing {
+        let kind = carbons::Kind::Sent;
+        Outgoing::new(carbons::carbon(kind, &self.jid, stanza, extra, &session.jid))
     }
 
     /// Into the offline queue: for messages that the archive does not keep.
@@ -384,39 +373,21 @@ impl User {
         self.after_commit(ops, Step::Kept { stanza, receipt }, Numbers::new());
     }
 
-    /// XEP-0280: copies of what another of the user's sessions has got.
-    fn copy_received(&mut self, stanza: &Arc<Stanza>, id: Option<ArchiveId>, full: Option<&Jid>) {
-        let copied = |session: &&Attached| session.carbons && !Self::direct(session, full);
-        for session in self.sessions.iter().filter(copied) {
-            if session.draining
-                && let Some(id) = id
-            {
-                self.drains.skip(session.sid, id);
-                continue;
-            }
-            let extra = id.map(|id| self.stanza_id(id)).unwrap_or_default();
-            let copy = carbons::carbon(carbons::Kind::Received, &self.jid, stanza, &extra, &session.jid);
-            session.hand_now(Delivery {
-                outgoing: Outgoing::new(copy),
-                kept: Kept::archived(id),
-                receipt: Receipt::none(),
-            });
-        }
-    }
-
     /// XEP-0280: copies of what one of the user's sessions has sent.
     fn copy_sent(&mut self, stanza: &Arc<Stanza>, id: Option<ArchiveId>, sender: SessionId) {
-        for session in self.sessions.iter().filter(|session| session.carbons && session.sid != sender) {
-            if session.draining
-                && let Some(id) = id
-            {
-                self.drains.skip(session.sid, id);
-                continue;
+        let extra = id.map(|id| self.stanza_id(id)).unwrap_or_default();
+        for session in self.sessions.iter().filter(|session| session.sid != sender) {
+            match id {
+                Some(id) if !session.reader.copy_sent(id) => continue,
+                Some(id) if session.draining => {
+                    self.drains.skip(session.sid, id);
+                    continue;
+                }
+                None if !session.carbons => continue,
+                _ => {}
             }
-            let extra = id.map(|id| self.stanza_id(id)).unwrap_or_default();
-            let copy = carbons::carbon(carbons::Kind::Sent, &self.jid, stanza, &extra, &session.jid);
             session.hand_now(Delivery {
-                outgoing: Outgoing::new(copy),
+                outgoing: self.sent(stanza, &extra, session),
                 kept: Kept::archived(id),
                 receipt: Receipt::none(),
             });

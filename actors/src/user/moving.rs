@@ -9,7 +9,7 @@ use rookery_proto::xmpp::jid::{BareJid, Jid};
 use tokio::sync::oneshot;
 
 use super::deliver::Ops;
-use super::{Attached as Session, Available, Inbound, Msg, Numbering, Phase, User, presence};
+use super::{Attached as Session, Available, Inbound, Msg, Numbering, Phase, Reader, User, presence};
 use crate::far::{Stub, wire};
 use crate::link::Link;
 use crate::pipe::Pipe;
@@ -59,6 +59,11 @@ pub(super) struct Leaving {
 }
 
 impl Session {
+    /// Whether its client confirms what it gets (XEP-0198).
+    pub(super) fn is_managed(&self) -> bool {
+        self.resumable || self.counted == MANAGED
+    }
+
     /// By which name the session's stanzas are known when they come again; none if they can't.
     pub(super) fn origin_name(&self, cluster: bool) -> Option<SessionId> {
         match (self.resumable, cluster) {
@@ -104,6 +109,7 @@ impl User {
         session.roster = sessions::roster(&record);
         session.blocks_push = flag(sessions::flags::BLOCKLIST);
         session.since = record.created_at;
+        session.reader = Reader::read(&record, wire::id_of(&attach.attach.acked));
         session.directed = record.directed.iter().filter_map(|jid| Jid::parse(jid).ok()).collect();
         session.presence = crate::stored::stanza(&record.presence)
             .zip(jid.with_resource(&record.resource).ok())
@@ -173,7 +179,7 @@ impl User {
     /// Looks whether the user may go.
     pub(super) fn go_on_leaving(&mut self) {
         let Some(leaving) = &mut self.leaving else { return };
-        if leaving.open > 0 || !self.pending.is_empty() || self.ops.busy() {
+        if leaving.open > 0 || !self.pending.is_empty() || self.ops.busy() || self.behind.is_busy() {
             return;
         }
         let told = leaving.told.take();
@@ -269,7 +275,7 @@ impl Session {
         ] {
             flags |= if set { bit } else { 0 };
         }
-        sessions::Record {
+        let mut record = sessions::Record {
             resource: self.jid.resource().to_owned(),
             created_at: self.since,
             max_resume_s: WAIT,
@@ -280,6 +286,8 @@ impl Session {
             directed: self.directed.iter().map(|jid| jid.as_str().to_owned()).collect(),
             roster: self.roster.to_vec().into(),
             ..sessions::Record::default()
-        }
+        };
+        self.reader.write(&mut record);
+        record
     }
 }
