@@ -417,6 +417,26 @@ impl Host {
     /// everything is committed.
     pub async fn shutdown(&self) {
         self.0.stopping.store(true, Ordering::Relaxed);
+        // What sleeping sessions hold is written down first, and settles what others have sent; then the records say so.
+        for _ in 0..2 {
+            let written = async {
+                self.suspend().await;
+                self.0.batcher.flush().await
+            };
+            match tokio::time::timeout(FLUSH, written).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(%error, "what was written last may not be on disk"),
+                Err(_) => {
+                    tracing::error!(
+                        "the store does not answer: what was written last, and not acknowledged, may be missing"
+                    );
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn suspend(&self) {
         let mut suspended = Vec::new();
         for (_, session) in self.0.sessions.all() {
             let (done, answer) = oneshot::channel();
@@ -426,15 +446,6 @@ impl Host {
         }
         for answer in suspended {
             let _ = answer.await;
-        }
-        match tokio::time::timeout(FLUSH, self.0.batcher.flush()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "what was written last may not be on disk"),
-            Err(_) => {
-                tracing::error!(
-                    "the store does not answer: what was written last, and not acknowledged, may be missing"
-                )
-            }
         }
     }
 }

@@ -6,6 +6,7 @@ mod support;
 
 use std::time::Duration;
 
+use rookery_cluster::tables::archive;
 use rookery_proto::xmpp::jid::Jid;
 use support::{Client, World};
 
@@ -368,4 +369,85 @@ async fn a_contact_that_left_during_a_restart_is_no_ghost() {
 
 fn owned(bodies: &[&str]) -> Vec<String> {
     bodies.iter().map(ToString::to_string).collect()
+}
+
+/// Answers, errors and headlines for a session that sleeps; a restart in order.
+#[tokio::test]
+async fn what_is_archived_nowhere_outlives_the_process_too() {
+    let world = World::new().await;
+    let mut romeo = world.online("romeo", "orchard").await;
+    let juliet = sleeps(phone(&world, "juliet").await).await;
+    for stanza in [
+        "<iq to='juliet@localhost/phone' type='result' id='answer'/>",
+        "<iq to='juliet@localhost/phone' type='get' id='question'><query xmlns='urn:x'/></iq>",
+        "<message to='juliet@localhost/phone' type='error' id='error'><error type='wait'/></message>",
+        "<message to='juliet@localhost/phone' type='headline' id='headline'><body>news</body></message>",
+        "<message to='juliet@localhost/phone' type='chat' id='state'><active xmlns='http://jabber.org/protocol/chatstates'/></message>",
+    ] {
+        romeo.send(stanza);
+    }
+    romeo.settled().await;
+    world.host.shutdown().await;
+    let world = world.restart().await;
+    let mut romeo = world.online("romeo", "orchard").await;
+    let mut juliet = world.resume(&juliet).await.unwrap();
+    juliet.expect("<resumed").await;
+    for id in ["answer", "question", "error", "headline"] {
+        juliet.until(&format!("id='{id}'")).await;
+    }
+    juliet.send("<iq to='romeo@localhost/orchard' type='result' id='question'/>");
+    romeo.until("id='question'").await;
+    no_more(&mut juliet).await;
+    // Each came once, and lies nowhere any more.
+    juliet.quit();
+    let mut tablet = world.online("juliet", "tablet").await;
+    no_message(&mut tablet).await;
+    recorded(&world).await;
+    assert_eq!(queue(&world, "juliet").await, 0);
+}
+
+/// The same when it is killed: what was settled is durable.
+#[tokio::test]
+async fn what_was_settled_outlives_a_kill() {
+    let world = World::new().await;
+    let mut romeo = phone(&world, "romeo").await;
+    let juliet = sleeps(phone(&world, "juliet").await).await;
+    for id in ["q1", "q2"] {
+        romeo.send(&format!(
+            "<iq to='juliet@localhost/phone' type='get' id='{id}'><query xmlns='urn:x'/></iq>"
+        ));
+    }
+    romeo.settled().await;
+    recorded(&world).await;
+    let world = world.restart().await;
+    // One resumes and gets them; the requests of one that never comes back are answered.
+    let mut romeo = world.resume(&romeo).await.unwrap();
+    romeo.expect("<resumed").await;
+    kick(&world, "juliet@localhost/phone").await;
+    for id in ["q1", "q2"] {
+        let got = romeo.until(&format!("id='{id}'")).await;
+        assert!(got.contains("recipient-unavailable"), "{got}");
+    }
+    assert!(world.resume(&juliet).await.is_none());
+    recorded(&world).await;
+    assert_eq!(queue(&world, "juliet").await, 0);
+}
+
+/// Nothing comes but the answer to a request.
+async fn no_more(client: &mut Client) {
+    client.send("<iq type='get' id='end' to='localhost'><query xmlns='urn:x'/></iq>");
+    client.expect("id='end'").await;
+}
+
+/// How much lies in a user's offline queue.
+async fn queue(world: &World, name: &str) -> usize {
+    let user = rookery_cluster::entity::Entity::new(format!("{name}@localhost"));
+    let read = world.store.read(|tx| {
+        let user = user.clone();
+        Box::pin(async move {
+            let query = archive::Query::all(100);
+            archive::page(&mut **tx, archive::Shelf::Queue, &user, &query).await
+        })
+    });
+    read.await.unwrap().entries.len()
 }

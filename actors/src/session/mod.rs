@@ -158,10 +158,15 @@ pub(crate) enum Msg {
     Done(Receipt),
     /// Its queue is full.
     TooSlow,
-    /// A message that waits for its ack is safe in the offline queue, under this id.
+    /// A stanza that waits for its ack is on its way into the offline queue, under this id.
     Kept {
         number: u32,
         id: ArchiveId,
+    },
+    /// The store has refused that.
+    NotKept {
+        number: u32,
+        receipt: Receipt,
     },
 }
 
@@ -427,7 +432,11 @@ impl Resident for Session {
             }
             Msg::Suspend(done) => {
                 self.suspend(me);
-                let _ = done.send(());
+                // By way of the user, who writes down what the session holds.
+                let told = move |_: &mut User| {
+                    let _ = done.send(());
+                };
+                let _ = self.user.cast_always(user::Msg::Then(Box::new(told)));
             }
             Msg::Tick => self.tick(),
             Msg::Expire { generation } => self.expire(generation, me),
@@ -450,6 +459,7 @@ impl Resident for Session {
             Msg::Done(receipt) => receipt.done(),
             Msg::TooSlow => self.too_slow(),
             Msg::Kept { number, id } => self.kept(number, id),
+            Msg::NotKept { number, receipt } => self.not_kept(number, receipt),
         }
         // A timer that was asked for is set here, where the way back is known.
         if let Some(sm) = &mut self.sm

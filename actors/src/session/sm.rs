@@ -12,7 +12,7 @@ use rookery_cluster::tables::archive::ArchiveId;
 use rookery_cluster::tables::sessions;
 use rookery_proto::xml::write;
 use rookery_proto::xmpp::ns;
-use rookery_proto::xmpp::stanza::{Stanza, Type};
+use rookery_proto::xmpp::stanza::Stanza;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
@@ -402,21 +402,23 @@ impl Session {
             self.request_ack();
         }
         self.keep_open_messages(false);
-        let waiting =
-            self.sm.as_ref().is_some_and(|sm| sm.asked.is_none() || sm.unacked.iter().any(|u| u.open()));
+        let open = |sm: &Sm| sm.unacked.iter().any(|item| item.open(sm.resumable(), false));
+        let waiting = self.sm.as_ref().is_some_and(|sm| sm.asked.is_none() || open(sm));
         if waiting {
             self.want_tick();
         }
     }
 
-    /// Messages that are durable nowhere (nothing is archived) go into the offline queue if their client takes more
-    /// than a second or two, or has gone: only then may their sender's stanza be acknowledged.
+    /// What is durable nowhere (nothing is archived) goes into the offline queue if its client takes more than a second or
+    /// two, or has gone: only then may its sender's stanza be acknowledged. What is worth nothing to another device lies there
+    /// for this session alone, if it can come back.
     pub(super) fn keep_open_messages(&mut self, now: bool) {
         let (user, sid) = (self.user.clone(), self.sid);
+        let gone = self.pipe.is_none();
         let Some(sm) = &mut self.sm else { return };
-        let acked = sm.acked;
+        let (acked, resumable) = (sm.acked, sm.resumable());
         for (number, item) in (1u32..).zip(sm.unacked.iter_mut()) {
-            if !item.open() {
+            if !item.open(resumable, gone && now) {
                 continue;
             }
             if !item.aged && !now {
@@ -443,6 +445,19 @@ impl Session {
         }
     }
 
+    /// A stanza could not be put into the offline queue: it is tried again.
+    pub(super) fn not_kept(&mut self, number: u32, receipt: Receipt) {
+        let Some(sm) = &mut self.sm else { return };
+        let at = number.wrapping_sub(sm.acked).wrapping_sub(1);
+        match sm.unacked.get_mut(at as usize) {
+            Some(item) if item.safe => {
+                (item.safe, item.receipt, item.kept.queued) = (false, receipt, None);
+                self.want_tick();
+            }
+            _ => receipt.done(), // its client has confirmed it meanwhile
+        }
+    }
+
     /// The client has what lies in the offline queue under these ids.
     pub(super) fn unqueue(&self, ids: &[ArchiveId]) {
         if ids.is_empty() {
@@ -455,13 +470,14 @@ impl Session {
 }
 
 impl Unacked {
-    /// A message that somebody waits for and that is durable nowhere.
-    fn open(&self) -> bool {
+    /// A stanza that is durable nowhere and that somebody waits for, or, if its client has `gone`, would miss.
+    fn open(&self, resumable: bool, gone: bool) -> bool {
+        let stanza = stanza_of(&self.outgoing);
         !self.safe
             && self.kept.id.is_none()
-            && self.receipt.is_open()
-            && matches!(self.outgoing.stanza.type_, Type::Message(_))
-            && user::worth_keeping(stanza_of(&self.outgoing))
+            && self.kept.queued.is_none()
+            && (self.receipt.is_open() || gone)
+            && (user::worth_keeping(stanza) || resumable && user::worth_telling(stanza))
     }
 }
 

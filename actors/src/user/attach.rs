@@ -44,6 +44,8 @@ pub(crate) struct Ended {
     pub(crate) unacked: Vec<Unacked>,
     /// For a session that was restored and never resumed: the place in the archive its client has confirmed.
     pub(crate) replay_after: Option<ArchiveId>,
+    /// And its numbering.
+    pub(crate) numbering: Option<u64>,
     /// It has a record in the store.
     pub(crate) recorded: bool,
 }
@@ -160,7 +162,7 @@ impl User {
             let told = session.handle.cast_always(session::Msg::Kick(condition, text.into()));
             self.detach(sid);
             if told.is_err() {
-                self.leave_behind(sid, Vec::new(), None, true); // nobody will say what it had sent
+                self.leave_behind(sid, Vec::new(), (None, None), true); // nobody will say what it had sent
             }
         }
     }
@@ -180,12 +182,15 @@ impl User {
 
     /// A session is over: what its client has not got goes elsewhere.
     pub(super) fn ended(&mut self, ended: Ended) {
-        let Ended { sid, unacked, replay_after, recorded } = ended;
+        let Ended { sid, unacked, replay_after, numbering, recorded } = ended;
         self.detach(sid);
         let mut ids = Vec::new();
         for item in unacked {
             let Unacked { outgoing, kept: Kept { id, queued, .. }, receipt, .. } = item;
             let stanza = outgoing.stanza;
+            if let Some(queued) = queued.filter(|_| !worth_keeping(&stanza)) {
+                self.unqueue(sid, &[queued]); // it was for this session alone
+            }
             match stanza.type_ {
                 Type::Iq(IqType::Get | IqType::Set) => {
                     self.refuse(&stanza, receipt, &StanzaError::new(Condition::RecipientUnavailable))
@@ -206,7 +211,7 @@ impl User {
                 _ => receipt.done(),
             }
         }
-        self.leave_behind(sid, ids, replay_after, recorded);
+        self.leave_behind(sid, ids, (replay_after, numbering), recorded);
     }
 
     /// Removes an ended session's record.

@@ -9,8 +9,9 @@ use rookery_cluster::entity::Entity;
 use rookery_cluster::store::{self, Options};
 use rookery_cluster::tables::archive::{self, ArchiveId, Entry, Shelf};
 use rookery_cluster::tables::offline;
+use rookery_proto::xmpp::error::{Condition, StanzaError};
 use rookery_proto::xmpp::jid::FullJid;
-use rookery_proto::xmpp::stanza::Stanza;
+use rookery_proto::xmpp::stanza::{IqType, Stanza, Type};
 use tokio::time::sleep;
 
 use super::deliver::{Ops, worth_keeping};
@@ -23,13 +24,21 @@ use crate::session::SessionId;
 /// A part of the archive: behind one entry, and up to another.
 pub(super) type Range = (Option<ArchiveId>, ArchiveId);
 
+/// What a session was still to be served from the store.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Unread {
+    /// Of the archive.
+    pub(super) range: Option<Range>,
+    /// Of the queue: what has numbers of this numbering.
+    pub(super) numbering: Option<u64>,
+}
+
 /// A session that has ended, until what it had sent is known.
 pub(super) struct Departed {
     sid: SessionId,
     jid: FullJid,
     reader: Reader,
-    /// What it was still to be served from the store.
-    unread: Option<Range>,
+    unread: Unread,
 }
 
 /// A session of the user that has got messages, or will get them.
@@ -78,7 +87,18 @@ struct Left {
     ids: Vec<ArchiveId>,
     /// Where there may be more that was for it.
     range: Option<Range>,
+    /// In which numbering there may be something for it alone in the queue.
+    numbering: Option<u64>,
     others: Vec<Other>,
+}
+
+/// What was written down.
+#[derive(Default)]
+struct Written {
+    /// The first message that is owed to any device now.
+    first: Option<ArchiveId>,
+    /// Requests that nobody will answer any more.
+    requests: Vec<Stanza>,
 }
 
 /// The pause before the store is asked again.
@@ -92,25 +112,27 @@ const PAGE: usize = 200;
 
 impl User {
     /// A session has left the list; [`User::leave_behind`] is next.
-    pub(super) fn departed(&mut self, session: &Attached, unread: Option<Range>) {
+    pub(super) fn departed(&mut self, session: &Attached, unread: Unread) {
         let (sid, jid, reader) = (session.sid, session.jid.clone(), session.reader.clone());
         self.behind.departed.push(Departed { sid, jid, reader, unread });
     }
 
-    /// What a session had sent that its client has not confirmed is known now: `ids`, and what came behind `replay`.
+    /// What a session had sent that its client has not confirmed is known now: `ids`; and if it was never resumed since it came
+    /// back from the store, what came behind `replay`, and what lies in the queue in its `numbering`.
     pub(super) fn leave_behind(
         &mut self,
         sid: SessionId,
         ids: Vec<ArchiveId>,
-        replay: Option<ArchiveId>,
+        (replay, numbering): (Option<ArchiveId>, Option<u64>),
         recorded: bool,
     ) {
         let at = self.behind.departed.iter().position(|departed| departed.sid == sid);
         let departed = at.map(|at| self.behind.departed.swap_remove(at));
         let last = self.ids.last;
         let replayed = replay.and_then(|after| Some((Some(after), last.filter(|last| after < *last)?)));
-        let unread = departed.as_ref().and_then(|departed| departed.unread);
-        let range = match (replayed, unread) {
+        let unread = departed.as_ref().map(|departed| departed.unread).unwrap_or_default();
+        let numbering = numbering.or(unread.numbering);
+        let range = match (replayed, unread.range) {
             (Some(one), Some(two)) => Some((one.0.min(two.0), one.1.max(two.1))),
             (one, two) => one.or(two),
         };
@@ -129,12 +151,12 @@ impl User {
         if self.sessions.is_empty() && self.behind.departed.is_empty() {
             self.behind.past = VecDeque::new();
         }
-        if ids.is_empty() && range.is_none() {
+        if ids.is_empty() && range.is_none() && numbering.is_none() {
             return self.forget(sid, recorded);
         }
         let reader = departed.map(|departed| (departed.jid, departed.reader));
         let (host, user) = (self.host.clone(), self.entity.clone());
-        let left = Left { host, user, reader, ids, range, others };
+        let left = Left { host, user, reader, ids, range, numbering, others };
         self.write_down(left, move |user, written| {
             if written {
                 user.forget(sid, recorded);
@@ -145,7 +167,7 @@ impl User {
     /// The sessions that a message was for have ended before it was sent.
     pub(super) fn leave_behind_one(&mut self, id: ArchiveId, receipt: Receipt) {
         let (host, user, others) = (self.host.clone(), self.entity.clone(), self.others());
-        let left = Left { host, user, reader: None, ids: vec![id], range: None, others };
+        let left = Left { host, user, reader: None, ids: vec![id], range: None, numbering: None, others };
         // Its sender's stanza is settled whatever comes of this: it is in the archive.
         self.write_down(left, move |_, _| receipt.done());
     }
@@ -166,7 +188,12 @@ impl User {
             let done: crate::feature::Then = Box::new(move |user: &mut User| {
                 user.behind.busy = user.behind.busy.saturating_sub(1);
                 let ok = written.is_ok();
-                if let Ok(Some(first)) = written {
+                let Written { first, requests } = written.unwrap_or_default();
+                for request in requests {
+                    let gone = StanzaError::new(Condition::RecipientUnavailable);
+                    user.refuse(&request, Receipt::none(), &gone);
+                }
+                if let Some(first) = first {
                     user.now_offline(first);
                 }
                 then(user, ok);
@@ -193,8 +220,8 @@ impl User {
 }
 
 impl Left {
-    /// Writes down which messages are owed to any device; returns the first of them.
-    async fn write(&self) -> store::Result<Option<ArchiveId>> {
+    /// Writes down which messages are owed to any device.
+    async fn write(&self) -> store::Result<Written> {
         let epoch = self.host.store().epoch(self.user.shard());
         loop {
             let written = self.try_write().await;
@@ -213,20 +240,64 @@ impl Left {
         }
     }
 
-    async fn try_write(&self) -> store::Result<Option<ArchiveId>> {
+    async fn try_write(&self) -> store::Result<Written> {
         // Some of it is on its way to the store.
         self.host.batcher().flush().await?;
+        let first = self.leave_archive().await?;
+        let requests = match self.numbering {
+            Some(numbering) => self.leave_queue(numbering).await?,
+            None => Vec::new(),
+        };
+        Ok(Written { first, requests })
+    }
+
+    /// What was for this session alone goes; returns the requests among it.
+    async fn leave_queue(&self, numbering: u64) -> store::Result<Vec<Stanza>> {
+        let (mut after, mut requests) = (None, Vec::new());
+        loop {
+            let page = self.page(Shelf::Queue, after).await?;
+            let mine = |(_, entry): &&(ArchiveId, Entry)| {
+                Owed::of(entry) == Owed::Session && entry.number(numbering).is_some()
+            };
+            let mut ops = Ops::new();
+            for (id, entry) in page.entries.iter().filter(mine) {
+                archive::remove(&mut ops, Shelf::Queue, &self.user, *id);
+                let stanza = crate::stored::stanza(&entry.stanza);
+                requests.extend(stanza.filter(is_request));
+            }
+            if !ops.is_empty() {
+                let write = self.host.store().write(Options::owner(&self.user), |tx| {
+                    let ops = &ops;
+                    Box::pin(async move {
+                        ops.iter().for_each(|op| op.apply(&mut **tx));
+                        Ok(())
+                    })
+                });
+                write.await?;
+            }
+            if page.end == archive::End::Complete {
+                return Ok(requests);
+            }
+            after = page.cursor;
+        }
+    }
+
+    async fn page(&self, shelf: Shelf, after: Option<ArchiveId>) -> store::Result<archive::Slice> {
+        let query = archive::Query { after, ..archive::Query::all(PAGE) };
+        let page = self.host.store().read(|tx| {
+            let (user, query) = (self.user.clone(), query.clone());
+            Box::pin(async move { archive::page(&mut **tx, shelf, &user, &query).await })
+        });
+        page.await
+    }
+
+    async fn leave_archive(&self) -> store::Result<Option<ArchiveId>> {
         let mut first = self.give_up(&self.ids).await?;
         let (Some((jid, reader)), Some((mut after, upto))) = (&self.reader, self.range) else {
             return Ok(first);
         };
         loop {
-            let query = archive::Query { after, ..archive::Query::all(PAGE) };
-            let page = self.host.store().read(|tx| {
-                let (user, query) = (self.user.clone(), query.clone());
-                Box::pin(async move { archive::page(&mut **tx, Shelf::Archive, &user, &query).await })
-            });
-            let page = page.await?;
+            let page = self.page(Shelf::Archive, after).await?;
             let mine = |(id, entry): &(ArchiveId, Entry)| {
                 let stanza = crate::stored::stanza(&entry.stanza)?;
                 let message = About::entry(*id, entry, &stanza);
@@ -299,6 +370,10 @@ impl Left {
         let message = About::entry(id, entry, stanza);
         self.others.iter().any(|other| other.has(message))
     }
+}
+
+fn is_request(stanza: &Stanza) -> bool {
+    matches!(stanza.type_, Type::Iq(IqType::Get | IqType::Set))
 }
 
 fn is_in(entry: &Entry) -> bool {

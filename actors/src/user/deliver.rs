@@ -12,7 +12,7 @@ use rookery_proto::xmpp::stanza::{MessageType, Stanza, Type};
 
 use super::numbers::{self, Numbers};
 use super::offline::Ready;
-use super::share::{About, Owed, Share};
+use super::share::{self, About, Owed, Share};
 use super::{Attached, Msg, User};
 use crate::feature::Direction;
 use crate::features::{xep_0280_carbons as carbons, xep_0359_stanza_ids as stanza_ids};
@@ -28,6 +28,8 @@ pub(super) enum Step {
     Sent { stanza: Arc<Stanza>, id: Option<ArchiveId>, copies: bool, sid: SessionId, receipt: Receipt },
     /// It is safe in the offline queue; there is nobody to deliver it to.
     Kept { stanza: Arc<Stanza>, receipt: Receipt },
+    /// It is safe in the offline queue; a session has it, with this number, for its client to confirm.
+    Held { sid: SessionId, number: u32, id: ArchiveId, stanza: Arc<Stanza>, receipt: Receipt },
     /// Send a session what was read for it.
     Page(Box<Ready>),
 }
@@ -90,12 +92,14 @@ impl User {
     ) {
         let with = stanza.from.as_ref().map_or_else(|| self.jid.clone(), Jid::to_bare);
         let mut entry = self.entry(Direction::In, &stanza, &with);
+        let owed = if worth_keeping(&stanza) { Owed::AnyDevice } else { Owed::Session };
+        entry.flags = share::flags(owed, true);
         let numbering = self.session(sid).and_then(|session| session.turns.numbering);
         entry.sent.extend(numbering.map(|numbering| archive::Sent { numbering: numbering.name, n: number }));
         let id = self.next_id();
         let ops = self.keep(Shelf::Queue, id, &entry, None);
         self.queued += 1;
-        self.after_commit(ops, Step::Kept { stanza, receipt }, Numbers::new());
+        self.after_commit(ops, Step::Held { sid, number, id, stanza, receipt }, Numbers::new());
         if let Some(session) = self.session(sid) {
             let _ = session.handle.cast_always(crate::session::Msg::Kept { number, id });
             self.kept.push((sid, id));
@@ -252,6 +256,18 @@ impl User {
                 self.refuse(&stanza, receipt, error);
             }
             Step::Page(page) => self.drain_failed(page.sid, &error.condition.name()),
+            Step::Held { sid, number, id, stanza, receipt } => {
+                self.kept.retain(|kept| *kept != (sid, id));
+                self.queued = self.queued.saturating_sub(1);
+                // Its client may have it: no error may be said of it.
+                match self.session(sid) {
+                    Some(session) => {
+                        let _ = session.handle.cast_always(crate::session::Msg::NotKept { number, receipt });
+                    }
+                    None if worth_keeping(&stanza) => self.keep_for_later(stanza, receipt),
+                    None => self.refuse(&stanza, receipt, error),
+                }
+            }
         }
     }
 
@@ -267,7 +283,7 @@ impl User {
                 }
                 receipt.done();
             }
-            Step::Kept { receipt, .. } => receipt.done(),
+            Step::Kept { receipt, .. } | Step::Held { receipt, .. } => receipt.done(),
             Step::Page(page) => self.send_page(*page),
         }
     }
@@ -311,7 +327,7 @@ impl User {
     fn pass_on(&mut self, stanza: &Arc<Stanza>, copies: bool, receipt: Receipt) {
         let full = self.recipient(stanza);
         let mut receipt = Some(receipt);
-        if !worth_keeping(stanza)
+        if !worth_telling(stanza)
             && let Some(receipt) = receipt.take()
         {
             receipt.done(); // nobody answers for a chat state
@@ -369,6 +385,7 @@ impl User {
         let id = self.next_id();
         let ops = self.keep(Shelf::Queue, id, &entry, origin);
         self.queued += 1;
+        self.drains.queue_grew();
         metrics::counter!("rookery_offline_stored_total").increment(1);
         self.after_commit(ops, Step::Kept { stanza, receipt }, Numbers::new());
     }
@@ -391,6 +408,20 @@ impl User {
                 kept: Kept::archived(id),
                 receipt: Receipt::none(),
             });
+        }
+    }
+}
+
+/// Whether a session that sleeps is to get a stanza that nobody else may have: answers, errors, headlines, and what is said
+/// to this very resource. Not states, which are others by then, nor what asks to be kept nowhere (XEP-0334).
+pub(crate) fn worth_telling(stanza: &Stanza) -> bool {
+    use rookery_proto::xmpp::ns;
+    match stanza.type_ {
+        Type::Iq(_) => true,
+        Type::Presence(_) => false,
+        Type::Message(_) => {
+            let state = |child: rookery_proto::xmpp::stanza::ChildRef<'_>| child.ns() == ns::CHATSTATES;
+            !stanza.has("no-store", ns::HINTS) && !stanza.children().all(state)
         }
     }
 }

@@ -37,6 +37,8 @@ pub(super) struct Drain {
     pub(super) skipped: Option<(ArchiveId, ArchiveId)>,
     /// The first that went offline where it had passed already.
     pub(super) more: Option<ArchiveId>,
+    /// Something was put into the queue since it was read.
+    pub(super) queue_grew: bool,
     /// All is sent; the last page is not confirmed yet.
     pub(super) sent: bool,
     /// It begins when all is written down that ended sessions have left.
@@ -96,6 +98,13 @@ impl Drains {
                 }
                 _ => self.skip(sid, id),
             }
+        }
+    }
+
+    /// The same in the queue.
+    pub(super) fn queue_grew(&mut self) {
+        if let Some(drain) = self.all.iter_mut().find(|drain| drain.offline) {
+            drain.queue_grew = true;
         }
     }
 

@@ -150,8 +150,8 @@ impl User {
         match stanza.to.as_ref().filter(|to| to.resource().is_some()) {
             Some(to) => match self.sessions.iter().find(|s| s.jid.as_str() == to.as_str()) {
                 Some(session) => {
-                    session.deliver(Outgoing::new(stanza), None, Receipt::none());
-                    receipt.done();
+                    // Settled when its client has it, or it is safe for a session that sleeps.
+                    session.deliver(Outgoing::new(stanza), None, receipt);
                 }
                 None if request => {
                     self.refuse(&stanza, receipt, &StanzaError::new(Condition::ServiceUnavailable))

@@ -46,13 +46,13 @@ mod told;
 
 pub(crate) use attach::{Bind, Ended, Resume};
 pub use attached::{Attached, Available};
-pub(crate) use deliver::worth_keeping;
+pub(crate) use deliver::{worth_keeping, worth_telling};
 pub(crate) use load::Loaded;
 pub(crate) use moving::{Attach, Attached as AttachedAgain, WAIT};
 pub(crate) use numbers::{Numbering, Turns};
 pub use roster_iq::ROSTER;
 pub(crate) use roster_iq::remove as remove_contact;
-pub(crate) use share::Reader;
+pub(crate) use share::{Reader, waits_for_any};
 pub(crate) use subscribe::Change;
 
 /// A stanza to a user, or a change of the roster that its other side has committed.

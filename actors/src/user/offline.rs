@@ -9,7 +9,7 @@ use rookery_cluster::tables::archive::{self, ArchiveId, Shelf};
 use rookery_cluster::tables::{offline, sessions};
 use rookery_proto::xmpp::jid::Jid;
 
-use super::behind::Range;
+use super::behind::Unread;
 use super::deliver::{Ops, Step, worth_keeping};
 use super::drains::{Drain, OLDER_NODE, Why};
 use super::share::{About, Owed, Share};
@@ -134,6 +134,7 @@ impl User {
             has: None,
             skipped: None,
             more: None,
+            queue_grew: false,
             sent: false,
             waits: false,
             failed: false,
@@ -158,6 +159,7 @@ impl User {
             return;
         }
         let (place, after, turn) = (drain.place, drain.after, drain.turn);
+        drain.queue_grew &= place != Shelf::Queue;
         let (host, entity) = (self.host.clone(), self.entity.clone());
         self.spawn(async move {
             // What clients have confirmed leaves the queue in the background, and what came just before enters queue and archive
@@ -296,7 +298,10 @@ impl User {
         if drain.place == Shelf::Queue {
             // What waits for any device, or what this session was sent and had not confirmed.
             let mine = drain.has.is_some_and(|(numbering, _)| entry.number(numbering).is_some());
-            return (drain.offline || mine).then(|| message(None));
+            return match Owed::of(entry) {
+                Owed::Session => mine.then(|| Outgoing::new(stanza.clone())),
+                _ => (drain.offline || mine).then(|| message(None)),
+            };
         }
         let about = About::entry(id, entry, &stanza);
         let own = drain.floor < Some(id);
@@ -325,6 +330,7 @@ impl User {
         let Some(drain) = self.drains.of(sid).filter(this) else { return };
         let mut ops = Ops::new();
         let more = drain.more.map(ArchiveId::before);
+        drain.sent &= !(drain.place == Shelf::Queue && drain.queue_grew);
         let (place, upto, sent, offline) = (drain.place, drain.after, drain.sent, drain.offline);
         let page = std::mem::take(&mut drain.page);
         if sent && place == Shelf::Queue {
@@ -337,11 +343,16 @@ impl User {
         let only_queue = drain.why == Why::Offline && cursor.is_none() && drain.skipped.is_none();
         let finished = sent && (place == Shelf::Archive || only_queue);
         if place == Shelf::Queue {
-            for id in &page {
-                archive::remove(&mut ops, Shelf::Queue, &self.entity, *id);
+            // What a client with XEP-0198 has confirmed, its session says.
+            if self.session(sid).is_some_and(|session| !session.is_managed()) {
+                for id in &page {
+                    archive::remove(&mut ops, Shelf::Queue, &self.entity, *id);
+                }
+                self.queued = self.queued.saturating_sub(page.len());
             }
-            self.queued =
-                if sent && offline { self.kept.len() } else { self.queued.saturating_sub(page.len()) };
+            if sent && offline {
+                self.queued = self.kept.len();
+            }
         } else if offline && cursor.is_some() {
             // What has gone offline where it had passed stays so.
             let upto = match (finished, more) {
@@ -388,7 +399,7 @@ impl User {
         let Some(drain) = self.drains.take(sid) else { return };
         let Some(session) = self.session_mut(sid) else { return };
         session.draining = false;
-        let again = drain.more.is_some() || drain.why == Why::Replay;
+        let again = drain.more.is_some() || drain.queue_grew || drain.why == Why::Replay;
         if again && session.takes_messages() {
             self.start_drain(sid);
         }
@@ -399,8 +410,8 @@ impl User {
 
     /// Ends a drain whose session is gone. Returns where there may be messages for it that it was not sent, or was sent
     /// without a word of its client about them.
-    pub(super) fn give_up_drain(&mut self, gone: &Attached) -> Option<Range> {
-        let drain = self.drains.take(gone.sid)?;
+    pub(super) fn give_up_drain(&mut self, gone: &Attached) -> Unread {
+        let Some(drain) = self.drains.take(gone.sid) else { return Unread::default() };
         if drain.offline {
             self.drain_somewhere(); // another device takes over
         }
@@ -414,6 +425,8 @@ impl User {
             }
         };
         let after = first.max(passed);
-        last.filter(|last| after < Some(*last)).map(|last| (after, last))
+        let range = last.filter(|last| after < Some(*last)).map(|last| (after, last));
+        let numbering = drain.has.map(|(numbering, _)| numbering).filter(|_| drain.place == Shelf::Queue);
+        Unread { range, numbering }
     }
 }

@@ -23,6 +23,8 @@ pub(super) enum Owed {
     AnyDevice,
     /// No device: nobody was there, and it is not worth waiting for.
     Nobody,
+    /// In the offline queue: the session in whose numbering it has a number, and no other.
+    Session,
 }
 
 /// The bits of an entry's flags that hold it.
@@ -38,6 +40,7 @@ impl Owed {
             Self::Resource => 2,
             Self::AnyDevice => 3,
             Self::Nobody => 4,
+            Self::Session => 5,
         }
     }
 
@@ -47,6 +50,7 @@ impl Owed {
             2 => Self::Resource,
             3 => Self::AnyDevice,
             4 => Self::Nobody,
+            5 => Self::Session,
             _ => Self::Unsaid,
         }
     }
@@ -55,6 +59,11 @@ impl Owed {
     pub(super) fn is_live(self) -> bool {
         matches!(self, Self::Takers | Self::Resource)
     }
+}
+
+/// Whether an entry behind the offline cursor waits for a device, and was not handed to a session when it came.
+pub(crate) fn waits_for_any(entry: &archive::Entry) -> bool {
+    matches!(Owed::of(entry), Owed::AnyDevice | Owed::Unsaid)
 }
 
 /// An entry's flags.
@@ -179,7 +188,7 @@ impl Reader {
         let full = to.filter(|to| to.resource().is_some());
         let named = || full.is_some_and(|to| to.as_str() == own.as_str()) && self.bound < id;
         let mine = match owed {
-            Owed::AnyDevice | Owed::Nobody => return None,
+            Owed::AnyDevice | Owed::Nobody | Owed::Session => return None,
             Owed::Resource => named(),
             Owed::Takers => self.takes.contains(id),
             Owed::Unsaid if full.is_some() => named(),
@@ -276,7 +285,7 @@ impl User {
                 *copies && copied && session.sid != *sid && !(session.draining && id.is_some())
             }
             Step::Page(page) => page.sid == session.sid,
-            Step::Kept { .. } => false,
+            Step::Kept { .. } | Step::Held { .. } => false,
         })
     }
 
@@ -356,7 +365,9 @@ mod tests {
 
     #[test]
     fn flags_hold_what_was_decided() {
-        for owed in [Owed::Unsaid, Owed::Takers, Owed::Resource, Owed::AnyDevice, Owed::Nobody] {
+        for code in 0..6 {
+            let owed = Owed::of(&archive::Entry { flags: code, ..archive::Entry::default() });
+            assert_eq!(owed.code(), code);
             for copies in [false, true] {
                 let entry = archive::Entry { flags: flags(owed, copies), ..archive::Entry::default() };
                 let stanza = Stanza::new(rookery_proto::xmpp::stanza::MessageType::Chat);
