@@ -456,7 +456,7 @@ impl Resident for Session {
                 let _ = left.send(());
             }
             Msg::Lose => self.lose(),
-            Msg::Done(receipt) => receipt.done(),
+            Msg::Done(receipt) => self.settle_told(receipt),
             Msg::TooSlow => self.too_slow(),
             Msg::Kept { number, id } => self.kept(number, id),
             Msg::NotKept { number, receipt } => self.not_kept(number, receipt),

@@ -445,6 +445,20 @@ impl Session {
         }
     }
 
+    /// A stanza of the client is settled by what its session was told last: when its client has that, if it is an answer that
+    /// lies nowhere and the session can come back without it.
+    pub(super) fn settle_told(&mut self, receipt: Receipt) {
+        let sm = self.sm.as_mut().filter(|sm| sm.resumable());
+        let last = sm.and_then(|sm| sm.unacked.back_mut());
+        match last.filter(|item| !item.safe && item.kept == Kept::default()) {
+            Some(item) if user::worth_telling(stanza_of(&item.outgoing)) => {
+                item.receipt = std::mem::replace(&mut item.receipt, Receipt::none()).and(receipt);
+                self.want_tick();
+            }
+            _ => receipt.done(),
+        }
+    }
+
     /// A stanza could not be put into the offline queue: it is tried again.
     pub(super) fn not_kept(&mut self, number: u32, receipt: Receipt) {
         let Some(sm) = &mut self.sm else { return };
