@@ -118,6 +118,11 @@ impl Ledger {
         self.inner.lock().settled
     }
 
+    /// What the record says.
+    pub(crate) fn is_recorded(&self) -> u32 {
+        self.inner.lock().recorded
+    }
+
     /// The record says so now; or it could not be written, and who waits must ask again.
     pub(crate) fn recorded(&self, number: Option<u32>) {
         let mut inner = self.inner.lock();
@@ -154,7 +159,7 @@ impl Ledger {
         let mut inner = self.inner.lock();
         inner.open.push_back(1);
         let n = inner.settled.wrapping_add(u32::try_from(inner.open.len()).unwrap_or(u32::MAX));
-        Receipt { duty: Some(Duty::Ledger(self.clone())), n, also: None }
+        Receipt { duty: Some(Duty::Ledger(self.clone())), n }
     }
 
     /// Everything up to this number is settled for good: the `h` of `<a/>`. Where the session can be resumed, its
@@ -264,20 +269,18 @@ impl Duty {
 pub struct Receipt {
     duty: Option<Duty>,
     n: u32,
-    /// One that is met with this one.
-    also: Option<Box<Receipt>>,
 }
 
 impl Receipt {
     /// A receipt nobody waits for.
     pub fn none() -> Self {
-        Self { duty: None, n: 0, also: None }
+        Self { duty: None, n: 0 }
     }
 
     /// One that another node waits for.
     pub(crate) fn owed(reply: Reply) -> Self {
         let owed = Owed { reply: Mutex::new(Some(reply)), open: AtomicU32::new(1) };
-        Self { duty: Some(Duty::Far(Arc::new(owed))), n: 0, also: None }
+        Self { duty: Some(Duty::Far(Arc::new(owed))), n: 0 }
     }
 
     /// The number of the stanza in its session.
@@ -285,25 +288,17 @@ impl Receipt {
         self.n
     }
 
+    /// The stanza's number, if that is one of this ledger's.
+    pub(crate) fn number_in(&self, ledger: &Arc<Ledger>) -> Option<u32> {
+        matches!(&self.duty, Some(Duty::Ledger(of)) if Arc::ptr_eq(of, ledger)).then_some(self.n)
+    }
+
     /// A second obligation for the same stanza: it is settled when both are done.
     pub fn split(&self) -> Self {
         if let Some(duty) = &self.duty {
             duty.change(self.n, 1, false);
         }
-        Self { duty: self.duty.as_ref().map(Duty::same), n: self.n, also: None }
-    }
-
-    /// Both, met at once.
-    pub(crate) fn and(mut self, other: Self) -> Self {
-        match (self.duty.is_some(), other.duty.is_some()) {
-            (_, false) => self,
-            (false, true) => other,
-            (true, true) => {
-                let before = self.also.take().map_or_else(Self::none, |also| *also);
-                self.also = Some(Box::new(other.and(before)));
-                self
-            }
-        }
+        Self { duty: self.duty.as_ref().map(Duty::same), n: self.n }
     }
 
     /// Whether anybody waits for it.
@@ -313,9 +308,6 @@ impl Receipt {
 
     /// Somebody else sees to the stanza, which comes again: a session of this node that moves with it.
     pub(crate) fn leave(mut self) {
-        if let Some(also) = self.also.take() {
-            also.leave();
-        }
         match self.duty.take() {
             Some(Duty::Ledger(_)) | None => {}
             Some(duty @ Duty::Far(_)) => duty.change(self.n, 0, true),
@@ -324,9 +316,6 @@ impl Receipt {
 
     /// The stanza is durable, or answered.
     pub fn done(mut self) {
-        if let Some(also) = self.also.take() {
-            also.done();
-        }
         if let Some(duty) = self.duty.take() {
             duty.change(self.n, -1, false);
         }
@@ -363,18 +352,6 @@ mod tests {
         assert_eq!(ledger.settled(), 0);
         second_half.done();
         assert_eq!((ledger.settled(), ledger.open()), (3, 0));
-    }
-
-    #[test]
-    fn receipts_are_met_together() {
-        let ledger = Ledger::new(0);
-        let all = (0..4).map(|_| ledger.enter()).fold(Receipt::none(), Receipt::and);
-        assert!(all.is_open());
-        assert_eq!(ledger.settled(), 0);
-        all.and(Receipt::none()).done();
-        assert_eq!((ledger.settled(), ledger.open()), (4, 0));
-        drop(ledger.enter().and(ledger.enter()));
-        assert!(ledger.broken());
     }
 
     #[test]

@@ -451,3 +451,24 @@ async fn queue(world: &World, name: &str) -> usize {
     });
     read.await.unwrap().entries.len()
 }
+
+/// A request whose answer was on its way when the server was killed is not called handled: its client asks again.
+#[tokio::test]
+async fn a_request_is_handled_when_its_answer_has_come() {
+    let world = World::new().await;
+    let mut juliet = phone(&world, "juliet").await;
+    juliet.nothing().await;
+    juliet.ack();
+    let before = juliet.told().await;
+    // She asks, and her connection takes the answer, which does not come through.
+    juliet.quiet = true;
+    let handled = juliet.handled;
+    juliet.send("<iq type='get' id='lost' to='localhost'><query xmlns='urn:x'/></iq>");
+    juliet.until("id='lost'").await;
+    recorded(&world).await;
+    juliet.handled = handled;
+    let world = world.restart().await;
+    let mut juliet = world.resume(&juliet).await.unwrap();
+    let resumed = juliet.expect("<resumed").await;
+    assert!(resumed.contains(&format!("h='{before}'")), "{before}: {resumed}");
+}

@@ -201,6 +201,8 @@ pub(crate) struct Session {
     shared: Arc<Shared>,
     /// How many stanzas it was handed.
     handed: u32,
+    /// Somebody waits for the record to say what is settled, and it may not: the client has to confirm an answer first.
+    settle_waits: bool,
 }
 
 impl Session {
@@ -219,6 +221,7 @@ impl Session {
         Self {
             shared,
             handed: 0,
+            settle_waits: false,
             host,
             user,
             sid,
@@ -276,6 +279,7 @@ impl Session {
             generation: 0,
             shared,
             handed: 0,
+            settle_waits: false,
             csi: flag(sessions::flags::INACTIVE).then(Box::default),
             flags: Box::new(flags),
             address: record.address.as_str().into(),

@@ -31,6 +31,8 @@ pub(crate) struct Unacked {
     pub(crate) kept: Kept,
     pub(crate) receipt: Receipt,
     bytes: usize,
+    /// The client's stanza that it answers, or the first of them.
+    answers: Option<u32>,
     /// It has waited for a tick.
     aged: bool,
     /// Somebody else answers for it: it is on its way into the offline queue.
@@ -41,7 +43,7 @@ impl Unacked {
     /// One that is about to be sent, or came too late for that.
     pub(crate) fn new(outgoing: Outgoing, kept: Kept, receipt: Receipt) -> Self {
         let bytes = outgoing.stanza.size() + outgoing.extra.len();
-        Self { bytes, outgoing, kept, receipt, aged: false, safe: false }
+        Self { bytes, outgoing, kept, receipt, answers: None, aged: false, safe: false }
     }
 
     /// For the pipe.
@@ -380,6 +382,7 @@ impl Session {
         let (marked, roster) = (sm.mark_reached(), sm.confirm_roster());
         tracing::trace!(jid = %self.jid, h, sent = sm.sent, ?marked, "confirmed");
         self.unqueue(&queued);
+        self.tell_more();
         if let Some(last) = last {
             // What was offline is older than what is confirmed already.
             self.acked = self.acked.max(Some(last));
@@ -437,7 +440,10 @@ impl Session {
         let Some(sm) = &mut self.sm else { return };
         let at = number.wrapping_sub(sm.acked).wrapping_sub(1);
         match sm.unacked.get_mut(at as usize) {
-            Some(item) if item.safe => item.kept.queued = Some(id),
+            Some(item) if item.safe => {
+                item.kept.queued = Some(id);
+                self.tell_more();
+            }
             _ => {
                 // The client has confirmed it meanwhile.
                 self.unqueue(&[id]);
@@ -445,18 +451,24 @@ impl Session {
         }
     }
 
-    /// A stanza of the client is settled by what its session was told last: when its client has that, if it is an answer that
-    /// lies nowhere and the session can come back without it.
-    pub(super) fn settle_told(&mut self, receipt: Receipt) {
-        let sm = self.sm.as_mut().filter(|sm| sm.resumable());
-        let last = sm.and_then(|sm| sm.unacked.back_mut());
-        match last.filter(|item| !item.safe && item.kept == Kept::default()) {
-            Some(item) if user::worth_telling(stanza_of(&item.outgoing)) => {
-                item.receipt = std::mem::replace(&mut item.receipt, Receipt::none()).and(receipt);
-                self.want_tick();
-            }
-            _ => receipt.done(),
+    /// More of what is settled may be told, if somebody waits for that.
+    fn tell_more(&mut self) {
+        if std::mem::take(&mut self.settle_waits) {
+            self.write_cursor();
         }
+    }
+
+    /// A stanza of the client is settled by what its session was told last. If that is an answer that lies nowhere, the record
+    /// says so only when the client has it: after a crash of the server the client asks again.
+    pub(super) fn settle_told(&mut self, receipt: Receipt) {
+        let number = receipt.number_in(&self.ledger);
+        let sm = self.sm.as_mut().filter(|sm| sm.resumable() && number.is_some());
+        let last = sm.and_then(|sm| sm.unacked.back_mut()).filter(|item| item.is_nowhere());
+        if let Some(item) = last.filter(|item| user::worth_telling(stanza_of(&item.outgoing))) {
+            item.answers = item.answers.or(number);
+            self.want_tick();
+        }
+        receipt.done();
     }
 
     /// A stanza could not be put into the offline queue: it is tried again.
@@ -484,13 +496,17 @@ impl Session {
 }
 
 impl Unacked {
+    /// It is durable nowhere.
+    fn is_nowhere(&self) -> bool {
+        self.kept.id.is_none() && self.kept.queued.is_none()
+    }
+
     /// A stanza that is durable nowhere and that somebody waits for, or, if its client has `gone`, would miss.
     fn open(&self, resumable: bool, gone: bool) -> bool {
         let stanza = stanza_of(&self.outgoing);
         !self.safe
-            && self.kept.id.is_none()
-            && self.kept.queued.is_none()
-            && (self.receipt.is_open() || gone)
+            && self.is_nowhere()
+            && (self.receipt.is_open() || self.answers.is_some() || gone)
             && (user::worth_keeping(stanza) || resumable && user::worth_telling(stanza))
     }
 }
@@ -500,6 +516,16 @@ fn stanza_of(outgoing: &Outgoing) -> &Stanza {
 }
 
 impl Sm {
+    /// Of the client's stanzas that are settled up to here, those that its record may call settled.
+    pub(super) fn tellable(&self, settled: u32) -> u32 {
+        // What has an id of the queue was submitted before the record will be.
+        let first = self.unacked.iter().filter(|item| item.is_nowhere()).find_map(|item| item.answers);
+        match first {
+            Some(n) if settled.wrapping_sub(n) < u32::MAX / 2 => n.wrapping_sub(1),
+            _ => settled,
+        }
+    }
+
     pub(super) fn counts(&self) -> (u32, u64, Option<[u8; 32]>) {
         (self.acked, self.created_at, self.key_hash)
     }
