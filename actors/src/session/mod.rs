@@ -14,6 +14,7 @@ use rookery_proto::xmpp::error::StreamCondition;
 use rookery_proto::xmpp::jid::{FullJid, Jid};
 use rookery_proto::xmpp::stanza::Stanza;
 
+use crate::budget::{Account, Waits};
 use crate::features::xep_0352_csi as csi;
 use crate::host::{Host, NotResumed};
 use crate::ledger::{Ledger, Receipt};
@@ -61,18 +62,20 @@ pub(crate) struct Delivery {
 }
 
 /// What a session lets its user see at any time.
-#[derive(Default)]
 pub(crate) struct Shared {
     /// Whether it has a connection.
     pub(crate) connected: AtomicBool,
     /// How many of the stanzas that it was handed it will never send, since a newer one took their place (XEP-0352).
     pub(crate) dropped: AtomicU32,
+    /// How much waits for it.
+    pub(crate) waits: Waits,
 }
 
 impl Shared {
     /// For a new session, or for one that has just come from the store.
-    pub(crate) fn new(connected: bool) -> Arc<Self> {
-        Arc::new(Self { connected: connected.into(), dropped: AtomicU32::new(0) })
+    pub(crate) fn new(connected: bool, budget: &Account) -> Arc<Self> {
+        let waits = budget.session();
+        Arc::new(Self { connected: connected.into(), dropped: AtomicU32::new(0), waits })
     }
 }
 
@@ -445,6 +448,7 @@ impl Resident for Session {
             }
             Msg::Lose => self.lose(),
             Msg::Done(receipt) => receipt.done(),
+            Msg::TooSlow if self.ended => {}
             Msg::TooSlow => self.too_slow(),
             Msg::Kept { number, id } => self.kept(number, id),
         }

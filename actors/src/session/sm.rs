@@ -18,6 +18,7 @@ use subtle::ConstantTimeEq as _;
 
 use super::roster::Has;
 use super::{Session, SessionId};
+use crate::budget::MOVED;
 use crate::ledger::{Ledger, Receipt};
 use crate::options::Limits;
 use crate::pipe::{Close, Down, Kept, Outgoing};
@@ -40,7 +41,7 @@ pub(crate) struct Unacked {
 impl Unacked {
     /// One that is about to be sent, or came too late for that.
     pub(crate) fn new(outgoing: Outgoing, kept: Kept, receipt: Receipt) -> Self {
-        let bytes = outgoing.stanza.size() + outgoing.extra.len();
+        let bytes = outgoing.size();
         Self { bytes, outgoing, kept, receipt, aged: false, safe: false }
     }
 
@@ -88,8 +89,6 @@ pub(super) struct Sm {
     pub(super) has: Has,
 }
 
-/// The most bytes that are moved to another node with a session.
-const MOVED: usize = 2 << 20;
 /// What a stanza may be longer on the way than what is counted of it: its start tag and ids.
 const OVERHEAD: usize = 128;
 
@@ -141,10 +140,16 @@ impl Sm {
     pub(super) fn keep(&mut self, item: Unacked, limits: &Limits, moves: bool) -> bool {
         self.sent = self.sent.wrapping_add(1);
         self.drained = self.drained.max(item.kept.id.filter(|_| item.kept.offline));
+        let before = self.bytes;
         self.bytes += item.bytes + if moves { OVERHEAD } else { 0 };
         self.unacked.push_back(item);
-        let most = if moves { limits.unacked_bytes.min(MOVED) } else { limits.unacked_bytes };
-        self.unacked.len() <= limits.unacked_stanzas && self.bytes <= most
+        // One alone may be as long as it is, where it need not fit into anything.
+        let fits = if moves {
+            self.bytes <= limits.unacked_bytes.min(MOVED)
+        } else {
+            before <= limits.unacked_bytes
+        };
+        self.unacked.len() <= limits.unacked_stanzas && fits
     }
 
     pub(super) fn wants_ack(&self) -> bool {

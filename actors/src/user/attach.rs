@@ -77,7 +77,7 @@ impl User {
         let ledger = Ledger::new(0);
         let acked = self.ids.last;
         let moves = self.host.far().is_some() && !pipe.is_far();
-        let shared = session::Shared::new(true);
+        let shared = session::Shared::new(true, &self.budget());
         let session = Session::new(
             self.host.clone(),
             me,
@@ -237,11 +237,7 @@ impl User {
         use crate::pipe::Outgoing;
         for session in self.sessions.iter().filter(|s| s.takes_messages() && !s.carbons) {
             let to = Some(Jid::from(session.jid.clone()));
-            session.deliver(
-                Outgoing { stanza: stanza.clone(), to, extra: extra.clone() },
-                None,
-                Receipt::none(),
-            );
+            session.deliver(Outgoing::with(stanza.clone(), to, extra.clone()), None, Receipt::none());
         }
     }
 
@@ -269,7 +265,7 @@ impl User {
         let carbons = flag(sessions::flags::CARBONS);
         let interested = flag(sessions::flags::ROSTER);
         let blocks_push = flag(sessions::flags::BLOCKLIST);
-        let shared = session::Shared::new(false);
+        let shared = session::Shared::new(false, &self.budget());
         let host = self.host.clone();
         let handle = Session::restore(host, me, jid.clone(), stored, presence.clone(), shared.clone());
         self.attach(sid, jid, handle, address, shared);

@@ -256,10 +256,14 @@ impl User {
 
     fn take_step(&mut self, step: Step) {
         match step {
-            Step::In { stanza, id, copies, receipt } => self.deliver(&stanza, id, copies, receipt),
+            Step::In { stanza, id, copies, receipt } => {
+                self.deliver(&stanza, id, copies, receipt);
+                self.relieve(id);
+            }
             Step::Sent { stanza, id, copies, sid, receipt } => {
                 if copies {
                     self.copy_sent(&stanza, id, sid);
+                    self.relieve(id);
                 }
                 receipt.done();
             }
@@ -281,7 +285,7 @@ impl User {
     }
 
     /// Whether a message is for this session, and not only a copy of it.
-    fn direct(session: &Attached, full: Option<&Jid>) -> bool {
+    pub(super) fn direct(session: &Attached, full: Option<&Jid>) -> bool {
         match full {
             Some(to) => session.jid.as_str() == to.as_str(),
             None => session.takes_messages(),
@@ -309,7 +313,7 @@ impl User {
     /// RFC 6121 section 8.5: to the sessions that a message is for, copies to the others.
     fn deliver(&mut self, stanza: &Arc<Stanza>, id: Option<ArchiveId>, copies: bool, receipt: Receipt) {
         let extra = id.map(|id| self.stanza_id(id)).unwrap_or_default();
-        let outgoing = Outgoing { stanza: stanza.clone(), to: None, extra: extra.into() };
+        let outgoing = Outgoing::with(stanza.clone(), None, extra);
         let full = self.recipient(stanza);
         let mut receipt = Some(receipt);
         if id.is_none()
@@ -324,6 +328,9 @@ impl User {
                 continue;
             }
             reached = true;
+            if id.is_none() && !worth_keeping(stanza) && self.crowds(session, stanza) {
+                continue;
+            }
             if session.draining
                 && let Some(id) = id
             {

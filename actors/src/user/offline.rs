@@ -16,6 +16,8 @@ use crate::ledger::Receipt;
 use crate::pipe::{Kept, Outgoing};
 use crate::session::{self, Delivery, SessionId};
 
+mod behind;
+
 /// Why the archive is read for a session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Why {
@@ -238,12 +240,12 @@ impl User {
     fn read_page(&mut self, sid: SessionId) {
         let Some(drain) = self.drains.of(sid) else { return };
         let (place, after, turn) = (drain.place, drain.after, drain.turn);
-        let (host, entity) = (self.host.clone(), self.entity.clone());
+        let (host, entity, max_bytes) = (self.host.clone(), self.entity.clone(), self.page_bytes());
         self.spawn(async move {
             // What clients have confirmed leaves the queue in the background, and what came just before enters queue and archive
             // so: that must be done before it is read.
             let flushed = host.batcher().flush().await;
-            let query = archive::Query { after, ..archive::Query::all(PAGE) };
+            let query = archive::Query { after, max_bytes, ..archive::Query::all(PAGE) };
             let page = host
                 .store()
                 .read(|tx| {
@@ -281,7 +283,10 @@ impl User {
                 continue; // its client has said so
             }
             let now = session.turns.numbering.map(|numbering| numbering.name);
-            if place == Shelf::Archive && now.is_some_and(|now| entry.number(now).is_some()) {
+            if place == Shelf::Archive
+                && now.is_some_and(|now| entry.number(now).is_some())
+                && !self.passes_over(session, drain, *id)
+            {
                 continue; // the session had it live
             }
             if let Some(outgoing) = self.replayed(session, drain, *id, entry) {
@@ -336,6 +341,9 @@ impl User {
         let behind = drain.skipped.is_some_and(|(_, last)| drain.after < Some(last));
         drain.sent = complete && !(behind && place == Shelf::Archive);
         let live = drain.sent && place == Shelf::Archive;
+        if live {
+            drain.skipped = None; // all of it was read
+        }
         if let Some(session) = self.session_mut(sid) {
             if live {
                 session.draining = false;
@@ -362,7 +370,7 @@ impl User {
                 return None;
             }
             extra.extend_from_slice(&late);
-            return Some(Outgoing { stanza, to: None, extra: extra.into() });
+            return Some(Outgoing::with(stanza, None, extra));
         }
         let own = session.jid.as_str();
         if entry.direction() == archive::Direction::Out {
@@ -386,7 +394,7 @@ impl User {
             }),
             _ => {
                 extra.extend_from_slice(&late);
-                Some(Outgoing { stanza, to: None, extra: extra.into() })
+                Some(Outgoing::with(stanza, None, extra))
             }
         }
     }
