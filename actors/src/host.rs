@@ -18,6 +18,7 @@ use rookery_proto::xmpp::stanza::Stanza;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::budget::Budget;
 use crate::directory::{Directory, SWEEPS};
 use crate::far::Far;
 use crate::features::xep_0077_registration::Registrations;
@@ -68,6 +69,7 @@ struct Inner {
     registrations: Registrations,
     caps: xep_0115_caps::Cache,
     connections: Connections,
+    budget: Budget,
     started: Instant,
     stopping: AtomicBool,
     far: Option<Arc<Far>>,
@@ -121,6 +123,7 @@ impl Host {
             registrations: Registrations::default(),
             caps: xep_0115_caps::Cache::default(),
             connections: Connections::default(),
+            budget: Budget::default(),
             options: RwLock::new(Arc::new(options)),
             batcher: Batcher::start(store.clone(), store::BatcherSettings::default()),
             store,
@@ -136,6 +139,7 @@ impl Host {
             stopping: AtomicBool::new(false),
             far,
         }));
+        host.budget().set(&host.options().limits, host.far().is_some());
         tokio::spawn(housekeeping(Arc::downgrade(&host.0)));
         host.maintain();
         Ok(host)
@@ -188,6 +192,7 @@ impl Host {
 
     /// Takes over new options (SIGHUP).
     pub fn reload(&self, options: Options) {
+        self.budget().set(&options.limits, self.far().is_some());
         *self.0.options.write() = Arc::new(options);
     }
 
@@ -229,6 +234,16 @@ impl Host {
     /// Who has registered lately (XEP-0077).
     pub fn registrations(&self) -> &Registrations {
         &self.0.registrations
+    }
+
+    /// How many bytes wait for clients of this node: not yet written, or not confirmed.
+    pub fn waiting_bytes(&self) -> usize {
+        self.budget().waiting()
+    }
+
+    /// How much waits for clients.
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.0.budget
     }
 
     pub(crate) fn caps(&self) -> &xep_0115_caps::Cache {
@@ -463,6 +478,8 @@ async fn housekeeping(inner: std::sync::Weak<Inner>) {
         let (users, sessions) = (inner.users.sweep(turn), inner.sessions.sweep(turn));
         metrics::gauge!("rookery_queue_length", "queue" => "users").set(users);
         metrics::gauge!("rookery_queue_length", "queue" => "sessions").set(sessions);
+        #[allow(clippy::cast_precision_loss)] // a gauge
+        metrics::gauge!("rookery_waiting_bytes").set(inner.budget.waiting() as f64);
         if turn == 0 {
             #[allow(clippy::cast_precision_loss)] // a gauge
             metrics::gauge!("rookery_users").set(inner.users.len() as f64);

@@ -8,6 +8,7 @@
 //!
 //! Nothing in here opens a socket, reads a file or knows TLS. Nothing in here blocks or waits inside an actor.
 
+mod budget;
 pub mod credentials;
 mod directory;
 pub mod export;
@@ -27,6 +28,7 @@ mod stored;
 pub mod user;
 mod wheel;
 
+pub use budget::Charged;
 pub use host::{Host, NotResumed};
 pub use ledger::{Ledger, Receipt};
 pub use link::{Authenticated, ConnInfo, Link};

@@ -14,6 +14,7 @@ use rookery_proto::xmpp::error::StreamCondition;
 use rookery_proto::xmpp::jid::{FullJid, Jid};
 use rookery_proto::xmpp::stanza::Stanza;
 
+use crate::budget::{Account, Waits};
 use crate::features::xep_0352_csi as csi;
 use crate::host::{Host, NotResumed};
 use crate::ledger::{Ledger, Receipt};
@@ -28,6 +29,7 @@ mod moving;
 mod record;
 mod resume;
 mod roster;
+mod safe;
 mod sm;
 mod traffic;
 
@@ -61,18 +63,20 @@ pub(crate) struct Delivery {
 }
 
 /// What a session lets its user see at any time.
-#[derive(Default)]
 pub(crate) struct Shared {
     /// Whether it has a connection.
     pub(crate) connected: AtomicBool,
     /// How many of the stanzas that it was handed it will never send, since a newer one took their place (XEP-0352).
     pub(crate) dropped: AtomicU32,
+    /// How much waits for it.
+    pub(crate) waits: Waits,
 }
 
 impl Shared {
     /// For a new session, or for one that has just come from the store.
-    pub(crate) fn new(connected: bool) -> Arc<Self> {
-        Arc::new(Self { connected: connected.into(), dropped: AtomicU32::new(0) })
+    pub(crate) fn new(connected: bool, budget: &Account) -> Arc<Self> {
+        let waits = budget.session();
+        Arc::new(Self { connected: connected.into(), dropped: AtomicU32::new(0), waits })
     }
 }
 
@@ -461,6 +465,7 @@ impl Resident for Session {
             }
             Msg::Lose => self.lose(),
             Msg::Done(receipt) => self.settle_told(receipt),
+            Msg::TooSlow if self.ended => {}
             Msg::TooSlow => self.too_slow(),
             Msg::Kept { number, id } => self.kept(number, id),
             Msg::NotKept { number, receipt } => self.not_kept(number, receipt),
@@ -486,18 +491,6 @@ impl Resident for Session {
     fn rest(&mut self) {
         if let Some(sm) = &mut self.sm {
             sm.shrink();
-        }
-    }
-}
-
-impl Session {
-    /// The record is written in the background and reports back here.
-    fn set_me(&mut self, me: &Handle<Self>) {
-        if let Some(sm) = self.sm.as_mut().filter(|sm| sm.record_due()) {
-            sm.writing();
-            // What a settled stanza has changed is on its way here, or was here: it is in front of this.
-            let settled = self.ledger.processed();
-            let _ = me.cast_always(Msg::Record { settled });
         }
     }
 }

@@ -55,7 +55,9 @@ impl Session {
         let came: Vec<Unacked> = came.into_iter().filter(|item| item.kept.id.is_none()).collect();
         let tail = attach.tail.iter().filter_map(|sent| {
             let stanza = crate::stored::stanza(&sent.stanza)?;
-            Some(Unacked::new(Outgoing::new(stanza), wire::kept(sent), Receipt::none()))
+            let mut outgoing = Outgoing::new(stanza);
+            self.shared.waits.charge(&mut outgoing);
+            Some(Unacked::new(outgoing, wire::kept(sent), Receipt::none()))
         });
         let tail: Vec<Unacked> = tail.collect();
         let queued = tail.iter().filter_map(|item| item.kept.queued).collect();

@@ -140,4 +140,14 @@ impl Session {
             self.ledger.recorded(None);
         }
     }
+
+    /// The record is written in the background and reports back here.
+    pub(super) fn set_me(&mut self, me: &Handle<Self>) {
+        if let Some(sm) = self.sm.as_mut().filter(|sm| sm.record_due()) {
+            sm.writing();
+            // What a settled stanza has changed is on its way here, or was here: it is in front of this.
+            let settled = self.ledger.processed();
+            let _ = me.cast_always(Msg::Record { settled });
+        }
+    }
 }

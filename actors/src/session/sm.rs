@@ -12,12 +12,12 @@ use rookery_cluster::tables::archive::ArchiveId;
 use rookery_cluster::tables::sessions;
 use rookery_proto::xml::write;
 use rookery_proto::xmpp::ns;
-use rookery_proto::xmpp::stanza::Stanza;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use super::roster::Has;
 use super::{Session, SessionId};
+use crate::budget::MOVED;
 use crate::ledger::{Ledger, Receipt};
 use crate::options::Limits;
 use crate::pipe::{Close, Down, Kept, Outgoing};
@@ -32,17 +32,17 @@ pub(crate) struct Unacked {
     pub(crate) receipt: Receipt,
     bytes: usize,
     /// The client's stanza that it answers, or the first of them.
-    answers: Option<u32>,
+    pub(super) answers: Option<u32>,
     /// It has waited for a tick.
-    aged: bool,
+    pub(super) aged: bool,
     /// Somebody else answers for it: it is on its way into the offline queue.
-    safe: bool,
+    pub(super) safe: bool,
 }
 
 impl Unacked {
     /// One that is about to be sent, or came too late for that.
     pub(crate) fn new(outgoing: Outgoing, kept: Kept, receipt: Receipt) -> Self {
-        let bytes = outgoing.stanza.size() + outgoing.extra.len();
+        let bytes = outgoing.size();
         Self { bytes, outgoing, kept, receipt, answers: None, aged: false, safe: false }
     }
 
@@ -70,16 +70,16 @@ pub(super) struct Sm {
     /// The name of its numbers in the store.
     pub(super) numbering: u64,
     sent: u32,
-    acked: u32,
-    unacked: VecDeque<Unacked>,
+    pub(super) acked: u32,
+    pub(super) unacked: VecDeque<Unacked>,
     bytes: usize,
     /// What was sent when the last `<r/>` went out, until it is answered.
-    asked: Option<u32>,
+    pub(super) asked: Option<u32>,
     /// What was sent when the user asked to be told.
     mark: Option<(u32, u64)>,
     record: Record,
     /// A tick is on its way, or is to be ordered.
-    ticking: bool,
+    pub(super) ticking: bool,
     order_tick: bool,
     created_at: u64,
     /// More than the cursor has changed.
@@ -90,8 +90,6 @@ pub(super) struct Sm {
     pub(super) has: Has,
 }
 
-/// The most bytes that are moved to another node with a session.
-const MOVED: usize = 2 << 20;
 /// What a stanza may be longer on the way than what is counted of it: its start tag and ids.
 const OVERHEAD: usize = 128;
 
@@ -143,10 +141,16 @@ impl Sm {
     pub(super) fn keep(&mut self, item: Unacked, limits: &Limits, moves: bool) -> bool {
         self.sent = self.sent.wrapping_add(1);
         self.drained = self.drained.max(item.kept.id.filter(|_| item.kept.offline));
+        let before = self.bytes;
         self.bytes += item.bytes + if moves { OVERHEAD } else { 0 };
         self.unacked.push_back(item);
-        let most = if moves { limits.unacked_bytes.min(MOVED) } else { limits.unacked_bytes };
-        self.unacked.len() <= limits.unacked_stanzas && self.bytes <= most
+        // One alone may be as long as it is, where it need not fit into anything.
+        let fits = if moves {
+            self.bytes <= limits.unacked_bytes.min(MOVED)
+        } else {
+            before <= limits.unacked_bytes
+        };
+        self.unacked.len() <= limits.unacked_stanzas && fits
     }
 
     pub(super) fn wants_ack(&self) -> bool {
@@ -393,126 +397,6 @@ impl Session {
         }
         self.marked(marked);
     }
-
-    /// A second after something was sent: ask whether it has arrived, and make safe what has not.
-    pub(super) fn tick(&mut self) {
-        let Some(sm) = &mut self.sm else { return };
-        sm.ticking = false;
-        if sm.unacked.is_empty() {
-            return;
-        }
-        if sm.asked.is_none() {
-            self.request_ack();
-        }
-        self.keep_open_messages(false);
-        let open = |sm: &Sm| sm.unacked.iter().any(|item| item.open(sm.resumable(), false));
-        let waiting = self.sm.as_ref().is_some_and(|sm| sm.asked.is_none() || open(sm));
-        if waiting {
-            self.want_tick();
-        }
-    }
-
-    /// What is durable nowhere (nothing is archived) goes into the offline queue if its client takes more than a second or
-    /// two, or has gone: only then may its sender's stanza be acknowledged. What is worth nothing to another device lies there
-    /// for this session alone, if it can come back.
-    pub(super) fn keep_open_messages(&mut self, now: bool) {
-        let (user, sid) = (self.user.clone(), self.sid);
-        let gone = self.pipe.is_none();
-        let Some(sm) = &mut self.sm else { return };
-        let (acked, resumable) = (sm.acked, sm.resumable());
-        for (number, item) in (1u32..).zip(sm.unacked.iter_mut()) {
-            if !item.open(resumable, gone && now) {
-                continue;
-            }
-            if !item.aged && !now {
-                item.aged = true;
-                continue;
-            }
-            item.safe = true;
-            let receipt = std::mem::replace(&mut item.receipt, Receipt::none());
-            let (stanza, number) = (item.outgoing.stanza.clone(), acked.wrapping_add(number));
-            let keep = move |user: &mut user::User| user.keep_for_session(sid, number, stanza, receipt);
-            let _ = user.cast_always(user::Msg::Then(Box::new(keep)));
-        }
-    }
-
-    pub(super) fn kept(&mut self, number: u32, id: ArchiveId) {
-        let Some(sm) = &mut self.sm else { return };
-        let at = number.wrapping_sub(sm.acked).wrapping_sub(1);
-        match sm.unacked.get_mut(at as usize) {
-            Some(item) if item.safe => {
-                item.kept.queued = Some(id);
-                self.tell_more();
-            }
-            _ => {
-                // The client has confirmed it meanwhile.
-                self.unqueue(&[id]);
-            }
-        }
-    }
-
-    /// More of what is settled may be told, if somebody waits for that.
-    fn tell_more(&mut self) {
-        if std::mem::take(&mut self.settle_waits) {
-            self.write_cursor();
-        }
-    }
-
-    /// A stanza of the client is settled by what its session was told last. If that is an answer that lies nowhere, the record
-    /// says so only when the client has it: after a crash of the server the client asks again.
-    pub(super) fn settle_told(&mut self, receipt: Receipt) {
-        let number = receipt.number_in(&self.ledger);
-        let sm = self.sm.as_mut().filter(|sm| sm.resumable() && number.is_some());
-        let last = sm.and_then(|sm| sm.unacked.back_mut()).filter(|item| item.is_nowhere());
-        if let Some(item) = last.filter(|item| user::worth_telling(stanza_of(&item.outgoing))) {
-            item.answers = item.answers.or(number);
-            self.want_tick();
-        }
-        receipt.done();
-    }
-
-    /// A stanza could not be put into the offline queue: it is tried again.
-    pub(super) fn not_kept(&mut self, number: u32, receipt: Receipt) {
-        let Some(sm) = &mut self.sm else { return };
-        let at = number.wrapping_sub(sm.acked).wrapping_sub(1);
-        match sm.unacked.get_mut(at as usize) {
-            Some(item) if item.safe => {
-                (item.safe, item.receipt, item.kept.queued) = (false, receipt, None);
-                self.want_tick();
-            }
-            _ => receipt.done(), // its client has confirmed it meanwhile
-        }
-    }
-
-    /// The client has what lies in the offline queue under these ids.
-    pub(super) fn unqueue(&self, ids: &[ArchiveId]) {
-        if ids.is_empty() {
-            return;
-        }
-        let (sid, ids) = (self.sid, ids.to_vec());
-        let unqueue = move |user: &mut user::User| user.unqueue(sid, &ids);
-        let _ = self.user.cast_always(user::Msg::Then(Box::new(unqueue)));
-    }
-}
-
-impl Unacked {
-    /// It is durable nowhere.
-    fn is_nowhere(&self) -> bool {
-        self.kept.id.is_none() && self.kept.queued.is_none()
-    }
-
-    /// A stanza that is durable nowhere and that somebody waits for, or, if its client has `gone`, would miss.
-    fn open(&self, resumable: bool, gone: bool) -> bool {
-        let stanza = stanza_of(&self.outgoing);
-        !self.safe
-            && self.is_nowhere()
-            && (self.receipt.is_open() || self.answers.is_some() || gone)
-            && (user::worth_keeping(stanza) || resumable && user::worth_telling(stanza))
-    }
-}
-
-fn stanza_of(outgoing: &Outgoing) -> &Stanza {
-    &outgoing.stanza
 }
 
 impl Sm {

@@ -80,7 +80,7 @@ impl User {
         let ledger = Ledger::new(0);
         let acked = self.ids.last;
         let moves = self.host.far().is_some() && !pipe.is_far();
-        let shared = session::Shared::new(true);
+        let shared = session::Shared::new(true, &self.budget());
         let session = Session::new(
             self.host.clone(),
             me,
@@ -239,7 +239,7 @@ impl User {
         let interested = flag(sessions::flags::ROSTER);
         let blocks_push = flag(sessions::flags::BLOCKLIST);
         let reader = Reader::read(&record, stored.cursor.acked);
-        let shared = session::Shared::new(false);
+        let shared = session::Shared::new(false, &self.budget());
         let host = self.host.clone();
         let handle = Session::restore(host, me, jid.clone(), stored, presence.clone(), shared.clone());
         self.attach(sid, jid, handle, address, shared);

@@ -298,11 +298,13 @@ impl User {
         match step {
             Step::In { stanza, id: Some(id), owed, copies, receipt } => {
                 self.deliver(&stanza, id, (owed, copies), receipt);
+                self.relieve(Some(id));
             }
             Step::In { stanza, id: None, copies, receipt, .. } => self.pass_on(&stanza, copies, receipt),
             Step::Sent { stanza, id, copies, sid, receipt } => {
                 if copies {
                     self.copy_sent(&stanza, id, sid);
+                    self.relieve(id);
                 }
                 receipt.done();
             }
@@ -338,7 +340,7 @@ impl User {
                 continue;
             }
             let outgoing = match share {
-                Share::Message => Outgoing { stanza: stanza.clone(), to: None, extra: extra.clone() },
+                Share::Message => Outgoing::with(stanza.clone(), None, extra.clone()),
                 Share::Copy => self.received(stanza, &extra, session),
             };
             session.hand_now(Delivery { outgoing, kept: Kept::archived(Some(id)), receipt: Receipt::none() });
@@ -358,6 +360,9 @@ impl User {
         let mut reached = false;
         for session in self.sessions.iter().filter(|session| session.is_meant(full)) {
             reached = true;
+            if !worth_keeping(stanza) && self.crowds(session, stanza) {
+                continue;
+            }
             session.hand_now(Delivery {
                 outgoing: Outgoing::new(stanza.clone()),
                 kept: Kept::default(),

@@ -126,6 +126,13 @@ impl User {
                 Step::Kept { stanza, receipt }
             };
             self.archive(id, entry, origin, more, step);
+        } else if owed.is_live() && self.crowds_all(&stanza) {
+            match stanza.type_ {
+                Type::Message(MessageType::Chat | MessageType::Normal) => {
+                    self.refuse(&stanza, receipt, &Condition::ResourceConstraint.into());
+                }
+                _ => receipt.done(), // RFC 6121 section 8.5.2.1.1: headlines and errors may go nowhere
+            }
         } else if owed.is_live() {
             self.in_order(Step::In { stanza: Arc::new(stanza), id: None, owed, copies, receipt });
         } else if !waits {
@@ -149,6 +156,10 @@ impl User {
         }
         match stanza.to.as_ref().filter(|to| to.resource().is_some()) {
             Some(to) => match self.sessions.iter().find(|s| s.jid.as_str() == to.as_str()) {
+                Some(session) if self.crowds(session, &stanza) => match request {
+                    true => self.refuse(&stanza, receipt, &Condition::ResourceConstraint.into()),
+                    false => receipt.done(), // nobody answers an answer
+                },
                 Some(session) => {
                     // Settled when its client has it, or it is safe for a session that sleeps.
                     session.deliver(Outgoing::new(stanza), None, receipt);

@@ -26,6 +26,7 @@ use crate::session::{self, SessionId};
 mod attach;
 mod attached;
 mod behind;
+mod crowded;
 mod deliver;
 mod drains;
 mod incoming;

@@ -120,7 +120,7 @@ impl User {
         Drain { floor: acked, offline, ..self.new_drain(sid, Why::Replay, Shelf::Queue) }
     }
 
-    fn new_drain(&mut self, sid: SessionId, why: Why, place: Shelf) -> Drain {
+    pub(super) fn new_drain(&mut self, sid: SessionId, why: Why, place: Shelf) -> Drain {
         self.drains.turn = self.drains.next_turn();
         Drain {
             sid,
@@ -160,12 +160,12 @@ impl User {
         }
         let (place, after, turn) = (drain.place, drain.after, drain.turn);
         drain.queue_grew &= place != Shelf::Queue;
-        let (host, entity) = (self.host.clone(), self.entity.clone());
+        let (host, entity, max_bytes) = (self.host.clone(), self.entity.clone(), self.page_bytes());
         self.spawn(async move {
             // What clients have confirmed leaves the queue in the background, and what came just before enters queue and archive
             // so: that must be done before it is read.
             let flushed = host.batcher().flush().await;
-            let query = archive::Query { after, ..archive::Query::all(PAGE) };
+            let query = archive::Query { after, max_bytes, ..archive::Query::all(PAGE) };
             let page = host
                 .store()
                 .read(|tx| {
@@ -203,7 +203,10 @@ impl User {
                 continue; // its client has said so
             }
             let now = session.turns.numbering.map(|numbering| numbering.name);
-            if place == Shelf::Archive && now.is_some_and(|now| entry.number(now).is_some()) {
+            if place == Shelf::Archive
+                && now.is_some_and(|now| entry.number(now).is_some())
+                && !self.passes_over(session, drain, *id)
+            {
                 continue; // the session had it live
             }
             if let Some(outgoing) = self.from_store(session, drain, *id, entry) {
@@ -271,6 +274,9 @@ impl User {
         let behind = drain.skipped.is_some_and(|(_, last)| drain.after < Some(last));
         drain.sent = complete && !(behind && place == Shelf::Archive);
         let live = drain.sent && place == Shelf::Archive;
+        if live {
+            drain.skipped = None; // all of it was read
+        }
         if let Some(session) = self.session_mut(sid) {
             if live {
                 session.draining = false;
@@ -293,7 +299,7 @@ impl User {
         let message = |id: Option<ArchiveId>| {
             let mut extra = id.map(|id| self.stanza_id(id)).unwrap_or_default();
             extra.extend_from_slice(&late);
-            Outgoing { stanza: stanza.clone(), to: None, extra: extra.into() }
+            Outgoing::with(stanza.clone(), None, extra)
         };
         if drain.place == Shelf::Queue {
             // What waits for any device, or what this session was sent and had not confirmed.

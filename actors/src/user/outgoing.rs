@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rookery_proto::xmpp::error::{Condition, StanzaError};
 use rookery_proto::xmpp::jid::Jid;
 use rookery_proto::xmpp::stanza::{IqType, PresenceType, Stanza, Type};
 
@@ -100,6 +101,11 @@ impl User {
         let to = stanza.to.get_or_insert_with(|| Jid::from(self.jid.clone())).clone();
         let request = matches!(kind, IqType::Get | IqType::Set);
         let own_bare = to.as_str() == self.jid.as_str();
+        if request && self.no_room(sid) {
+            // An answer could not be kept for a client that does not read.
+            self.answer_own(sid, &stanza, &StanzaError::new(Condition::ResourceConstraint));
+            return receipt.done();
+        }
         let to_host = to.local().is_none() && to.resource().is_none() && self.host.serves(to.domain());
         if own_bare || to_host {
             return if request { self.answer(Some(sid), &stanza, receipt) } else { receipt.done() };

@@ -197,6 +197,8 @@ pub struct Limits {
     pub directed_presences: usize,
     pub unacked_stanzas: usize,
     pub unacked_bytes: usize,
+    pub waiting_bytes_per_account: usize,
+    pub waiting_bytes: usize,
     pub offline_messages: usize,
     pub archive_page: usize,
 }

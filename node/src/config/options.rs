@@ -409,7 +409,27 @@ pub const OPTIONS: &[Opt] = &[
         1_000_000,
         "Stanzas sent to a client that it has not confirmed (XEP-0198).",
     ),
-    limit("unacked_bytes", 4_194_304, 100_000, 1_000_000_000, "The same in bytes."),
+    limit(
+        "unacked_bytes",
+        4_194_304,
+        100_000,
+        1_000_000_000,
+        "Bytes that wait for one client: not yet written, or not confirmed. From a third of it on, archived messages wait in the archive, and what the client asks for is refused; beyond it the session ends.",
+    ),
+    limit(
+        "waiting_bytes_per_account",
+        16_777_216,
+        1_000_000,
+        1_000_000_000_000,
+        "The same of all sessions of an account. It concerns only those that take more than their share.",
+    ),
+    limit(
+        "waiting_bytes",
+        0,
+        0,
+        1_000_000_000_000,
+        "The same of all sessions of the node; 0: 16 kB for each of `connections`.",
+    ),
     limit(
         "offline_messages",
         1_000,

@@ -303,6 +303,8 @@ fn limits(r: &mut Reader<'_>, file: &DeTable<'_>) -> Limits {
         directed_presences: size(r, &s, "directed_presences"),
         unacked_stanzas: size(r, &s, "unacked_stanzas"),
         unacked_bytes: size(r, &s, "unacked_bytes"),
+        waiting_bytes_per_account: size(r, &s, "waiting_bytes_per_account"),
+        waiting_bytes: size(r, &s, "waiting_bytes"),
         offline_messages: size(r, &s, "offline_messages"),
         archive_page: size(r, &s, "archive_page"),
     };

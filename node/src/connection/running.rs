@@ -9,7 +9,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use rookery_actors::{Link, Pipe};
+use rookery_actors::{Charged, Link, Pipe};
 use rookery_proto::xml::framer::Framer;
 use rookery_proto::xml::{Scope, Text};
 use rookery_proto::xmpp::error::{StreamCondition, StreamError};
@@ -62,6 +62,8 @@ pub(super) struct Running<W> {
     // What goes out.
     pub(super) pending: Vec<u8>,
     pub(super) written: usize,
+    /// What of that is charged to the session.
+    pub(super) charged: Vec<Charged>,
     pub(super) flushing: bool,
     /// Since when the socket takes nothing.
     pub(super) stalled: Option<Instant>,
@@ -124,6 +126,7 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
             probed: None,
             pending: Vec::new(),
             written: 0,
+            charged: Vec::new(),
             flushing: false,
             stalled: None,
             own: Vec::new(),

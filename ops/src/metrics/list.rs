@@ -89,6 +89,8 @@ pub const METRICS: &[Metric] = &[
     m("rookery_stanzas_total", Counter, N, &["kind", "direction"], "Stanzas, by kind (message, presence, iq) and direction (in, out)"),
     m("rookery_stanza_errors_total", Counter, N, &["condition"], "Stanza errors that we answered, by RFC 6120 condition"),
     m("rookery_limits_hit_total", Counter, N, &["limit"], "How often a limit of the configuration was hit, by its name"),
+    m("rookery_waiting_bytes", Gauge, B, &[], "Bytes that wait for clients: not yet written, or not confirmed; what goes to many is counted for each"),
+    m("rookery_sessions_behind_total", Counter, N, &[], "Sessions for which so much waited that messages were left in the archive until their clients could take them"),
     m("rookery_roster_changes_retold_total", Counter, N, &[], "Changes to rosters that contacts were told of again, since the home that made them died"),
     m("rookery_queue_length", Gauge, N, &["queue"], "Entries that wait in a queue, over all of its kind"),
 

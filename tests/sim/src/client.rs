@@ -295,7 +295,7 @@ impl Running<'_> {
                 outgoing.write(&mut bytes);
                 self.stanza(&bytes);
             }
-            Down::Written(bytes) => self.stanza(&bytes),
+            Down::Written(bytes, _) => self.stanza(&bytes),
             Down::Nonza(bytes) if bytes.starts_with(b"<r ") => {
                 if let Some(handled) = self.visit.with(|client| client.handled) {
                     self.link.down_ack(handled);
