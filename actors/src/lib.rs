@@ -24,6 +24,7 @@ pub mod options;
 pub mod pipe;
 mod resident;
 pub mod session;
+mod spread;
 mod stored;
 pub mod user;
 mod wheel;

@@ -219,7 +219,8 @@ async fn upkeep(metrics: metrics::Handle, reloader: Arc<Reloader>) {
             if reloader.shared.tls.wants_renewal() {
                 let (shared, config) = (reloader.shared.clone(), reloader.config());
                 let renew = move || shared.tls.reload(&config);
-                for note in tokio::task::spawn_blocking(renew).await.unwrap_or_default() {
+                // What is refused is logged where it is.
+                for note in tokio::task::spawn_blocking(renew).await.unwrap_or_default().taken {
                     tracing::info!("{note}");
                 }
             }

@@ -58,6 +58,15 @@ impl Session {
         let _ = self.user.cast_always(user::Msg::Ended(Box::new(ended)));
     }
 
+    /// The client has sent its last, and all of it is answered: the answers are in the pipe by now.
+    pub(super) fn finish(&self, generation: u32) {
+        if generation == self.generation
+            && let Some(pipe) = &self.pipe
+        {
+            let _ = pipe.push(Down::Close(Close::Clean));
+        }
+    }
+
     pub(super) fn closed(&mut self, clean: bool, generation: u32, me: &Handle<Self>) {
         if generation != self.generation || self.ended {
             return;

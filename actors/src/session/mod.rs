@@ -121,6 +121,10 @@ pub(crate) enum Msg {
     Mark(u64),
     /// The connection has written everything before that mark.
     Written(u64),
+    /// Its client sends nothing more, and all that it sent is settled.
+    Finish {
+        generation: u32,
+    },
     Closed {
         clean: bool,
         generation: u32,
@@ -432,6 +436,7 @@ impl Resident for Session {
             Msg::Flags(flags) => self.set_flags(flags),
             Msg::Mark(number) => self.mark(number),
             Msg::Written(number) => self.written_out(number),
+            Msg::Finish { generation } => self.finish(generation),
             Msg::Closed { clean, generation } => self.closed(clean, generation, me),
             Msg::Kick(condition, text) => {
                 tracing::info!(jid = %self.jid, reason = condition.name(), %text, "session closed");

@@ -50,6 +50,10 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
         loop {
             if !self.written_out(cx)? {
                 self.stalled.get_or_insert(now);
+                if self.closing.is_none() && self.pipe.ends() {
+                    // The session has no use for this connection: its client need not take the rest.
+                    self.closing = Some(now + self.settings.limits.close);
+                }
                 return Ok(());
             }
             self.stalled = None;
@@ -63,7 +67,12 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
                 self.nudged(now)?;
             }
             if !self.look && self.own.is_empty() {
-                return Ok(());
+                if self.closing.is_some() && self.answered() {
+                    return Err(End::Closed);
+                }
+                if self.own.is_empty() {
+                    return Ok(());
+                }
             }
             let mut buffers = BUFFERS.take();
             let result = self.batch(cx, &mut buffers);
@@ -142,7 +151,7 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
                 }
                 Down::Mark(number) => self.mark = Some(number),
                 Down::Close(close) => {
-                    self.end = Some(end(close));
+                    self.end = Some(if self.finished { End::Closed } else { end(close) });
                     self.look = false;
                     break;
                 }
