@@ -34,6 +34,8 @@ use crate::spread;
 use crate::user::{self, Change, Inbound, User};
 use crate::wheel::Wheel;
 
+mod stop;
+
 /// The server could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -41,9 +43,6 @@ pub enum Error {
     #[error("the store refused: {0}")]
     Store(#[from] store::Error),
 }
-
-/// How long the last writes may take when the process stops.
-const FLUSH: Duration = Duration::from_secs(10);
 
 /// Why a session was not resumed (XEP-0198 section 5).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -446,42 +445,6 @@ impl Host {
             return self.route(reply, receipt, None);
         }
         receipt.done();
-    }
-
-    /// Ends all streams with `<system-shutdown/>`, keeps every resumable session for the next process, and waits until
-    /// everything is committed.
-    pub async fn shutdown(&self) {
-        self.0.stopping.store(true, Ordering::Relaxed);
-        // What sleeping sessions hold is written down first, and settles what others have sent; then the records say so.
-        for _ in 0..2 {
-            let written = async {
-                self.suspend().await;
-                self.0.batcher.flush().await
-            };
-            match tokio::time::timeout(FLUSH, written).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::error!(%error, "what was written last may not be on disk"),
-                Err(_) => {
-                    tracing::error!(
-                        "the store does not answer: what was written last, and not acknowledged, may be missing"
-                    );
-                    return;
-                }
-            }
-        }
-    }
-
-    async fn suspend(&self) {
-        let mut suspended = Vec::new();
-        for (_, session) in self.0.sessions.all() {
-            let (done, answer) = oneshot::channel();
-            if session.cast_always(session::Msg::Suspend(done)).is_ok() {
-                suspended.push(answer);
-            }
-        }
-        for answer in suspended {
-            let _ = answer.await;
-        }
     }
 }
 
