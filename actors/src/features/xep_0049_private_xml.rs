@@ -23,14 +23,7 @@ pub const PRIVATE_XML: Feature = Feature {
 };
 
 const fn iq(method: Method, run: Run) -> Iq {
-    Iq {
-        scope: Scope::Account,
-        method,
-        name: "query",
-        ns: ns::PRIVATE,
-        who: Who::Owner,
-        run,
-    }
+    Iq { scope: Scope::Account, method, name: "query", ns: ns::PRIVATE, who: Who::Owner, run }
 }
 
 /// The elements of a request: at least one, each with a namespace of its own that is not reserved (section 2.3).

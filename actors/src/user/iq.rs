@@ -80,6 +80,11 @@ impl Ops {
         self.running.is_some() || self.lanes.are_reading() || self.strangers.are_reading()
     }
 
+    /// Whether no session may change anything more: sessions that have ended have left that much behind.
+    pub(super) fn are_many(&self) -> bool {
+        self.own.len() >= OWN
+    }
+
     /// Whether nothing more may wait of what others have changed.
     pub(super) fn is_full(&self) -> bool {
         self.others.len() >= OTHERS
@@ -97,12 +102,15 @@ impl Ops {
     }
 }
 
+/// How many changes of the user's sessions may wait: one of each, and those of sessions that have ended.
+const OWN: usize = 256;
+
 /// How many operations that no session of the user waits for may wait.
 const OTHERS: usize = 256;
 
 impl User {
     /// Runs a change of the session `sid`, in order; what the session sends behind it waits. What it returns is applied to this
-    /// actor; then `receipt` is done.
+    /// actor; then `receipt` is done. The caller looks whether there is room ([`Ops::are_many`]).
     pub(super) fn change_by<F>(
         &mut self,
         sid: SessionId,
@@ -160,6 +168,7 @@ impl User {
                 receipt.done();
             }
             (Ok(Dispatch::Now(reply)), None) => self.host.route(stanza.result(reply), receipt, None),
+            (Ok(Dispatch::Change(_)), Some(sid)) if self.ops.are_many() => self.no_room(sid, stanza, receipt),
             (Ok(Dispatch::Change(start)), Some(sid)) => {
                 self.begin(sid, Some(Box::new(stanza.clone())), receipt, start);
             }

@@ -150,7 +150,8 @@ impl Lanes {
     fn of(&mut self, sid: SessionId) -> Option<&mut Lane> {
         if self.find(sid).is_none() {
             let (waiting, reads) = (VecDeque::new(), VecDeque::new());
-            let lane = Lane { sid, hold: Hold::Nothing, waiting, reads, reading: false, bytes: 0, left: false };
+            let lane =
+                Lane { sid, hold: Hold::Nothing, waiting, reads, reading: false, bytes: 0, left: false };
             self.0.push(lane);
         }
         self.find(sid)
@@ -205,7 +206,7 @@ impl User {
     }
 
     /// Too much waits. What can't be answered is not acknowledged, so that the client sends it again.
-    fn no_room(&self, sid: SessionId, stanza: &Stanza, receipt: Receipt) {
+    pub(super) fn no_room(&self, sid: SessionId, stanza: &Stanza, receipt: Receipt) {
         metrics::counter!("rookery_limits_hit_total", "limit" => "session_order").increment(1);
         if stanza.type_.is_answerable() {
             self.answer_own(sid, stanza, &StanzaError::new(Condition::ResourceConstraint));
@@ -217,8 +218,9 @@ impl User {
     fn depends_on_nothing(&self, stanza: &Stanza) -> bool {
         let Type::Iq(kind) = stanza.type_ else { return false };
         let to = stanza.to.as_ref();
-        let host =
-            to.is_some_and(|to| to.local().is_none() && to.resource().is_none() && self.host.serves(to.domain()));
+        let host = to.is_some_and(|to| {
+            to.local().is_none() && to.resource().is_none() && self.host.serves(to.domain())
+        });
         let method = match kind {
             IqType::Get => Method::Get,
             IqType::Set => Method::Set,

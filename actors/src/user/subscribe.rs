@@ -143,6 +143,9 @@ impl User {
             self.answer_own(sid, &stanza, &error);
             return receipt.done();
         }
+        if self.ops.are_many() {
+            return self.no_room(sid, &stanza, receipt);
+        }
         let own = self.entity.clone();
         let limit = host.options().limits.roster_items;
         let name = host.change_name();

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rookery_cluster::store::keys::Kind;
-use rookery_cluster::store::{Committed, Database, Fut, Isolation, Page, Result, Select, Transaction, Version};
+use rookery_cluster::store::{
+    Committed, Database, Fut, Isolation, Page, Result, Select, Transaction, Version,
+};
 use tokio::sync::watch;
 
 /// What waits while the gate is shut: reads, or commits, of rows of one kind.
