@@ -9,8 +9,9 @@ use rookery_proto::xmpp::jid::{FullJid, Jid};
 use rookery_proto::xmpp::stanza::{IqType, Stanza, Type};
 use tokio::sync::oneshot;
 
-use super::deliver::{Ops, Step, worth_keeping};
+use super::deliver::{Ops, Step};
 use super::share::Owed;
+use super::worth::worth_keeping;
 use super::{Attached, Available, Reader, Turns, User, presence};
 use crate::host::NotResumed;
 use crate::ledger::Ledger;

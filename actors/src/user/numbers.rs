@@ -21,7 +21,7 @@ use rookery_cluster::tables::sessions;
 use smallvec::SmallVec;
 use tokio::time::sleep;
 
-use super::deliver::Step;
+use super::deliver::{Outcome, Step};
 use super::{Attached, Msg, User};
 use crate::host::Host;
 use crate::ledger::Receipt;
@@ -243,7 +243,7 @@ impl User {
             rewrites.extend(waiting.step.rewrite(&waiting.numbers));
         }
         if let Some(front) = waiting.front_mut() {
-            front.ok = None;
+            front.outcome = None;
         }
         self.pending.waiting = waiting;
         self.rewrite(first, rewrites);
@@ -272,10 +272,10 @@ impl User {
                 }
                 tracing::warn!(%error, "a message could not be renumbered; its sender gets an error");
             }
-            let ok = written.is_ok();
+            let outcome = Outcome::of(written.map_err(|error| error.class));
             let then = move |user: &mut User| {
-                user.pending.stale &= !ok;
-                user.committed(seq, ok);
+                user.pending.stale &= outcome != Outcome::Stored;
+                user.committed(seq, outcome);
             };
             if let Some(me) = me.upgrade() {
                 let _ = me.cast_always(Msg::Then(Box::new(then)));
