@@ -14,6 +14,7 @@ pub mod failures;
 pub mod gate;
 pub mod origin;
 pub mod proxy;
+mod reserve;
 mod tcp;
 
 pub use failures::Failures;
