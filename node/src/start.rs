@@ -17,8 +17,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::config::Config;
-use crate::connection::{Crowd, Meters, Settings, Shared};
-use crate::net::{Failures, Gate};
+use crate::connection::{Crowd, Meters, Rates, Settings, Shared};
+use crate::net::{Gate, Guesses};
 use crate::tls::{self, Tls};
 
 /// Why a node did not start.
@@ -224,7 +224,8 @@ pub fn shared(
         gate: Gate::new(&config.limits),
         crowd: Crowd::default(),
         mesh,
-        failures: Failures::new(Duration::from_secs(600)),
+        guesses: Guesses::new(Duration::from_secs(600)),
+        rates: Rates::new(),
         seams,
         settings: ArcSwap::from_pointee(Settings::from(config)),
         hashing: Semaphore::new(cores),
