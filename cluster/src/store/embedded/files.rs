@@ -13,9 +13,14 @@ const PROBE: usize = 1_000_000;
 /// How many files must be there to open before the store is opened again.
 const DESCRIPTORS: usize = 16;
 
-/// Makes `folder`, for its owner alone, and takes from others what they may do with what is in it.
+/// Makes `folder`, for its owner alone, if it is not there.
+pub(super) fn make(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(FOLDER).create(folder)
+}
+
+/// The same, and takes from others what they may do with what is in it. For who has the lock: nothing in it may go meanwhile.
 pub(super) fn own(folder: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(FOLDER).create(folder)?;
+    make(folder)?;
     let closed = close_to_others(folder)?;
     if closed > 0 {
         tracing::warn!(folder = %folder.display(), closed, "files of the store could be read by other users of this machine; they cannot any more");

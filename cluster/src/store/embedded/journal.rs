@@ -34,7 +34,7 @@ pub(super) fn repair(rows: &Path, aside: &Path) -> Result<()> {
     journals.retain(|path| path.extension().is_some_and(|extension| extension == "jnl"));
     journals.sort();
     for path in journals {
-        repair_one(&path, aside).map_err(|e| super::opened::disk(e).with(path.display()))?;
+        repair_one(&path, aside).map_err(|e| super::opened::disk_at(&path, e))?;
     }
     Ok(())
 }

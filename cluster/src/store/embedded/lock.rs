@@ -13,7 +13,7 @@ impl Lock {
     pub(super) fn take(folder: &Path) -> Result<Self> {
         let path = folder.join("lock");
         let file = super::files::options().open(&path);
-        let file = file.map_err(|e| super::disk(e).with(path.display()))?;
+        let file = file.map_err(|e| super::opened::disk_at(&path, e))?;
         match file.try_lock() {
             Ok(()) => Ok(Self(file)),
             Err(TryLockError::WouldBlock) => Err(Error::LOCKED.with(folder.display())),

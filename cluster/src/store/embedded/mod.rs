@@ -31,7 +31,7 @@ use super::engine::{Backend, CLOSED, Changes, Engine, Handle, Visit};
 use super::{Class, Database, Error, Fut, Result, Standing, Transaction, Version};
 use lock::Lock;
 use mark::Mark;
-use opened::{BLOCK, LAST, Open, VERSIONS, broken, disk};
+use opened::{BLOCK, LAST, Open, VERSIONS, broken, disk, disk_at};
 use space::Space;
 
 /// When a commit counts as durable.
@@ -144,10 +144,11 @@ pub(crate) struct View {
 
 impl Tables {
     fn open(folder: &Path, settings: Settings) -> Result<(Self, Version)> {
-        files::own(folder).map_err(|e| disk(e).with(folder.display()))?;
+        files::make(folder).map_err(|e| disk_at(folder, e))?;
         let lock = Lock::take(folder)?;
+        files::own(folder).map_err(|e| disk_at(folder, e))?;
         let (open, first) = Open::open(folder, 0)?;
-        let mark = Mark::open(folder, open.last()?).map_err(|e| disk(e).with(folder.display()))?;
+        let mark = Mark::open(folder, open.last()?).map_err(|e| disk_at(folder, e))?;
         let space = Space::new(settings.free);
         space.look(folder);
         let tables = Self {

@@ -47,7 +47,7 @@ pub(super) fn rows(folder: &Path) -> PathBuf {
 impl Open {
     /// Opens or makes the rows in `folder`, and reserves versions: all from the one returned on are new.
     pub(super) fn open(folder: &Path, opening: u64) -> Result<(Self, Version)> {
-        let said = Mark::read(folder).map_err(|e| disk(e).with(Mark::path(folder).display()))?;
+        let said = Mark::read(folder).map_err(|e| disk_at(&Mark::path(folder), e))?;
         let place = rows(folder);
         if said != Said::Nothing && !(place.join("version").exists() && active::exists(&place)) {
             return Err(lost(folder));
@@ -154,6 +154,12 @@ pub(super) fn disk(error: std::io::Error) -> Error {
         return Error::new(Class::Corrupt, "the disk of the store reports errors").with(error);
     }
     Error::new(Class::Unavailable, "the store's folder cannot be used").with(error)
+}
+
+/// The same, with the place.
+pub(super) fn disk_at(path: &Path, error: std::io::Error) -> Error {
+    let detail = format!("{}: {error}", path.display());
+    disk(error).with(detail)
 }
 
 pub(super) fn broken(error: fjall::Error) -> Error {
