@@ -50,14 +50,10 @@ impl Session {
             let claimed = write(&host, Arc::new(stored), claim).await;
             let claimed = claimed.map(Box::new).map_err(|error| {
                 // What is damaged will not mend: the client must not come again for it for ever.
-<<<<<<< HEAD
-                let later = error.class.repeats() || matches!(error.class, Class::Fenced | Class::Full);
-=======
-                let later = error.class.repeats();
+                let later = error.class.repeats() || error.class == Class::Full;
                 if error.class == Class::Fenced {
                     return NotResumed::Unable; // its home is another node
                 }
->>>>>>> main
                 tracing::warn!(%error, later, "a session could not be resumed; its client comes again later, or logs in anew");
                 if later { NotResumed::Unable } else { NotResumed::NotFound }
             });
