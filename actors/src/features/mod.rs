@@ -119,6 +119,9 @@ pub(crate) fn store_failed(error: &store::Error) -> StanzaError {
             }
             StanzaError::new(Condition::ResourceConstraint).text("the store is busy, try again")
         }
+        Class::Full => {
+            StanzaError::new(Condition::ResourceConstraint).text("the store is full, try again later")
+        }
         Class::TooLarge => StanzaError::new(Condition::PolicyViolation).text("too large to be stored"),
         Class::Corrupt | Class::Misuse => {
             tracing::error!(%error, detail = error.detail.as_deref(), "a request failed: a fault of this server");

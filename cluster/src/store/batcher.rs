@@ -244,7 +244,7 @@ async fn write(store: &Store, group: Group, deadline: Duration) {
 
 /// Whether an error is about what is written, so that it may be another body's.
 fn is_of_one(class: Class) -> bool {
-    matches!(class, Class::TooLarge | Class::Misuse)
+    matches!(class, Class::TooLarge | Class::Misuse | Class::Full)
 }
 
 /// Commits a group and tells each its outcome, or gives back a group of several that was refused because of what some of them write.
