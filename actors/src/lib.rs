@@ -32,4 +32,4 @@ pub use ledger::{Ledger, Receipt};
 pub use link::{Authenticated, ConnInfo, Link};
 pub use operator::SessionInfo;
 pub use options::Options;
-pub use pipe::{Close, Down, Outgoing, Pipe};
+pub use pipe::{Close, Down, ELSEWHERE, Outgoing, Pipe};

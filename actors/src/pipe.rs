@@ -102,6 +102,9 @@ impl Kept {
     }
 }
 
+/// What a client is told whose session other nodes have taken.
+pub const ELSEWHERE: &str = "your session lives on another server now; please come back";
+
 /// How many items may wait in a pipe before its client counts as too slow.
 pub const PIPE_ITEMS: usize = 1_024;
 

@@ -185,7 +185,7 @@ async fn fenced(member: Option<Member>, health: Health, shared: Arc<Shared>) {
     }
 }
 
-/// The last words of a node that was declared dead. Its sockets are closed with the process; nothing in it may write any more.
+/// The last words of a node that was declared dead. Its clients were told; nothing in it may write any more.
 fn dead(config: &Config, logging: &logging::Handle) {
     tracing::error!(
         "this node was declared dead: it showed the others no sign of life for too long (is the store slow, or the \

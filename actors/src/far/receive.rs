@@ -355,7 +355,7 @@ impl Host {
             Ok(_) => receipt.done(),
             Err(_) if roster => receipt.leave(), // who sent it remembers it, and tells it again
             Err(_) => {
-                tracing::warn!(to = ?stanza.to, "no node has taken a stanza in time; its sender gets an error");
+                tracing::debug!(to = ?stanza.to, "no node has taken a stanza in time; its sender gets an error");
                 host.bounce(&stanza, receipt, Condition::ResourceConstraint);
             }
         });

@@ -2,8 +2,9 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
-use rookery_cluster::store::Writes;
+use rookery_cluster::store::{Class, Writes};
 use rookery_cluster::tables::archive::{ArchiveId, Shelf};
 use rookery_cluster::tables::{archive, offline, seen};
 use rookery_proto::xmpp::error::{Condition, StanzaError};
@@ -39,6 +40,14 @@ impl Step {
             _ => 1,
         }
     }
+
+    /// The user lives on another node. What its own sessions sent comes again by their connections, which end for that; who else
+    /// has sent something hears that it is lost.
+    pub(super) fn leave(self) {
+        if let Self::Sent { receipt, .. } = self {
+            receipt.leave();
+        }
+    }
 }
 
 pub(super) struct Waiting {
@@ -69,6 +78,10 @@ impl Pending {
 
 /// How many messages of one user may wait for the store.
 const PENDING: usize = 2_048;
+
+/// How long a message that the fence has refused waits until the user hears that it lives on another node: what is told of that
+/// has read the same rows.
+const ELSEWHERE: Duration = Duration::from_secs(5);
 
 /// The writes of one message.
 pub(super) use rookery_cluster::store::Ops;
@@ -195,11 +208,21 @@ impl User {
         let seq = self.pending.first + self.pending.waiting.len() as u64;
         self.pending.waiting.push_back(Waiting { step, ok: None, numbers });
         let Some(me) = self.me.clone() else { return };
+        let host = self.host.downgrade();
         let submitted = self.host.batcher().submit(Writes::new(&self.entity, ops), move |result| {
-            if let Err(error) = &result {
-                tracing::warn!(%error, "a message could not be stored; its sender gets an error");
+            let ok = result.is_ok();
+            if result.is_err_and(|error| error.class == Class::Fenced) {
+                // No failure: the user lives elsewhere, and is about to hear of it. The message comes to it there.
+                metrics::counter!("rookery_stanzas_elsewhere_total").increment(1);
+                let (Some(host), me) = (host.upgrade(), me.downgrade()) else { return };
+                host.wheel().after(ELSEWHERE, move || {
+                    if let Some(me) = me.upgrade() {
+                        let _ = me.cast_always(Msg::Committed { seq, ok: false });
+                    }
+                });
+                return;
             }
-            let _ = me.cast_always(Msg::Committed { seq, ok: result.is_ok() });
+            let _ = me.cast_always(Msg::Committed { seq, ok });
         });
         if submitted.is_err() {
             self.committed(seq, false);

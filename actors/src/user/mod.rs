@@ -158,7 +158,7 @@ pub(crate) enum Msg {
     /// All that a session's connection sent before it was held has come.
     Held,
     /// The user lives on another node already.
-    Lose,
+    Lose(Arc<crate::far::Loss>),
 }
 
 enum Phase {
@@ -384,7 +384,7 @@ impl User {
             Msg::Attached(attached) => self.attached_again(*attached),
             Msg::Leave(left) => self.leave(left),
             Msg::Held => self.held(),
-            Msg::Lose => self.lose(),
+            Msg::Lose(loss) => self.lose(&loss),
         }
     }
 
@@ -409,7 +409,7 @@ impl User {
                 self.phase = Phase::Moved;
                 let _ = left.send(());
             }
-            Msg::Lose => self.phase = Phase::Moved,
+            Msg::Lose(_) => self.phase = Phase::Moved,
             Msg::Loaded(_)
             | Msg::Marked { .. }
             | Msg::Resumed { .. }
@@ -461,7 +461,7 @@ impl Resident for User {
             Phase::Loading(waiting) => match msg {
                 Msg::Loaded(loaded) => self.loaded(loaded),
                 Msg::Leave(left) => self.leave_unloaded(Some(left)),
-                Msg::Lose => self.leave_unloaded(None),
+                Msg::Lose(_) => self.leave_unloaded(None),
                 msg if waiting.len() < LOADING => waiting.push_back(msg),
                 Msg::In(inbound) => {
                     self.turn_away(*inbound, &StanzaError::new(Condition::ResourceConstraint));

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::deliver::Ops;
 use super::{Attached as Session, Available, Inbound, Msg, Numbering, Phase, User, presence};
-use crate::far::{Stub, wire};
+use crate::far::{Loss, Stub, wire};
 use crate::link::Link;
 use crate::pipe::Pipe;
 use crate::session::{self, SessionId};
@@ -211,7 +211,8 @@ impl User {
     }
 
     /// The shard is another node's: nothing is written, nobody is told.
-    pub(super) fn lose(&mut self) {
+    pub(super) fn lose(&mut self, loss: &Loss) {
+        loss.add(self.sessions.len(), self.pending.waiting.len());
         self.phase = Phase::Moved;
         self.leaving = None;
         self.drop_drains();
@@ -221,7 +222,7 @@ impl User {
             self.host.sessions().remove(&session.sid, &session.handle);
         }
         // Who waits for a commit hears that it is lost, and sends it again to the next home.
-        self.pending.waiting.clear();
+        self.pending.waiting.drain(..).for_each(|waiting| waiting.step.leave());
     }
 
     /// What comes for a user who lives elsewhere goes there.

@@ -254,6 +254,9 @@ async fn write(store: &Store, mut bodies: Vec<Body>, mut dones: Vec<Done>, mut d
             deadline = (deadline * 2).min(PATIENCE);
         }
         if !again && class != Some(Class::Fenced) {
+            if let Err(error) = &outcome {
+                tracing::warn!(%error, bodies = bodies.len(), "the store did not take these writes; whoever waits for them gets an error");
+            }
             return dones.into_iter().for_each(|done| done(outcome.clone()));
         }
         let stays: Vec<bool> = bodies.iter().map(|body| body.is_of_now(store)).collect();
@@ -325,15 +328,23 @@ impl Shared {
     fn split(&self, group: Vec<Waiting>) -> (Vec<Body>, Vec<Done>) {
         let now = Instant::now();
         let (mut bodies, mut dones) = (Vec::with_capacity(group.len()), Vec::with_capacity(group.len()));
+        let mut late = 0;
         for Waiting { body, since, done, .. } in group {
             if !body.is_of_now(&self.store) {
                 done(Err(ELSEWHERE));
             } else if !body.writes.ops.is_empty() && since + self.settings.deadline < now {
+                late += 1;
                 done(Err(Error::new(Class::Unavailable, "the store was too slow for this write")));
             } else {
                 bodies.push(body);
                 dones.push(done);
             }
+        }
+        if late > 0 {
+            tracing::warn!(
+                bodies = late,
+                "the store was too slow for these writes; whoever waits for them gets an error"
+            );
         }
         (bodies, dones)
     }

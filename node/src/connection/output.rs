@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use rookery_actors::{Close, Down};
+use rookery_actors::{Close, Down, ELSEWHERE};
 use rookery_proto::xml::Writer;
 use rookery_proto::xmpp::error::{StreamCondition, StreamError};
 use rookery_proto::xmpp::ns;
@@ -83,8 +83,12 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
     /// The ledger has moved.
     fn nudged(&mut self, now: Instant) -> Result<(), End> {
         if self.link.ledger().broken() {
-            // The client sends again what was lost inside, after it has resumed.
-            let error = StreamError::from(StreamCondition::InternalServerError);
+            // The client sends again what was lost inside, after it has resumed; on another node, if its session lives there now.
+            let error = if self.shared.host.is_home(&self.link.jid().to_bare()) {
+                StreamError::from(StreamCondition::InternalServerError)
+            } else {
+                StreamError::from(StreamCondition::SystemShutdown).text(ELSEWHERE)
+            };
             return Err(End::Error { error: Box::new(error), resumable: true });
         }
         self.answer_acks(now);

@@ -202,10 +202,9 @@ impl Looked<'_> {
                     if full.life.took(from, to) { "again/full" } else { "again/full-takes-no-messages" };
                 self.wrong(kind, format_args!("came to {}, then to {} too", first.name(), one.name()));
             } else if !self.is_target(one) && !one.life.may_have_taken(from, to) {
-                self.wrong(
-                    "again/offline",
-                    format_args!("came to {}, then to {} too", first.name(), one.name()),
-                );
+                let negative = one.client.traits.priority < 0;
+                let kind = if negative { "again/negative-priority" } else { "again/offline" };
+                self.wrong(kind, format_args!("came to {}, then to {} too", first.name(), one.name()));
             }
         }
     }
@@ -257,8 +256,9 @@ fn asked(world: &World, clients: &[parking_lot::MutexGuard<'_, Client>]) {
         // Who got it may be gone with the answer.
         let gone = seen.iter().any(|(n, number)| life(*n, *number).is_none_or(|life| life.ended.is_some()));
         if answers == 0 && !gone {
+            let kind = if seen.is_empty() { "iq/request-lost" } else { "iq/answer-lost" };
             world.log.wrong(format_args!(
-                "[iq/never] q{k} of c{from} ({target}) was never answered, seen by {seen:?}"
+                "[{kind}] q{k} of c{from} ({target}) was never answered, seen by {seen:?}"
             ));
         }
     }
