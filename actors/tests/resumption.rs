@@ -230,3 +230,19 @@ async fn what_an_old_connection_still_says_is_said_to_nobody() {
     new.nothing().await;
     romeo.nothing().await;
 }
+
+/// A connection that was lost may have said what its client has, and be heard only after the client has come back with more.
+#[tokio::test]
+async fn a_count_of_the_connection_before_ends_nothing() {
+    let world = World::new().await;
+    let mut juliet = phone(&world, "juliet").await;
+    let mut romeo = world.bind("romeo", "orchard").await;
+    for body in ["one", "two"] {
+        romeo.send(&chat("juliet@localhost", body));
+        juliet.expect(body).await;
+    }
+    juliet.ack();
+    let behind = juliet.handled - 1;
+    juliet.with(|link| link.down_ack(behind));
+    juliet.nothing().await;
+}

@@ -68,7 +68,7 @@ impl Outcome {
     pub(super) fn of(result: Result<(), Class>) -> Self {
         match result {
             Ok(()) => Self::Stored,
-            Err(class) if class.repeats() => Self::Later,
+            Err(class) if class.repeats() || class == Class::Full => Self::Later,
             Err(_) => Self::Never,
         }
     }
