@@ -398,3 +398,50 @@ async fn what_came_before_the_first_presence_comes_once_after_the_home_died() {
         assert_eq!(came, ["m0-", "m1-", "m2-", "m3-", "m4-", "last"]);
     }
 }
+
+fn long(to: &str, n: usize) -> String {
+    chat(to, &format!("m{n}-{}", "x".repeat(60_000)))
+}
+
+/// More is sent to a client that does not read than may be moved with its session; then its home dies, or gives it up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_fell_behind_goes_on_at_its_next_home() {
+    for dies in [true, false] {
+        let mut world = Nodes::start(3).await;
+        let romeo = world.user(0, "romeo").await;
+        let juliet = world.user(2, "juliet").await;
+        // One with its socket elsewhere, one at the home that gives it up, one that sleeps.
+        let mut far = world.nodes[1].phone(&juliet).await;
+        let mut near = world.nodes[if dies { 1 } else { 2 }].bind(&juliet, "near").await;
+        near.resumable().await;
+        near.send("<presence/>");
+        near.until("near").await;
+        let mut sleeps = world.nodes[0].bind(&juliet, "sleeps").await;
+        sleeps.resumable().await;
+        sleeps.send("<presence/>");
+        sleeps.until("sleeps").await;
+        sleeps.told().await;
+        sleeps.lose();
+        let mut orchard = world.nodes[0].phone(&romeo).await;
+        for n in 0..50 {
+            orchard.send(&long(&juliet, n));
+        }
+        orchard.settled().await;
+        if dies {
+            world.kill(2);
+        } else {
+            assert!(world.nodes[2].hand_over().await.unwrap());
+        }
+        let mut sleeps = world.nodes[0].resume(&sleeps).await.expect("resumed");
+        sleeps.expect("<resumed").await;
+        for client in [&mut far, &mut near, &mut sleeps] {
+            let mut next = 0;
+            while next < 50 {
+                let got = client.until("<body>m").await;
+                assert!(got.contains(&format!("<body>m{next}-")), "{next} in {}", &got[..200]);
+                next += 1;
+            }
+            client.settled().await;
+        }
+    }
+}

@@ -8,7 +8,7 @@ use rookery_proto::xmpp::stanza::Stanza;
 
 use super::{Drain, User, Why};
 use crate::budget::Account;
-use crate::session::{self, SessionId};
+use crate::session::{self, Delivery, SessionId};
 use crate::user::Attached;
 use crate::user::deliver::Step;
 
@@ -94,6 +94,17 @@ impl User {
             metrics::counter!("rookery_limits_hit_total", "limit" => limit).increment(1);
         }
         low.is_some()
+    }
+}
+
+impl Attached {
+    /// From here on it waits for the session, which ends if that is too much.
+    pub(in crate::user) fn charge(&self, delivery: &mut Delivery) {
+        self.shared.waits.charge(&mut delivery.outgoing);
+        if let Some(limit) = self.shared.waits.full(&delivery.outgoing) {
+            metrics::counter!("rookery_limits_hit_total", "limit" => limit).increment(1);
+            let _ = self.handle.cast_always(session::Msg::TooSlow);
+        }
     }
 }
 
