@@ -30,8 +30,11 @@ use crate::options::Options;
 use crate::pipe::Pipe;
 use crate::resident::Refused;
 use crate::session::{self, Session, SessionId};
+use crate::spread;
 use crate::user::{self, Change, Inbound, User};
 use crate::wheel::Wheel;
+
+mod stop;
 
 /// The server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -40,9 +43,6 @@ pub enum Error {
     #[error("the store refused: {0}")]
     Store(#[from] store::Error),
 }
-
-/// How long the last writes may take when the process stops.
-const FLUSH: Duration = Duration::from_secs(10);
 
 /// Why a session was not resumed (XEP-0198 section 5).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -65,7 +65,7 @@ struct Inner {
     sessions: Directory<SessionId, Session>,
     wheel: Wheel,
     ids: IdCipher,
-    fakes: Fakes,
+    fakes: RwLock<Fakes>,
     registrations: Registrations,
     caps: xep_0115_caps::Cache,
     connections: Connections,
@@ -119,7 +119,7 @@ impl Host {
             })
             .await?;
         let host = Self(Arc::new(Inner {
-            fakes: Fakes::new(*salt.expose(), options.iterations),
+            fakes: RwLock::new(Fakes::new(*salt.expose(), options.iterations)),
             registrations: Registrations::default(),
             caps: xep_0115_caps::Cache::default(),
             connections: Connections::default(),
@@ -142,7 +142,22 @@ impl Host {
         host.budget().set(&host.options().limits, host.far().is_some());
         tokio::spawn(housekeeping(Arc::downgrade(&host.0)));
         host.maintain();
+        // Answers for nobody must not be different for a moment after each start; but nothing depends on it.
+        let _ = tokio::time::timeout(spread::PATIENCE, host.look_at_counts()).await;
+        tokio::spawn(spread::run(WeakHost(Arc::downgrade(&host.0))));
         Ok(host)
+    }
+
+    /// Looks how many rounds the passwords of real accounts have.
+    pub(crate) async fn look_at_counts(&self) {
+        let domains: Vec<String> = self.options().domains.iter().map(|domain| domain.name.clone()).collect();
+        match spread::sample(&self.0.store, &domains).await {
+            Ok(sample) => {
+                let mut fakes = self.0.fakes.write();
+                *fakes = fakes.with_sample(sample);
+            }
+            Err(error) => tracing::debug!(%error, "the counts of iterations were not read"),
+        }
     }
 
     /// The same for a node among others, whose actors write through `store`, that of the cluster's mesh. What lives on a shard
@@ -193,6 +208,10 @@ impl Host {
     /// Takes over new options (SIGHUP).
     pub fn reload(&self, options: Options) {
         self.budget().set(&options.limits, self.far().is_some());
+        {
+            let mut fakes = self.0.fakes.write();
+            *fakes = fakes.with_iterations(options.iterations);
+        }
         *self.0.options.write() = Arc::new(options);
     }
 
@@ -227,8 +246,8 @@ impl Host {
     }
 
     /// Keys that look real, for users that do not exist.
-    pub fn fakes(&self) -> &Fakes {
-        &self.0.fakes
+    pub fn fakes(&self) -> Fakes {
+        self.0.fakes.read().clone()
     }
 
     /// Who has registered lately (XEP-0077).
@@ -426,31 +445,6 @@ impl Host {
             return self.route(reply, receipt, None);
         }
         receipt.done();
-    }
-
-    /// Ends all streams with `<system-shutdown/>`, keeps every resumable session for the next process, and waits until
-    /// everything is committed.
-    pub async fn shutdown(&self) {
-        self.0.stopping.store(true, Ordering::Relaxed);
-        let mut suspended = Vec::new();
-        for (_, session) in self.0.sessions.all() {
-            let (done, answer) = oneshot::channel();
-            if session.cast_always(session::Msg::Suspend(done)).is_ok() {
-                suspended.push(answer);
-            }
-        }
-        for answer in suspended {
-            let _ = answer.await;
-        }
-        match tokio::time::timeout(FLUSH, self.0.batcher.flush()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "what was written last may not be on disk"),
-            Err(_) => {
-                tracing::error!(
-                    "the store does not answer: what was written last, and not acknowledged, may be missing"
-                )
-            }
-        }
     }
 }
 

@@ -73,7 +73,7 @@ pub enum Close {
     },
     /// With a stream error (RFC 6120 section 4.9) and a text for people.
     Error(StreamCondition, Cow<'static, str>),
-    /// At once and silently: the session went on elsewhere (XEP-0198 resumption) and the socket is stale.
+    /// At once and silently: the session is elsewhere, and this connection has nothing to do with it any more.
     Abandon,
 }
 
@@ -125,6 +125,9 @@ impl Kept {
         Self { id, ..Self::default() }
     }
 }
+
+/// What a client is told whose session other nodes have taken.
+pub const ELSEWHERE: &str = "your session lives on another server now; please come back";
 
 /// How many items may wait in a pipe before its client counts as too slow.
 pub const PIPE_ITEMS: usize = 1_024;
@@ -204,10 +207,11 @@ impl Pipe {
         if queue.items.len() >= PIPE_ITEMS && matches!(down, Down::Stanza(..)) {
             return Err(Refused::Full);
         }
-        let was_empty = queue.items.is_empty();
+        // A connection that waits for its client to read learns of the end all the same.
+        let wake = queue.items.is_empty() || matches!(down, Down::Close(_));
         queue.items.push_back(down);
         drop(queue);
-        if was_empty {
+        if wake {
             self.wake.notify_one();
         }
         Ok(())
@@ -287,6 +291,11 @@ impl Pipe {
             stub.drained(take, !more);
         }
         more
+    }
+
+    /// Connection side: whether the end of the stream waits, behind what the client does not take.
+    pub fn ends(&self) -> bool {
+        matches!(self.queue.lock().items.back(), Some(Down::Close(_)))
     }
 
     /// Connection side: the socket is gone; nothing more is taken.

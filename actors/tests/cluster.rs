@@ -399,49 +399,53 @@ async fn what_came_before_the_first_presence_comes_once_after_the_home_died() {
     }
 }
 
-fn long(to: &str, n: usize) -> String {
-    chat(to, &format!("m{n}-{}", "x".repeat(60_000)))
-}
-
-/// More is sent to a client that does not read than may be moved with its session; then its home dies, or gives it up.
+/// Others take the shards of a node that lives, as when it has slept: its clients are told to come back, and go on. Who is
+/// connected elsewhere notices nothing, and nobody gets an error.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_that_fell_behind_goes_on_at_its_next_home() {
-    for dies in [true, false] {
-        let mut world = Nodes::start(3).await;
-        let romeo = world.user(0, "romeo").await;
-        let juliet = world.user(2, "juliet").await;
-        // One with its socket elsewhere, one at the home that gives it up, one that sleeps.
-        let mut far = world.nodes[1].phone(&juliet).await;
-        let mut near = world.nodes[if dies { 1 } else { 2 }].bind(&juliet, "near").await;
-        near.resumable().await;
-        near.send("<presence/>");
-        near.until("near").await;
-        let mut sleeps = world.nodes[0].bind(&juliet, "sleeps").await;
-        sleeps.resumable().await;
-        sleeps.send("<presence/>");
-        sleeps.until("sleeps").await;
-        sleeps.told().await;
-        sleeps.lose();
-        let mut orchard = world.nodes[0].phone(&romeo).await;
-        for n in 0..50 {
-            orchard.send(&long(&juliet, n));
-        }
-        orchard.settled().await;
-        if dies {
-            world.kill(2);
-        } else {
-            assert!(world.nodes[2].hand_over().await.unwrap());
-        }
-        let mut sleeps = world.nodes[0].resume(&sleeps).await.expect("resumed");
-        sleeps.expect("<resumed").await;
-        for client in [&mut far, &mut near, &mut sleeps] {
-            let mut next = 0;
-            while next < 50 {
-                let got = client.until("<body>m").await;
-                assert!(got.contains(&format!("<body>m{next}-")), "{next} in {}", &got[..200]);
-                next += 1;
-            }
-            client.settled().await;
-        }
+async fn a_node_that_lost_its_shards_sends_its_clients_to_the_next() {
+    const MANY: u32 = 50;
+    let world = Nodes::start(3).await;
+    let romeo = world.user(0, "romeo").await;
+    let juliet = world.user(2, "juliet").await;
+    let nurse = world.user(2, "nurse").await;
+    let mut orchard = world.nodes[0].phone(&romeo).await;
+    let mut phone = world.nodes[2].phone(&juliet).await;
+    let mut tablet = world.nodes[1].phone(&nurse).await;
+    phone.told().await;
+    tablet.told().await;
+    let (cluster, dead) = (world.nodes[0].cluster.clone(), world.nodes[2].name.clone());
+    let evicted = world.nodes[0].handle().spawn(async move { cluster.mesh().evict(&dead, true).await });
+    // Some of them are on their way to the store.
+    for n in 0..MANY {
+        phone.send(&chat(&romeo, &format!("r{n}-")));
     }
+    evicted.await.unwrap().unwrap();
+    let closed = loop {
+        let got = phone.recv().await;
+        assert!(!got.contains("type='error'"), "{got}");
+        if got.starts_with("close ") {
+            break got;
+        }
+    };
+    assert!(closed.contains("SystemShutdown") && closed.contains(rookery_actors::ELSEWHERE), "{closed}");
+    phone.forget();
+    let mut phone = world.nodes[0].resume(&phone).await.expect("resumed");
+    let resumed = phone.expect("<resumed").await;
+    let h = resumed.split("h=").nth(1).unwrap();
+    let h: u32 = h[1..].split(['\'', '"']).next().unwrap().parse().unwrap();
+    // Its presence was the first.
+    for n in h.saturating_sub(1)..MANY {
+        phone.send(&chat(&romeo, &format!("r{n}-")));
+    }
+    for n in 0..MANY {
+        let got = orchard.until("<body>").await;
+        assert!(got.contains(&format!("<body>r{n}-</body>")), "{n}: {got}");
+    }
+    orchard.nothing().await;
+    for name in [&juliet, &nurse] {
+        orchard.send(&chat(name, "after"));
+    }
+    phone.until("<body>after</body>").await;
+    tablet.until("<body>after</body>").await;
+    tablet.settled().await;
 }

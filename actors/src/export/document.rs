@@ -1,12 +1,14 @@
 //! Reads a large XML document in pieces. Elements are *entered* or taken whole: the classifier says which. What is
 //! entered is never held, what is taken whole is limited, and everything passes the strict checks of
-//! [`rookery_proto::xml`]: no document type, comment, processing instruction or entity of its own.
+//! [`rookery_proto::xml`]: no entity of its own. What may stand in a file but not in a stream is dropped before ([`misc`]).
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use rookery_proto::xml::framer::{Framer, Step};
 use rookery_proto::xml::{Limits, Scope, Text, check, escape};
 use rookery_proto::xmpp::element::Element;
 use rookery_proto::xmpp::ns;
+
+use misc::Misc;
 
 /// Elements that are taken whole. A vCard with a photo may be large; whoever stores a part has limits of its own.
 pub(super) const LIMITS: Limits = Limits { depth: 128, ..Limits::TRUSTED.with_stanza_bytes(8 << 20) };
@@ -46,6 +48,8 @@ pub(super) enum Event<P> {
 /// Says what an element within `P` (the root within `None`) is, if it is to be entered.
 pub(super) type Classify<P> = fn(Option<P>, &Element) -> Option<P>;
 
+mod misc;
+
 struct Level<P> {
     place: P,
     /// The name as it was written, which the end tag must repeat.
@@ -68,6 +72,9 @@ pub(super) struct Document<P> {
     leave: Option<P>,
     /// Nothing was taken yet: a declaration may come.
     fresh: bool,
+    misc: Misc,
+    /// How many bytes of the buffer were taken.
+    taken: u64,
     /// The root element has ended.
     over: bool,
     line: u64,
@@ -92,6 +99,8 @@ impl<P: Copy> Document<P> {
             tag: (1, 0),
             leave: None,
             fresh: true,
+            misc: Misc::new(),
+            taken: 0,
             over: false,
             line: 1,
         }
@@ -104,7 +113,7 @@ impl<P: Copy> Document<P> {
 
     /// Adds a piece. Take all events out before the next one.
     pub(super) fn push(&mut self, piece: &[u8]) {
-        self.buf.extend_from_slice(piece);
+        self.misc.push(piece, &mut self.buf);
     }
 
     /// The document has no more pieces.
@@ -127,7 +136,8 @@ impl<P: Copy> Document<P> {
     fn take(&mut self, len: usize) -> Bytes {
         let taken = self.buf.split_to(len.min(self.buf.len())).freeze();
         let lines = taken.iter().filter(|byte| **byte == b'\n').count();
-        self.line = self.line.saturating_add(lines as u64);
+        self.taken = self.taken.saturating_add(taken.len() as u64);
+        self.line = self.line.saturating_add(lines as u64).saturating_add(self.misc.lines(self.taken));
         self.fresh = false;
         taken
     }
@@ -138,6 +148,9 @@ impl<P: Copy> Document<P> {
             self.over = self.levels.is_empty();
             return Ok(Some(Event::Leave(place)));
         }
+        if let Some(reason) = self.misc.refused {
+            return self.broken(reason);
+        }
         loop {
             if self.head.is_some() {
                 return self.whole();
@@ -146,6 +159,7 @@ impl<P: Copy> Document<P> {
             if space > 0 {
                 self.take(space);
             }
+            self.line = self.line.saturating_add(self.misc.lines(self.taken));
             match *self.buf {
                 [] | [b'<'] => return Ok(None),
                 [b'<', ..] | [0xef, ..] if self.over => {
@@ -167,7 +181,10 @@ impl<P: Copy> Document<P> {
                 },
                 // A byte order mark.
                 [0xef] | [0xef, 0xbb] if self.fresh => return Ok(None),
-                [0xef, 0xbb, 0xbf, ..] if self.fresh => self.buf.advance(3),
+                [0xef, 0xbb, 0xbf, ..] if self.fresh => {
+                    self.buf.advance(3);
+                    self.taken = self.taken.saturating_add(3);
+                }
                 _ => return self.broken("text where only elements may be"),
             }
         }

@@ -113,7 +113,10 @@ pub(crate) fn iq_handler(scope: Scope, method: Method, name: &str, ns: &str) -> 
 pub(crate) fn store_failed(error: &store::Error) -> StanzaError {
     match error.class {
         Class::Retry | Class::Conflict | Class::MaybeCommitted | Class::Unavailable | Class::Fenced => {
-            tracing::warn!(%error, detail = error.detail.as_deref(), "a request failed because the store did");
+            // The fence counts what it refuses, and that shards are lost is said once for all.
+            if error.class != Class::Fenced {
+                tracing::warn!(%error, detail = error.detail.as_deref(), "a request failed because the store did");
+            }
             StanzaError::new(Condition::ResourceConstraint).text("the store is busy, try again")
         }
         Class::TooLarge => StanzaError::new(Condition::PolicyViolation).text("too large to be stored"),

@@ -29,6 +29,7 @@ mod moving;
 mod record;
 mod resume;
 mod roster;
+mod safe;
 mod sm;
 mod traffic;
 
@@ -89,6 +90,8 @@ pub(crate) struct Flags {
     pub(crate) presence: Option<Available>,
     /// Whom it sent directed presence to.
     pub(crate) directed: Vec<Jid>,
+    /// Which messages are for it.
+    pub(crate) reader: user::Reader,
 }
 
 /// What a session actor is sent.
@@ -118,6 +121,10 @@ pub(crate) enum Msg {
     Mark(u64),
     /// The connection has written everything before that mark.
     Written(u64),
+    /// Its client sends nothing more, and all that it sent is settled.
+    Finish {
+        generation: u32,
+    },
     Closed {
         clean: bool,
         generation: u32,
@@ -159,10 +166,15 @@ pub(crate) enum Msg {
     Done(Receipt),
     /// Its queue is full.
     TooSlow,
-    /// A message that waits for its ack is safe in the offline queue, under this id.
+    /// A stanza that waits for its ack is on its way into the offline queue, under this id.
     Kept {
         number: u32,
         id: ArchiveId,
+    },
+    /// The store has refused that.
+    NotKept {
+        number: u32,
+        receipt: Receipt,
     },
 }
 
@@ -197,6 +209,8 @@ pub(crate) struct Session {
     shared: Arc<Shared>,
     /// How many stanzas it was handed.
     handed: u32,
+    /// Somebody waits for the record to say what is settled, and it may not: the client has to confirm an answer first.
+    settle_waits: bool,
 }
 
 impl Session {
@@ -215,6 +229,7 @@ impl Session {
         Self {
             shared,
             handed: 0,
+            settle_waits: false,
             host,
             user,
             sid,
@@ -256,6 +271,7 @@ impl Session {
             blocks_push: flag(sessions::flags::BLOCKLIST),
             presence,
             directed: record.directed.iter().filter_map(|jid| Jid::parse(jid).ok()).collect(),
+            reader: user::Reader::read(record, stored.cursor.acked),
         };
         let resumable = flag(sessions::flags::RESUMABLE);
         let ledger = Ledger::new(stored.cursor.up_handled);
@@ -271,6 +287,7 @@ impl Session {
             generation: 0,
             shared,
             handed: 0,
+            settle_waits: false,
             csi: flag(sessions::flags::INACTIVE).then(Box::default),
             flags: Box::new(flags),
             address: record.address.as_str().into(),
@@ -422,6 +439,7 @@ impl Resident for Session {
             Msg::Flags(flags) => self.set_flags(flags),
             Msg::Mark(number) => self.mark(number),
             Msg::Written(number) => self.written_out(number),
+            Msg::Finish { generation } => self.finish(generation),
             Msg::Closed { clean, generation } => self.closed(clean, generation, me),
             Msg::Kick(condition, text) => {
                 tracing::info!(jid = %self.jid, reason = condition.name(), %text, "session closed");
@@ -430,7 +448,11 @@ impl Resident for Session {
             }
             Msg::Suspend(done) => {
                 self.suspend(me);
-                let _ = done.send(());
+                // By way of the user, who writes down what the session holds.
+                let told = move |_: &mut User| {
+                    let _ = done.send(());
+                };
+                let _ = self.user.cast_always(user::Msg::Then(Box::new(told)));
             }
             Msg::Tick => self.tick(),
             Msg::Expire { generation } => self.expire(generation, me),
@@ -450,10 +472,11 @@ impl Resident for Session {
                 let _ = left.send(());
             }
             Msg::Lose => self.lose(),
-            Msg::Done(receipt) => receipt.done(),
+            Msg::Done(receipt) => self.settle_told(receipt),
             Msg::TooSlow if self.ended => {}
             Msg::TooSlow => self.too_slow(),
             Msg::Kept { number, id } => self.kept(number, id),
+            Msg::NotKept { number, receipt } => self.not_kept(number, receipt),
         }
         // A timer that was asked for is set here, where the way back is known.
         if let Some(sm) = &mut self.sm
@@ -476,18 +499,6 @@ impl Resident for Session {
     fn rest(&mut self) {
         if let Some(sm) = &mut self.sm {
             sm.shrink();
-        }
-    }
-}
-
-impl Session {
-    /// The record is written in the background and reports back here.
-    fn set_me(&mut self, me: &Handle<Self>) {
-        if let Some(sm) = self.sm.as_mut().filter(|sm| sm.record_due()) {
-            sm.writing();
-            // What a settled stanza has changed is on its way here, or was here: it is in front of this.
-            let settled = self.ledger.processed();
-            let _ = me.cast_always(Msg::Record { settled });
         }
     }
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rookery_cluster::entity::Entity;
-use rookery_cluster::store::{self, Options};
+use rookery_cluster::store::{self, Class, Options};
 use rookery_cluster::tables::archive::{self, ArchiveId, Sent, Shelf};
 use rookery_cluster::tables::sessions;
 use smallvec::SmallVec;
@@ -263,6 +263,9 @@ impl User {
                 }
             };
             if let Err(error) = &written {
+                if error.class == Class::Fenced {
+                    return; // the same
+                }
                 tracing::warn!(%error, "a message could not be renumbered; its sender gets an error");
             }
             let ok = written.is_ok();

@@ -8,6 +8,7 @@ use rookery_proto::xmpp::stanza::{IqType, PresenceType, Stanza, Type};
 
 use super::User;
 use super::deliver::{Ops, Step};
+use super::share::{self, Owed};
 use crate::feature::{Direction, Passing, Verdict};
 use crate::ledger::Receipt;
 use crate::pipe::Outgoing;
@@ -76,7 +77,8 @@ impl User {
             if self.taken_before(origin) {
                 self.in_order(Step::Kept { stanza: stanza.clone(), receipt: receipt.split() });
             } else {
-                let entry = self.entry(Direction::Out, &stanza, &passing.with);
+                let mut entry = self.entry(Direction::Out, &stanza, &passing.with);
+                entry.flags = share::flags(Owed::Nobody, passing.copies);
                 let id = self.next_id();
                 let (stanza, receipt) = (stanza.clone(), receipt.split());
                 let step = Step::Sent { stanza, id: Some(id), copies, sid, receipt };

@@ -280,6 +280,7 @@ fn limits(r: &mut Reader<'_>, file: &DeTable<'_>) -> Limits {
         connections_before_login_per_address: size(r, &s, "connections_before_login_per_address"),
         login: secs(r, &s, "login_seconds"),
         login_attempts: count(r, &s, "login_attempts"),
+        login_failures_per_account: count(r, &s, "login_failures_per_account"),
         login_failures_per_address: count(r, &s, "login_failures_per_address"),
         login_delay: secs(r, &s, "login_delay_seconds"),
         registrations_per_hour: count(r, &s, "registrations_per_hour"),

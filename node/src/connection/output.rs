@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use rookery_actors::{Charged, Close, Down};
+use rookery_actors::{Charged, Close, Down, ELSEWHERE};
 use rookery_proto::xml::Writer;
 use rookery_proto::xmpp::error::{StreamCondition, StreamError};
 use rookery_proto::xmpp::ns;
@@ -50,6 +50,10 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
         loop {
             if !self.written_out(cx)? {
                 self.stalled.get_or_insert(now);
+                if self.closing.is_none() && self.pipe.ends() {
+                    // The session has no use for this connection: its client need not take the rest.
+                    self.closing = Some(now + self.settings.limits.close);
+                }
                 return Ok(());
             }
             self.stalled = None;
@@ -63,7 +67,12 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
                 self.nudged(now)?;
             }
             if !self.look && self.own.is_empty() {
-                return Ok(());
+                if self.closing.is_some() && self.answered() {
+                    return Err(End::Closed);
+                }
+                if self.own.is_empty() {
+                    return Ok(());
+                }
             }
             let mut buffers = BUFFERS.take();
             let result = self.batch(cx, &mut buffers);
@@ -106,8 +115,12 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
     /// The ledger has moved.
     fn nudged(&mut self, now: Instant) -> Result<(), End> {
         if self.link.ledger().broken() {
-            // The client sends again what was lost inside, after it has resumed.
-            let error = StreamError::from(StreamCondition::InternalServerError);
+            // The client sends again what was lost inside, after it has resumed; on another node, if its session lives there now.
+            let error = if self.shared.host.is_home(&self.link.jid().to_bare()) {
+                StreamError::from(StreamCondition::InternalServerError)
+            } else {
+                StreamError::from(StreamCondition::SystemShutdown).text(ELSEWHERE)
+            };
             return Err(End::Error { error: Box::new(error), resumable: true });
         }
         self.answer_acks(now);
@@ -138,7 +151,7 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
                 }
                 Down::Mark(number) => self.mark = Some(number),
                 Down::Close(close) => {
-                    self.end = Some(end(close));
+                    self.end = Some(if self.finished { End::Closed } else { end(close) });
                     self.look = false;
                     break;
                 }

@@ -87,7 +87,9 @@ impl Lines {
                 continue;
             }
             size += line.len();
-            match parse(&line) {
+            // A file of another system may begin with a byte order mark.
+            let mark: &[u8] = if self.number == 1 { "\u{feff}".as_bytes() } else { b"" };
+            match parse(line.strip_prefix(mark).unwrap_or(&line)) {
                 Ok(Some((jid, password))) => {
                     let password = password.into_string();
                     batch.push(UserImportLine { line: self.number, jid, password });
@@ -149,7 +151,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let long = "x".repeat(20_000);
         let text = format!(
-            "a@b\tone\n\nsecret without tab\nnojid\ttwo\n\tthree\nc@d\t\n{long}\ne@f\t fünf\nlast@g\tno line break"
+            "\u{feff}a@b\tone\n\nsecret without tab\nnojid\ttwo\n\tthree\nc@d\t\n{long}\ne@f\t fünf\nlast@g\tno line break"
         );
         std::fs::write(file.path(), [text.as_bytes(), b"\n\xff\tx\n"].concat()).unwrap();
         let captured = Captured::new("");
@@ -168,6 +170,7 @@ mod tests {
             assert!(err.contains(said), "{said} is not in:\n{err}");
         }
         assert!(!err.contains("secret"), "{err}");
+        assert_eq!(node.fake.password("a@b").unwrap(), "one", "behind a byte order mark");
         assert_eq!(node.fake.password("e@f").unwrap(), " fünf");
         assert_eq!(node.fake.password("last@g").unwrap(), "no line break");
         node.stop().await;

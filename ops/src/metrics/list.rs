@@ -146,6 +146,7 @@ pub const METRICS: &[Metric] = &[
     m("rookery_parcels_early_total", Counter, N, &[], "Times that something came for a shard before this node knew that it is its own"),
     m("rookery_sessions_attached_total", Counter, N, &[], "Sessions whose home was lost or has moved, and that have their connections again"),
     m("rookery_connections_called_back_total", Counter, N, &[], "Connections on other nodes that something did not reach, and that must attach again"),
+    m("rookery_stanzas_elsewhere_total", Counter, N, &[], "Messages that were not stored since their user lives on another node, and that come to it there"),
     m("rookery_users_moved_total", Counter, N, &[], "Users who went to another node with their shard"),
     m("rookery_mesh_releases_total", Counter, N, &[], "Shards given up"),
     m("rookery_mesh_release_seconds", Histogram(SECONDS), S, &[], "Time of a round that gives up shards"),

@@ -85,8 +85,9 @@ fn everything_else_is_refused() {
         (format!("{ROOT}text</root>"), "text where"),
         (format!("{ROOT}<![CDATA[x]]></root>"), "CDATA"),
         (format!("<!DOCTYPE x [<!ENTITY a 'b'>]>{ROOT}</root>"), "document type"),
-        (format!("<!-- -->{ROOT}</root>"), "comment"),
-        (format!("{ROOT}<?php ?></root>"), "processing instruction"),
+        (format!("{ROOT}<!DOCTYPE root></root>"), "document type"),
+        (format!("{ROOT}<!-- </root>"), "ends too early"),
+        (format!("{ROOT}<x><?php </x></root>"), "ends too early"),
         (format!(" <?xml version='1.0'?>{ROOT}</root>"), "processing instruction"),
         (format!("<?xml version='1.1'?>{ROOT}</root>"), "version"),
         (format!("{ROOT}<x>&a;</x></root>"), "restricted"),
@@ -141,4 +142,15 @@ fn an_error_names_its_line() {
     for piece in [1, 1_000] {
         assert_eq!(read(xml, piece).unwrap_err().line, 4);
     }
+}
+
+#[test]
+fn what_means_nothing_is_dropped_wherever_it_stands() {
+    let xml = "\u{feff}<?xml version='1.0'?>\n<?xml-stylesheet href='>'?><!-- a --\n-><b>don't' -->\n\
+               <!DOCTYPE root PUBLIC '>' \"it's [\">\n<root xmlns='urn:r'><?php echo '<x>'?><x a='?>\"'>1<!-- 2 -->3<?4?>\
+               <![CDATA[<!-- 5 --><?6?>]]></x><!---->\n<!--\n\n--><x/>\n</root>\n<!-- after --><?too?>\n";
+    assert_eq!(
+        read_any(xml).unwrap(),
+        "+Root 5:<x xmlns='urn:r' a='?&gt;&quot;'>13&lt;!-- 5 --&gt;&lt;?6?&gt;</x> 8:<x xmlns='urn:r'/> -Root "
+    );
 }

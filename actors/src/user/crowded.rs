@@ -6,18 +6,18 @@ use rookery_cluster::tables::archive::{ArchiveId, Shelf};
 use rookery_proto::xmpp::jid::Jid;
 use rookery_proto::xmpp::stanza::Stanza;
 
-use super::{Drain, User, Why};
+use super::deliver::Step;
+use super::drains::{Drain, Why};
+use super::{Attached, User};
 use crate::budget::Account;
 use crate::session::{self, Delivery, SessionId};
-use crate::user::Attached;
-use crate::user::deliver::Step;
 
 /// Bytes per page at most: one round trip to the client each.
 const PAGE_BYTES: usize = 256 << 10;
 
 impl User {
     /// Everything archived up to `last` was sent. Sessions with little room get what comes behind that from the store.
-    pub(in crate::user) fn relieve(&mut self, last: Option<ArchiveId>) {
+    pub(super) fn relieve(&mut self, last: Option<ArchiveId>) {
         let Some(last) = last else { return };
         let low = |session: &&Attached| !session.draining && session.shared.waits.low().is_some();
         while let Some(sid) = self.sessions.iter().find(low).map(|session| session.sid) {
@@ -29,7 +29,6 @@ impl User {
     fn serve_behind(&mut self, sid: SessionId, last: ArchiveId) {
         let Some(session) = self.session_mut(sid) else { return };
         session.draining = true;
-        let silent = !session.takes_messages();
         let handle = session.handle.clone();
         tracing::debug!(user = %self.jid, "a session falls behind; it is served from the store");
         if let Some(drain) = self.drains.of(sid) {
@@ -43,8 +42,8 @@ impl User {
         }
         let drain = self.new_drain(sid, Why::Replay, Shelf::Archive);
         let turn = drain.turn;
-        let (acked, after, from) = (Some(last), Some(last), Some(last));
-        self.drains.all.push(Drain { acked, after, from, silent, ..drain });
+        let (floor, after, from) = (Some(last), Some(last), Some(last));
+        self.drains.all.push(Drain { floor, after, from, ..drain });
         let _ = handle.cast_always(session::Msg::Mark(turn));
     }
 
@@ -62,14 +61,14 @@ impl User {
     }
 
     /// What may wait for the sessions together.
-    pub(in crate::user) fn budget(&self) -> Account {
+    pub(super) fn budget(&self) -> Account {
         let shared = self.sessions.first().map(|session| session.shared.waits.account());
         shared.unwrap_or_else(|| self.host.budget().account())
     }
 
     /// Whether a stanza that is archived nowhere must not be handed to a session with little room: it would end for what a
     /// stranger sends.
-    pub(in crate::user) fn crowds(&self, session: &Attached, stanza: &Stanza) -> bool {
+    pub(super) fn crowds(&self, session: &Attached, stanza: &Stanza) -> bool {
         let Some(limit) = session.shared.waits.low() else { return false };
         let own = |from: &Jid| from.bare_str() == self.jid.as_str();
         let stranger = |from: &Jid| !own(from) && self.roster.get(&from.to_bare()).is_none();
@@ -81,14 +80,14 @@ impl User {
     }
 
     /// The same of all sessions that a message is for, if there are any.
-    pub(in crate::user) fn crowds_all(&self, stanza: &Stanza) -> bool {
+    pub(super) fn crowds_all(&self, stanza: &Stanza) -> bool {
         let full = self.recipient(stanza);
-        let mut meant = self.sessions.iter().filter(|session| Self::direct(session, full)).peekable();
+        let mut meant = self.sessions.iter().filter(|session| session.is_meant(full)).peekable();
         meant.peek().is_some() && meant.all(|session| self.crowds(session, stanza))
     }
 
     /// Whether there is no room for an answer to that session: what it asks for is not begun.
-    pub(in crate::user) fn no_room(&self, sid: SessionId) -> bool {
+    pub(super) fn no_room(&self, sid: SessionId) -> bool {
         let low = self.session(sid).and_then(|session| session.shared.waits.low());
         if let Some(limit) = low {
             metrics::counter!("rookery_limits_hit_total", "limit" => limit).increment(1);
@@ -99,7 +98,7 @@ impl User {
 
 impl Attached {
     /// From here on it waits for the session, which ends if that is too much.
-    pub(in crate::user) fn charge(&self, delivery: &mut Delivery) {
+    pub(super) fn charge(&self, delivery: &mut Delivery) {
         self.shared.waits.charge(&mut delivery.outgoing);
         if let Some(limit) = self.shared.waits.full(&delivery.outgoing) {
             metrics::counter!("rookery_limits_hit_total", "limit" => limit).increment(1);
@@ -113,7 +112,7 @@ impl Step {
     fn id(&self) -> Option<ArchiveId> {
         match self {
             Self::In { id, .. } | Self::Sent { id, .. } => *id,
-            Self::Kept { .. } | Self::Page(_) => None,
+            Self::Kept { .. } | Self::Held { .. } | Self::Page(_) => None,
         }
     }
 }
