@@ -83,7 +83,7 @@ impl Attached {
         if self.turns.reserved == 0 {
             return self.hand_now(delivery);
         }
-        self.shared.waits.charge(&mut delivery.outgoing);
+        self.charge(&mut delivery);
         let mut behind = self.turns.behind.lock();
         if behind.len() >= BEHIND {
             let _ = self.handle.cast_always(session::Msg::TooSlow);
@@ -114,11 +114,7 @@ impl Attached {
     /// The same in its turn: what it must go behind is handed over.
     pub(super) fn hand_now(&self, mut delivery: Delivery) {
         self.turns.handed.fetch_add(1, Ordering::Relaxed);
-        self.shared.waits.charge(&mut delivery.outgoing);
-        if let Some(limit) = self.shared.waits.full(&delivery.outgoing) {
-            metrics::counter!("rookery_limits_hit_total", "limit" => limit).increment(1);
-            let _ = self.handle.cast_always(session::Msg::TooSlow);
-        }
+        self.charge(&mut delivery);
         let msg = session::Msg::Deliver(Box::new(delivery));
         if let Err(Refused::Full(msg)) = self.handle.cast(msg) {
             metrics::counter!("rookery_limits_hit_total", "limit" => "session_queue").increment(1);

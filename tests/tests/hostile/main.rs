@@ -14,6 +14,7 @@ mod names;
 mod queue;
 mod slow;
 mod stanzas;
+mod unread;
 
 use rookery_tests::client::{Client, Event, Options};
 use rookery_tests::server::rookery::{Config, Rookery};
