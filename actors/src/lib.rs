@@ -21,6 +21,7 @@ mod maintenance;
 mod operator;
 pub mod options;
 pub mod pipe;
+mod quota;
 mod resident;
 pub mod session;
 mod stored;

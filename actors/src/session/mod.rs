@@ -14,6 +14,7 @@ use rookery_proto::xmpp::error::StreamCondition;
 use rookery_proto::xmpp::jid::{FullJid, Jid};
 use rookery_proto::xmpp::stanza::Stanza;
 
+use crate::features::xep_0191_blocking::Blocks;
 use crate::features::xep_0352_csi as csi;
 use crate::host::{Host, NotResumed};
 use crate::ledger::{Ledger, Receipt};
@@ -110,6 +111,8 @@ pub(crate) enum Msg {
     },
     Resume(Box<user::Resume>),
     Csi(bool),
+    /// Whom the user has blocked now: what is held back of theirs is dropped.
+    Blocked(Arc<Blocks>),
     Flags(Box<Flags>),
     /// Tell the user, with this number, when the client has everything sent so far.
     Mark(u64),
@@ -413,6 +416,12 @@ impl Resident for Session {
             Msg::Enable { resume, max, ledger } => self.enable(resume, max, ledger, me),
             Msg::Resume(resume) => self.resume(resume, me, None),
             Msg::Csi(active) => self.csi(active),
+            Msg::Blocked(blocked) => {
+                let own = self.jid.bare_str();
+                let theirs = |from: &Jid| from.bare_str() != own && blocked.matches(from);
+                let gone = self.csi.as_mut().map_or(0, |held| held.forget(theirs));
+                self.shared.dropped.fetch_add(gone, Ordering::Relaxed);
+            }
             Msg::Flags(flags) => self.set_flags(flags),
             Msg::Mark(number) => self.mark(number),
             Msg::Written(number) => self.written_out(number),

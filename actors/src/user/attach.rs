@@ -1,6 +1,7 @@
 //! Sessions come and go.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use rookery_cluster::tables::archive::ArchiveId;
 use rookery_cluster::tables::{offline, sessions};
@@ -67,7 +68,14 @@ impl User {
                 "replaced by a new session with the same resource",
             );
         }
-        if self.sessions.len() >= self.host.options().limits.sessions_per_user {
+        let most = self.host.options().limits.sessions_per_user;
+        if self.sessions.len() >= most
+            && let Some(oldest) = self.oldest_asleep()
+        {
+            let text = "replaced by a new session: there are too many";
+            self.end_session(oldest, StreamCondition::PolicyViolation, text);
+        }
+        if self.sessions.len() >= most {
             metrics::counter!("rookery_limits_hit_total", "limit" => "sessions_per_user").increment(1);
             let _ = reply.send(Err(StanzaError::new(Condition::ResourceConstraint)));
             return;
@@ -98,6 +106,12 @@ impl User {
         if let Err(Ok(link)) = reply.send(Ok(link)) {
             link.closed(false); // the connection went while it waited
         }
+    }
+
+    /// The oldest of the sessions without a connection: it makes room for one that has its client.
+    fn oldest_asleep(&self) -> Option<SessionId> {
+        let asleep = |session: &&Attached| !session.shared.connected.load(Ordering::Relaxed);
+        Some(self.sessions.iter().filter(asleep).min_by_key(|session| session.since)?.sid)
     }
 
     fn attach(

@@ -10,7 +10,7 @@ use rookery_proto::xmpp::jid::Jid;
 
 use super::deliver::{Ops, Step, worth_keeping};
 use super::{Attached, User};
-use crate::features::{xep_0203_delay as delay, xep_0280_carbons as carbons};
+use crate::features::{xep_0191_blocking as blocking, xep_0203_delay as delay, xep_0280_carbons as carbons};
 use crate::host::Host;
 use crate::ledger::Receipt;
 use crate::pipe::{Kept, Outgoing};
@@ -354,6 +354,9 @@ impl User {
     ) -> Option<Outgoing> {
         let place = drain.place;
         let stanza = Arc::new(crate::stored::stanza(&entry.stanza)?);
+        if blocking::withheld(self, entry.direction(), &stanza) {
+            return None;
+        }
         let mut extra = if place == Shelf::Archive { self.stanza_id(id) } else { Vec::new() };
         let domain = Jid::parse(self.jid.domain()).ok()?;
         let late = delay::delay(&domain, entry.stored_at);

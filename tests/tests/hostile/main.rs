@@ -12,6 +12,7 @@ mod before_login;
 mod names;
 mod slow;
 mod stanzas;
+mod strangers;
 
 use rookery_tests::client::{Client, Event, Options};
 use rookery_tests::server::rookery::{Config, Rookery};

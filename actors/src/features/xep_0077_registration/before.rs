@@ -1,6 +1,7 @@
 //! Registration before login (section 3.1.1).
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 
 use parking_lot::Mutex;
@@ -17,14 +18,24 @@ use super::{NAME, fields, hash};
 use crate::credentials;
 use crate::host::Host;
 
-/// How many addresses are remembered; when all of them have registered lately, nobody else may.
+/// How many addresses (or accounts) are remembered; when all of them have done it lately, nobody else may.
 const ADDRESSES: usize = 100_000;
 /// Microseconds of an hour.
 const HOUR: u64 = 3_600_000_000;
 
 /// How often each address has registered lately. One for each node; IPv6 counts by /64.
 #[derive(Default)]
-pub struct Registrations(Mutex<HashMap<IpAddr, Window>>);
+pub struct Registrations(Hourly<IpAddr>);
+
+impl Registrations {
+    /// Counts an attempt at `now` (microseconds since 1970), unless `address` has used its `per_hour`.
+    pub fn admit(&self, address: IpAddr, now: u64, per_hour: u32) -> bool {
+        self.0.admit(network(address), now, per_hour)
+    }
+}
+
+/// How often each has done something lately.
+pub(crate) struct Hourly<K>(Mutex<HashMap<K, Window>>);
 
 #[derive(Clone, Copy)]
 struct Window {
@@ -32,17 +43,23 @@ struct Window {
     count: u32,
 }
 
-impl Registrations {
-    /// Counts an attempt at `now` (microseconds since 1970), unless `address` has used its `per_hour`.
-    pub fn admit(&self, address: IpAddr, now: u64, per_hour: u32) -> bool {
+impl<K> Default for Hourly<K> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<K: Eq + Hash> Hourly<K> {
+    /// Counts one more time at `now` (microseconds since 1970), unless `who` has used its `per_hour`.
+    pub(crate) fn admit(&self, who: K, now: u64, per_hour: u32) -> bool {
         let mut windows = self.0.lock();
-        if windows.len() >= ADDRESSES && !windows.contains_key(&network(address)) {
+        if windows.len() >= ADDRESSES && !windows.contains_key(&who) {
             windows.retain(|_, window| now.saturating_sub(window.since) < HOUR);
             if windows.len() >= ADDRESSES {
                 return false;
             }
         }
-        let window = windows.entry(network(address)).or_insert(Window { since: now, count: 0 });
+        let window = windows.entry(who).or_insert(Window { since: now, count: 0 });
         if now.saturating_sub(window.since) >= HOUR {
             *window = Window { since: now, count: 0 };
         }
@@ -120,15 +137,16 @@ pub async fn register(
     let (user, now) = (&user, host.seams().clock.now_micros());
     let failed = |error: store::Error| crate::features::store_failed(&error);
     let conflict = || StanzaError::new(Condition::Conflict);
-    // A look before the work: a name that is taken costs no hashing, and no attempt of the address.
-    let exists = host.store().read(|tx| Box::pin(async move { accounts::exists(&mut **tx, user).await }));
-    if exists.await.map_err(failed)? {
-        return Err(conflict());
-    }
+    // First: whether a name is taken is told no more often than accounts are made.
     if !host.registrations().admit(address, now, host.options().limits.registrations_per_hour) {
         let text = "too many registrations from your address";
         return Err(crate::features::over("registrations", Condition::ResourceConstraint, text)
             .type_(ErrorType::Wait));
+    }
+    // A look before the work: a name that is taken costs no hashing.
+    let exists = host.store().read(|tx| Box::pin(async move { accounts::exists(&mut **tx, user).await }));
+    if exists.await.map_err(failed)? {
+        return Err(conflict());
     }
     let made = hash(host.seams(), password.to_owned(), host.options().iterations).await?;
     let account = credentials::to_account(&made, now);
@@ -208,6 +226,6 @@ mod tests {
         let new: IpAddr = "203.0.113.1".parse().unwrap();
         assert!(!limits.admit(new, HOUR - 1, 1));
         assert!(limits.admit(new, HOUR, 1));
-        assert_eq!(limits.0.lock().len(), 1);
+        assert_eq!(limits.0.0.lock().len(), 1);
     }
 }
