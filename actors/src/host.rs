@@ -18,6 +18,7 @@ use rookery_proto::xmpp::stanza::Stanza;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::budget::Budget;
 use crate::directory::{Directory, SWEEPS};
 use crate::far::Far;
 use crate::features::xep_0077_registration::{Hourly, Registrations};
@@ -30,8 +31,11 @@ use crate::pipe::Pipe;
 use crate::quota::Quotas;
 use crate::resident::Refused;
 use crate::session::{self, Session, SessionId};
+use crate::spread;
 use crate::user::{self, Change, Inbound, User};
 use crate::wheel::Wheel;
+
+mod stop;
 
 /// The server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -40,9 +44,6 @@ pub enum Error {
     #[error("the store refused: {0}")]
     Store(#[from] store::Error),
 }
-
-/// How long the last writes may take when the process stops.
-const FLUSH: Duration = Duration::from_secs(10);
 
 /// Why a session was not resumed (XEP-0198 section 5).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -65,12 +66,13 @@ struct Inner {
     sessions: Directory<SessionId, Session>,
     wheel: Wheel,
     ids: IdCipher,
-    fakes: Fakes,
+    fakes: RwLock<Fakes>,
     registrations: Registrations,
-    password_changes: Hourly<BareJid>,
+    password_changes: Hourly,
     quotas: Arc<Quotas>,
     caps: xep_0115_caps::Cache,
     connections: Connections,
+    budget: Budget,
     started: Instant,
     stopping: AtomicBool,
     far: Option<Arc<Far>>,
@@ -120,12 +122,13 @@ impl Host {
             })
             .await?;
         let host = Self(Arc::new(Inner {
-            fakes: Fakes::new(*salt.expose(), options.iterations),
+            fakes: RwLock::new(Fakes::new(*salt.expose(), options.iterations)),
             registrations: Registrations::default(),
             password_changes: Hourly::default(),
             quotas: Arc::default(),
             caps: xep_0115_caps::Cache::default(),
             connections: Connections::default(),
+            budget: Budget::default(),
             options: RwLock::new(Arc::new(options)),
             batcher: Batcher::start(store.clone(), store::BatcherSettings::default()),
             store,
@@ -141,9 +144,25 @@ impl Host {
             stopping: AtomicBool::new(false),
             far,
         }));
+        host.budget().set(&host.options().limits, host.far().is_some());
         tokio::spawn(housekeeping(Arc::downgrade(&host.0)));
         host.maintain();
+        // Answers for nobody must not be different for a moment after each start; but nothing depends on it.
+        let _ = tokio::time::timeout(spread::PATIENCE, host.look_at_counts()).await;
+        tokio::spawn(spread::run(WeakHost(Arc::downgrade(&host.0))));
         Ok(host)
+    }
+
+    /// Looks how many rounds the passwords of real accounts have.
+    pub(crate) async fn look_at_counts(&self) {
+        let domains: Vec<String> = self.options().domains.iter().map(|domain| domain.name.clone()).collect();
+        match spread::sample(&self.0.store, &domains).await {
+            Ok(sample) => {
+                let mut fakes = self.0.fakes.write();
+                *fakes = fakes.with_sample(sample);
+            }
+            Err(error) => tracing::debug!(%error, "the counts of iterations were not read"),
+        }
     }
 
     /// The same for a node among others, whose actors write through `store`, that of the cluster's mesh. What lives on a shard
@@ -194,6 +213,11 @@ impl Host {
 
     /// Takes over new options (SIGHUP).
     pub fn reload(&self, options: Options) {
+        self.budget().set(&options.limits, self.far().is_some());
+        {
+            let mut fakes = self.0.fakes.write();
+            *fakes = fakes.with_iterations(options.iterations);
+        }
         *self.0.options.write() = Arc::new(options);
     }
 
@@ -228,8 +252,8 @@ impl Host {
     }
 
     /// Keys that look real, for users that do not exist.
-    pub fn fakes(&self) -> &Fakes {
-        &self.0.fakes
+    pub fn fakes(&self) -> Fakes {
+        self.0.fakes.read().clone()
     }
 
     /// Who has registered lately (XEP-0077).
@@ -238,13 +262,23 @@ impl Host {
     }
 
     /// Who has changed its password lately (XEP-0077).
-    pub(crate) fn password_changes(&self) -> &Hourly<BareJid> {
+    pub(crate) fn password_changes(&self) -> &Hourly {
         &self.0.password_changes
     }
 
     /// What archives may hold.
     pub(crate) fn quotas(&self) -> &Quotas {
         &self.0.quotas
+    }
+
+    /// How many bytes wait for clients of this node: not yet written, or not confirmed.
+    pub fn waiting_bytes(&self) -> usize {
+        self.budget().waiting()
+    }
+
+    /// How much waits for clients.
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.0.budget
     }
 
     pub(crate) fn caps(&self) -> &xep_0115_caps::Cache {
@@ -428,31 +462,6 @@ impl Host {
         }
         receipt.done();
     }
-
-    /// Ends all streams with `<system-shutdown/>`, keeps every resumable session for the next process, and waits until
-    /// everything is committed.
-    pub async fn shutdown(&self) {
-        self.0.stopping.store(true, Ordering::Relaxed);
-        let mut suspended = Vec::new();
-        for (_, session) in self.0.sessions.all() {
-            let (done, answer) = oneshot::channel();
-            if session.cast_always(session::Msg::Suspend(done)).is_ok() {
-                suspended.push(answer);
-            }
-        }
-        for answer in suspended {
-            let _ = answer.await;
-        }
-        match tokio::time::timeout(FLUSH, self.0.batcher.flush()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "what was written last may not be on disk"),
-            Err(_) => {
-                tracing::error!(
-                    "the store does not answer: what was written last, and not acknowledged, may be missing"
-                )
-            }
-        }
-    }
 }
 
 /// Once a second: turns the wheel, and lets those rest that have nothing to do.
@@ -468,6 +477,8 @@ async fn housekeeping(inner: std::sync::Weak<Inner>) {
         let (users, sessions) = (inner.users.sweep(turn), inner.sessions.sweep(turn));
         metrics::gauge!("rookery_queue_length", "queue" => "users").set(users);
         metrics::gauge!("rookery_queue_length", "queue" => "sessions").set(sessions);
+        #[allow(clippy::cast_precision_loss)] // a gauge
+        metrics::gauge!("rookery_waiting_bytes").set(inner.budget.waiting() as f64);
         if turn == 0 {
             #[allow(clippy::cast_precision_loss)] // a gauge
             metrics::gauge!("rookery_users").set(inner.users.len() as f64);

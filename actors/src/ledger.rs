@@ -118,6 +118,11 @@ impl Ledger {
         self.inner.lock().settled
     }
 
+    /// What the record says.
+    pub(crate) fn is_recorded(&self) -> u32 {
+        self.inner.lock().recorded
+    }
+
     /// The record says so now; or it could not be written, and who waits must ask again.
     pub(crate) fn recorded(&self, number: Option<u32>) {
         let mut inner = self.inner.lock();
@@ -281,6 +286,11 @@ impl Receipt {
     /// The number of the stanza in its session.
     pub fn number(&self) -> u32 {
         self.n
+    }
+
+    /// The stanza's number, if that is one of this ledger's.
+    pub(crate) fn number_in(&self, ledger: &Arc<Ledger>) -> Option<u32> {
+        matches!(&self.duty, Some(Duty::Ledger(of)) if Arc::ptr_eq(of, ledger)).then_some(self.n)
     }
 
     /// A second obligation for the same stanza: it is settled when both are done.

@@ -8,6 +8,7 @@
 //!
 //! Nothing in here opens a socket, reads a file or knows TLS. Nothing in here blocks or waits inside an actor.
 
+mod budget;
 pub mod credentials;
 mod directory;
 pub mod export;
@@ -24,13 +25,15 @@ pub mod pipe;
 mod quota;
 mod resident;
 pub mod session;
+mod spread;
 mod stored;
 pub mod user;
 mod wheel;
 
+pub use budget::Charged;
 pub use host::{Host, NotResumed};
 pub use ledger::{Ledger, Receipt};
 pub use link::{Authenticated, ConnInfo, Link};
 pub use operator::SessionInfo;
 pub use options::Options;
-pub use pipe::{Close, Down, Outgoing, Pipe};
+pub use pipe::{Close, Down, ELSEWHERE, Outgoing, Pipe};

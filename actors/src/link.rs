@@ -403,6 +403,21 @@ impl Link {
         });
     }
 
+    /// The client sends nothing more, and what it sent is settled. The session closes the pipe behind the last answer; false:
+    /// nobody does.
+    pub fn finish(&self) -> bool {
+        let Some(way) = &self.way else { return false };
+        let to = way.0.lock();
+        match &*to {
+            To::Here { generation, .. } => {
+                to.cast(Msg::Finish { generation: *generation });
+                true
+            }
+            // The answers to what is settled came before it was said to be.
+            To::Held { .. } | To::Away(_) | To::Over(_) => false,
+        }
+    }
+
     /// The connection has ended: `clean` if the client closed its stream, else it was lost and the session may be
     /// resumed.
     pub fn closed(mut self, clean: bool) {

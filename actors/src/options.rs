@@ -53,8 +53,12 @@ pub struct Limits {
     pub sessions_per_user: usize,
     /// Stanzas sent to a session and not acknowledged by it (XEP-0198).
     pub unacked_stanzas: usize,
-    /// The same in bytes of payload.
+    /// Bytes that wait for one session: not yet written, or not acknowledged.
     pub unacked_bytes: usize,
+    /// Bytes that wait for all connections of a user on one node.
+    pub waiting_bytes_per_account: usize,
+    /// The same of all users.
+    pub waiting_bytes: usize,
     /// Messages that wait for a user who is offline, where nothing is archived.
     pub offline_messages: usize,
     /// Entities a session may send directed presence to.
@@ -75,6 +79,9 @@ pub struct Limits {
     pub password_changes_per_hour: u32,
 }
 
+/// What may wait for each connection that a node may have, if the operator says nothing of their sum.
+pub const WAITING_BYTES: usize = 16 << 10;
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -87,6 +94,8 @@ impl Default for Limits {
             sessions_per_user: 16,
             unacked_stanzas: 2_000,
             unacked_bytes: 4 << 20,
+            waiting_bytes_per_account: 16 << 20,
+            waiting_bytes: 50_000 * WAITING_BYTES,
             offline_messages: 1_000,
             directed_presences: 256,
             blocked: 1_000,

@@ -20,6 +20,7 @@ use rookery_proto::xmpp::stanza::Stanza;
 use rookery_rpc::parcel::v1::Capsule;
 use tokio::sync::Notify;
 
+use crate::budget::Charged;
 use crate::far::Stub;
 
 /// A stanza on its way to one recipient. The stanza is shared by all recipients; only the start tag's `to` and what
@@ -32,12 +33,24 @@ pub struct Outgoing {
     pub to: Option<Jid>,
     /// Complete child elements to append after the payload (`<stanza-id/>`, `<delay/>`); mostly empty.
     pub extra: Bytes,
+    /// To whom it is charged while it waits.
+    pub charged: Charged,
 }
 
 impl Outgoing {
     /// The stanza as it is.
     pub fn new(stanza: impl Into<Arc<Stanza>>) -> Self {
-        Self { stanza: stanza.into(), to: None, extra: Bytes::new() }
+        Self { stanza: stanza.into(), to: None, extra: Bytes::new(), charged: Charged::default() }
+    }
+
+    /// The stanza, to `to` if that is another than its own, with `extra` behind its payload.
+    pub fn with(stanza: Arc<Stanza>, to: Option<Jid>, extra: impl Into<Bytes>) -> Self {
+        Self { to, extra: extra.into(), ..Self::new(stanza) }
+    }
+
+    /// About how many bytes it has.
+    pub fn size(&self) -> usize {
+        self.stanza.size() + self.extra.len()
     }
 
     /// Appends the stanza's bytes to `out`.
@@ -60,7 +73,7 @@ pub enum Close {
     },
     /// With a stream error (RFC 6120 section 4.9) and a text for people.
     Error(StreamCondition, Cow<'static, str>),
-    /// At once and silently: the session went on elsewhere (XEP-0198 resumption) and the socket is stale.
+    /// At once and silently: the session is elsewhere, and this connection has nothing to do with it any more.
     Abandon,
 }
 
@@ -70,7 +83,7 @@ pub enum Down {
     /// A stanza; each counts one (XEP-0198 section 4). And where it lies until the client has it.
     Stanza(Outgoing, Kept),
     /// A stanza, already written out, from the session's node.
-    Written(Bytes),
+    Written(Bytes, Charged),
     /// A complete top-level element that does not count (`<enabled/>`, `<resumed/>`, `<r/>`).
     Nonza(Bytes),
     /// `<enabled/>`, already written out: from here on both sides count from 0 (XEP-0198 section 3).
@@ -82,6 +95,17 @@ pub enum Down {
     Close(Close),
     /// Not for the wire, nor for the connection: the session moves to another node.
     Moved,
+}
+
+impl Down {
+    /// About how many bytes are written for it.
+    fn size(&self) -> usize {
+        match self {
+            Self::Stanza(outgoing, _) => outgoing.size(),
+            Self::Written(bytes, _) | Self::Nonza(bytes) | Self::Enabled(bytes) => bytes.len(),
+            Self::Mark(_) | Self::Close(_) | Self::Moved => 0,
+        }
+    }
 }
 
 /// Where a stanza lies that is sent to a client.
@@ -101,6 +125,9 @@ impl Kept {
         Self { id, ..Self::default() }
     }
 }
+
+/// What a client is told whose session other nodes have taken.
+pub const ELSEWHERE: &str = "your session lives on another server now; please come back";
 
 /// How many items may wait in a pipe before its client counts as too slow.
 pub const PIPE_ITEMS: usize = 1_024;
@@ -180,10 +207,11 @@ impl Pipe {
         if queue.items.len() >= PIPE_ITEMS && matches!(down, Down::Stanza(..)) {
             return Err(Refused::Full);
         }
-        let was_empty = queue.items.is_empty();
+        // A connection that waits for its client to read learns of the end all the same.
+        let wake = queue.items.is_empty() || matches!(down, Down::Close(_));
         queue.items.push_back(down);
         drop(queue);
-        if was_empty {
+        if wake {
             self.wake.notify_one();
         }
         Ok(())
@@ -239,8 +267,19 @@ impl Pipe {
 
     /// Connection side: moves at most `max` items to `into`, in order; returns whether more wait.
     pub fn drain(&self, into: &mut Vec<Down>, max: usize) -> bool {
+        self.drain_bytes(into, max, usize::MAX)
+    }
+
+    /// The same, up to the item with which they come to `bytes`: what is taken is charged to nobody until it is written.
+    pub fn drain_bytes(&self, into: &mut Vec<Down>, max: usize, bytes: usize) -> bool {
         let mut queue = self.queue.lock();
-        let take = queue.items.len().min(max);
+        let mut taken = 0;
+        let fits = |item: &&Down| {
+            let fits = taken < bytes;
+            taken += item.size();
+            fits
+        };
+        let take = queue.items.iter().take(max).take_while(fits).count();
         into.extend(queue.items.drain(..take));
         if queue.items.is_empty() && queue.items.capacity() > 4 {
             queue.items = VecDeque::new(); // an idle connection keeps no buffer
@@ -252,6 +291,11 @@ impl Pipe {
             stub.drained(take, !more);
         }
         more
+    }
+
+    /// Connection side: whether the end of the stream waits, behind what the client does not take.
+    pub fn ends(&self) -> bool {
+        matches!(self.queue.lock().items.back(), Some(Down::Close(_)))
     }
 
     /// Connection side: the socket is gone; nothing more is taken.

@@ -398,3 +398,54 @@ async fn what_came_before_the_first_presence_comes_once_after_the_home_died() {
         assert_eq!(came, ["m0-", "m1-", "m2-", "m3-", "m4-", "last"]);
     }
 }
+
+/// Others take the shards of a node that lives, as when it has slept: its clients are told to come back, and go on. Who is
+/// connected elsewhere notices nothing, and nobody gets an error.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_lost_its_shards_sends_its_clients_to_the_next() {
+    const MANY: u32 = 50;
+    let world = Nodes::start(3).await;
+    let romeo = world.user(0, "romeo").await;
+    let juliet = world.user(2, "juliet").await;
+    let nurse = world.user(2, "nurse").await;
+    let mut orchard = world.nodes[0].phone(&romeo).await;
+    let mut phone = world.nodes[2].phone(&juliet).await;
+    let mut tablet = world.nodes[1].phone(&nurse).await;
+    phone.told().await;
+    tablet.told().await;
+    let (cluster, dead) = (world.nodes[0].cluster.clone(), world.nodes[2].name.clone());
+    let evicted = world.nodes[0].handle().spawn(async move { cluster.mesh().evict(&dead, true).await });
+    // Some of them are on their way to the store.
+    for n in 0..MANY {
+        phone.send(&chat(&romeo, &format!("r{n}-")));
+    }
+    evicted.await.unwrap().unwrap();
+    let closed = loop {
+        let got = phone.recv().await;
+        assert!(!got.contains("type='error'"), "{got}");
+        if got.starts_with("close ") {
+            break got;
+        }
+    };
+    assert!(closed.contains("SystemShutdown") && closed.contains(rookery_actors::ELSEWHERE), "{closed}");
+    phone.forget();
+    let mut phone = world.nodes[0].resume(&phone).await.expect("resumed");
+    let resumed = phone.expect("<resumed").await;
+    let h = resumed.split("h=").nth(1).unwrap();
+    let h: u32 = h[1..].split(['\'', '"']).next().unwrap().parse().unwrap();
+    // Its presence was the first.
+    for n in h.saturating_sub(1)..MANY {
+        phone.send(&chat(&romeo, &format!("r{n}-")));
+    }
+    for n in 0..MANY {
+        let got = orchard.until("<body>").await;
+        assert!(got.contains(&format!("<body>r{n}-</body>")), "{n}: {got}");
+    }
+    orchard.nothing().await;
+    for name in [&juliet, &nurse] {
+        orchard.send(&chat(name, "after"));
+    }
+    phone.until("<body>after</body>").await;
+    tablet.until("<body>after</body>").await;
+    tablet.settled().await;
+}

@@ -146,6 +146,49 @@ async fn queued_messages_of_somebody_blocked_since_are_not_delivered() {
     offline_messages(Archive::Never).await;
 }
 
+/// What comes up to the answer of a ping.
+async fn comes(client: &mut Client) -> Vec<String> {
+    client.send("<iq type='get' id='comes' to='localhost'><no-such-thing xmlns='urn:x'/></iq>");
+    let mut all = Vec::new();
+    loop {
+        let got = client.recv().await;
+        if got.contains("id='comes'") {
+            return all;
+        }
+        all.push(got);
+    }
+}
+
+#[tokio::test]
+async fn what_a_session_ends_without_goes_to_no_other_once_its_sender_is_blocked() {
+    for archive in [Archive::Always, Archive::Never] {
+        let world = World::with(|options| options.archive = archive).await;
+        let mut phone = world.bind("juliet", "phone").await;
+        phone.resumable().await;
+        phone.send("<presence/>");
+        phone.expect("<presence").await;
+        phone.settled().await;
+        phone.lose();
+        for name in ["romeo", "nurse"] {
+            let mut client = world.online(name, "x").await;
+            client.send(&chat("juliet", &format!("of {name}")));
+            client.settled().await;
+        }
+        let mut window = world.bind("juliet", "window").await;
+        blocking(&mut window, "block", "romeo").await;
+        window.send("<presence/>");
+        let mut seen = comes(&mut window).await;
+        let mut again = world.online("juliet", "phone").await;
+        while !seen.iter().any(|got| got.contains("of nurse")) {
+            seen.extend(comes(&mut window).await);
+            seen.extend(comes(&mut again).await);
+        }
+        seen.extend(comes(&mut window).await);
+        seen.extend(comes(&mut again).await);
+        assert!(!seen.iter().any(|got| got.contains("of romeo")), "{seen:?}");
+    }
+}
+
 #[tokio::test]
 async fn what_is_held_back_of_somebody_blocked_since_is_dropped() {
     let world = World::new().await;

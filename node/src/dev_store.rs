@@ -32,8 +32,11 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub async fn run(arguments: &StoreArgs, net: &impl Net<Listener = TcpListener>) -> Result<(), Error> {
     let logging = logging::init("info", logging::Format::Text)?;
     let mut signals = Signals::new()?;
-    let (db, place) = open(arguments).await?;
     let at = arguments.listen;
+    if !arguments.off_loopback && !at.ip().to_canonical().is_loopback() {
+        return Err(Error::Exposed { at });
+    }
+    let (db, place) = open(arguments).await?;
     let listener = net.bind(at).map_err(|source| Error::Listen { option: "--listen", at, source })?;
     let at = listener.local_addr().unwrap_or(at);
     let hint = format!("nodes use it with url = \"dev://{at}\" under [store]; Ctrl-C ends it properly");

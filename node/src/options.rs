@@ -39,6 +39,11 @@ pub fn host(config: &Config) -> Options {
             sessions_per_user: limits.sessions_per_user,
             unacked_stanzas: limits.unacked_stanzas,
             unacked_bytes: limits.unacked_bytes,
+            waiting_bytes_per_account: limits.waiting_bytes_per_account,
+            waiting_bytes: match limits.waiting_bytes {
+                0 => limits.connections.saturating_mul(options::WAITING_BYTES),
+                bytes => bytes,
+            },
             offline_messages: limits.offline_messages,
             directed_presences: limits.directed_presences,
             blocked: limits.blocked,

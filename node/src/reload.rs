@@ -17,13 +17,27 @@ pub enum Error {
     /// The file is no good.
     #[error("the configuration was not taken, and nothing changed: {0}")]
     Config(#[from] config::Error),
+    /// Some of it was refused; the rest holds.
+    #[error("not everything was taken: {}{}", refused.join("; "), rest(taken))]
+    Refused {
+        /// What stays as it was, and why.
+        refused: Vec<String>,
+        /// What changed, or needs a restart.
+        taken: Vec<String>,
+    },
     /// The work was interrupted.
     #[error("the configuration could not be read")]
     Interrupted,
 }
 
+fn rest(taken: &[String]) -> String {
+    if taken.is_empty() { String::new() } else { format!("; the rest: {}", taken.join("; ")) }
+}
+
 /// The configuration in force and whom it concerns.
 pub struct Reloader {
+    /// What the node started with: what only a restart changes is as it is there.
+    started: Config,
     config: ArcSwap<Config>,
     /// Connections and what they share.
     pub shared: Arc<Shared>,
@@ -43,7 +57,14 @@ impl Reloader {
         health: Health,
         logging: logging::Handle,
     ) -> Self {
-        Self { config: ArcSwap::from_pointee(config), shared, member, health, logging }
+        Self {
+            started: config.clone(),
+            config: ArcSwap::from_pointee(config),
+            shared,
+            member,
+            health,
+            logging,
+        }
     }
 
     /// The configuration in force.
@@ -59,7 +80,7 @@ impl Reloader {
     /// Reads the file again. Answers a line for each thing that changed or needs a restart.
     ///
     /// # Errors
-    /// If the file has problems; then nothing changed.
+    /// If the file has problems; then nothing changed. [`Error::Refused`] if a certificate, or another part, was not taken.
     pub async fn reload(self: &Arc<Self>) -> Result<Vec<String>, Error> {
         let this = self.clone();
         // Files are read: not on a thread that serves.
@@ -70,28 +91,30 @@ impl Reloader {
         let old = self.config();
         let mut new = Config::load_or_development(old.file.as_deref())?;
         let mut notes = changes(&old, &new);
-        // What a restart would change stays as it is.
-        new.data_dir.clone_from(&old.data_dir);
-        new.store.clone_from(&old.store);
-        new.cluster.clone_from(&old.cluster);
-        notes.extend(self.shared.tls.reload(&new));
-        notes.extend(self.peers(&new));
+        notes.extend(restarts(&self.started, &new));
+        keep(&self.started, &mut new);
+        let reloaded = self.shared.tls.reload(&new);
+        notes.extend(reloaded.taken);
+        let mut refused = reloaded.refused;
+        refused.extend(self.peers(&new));
         self.shared.host.reload(options::host(&new));
         self.shared.settings.store(Arc::new(Settings::from(&new)));
         self.shared.gate.set_limits(&new.limits);
         if let Err(error) = self.logging.set(&new.log.level) {
-            notes.push(format!("log.level: {error}"));
+            refused.push(format!("log.level: {error}"));
         }
         self.config.store(Arc::new(new));
         for note in &notes {
             tracing::info!("reloaded: {note}");
         }
-        Ok(notes)
+        if refused.is_empty() { Ok(notes) } else { Err(Error::Refused { refused, taken: notes }) }
     }
 
-    /// Reads the certificates for other nodes again. Connections between nodes stay as they are; new ones use them.
+    /// Reads the certificates for other nodes again. Connections between nodes stay as they are, but for those that stand on
+    /// a certificate which is denied now; new ones use them.
     fn peers(&self, config: &Config) -> Option<String> {
         let (member, section) = (self.member.as_ref()?, config.cluster.as_ref()?);
+        member.cluster.peers().deny(security::denied(section));
         match security::read(section) {
             Ok(security) => {
                 member.cluster.peers().renew(security);
@@ -102,7 +125,41 @@ impl Reloader {
     }
 }
 
-/// What is different, for people.
+/// What only a restart changes stays as it is.
+fn keep(started: &Config, new: &mut Config) {
+    new.data_dir.clone_from(&started.data_dir);
+    new.store.clone_from(&started.store);
+    let denied = new.cluster.take().map(|cluster| cluster.denied);
+    new.cluster = started
+        .cluster
+        .clone()
+        .map(|cluster| config::Cluster { denied: denied.unwrap_or_default(), ..cluster });
+    new.log.json = started.log.json;
+    let (listen, was) = (&mut new.listen, &started.listen);
+    listen.c2s.clone_from(&was.c2s);
+    listen.c2s_tls.clone_from(&was.c2s_tls);
+    listen.http.clone_from(&was.http);
+    listen.admin.clone_from(&was.admin);
+}
+
+/// What the file says and the running node does not do, for people.
+fn restarts(started: &Config, new: &Config) -> Vec<String> {
+    let mut kept = new.clone();
+    keep(started, &mut kept);
+    let listen = &kept.listen;
+    let sockets = (&listen.c2s, &listen.c2s_tls, &listen.http, &listen.admin);
+    let wanted = (&new.listen.c2s, &new.listen.c2s_tls, &new.listen.http, &new.listen.admin);
+    let all = [
+        (kept.data_dir != new.data_dir, "data_dir: needs a restart"),
+        (kept.store != new.store, "store: needs a restart"),
+        (kept.cluster != new.cluster, "cluster: needs a restart"),
+        (kept.log.json != new.log.json, "log.format: needs a restart"),
+        (sockets != wanted, "listen: other addresses need a restart"),
+    ];
+    all.into_iter().filter(|(differs, _)| *differs).map(|(_, text)| text.to_owned()).collect()
+}
+
+/// What is different and holds from now on, for people.
 fn changes(old: &Config, new: &Config) -> Vec<String> {
     let mut notes = Vec::new();
     let mut note = |changed: bool, text: &str| {
@@ -115,15 +172,8 @@ fn changes(old: &Config, new: &Config) -> Vec<String> {
     note(old.archive != new.archive, "archive: changed");
     note(old.log.level != new.log.level, "log.level: changed");
     note(old.listen.proxy != new.listen.proxy || old.listen.public != new.listen.public, "listen: changed");
-    note(old.data_dir != new.data_dir, "data_dir: needs a restart");
-    note(old.store != new.store, "store: needs a restart");
-    note(old.cluster != new.cluster, "cluster: needs a restart");
-    note(old.log.json != new.log.json, "log.format: needs a restart");
-    let sockets = |c: &Config| {
-        let listen = &c.listen;
-        (listen.c2s.clone(), listen.c2s_tls.clone(), listen.http.clone(), listen.admin.clone())
-    };
-    note(sockets(old) != sockets(new), "listen: other addresses need a restart");
+    let denied = |c: &Config| c.cluster.as_ref().map(|cluster| cluster.denied.clone()).unwrap_or_default();
+    note(denied(old) != denied(new), "cluster.denied: changed");
     notes
 }
 
@@ -134,14 +184,35 @@ mod tests {
     #[test]
     fn says_what_changed_and_what_needs_a_restart() {
         let old = Config::development();
-        assert!(changes(&old, &old).is_empty());
+        assert!(changes(&old, &old).is_empty() && restarts(&old, &old).is_empty());
         let mut new = old.clone();
         new.limits.stanza_bytes += 1;
         new.store.sync = false;
         new.listen.http.clear();
-        assert_eq!(
-            changes(&old, &new),
-            ["limits: changed", "store: needs a restart", "listen: other addresses need a restart"]
-        );
+        new.log.json = true;
+        assert_eq!(changes(&old, &new), ["limits: changed"]);
+        let restart = ["store", "log.format"].map(|what| format!("{what}: needs a restart"));
+        assert_eq!(restarts(&old, &new)[..2], restart);
+        assert_eq!(restarts(&old, &new)[2..], ["listen: other addresses need a restart"]);
+        // What runs counts, and not what was read last: read again it still needs a restart, and put back it does not.
+        let mut force = new.clone();
+        keep(&old, &mut force);
+        assert_eq!((changes(&force, &new), restarts(&old, &new).len()), (Vec::new(), 3));
+        assert!(restarts(&old, &Config { limits: new.limits, ..old.clone() }).is_empty());
+    }
+
+    #[test]
+    fn denied_certificates_need_no_restart() {
+        let text = |denied| {
+            format!(
+                "data_dir = '/d'\n[store]\nurl = 'dev://127.0.0.1:7300'\n[[domain]]\nname = 'a.example'\n[cluster]\nnode = 'n'\ndenied = {denied}"
+            )
+        };
+        let read = |denied| config::parse(&text(denied), std::path::Path::new("/")).unwrap();
+        let (old, mut new) = (read("[]"), read("['0a']"));
+        assert_eq!(changes(&old, &new), ["cluster.denied: changed"]);
+        assert!(restarts(&old, &new).is_empty());
+        keep(&old, &mut new);
+        assert_eq!(new.cluster.unwrap().denied, [[10]]);
     }
 }

@@ -185,7 +185,7 @@ async fn fenced(member: Option<Member>, health: Health, shared: Arc<Shared>) {
     }
 }
 
-/// The last words of a node that was declared dead. Its sockets are closed with the process; nothing in it may write any more.
+/// The last words of a node that was declared dead. Its clients were told; nothing in it may write any more.
 fn dead(config: &Config, logging: &logging::Handle) {
     tracing::error!(
         "this node was declared dead: it showed the others no sign of life for too long (is the store slow, or the \
@@ -219,7 +219,8 @@ async fn upkeep(metrics: metrics::Handle, reloader: Arc<Reloader>) {
             if reloader.shared.tls.wants_renewal() {
                 let (shared, config) = (reloader.shared.clone(), reloader.config());
                 let renew = move || shared.tls.reload(&config);
-                for note in tokio::task::spawn_blocking(renew).await.unwrap_or_default() {
+                // What is refused is logged where it is.
+                for note in tokio::task::spawn_blocking(renew).await.unwrap_or_default().taken {
                     tracing::info!("{note}");
                 }
             }

@@ -17,8 +17,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::config::Config;
-use crate::connection::{Crowd, Meters, Settings, Shared};
-use crate::net::{Failures, Gate};
+use crate::connection::{Crowd, Meters, Rates, Settings, Shared};
+use crate::net::{Gate, Guesses};
 use crate::tls::{self, Tls};
 
 /// Why a node did not start.
@@ -49,6 +49,15 @@ pub enum Error {
         at: SocketAddr,
         /// Why.
         source: io::Error,
+    },
+    /// What has no login would be open to others.
+    #[error(
+        "--listen {at}: whoever reaches this address could read and write everything; listen at 127.0.0.1, or, where nobody else \
+         reaches it, add --off-loopback"
+    )]
+    Exposed {
+        /// Where.
+        at: SocketAddr,
     },
     /// Certificates.
     #[error(transparent)]
@@ -208,7 +217,8 @@ pub fn shared(
         gate: Gate::new(&config.limits),
         crowd: Crowd::default(),
         mesh,
-        failures: Failures::new(Duration::from_secs(600)),
+        guesses: Guesses::new(Duration::from_secs(600)),
+        rates: Rates::new(),
         seams,
         settings: ArcSwap::from_pointee(Settings::from(config)),
         hashing: Semaphore::new(cores),

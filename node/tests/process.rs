@@ -188,6 +188,76 @@ fn a_store_that_somebody_has_open_is_waited_for() {
     assert_eq!(node.end().0, 0);
 }
 
+/// A hook that renews certificates asks whether it worked.
+#[test]
+fn a_certificate_that_is_refused_fails_the_reload_and_what_runs_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Node::start(folder.path());
+    let write = |config: &str| std::fs::write(folder.path().join("rookery.toml"), config).unwrap();
+    let reload = || run(folder.path(), &["reload", "--config", "rookery.toml"]);
+    let fine = reload();
+    assert!(fine.status.success(), "{}", text(&fine.stderr));
+
+    let moved = CONFIG.replacen("127.0.0.1:0", "127.0.0.1:1", 1);
+    write(&moved);
+    for _ in 0..2 {
+        let said = reload();
+        assert!(said.status.success() && text(&said.stdout).contains("other addresses need a restart"));
+    }
+    write(CONFIG);
+    assert!(!text(&reload().stdout).contains("restart"));
+
+    for name in ["bad.pem", "bad.key"] {
+        std::fs::write(folder.path().join(name), "nothing").unwrap();
+    }
+    let keys = "name = 'localhost'\ncertificate = 'bad.pem'\nkey = 'bad.key'";
+    write(
+        &CONFIG
+            .replace("name = 'localhost'", keys)
+            .replace("[sasl]", "[limits]\nstanza_bytes = 100000\n[sasl]"),
+    );
+    let refused = reload();
+    let said = text(&refused.stderr);
+    assert!(!refused.status.success(), "{said}");
+    for part in ["localhost: the old certificate stays", "the rest: limits: changed"] {
+        assert!(said.contains(part), "{said}");
+    }
+    let status = run(folder.path(), &["status", "--config", "rookery.toml"]);
+    assert!(status.status.success());
+    node.signal(Signal::TERM);
+    assert_eq!(node.end().0, 0);
+}
+
+/// As a load balancer does every second or so.
+#[test]
+fn a_bare_look_at_a_proxied_port_is_no_news() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = CONFIG.replace("[[domain]]", "proxy_protocol = true\n[[domain]]");
+    std::fs::write(folder.path().join("rookery.toml"), config).unwrap();
+    let mut node = Node::spawn(folder.path(), &["serve", "--config", "rookery.toml"]);
+    node.until("serving");
+    for listener in ["c2s", "c2s_tls"] {
+        drop(TcpStream::connect(("127.0.0.1", ports(folder.path(), listener))).unwrap());
+    }
+    // Behind the two in time, and worth a line.
+    let mut wrong = TcpStream::connect(("127.0.0.1", ports(folder.path(), "c2s"))).unwrap();
+    wrong.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    let _ = wrong.read(&mut [0; 16]);
+    let line = node.until("connection refused");
+    assert!(line.contains("no PROXY header"), "{line}");
+    node.signal(Signal::TERM);
+    let (code, log) = node.end();
+    assert!(code == 0 && !log.contains("connection refused"), "{log}");
+}
+
+#[test]
+fn what_has_no_login_stays_on_loopback() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = run(folder.path(), &["store", "--memory", "--listen", "0.0.0.0:0"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("--off-loopback"), "{}", text(&refused.stderr));
+}
+
 #[test]
 fn check_and_mistakes() {
     let folder = tempfile::tempdir().unwrap();

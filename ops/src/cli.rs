@@ -122,6 +122,9 @@ pub struct StoreArgs {
     /// Where to listen. There is no login and no encryption: stay on loopback
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7300")]
     pub listen: SocketAddr,
+    /// Allow --listen beyond loopback: whoever reaches it reads and writes everything
+    #[arg(long)]
+    pub off_loopback: bool,
     /// The folder to keep everything in; it is made if need be
     #[arg(long, value_name = "DIR", required_unless_present = "memory")]
     pub data: Option<PathBuf>,

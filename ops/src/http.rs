@@ -1,11 +1,13 @@
 //! The HTTP listener: `/metrics`, `/healthz`, `/readyz` and a page of links. Small and hard to hold up: few connections
-//! at a time, short deadlines, small headers, no request bodies.
+//! at a time, of which the oldest makes room for the next, short deadlines, small headers, no request bodies.
 //!
 //! It has no login: it listens on loopback unless the operator says otherwise, and shows nothing about any user.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -18,8 +20,9 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use crate::health::Health;
@@ -28,9 +31,9 @@ use crate::metrics;
 /// What a client may take from us.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Connections at a time; more wait in the system's backlog.
+    /// Connections at a time; the next takes the place of the oldest that is not being answered.
     pub connections: usize,
-    /// How long a request's head may take.
+    /// How long a request's head may take, and how long a connection may say nothing between two requests.
     pub head: Duration,
     /// How long a connection may live, over all its requests.
     pub connection: Duration,
@@ -70,20 +73,49 @@ pub fn routes(health: Health, metrics: metrics::Handle) -> Router {
         .with_state(Shared { health, metrics })
 }
 
+/// A connection that is open.
+struct Open {
+    /// Whether a request of it is being answered.
+    busy: Arc<AtomicBool>,
+    /// Told to make room.
+    away: Arc<Notify>,
+}
+
+/// The connections that are open, oldest first.
+#[derive(Default)]
+struct Places {
+    open: BTreeMap<u64, Open>,
+    next: u64,
+}
+
+impl Places {
+    /// Takes a place, if need be that of the oldest connection that is not being answered, else that of the oldest.
+    fn take(&mut self, most: usize) -> (u64, Arc<AtomicBool>, Arc<Notify>) {
+        if self.open.len() >= most {
+            let idle = self.open.iter().find(|(_, open)| !open.busy.load(Ordering::Acquire));
+            let oldest = idle.or_else(|| self.open.iter().next()).map(|(number, _)| *number);
+            if let Some(open) = oldest.and_then(|number| self.open.remove(&number)) {
+                open.away.notify_one();
+                ::metrics::counter!("rookery_limits_hit_total", "limit" => "http_connections").increment(1);
+            }
+        }
+        let (number, busy, away) = (self.next, Arc::<AtomicBool>::default(), Arc::<Notify>::default());
+        self.next += 1;
+        self.open.insert(number, Open { busy: busy.clone(), away: away.clone() });
+        (number, busy, away)
+    }
+}
+
 /// Serves `routes` on a bound listener until `stop` completes; then lets open requests end within `limits.grace`.
 pub async fn serve(listener: TcpListener, routes: Router, limits: Limits, stop: impl Future<Output = ()>) {
-    let permits = Arc::new(Semaphore::new(limits.connections));
+    let places = Arc::new(Mutex::new(Places::default()));
     let graceful = GracefulShutdown::new();
     let mut stop = pin!(stop);
     loop {
-        let accepted = async {
-            let permit = Arc::clone(&permits).acquire_owned().await;
-            (permit, listener.accept().await)
-        };
-        let (permit, accepted) = tokio::select! {
+        let accepted = tokio::select! {
             biased;
             () = &mut stop => break,
-            both = accepted => both,
+            accepted = listener.accept() => accepted,
         };
         let stream = match accepted {
             Ok((stream, _)) => stream,
@@ -94,15 +126,29 @@ pub async fn serve(listener: TcpListener, routes: Router, limits: Limits, stop: 
                 continue;
             }
         };
-        let connection = graceful.watch(connection(stream, routes.clone(), limits));
+        let (number, busy, away) = places.lock().take(limits.connections);
+        let routes = routes.clone().layer(middleware::from_fn_with_state(busy, mark_busy));
+        let connection = graceful.watch(connection(stream, routes, limits));
+        let places = places.clone();
         tokio::spawn(async move {
             // What goes wrong with one client (reset, timeout, broken request) is its own affair.
-            let _ = timeout(limits.connection, connection).await;
-            drop(permit);
+            tokio::select! {
+                _ = timeout(limits.connection, connection) => {}
+                () = away.notified() => {}
+            }
+            places.lock().open.remove(&number);
         });
     }
     drop(listener);
     let _ = timeout(limits.grace, graceful.shutdown()).await;
+}
+
+/// Marks its connection while a request is being answered.
+async fn mark_busy(State(busy): State<Arc<AtomicBool>>, request: Request, next: Next) -> Response {
+    busy.store(true, Ordering::Release);
+    let response = next.run(request).await;
+    busy.store(false, Ordering::Release);
+    response
 }
 
 type Connection = http1::Connection<TokioIo<TcpStream>, TowerToHyperService<Router>>;
@@ -262,11 +308,29 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn too_many_connections_wait_and_none_outlives_its_time() {
-        let server =
-            start(Limits { connections: 1, connection: Duration::from_millis(100), ..Limits::default() });
-        // Takes the only place and says nothing; the connection's own deadline frees it.
-        let _idle = dial(server.port);
-        assert!(get_page(server.port, "/healthz").await.ends_with("ok\n"));
+    async fn idle_connections_keep_nobody_out() {
+        let server = start(Limits { connections: 8, ..Limits::default() });
+        let mut idle: Vec<_> = (0..64).map(|_| dial(server.port)).collect();
+        // One of them keeps its connection after an answer: it is as idle as the others.
+        idle[63].write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        assert!(idle[63].read(&mut [0; 1_024]).await.unwrap() > 0);
+        for _ in 0..20 {
+            assert!(get_page(server.port, "/healthz").await.ends_with("ok\n"));
+        }
+        // The oldest have gone.
+        assert_eq!(idle[0].read(&mut [0]).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn no_connection_outlives_its_time_or_says_nothing_for_long() {
+        let server = start(Limits { connection: Duration::from_millis(100), ..Limits::default() });
+        assert_eq!(dial(server.port).read(&mut [0]).await.unwrap(), 0);
+        let server = start(Limits { head: Duration::from_millis(100), ..Limits::default() });
+        assert_eq!(dial(server.port).read(&mut [0]).await.unwrap(), 0);
+        let mut kept = dial(server.port);
+        kept.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut all = String::new();
+        kept.read_to_string(&mut all).await.unwrap();
+        assert!(all.ends_with("ok\n"), "{all}");
     }
 }

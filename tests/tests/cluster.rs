@@ -202,6 +202,54 @@ async fn a_node_that_is_declared_dead_ends_at_once() {
     assert!(world.ready(1).await.contains("200 OK"), "{twice}");
 }
 
+/// A node that slept while others took its shards: its clients' streams end with a word, nobody gets an error, and the log says
+/// once what happened.
+#[tokio::test]
+async fn a_node_that_wakes_up_without_its_shards_says_so_once() {
+    let mut world = World::start(2).await;
+    let names: Vec<String> = (0..12).map(|n| format!("user{n}")).collect();
+    let users: Vec<String> = names.iter().map(|name| format!("{name}@localhost")).collect();
+    world.nodes[0].add_users(users.iter().map(|user| (user.as_str(), "secret"))).unwrap();
+    let options = world.nodes[1].listening.options();
+    let mut clients = Vec::new();
+    for name in &names {
+        let mut client = Client::login(&options, name, "secret", "a").await.unwrap();
+        client.enable_sm(true, true).await.unwrap();
+        client.available().await.unwrap();
+        clients.push(client);
+    }
+    world.nodes[1].signal("STOP").await.unwrap();
+    // It reads them when it wakes.
+    for client in &mut clients {
+        for n in 0..20 {
+            let to = &users[n % users.len()];
+            let text = format!("<message to='{to}' type='chat' id='m{n}'><body>m{n}</body></message>");
+            client.send(&text).await.unwrap();
+        }
+    }
+    let dead = async || world.rows(0).iter().any(|row| row.0 == "n2" && row.1 == "dead");
+    eventually("n2 is taken for dead", &world, dead).await;
+    let before = world.nodes[1].whole_log().lines().count();
+    world.nodes[1].signal("CONT").await.unwrap();
+    for client in &mut clients {
+        let mut last = String::new();
+        while let Ok(Event::Element(element)) = client.next().await {
+            assert_ne!(element.attr("type"), Some("error"), "{element}");
+            last = element.to_string();
+        }
+        assert!(last.contains("system-shutdown"), "{last}\n{}", world.logs());
+    }
+    let status = world.nodes[1].ended().await.unwrap();
+    let log = world.nodes[1].whole_log();
+    let loud: Vec<&str> =
+        log.lines().skip(before).filter(|line| line.contains("WARN") || line.contains("ERROR")).collect();
+    println!("{}", loud.join("\n"));
+    assert_eq!(status.code(), Some(1), "{log}");
+    let told = loud.iter().filter(|line| line.contains("other nodes have taken shards of this one")).count();
+    assert_eq!((told, loud.len()), (1, 2), "{}", loud.join("\n"));
+    assert!(loud[1].contains("this node was declared dead: it showed"), "{}", loud.join("\n"));
+}
+
 #[tokio::test]
 async fn a_node_without_its_store_sends_its_clients_away_and_comes_back() {
     let world = World::start(2).await;

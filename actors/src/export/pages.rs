@@ -7,7 +7,7 @@ use rookery_cluster::store::{self, Store};
 use rookery_cluster::tables::archive::{self, ArchiveId, Direction, End, Entry, Query, Shelf};
 use rookery_proto::xmpp::stanza::Stanza;
 
-use crate::user::worth_keeping;
+use crate::user::{waits_for_any, worth_keeping};
 
 /// Entries per page.
 const PAGE: usize = 200;
@@ -94,7 +94,7 @@ impl<'a> Waiting<'a> {
 /// The next entry that a device is to get.
 async fn next_waiting(walk: &mut Walk<'_>) -> store::Result<Option<(ArchiveId, Stanza)>> {
     while let Some((id, entry)) = walk.next().await? {
-        if entry.direction() == Direction::Out {
+        if entry.direction() == Direction::Out || !waits_for_any(&entry) {
             continue;
         }
         if let Some(stanza) = crate::stored::stanza(&entry.stanza).filter(worth_keeping) {

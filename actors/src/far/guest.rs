@@ -224,7 +224,7 @@ impl Host {
             // Before the rest: the answers to what is settled by now are in the pipe.
             let Some(mut state) = guest.state() else { return };
             capsule = guest.pipe.take_capsule().or(capsule);
-            more = room > 0 && (!items.is_empty() || guest.pipe.drain(&mut drained, room));
+            more = room > 0 && (!items.is_empty() || guest.pipe.drain_bytes(&mut drained, room, PARCEL));
             items.extend(drained.drain(..));
             if items.iter().any(|item| matches!(item, Down::Moved)) {
                 capsule = guest.pipe.take_capsule().or(capsule); // it was set before that, and nothing comes after

@@ -1,6 +1,7 @@
 //! Shards that this node gives up, with the users who live on them, and shards that it takes.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rookery_cluster::entity::{Entity, Shard};
 use rookery_cluster::mesh::peer::NodeId;
@@ -12,6 +13,38 @@ use tokio::sync::oneshot;
 
 use crate::host::{Error, Host, WeakHost};
 use crate::user;
+
+/// Shards that others have taken, and what was here of them. The log says so in one line, when all of it has stopped.
+pub(crate) struct Loss {
+    shards: usize,
+    users: usize,
+    sessions: AtomicUsize,
+    stanzas: AtomicUsize,
+}
+
+impl Loss {
+    /// A user had so many sessions, and so many stanzas that waited for the store.
+    pub(crate) fn add(&self, sessions: usize, stanzas: usize) {
+        self.sessions.fetch_add(sessions, Ordering::Relaxed);
+        self.stanzas.fetch_add(stanzas, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Loss {
+    fn drop(&mut self) {
+        if self.users == 0 {
+            return;
+        }
+        tracing::warn!(
+            shards = self.shards,
+            users = self.users,
+            sessions = *self.sessions.get_mut(),
+            stanzas = *self.stanzas.get_mut(),
+            "other nodes have taken shards of this one, which showed no sign of life for too long: their sessions go on \
+             there, clients here are told to come back, and what was not acknowledged is sent again. No action is needed"
+        );
+    }
+}
 
 /// Gives a shard to its next owner.
 pub(crate) struct Leave(pub(crate) WeakHost);
@@ -55,20 +88,14 @@ impl Host {
 
     /// These shards are not this node's any more: what is left of their users must do nothing.
     pub(super) fn drop_shards(&self, shards: &[Shard]) {
-        let mut dropped = 0usize;
-        for (jid, handle) in shards.iter().flat_map(|shard| self.users().at(shard.0.into())) {
-            let _ = handle.cast_always(user::Msg::Lose);
+        let users: Vec<_> = shards.iter().flat_map(|shard| self.users().at(shard.0.into())).collect();
+        let (sessions, stanzas) = Default::default();
+        let loss = Arc::new(Loss { shards: shards.len(), users: users.len(), sessions, stanzas });
+        for (jid, handle) in users {
+            let _ = handle.cast_always(user::Msg::Lose(loss.clone()));
             self.users().remove(&jid, &handle);
-            dropped += 1;
         }
         self.drop_guests(shards);
-        if dropped > 0 {
-            tracing::warn!(
-                users = dropped,
-                shards = shards.len(),
-                "shards were lost; their users live elsewhere now"
-            );
-        }
     }
 
     /// Activates every user of a shard with a session on record, so that its presence is there and its time runs; as long as

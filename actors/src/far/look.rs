@@ -433,7 +433,7 @@ impl super::stub::State {
             settled: if self.is_enabling() { self.before } else { self.ledger.processed() },
             h: self.h,
             acked: wire::id_bytes(self.acked),
-            tail: self.tail.iter().cloned().collect(),
+            tail: self.tail.iter().map(|(sent, _)| sent.clone()).collect(),
             last: wire::id_bytes(self.last),
             drained: wire::id_bytes(self.drained),
             moved: self.moved,

@@ -31,6 +31,7 @@ mod stub;
 pub(crate) mod wire;
 
 pub(crate) use crowd::Crowd;
+pub(crate) use leave::Loss;
 pub(crate) use receive::Reply;
 pub(crate) use stub::{Item, Stub, Tail};
 
@@ -119,7 +120,7 @@ pub(crate) fn shard_of(user: &BareJid) -> Shard {
 
 impl Host {
     /// Whether the home of `user` is this node.
-    pub(crate) fn is_home(&self, user: &BareJid) -> bool {
+    pub fn is_home(&self, user: &BareJid) -> bool {
         self.far().is_none_or(|far| far.is_here(shard_of(user)))
     }
 

@@ -197,13 +197,15 @@ impl Host {
             let (receipt, origin, change) = (Receipt::none(), None, None);
             user::Msg::In(Box::new(Inbound { stanza: stanza.clone(), receipt, origin, change }))
         };
+        if strict && let Some(from) = stanza.from.clone() {
+            // First all are gone, then those who are there say so: of who left meanwhile nobody else would speak.
+            let gone = Stanza::new(Type::Presence(PresenceType::Unavailable)).from(user.clone()).to(from);
+            self.route(gone, Receipt::none(), None);
+        }
         if let Some(handle) = self.users().find(user) {
             let _ = handle.cast(msg());
         } else if self.may_have_sessions(user) {
             let _ = self.cast_user(user, msg());
-        } else if strict && let Some(from) = stanza.from.clone() {
-            let gone = Stanza::new(Type::Presence(PresenceType::Unavailable)).from(user.clone()).to(from);
-            self.route(gone, Receipt::none(), None);
         }
     }
 
@@ -355,7 +357,7 @@ impl Host {
             Ok(_) => receipt.done(),
             Err(_) if roster => receipt.leave(), // who sent it remembers it, and tells it again
             Err(_) => {
-                tracing::warn!(to = ?stanza.to, "no node has taken a stanza in time; its sender gets an error");
+                tracing::debug!(to = ?stanza.to, "no node has taken a stanza in time; its sender gets an error");
                 host.bounce(&stanza, receipt, Condition::ResourceConstraint);
             }
         });

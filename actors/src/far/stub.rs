@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::receive::Reply;
 use super::wire::{self, What, item, up};
 use super::{Far, Host};
+use crate::budget::{Charged, Waits};
 use crate::ledger::Ledger;
 use crate::link::Way;
 use crate::pipe::{Close, Down, Pipe};
@@ -77,7 +78,7 @@ pub(super) struct State {
     /// The client manages its stream.
     pub(super) managed: bool,
     /// What the client was sent and has not confirmed, and how much it has confirmed.
-    pub(super) tail: VecDeque<wire::Stanza>,
+    pub(super) tail: VecDeque<(wire::Stanza, Charged)>,
     pub(super) h: u32,
     pub(super) acked: Option<ArchiveId>,
     /// The newest of the archive that it was sent.
@@ -109,6 +110,8 @@ pub(crate) struct Stub {
     pub(super) shard: Shard,
     pub(super) address: Arc<str>,
     pub(super) pipe: Arc<Pipe>,
+    /// What waits here; its home sees to the limits.
+    waits: Waits,
     host: Host,
     pub(super) way: Mutex<Weak<Way>>,
     pub(super) state: Mutex<State>,
@@ -132,6 +135,7 @@ impl Stub {
                 shard: Shard::of(user.as_str()),
                 address: address.clone(),
                 pipe,
+                waits: host.budget().account().session(),
                 host: host.clone(),
                 way: Mutex::default(),
                 state: Mutex::new(State {
@@ -373,15 +377,17 @@ impl Stub {
                     let id = wire::id_of(&stanza.id);
                     state.last = state.last.max(id);
                     state.drained = state.drained.max(id.filter(|_| stanza.offline));
+                    let charged = self.waits.bytes(bytes.len());
                     if state.managed {
-                        state.tail.push_back(wire::Stanza {
+                        let sent = wire::Stanza {
                             stanza: bytes.clone(),
                             id: Bytes::copy_from_slice(&stanza.id),
                             queued: Bytes::copy_from_slice(&stanza.queued),
                             offline: stanza.offline,
-                        });
+                        };
+                        state.tail.push_back((sent, charged.clone()));
                     }
-                    out.push(Down::Written(bytes));
+                    out.push(Down::Written(bytes, charged));
                 }
                 Some(item::What::Nonza(bytes)) => out.push(Down::Nonza(Bytes::copy_from_slice(&bytes))),
                 Some(item::What::Enabled(bytes)) => {
@@ -453,7 +459,7 @@ impl State {
 
     fn confirm(&mut self, h: u32) {
         while self.h != h {
-            let Some(stanza) = self.tail.pop_front() else { break };
+            let Some((stanza, _)) = self.tail.pop_front() else { break };
             self.h = self.h.wrapping_add(1);
             self.acked = self.acked.max(wire::id_of(&stanza.id));
         }

@@ -80,7 +80,7 @@ pub(super) fn item(down: &pipe::Down) -> item::What {
             let (id, queued) = (id_bytes(kept.id), id_bytes(kept.queued));
             item::What::Stanza(Stanza { stanza: bytes.into(), id, queued, offline: kept.offline })
         }
-        pipe::Down::Written(bytes) => {
+        pipe::Down::Written(bytes, _) => {
             item::What::Stanza(Stanza { stanza: bytes.clone(), ..Stanza::default() })
         }
         pipe::Down::Nonza(bytes) => item::What::Nonza(bytes.clone()),

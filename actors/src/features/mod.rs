@@ -127,7 +127,10 @@ pub(crate) fn not_there(stanza: &Stanza) -> Result<Vec<u8>, StanzaError> {
 pub(crate) fn store_failed(error: &store::Error) -> StanzaError {
     match error.class {
         Class::Retry | Class::Conflict | Class::MaybeCommitted | Class::Unavailable | Class::Fenced => {
-            tracing::warn!(%error, detail = error.detail.as_deref(), "a request failed because the store did");
+            // The fence counts what it refuses, and that shards are lost is said once for all.
+            if error.class != Class::Fenced {
+                tracing::warn!(%error, detail = error.detail.as_deref(), "a request failed because the store did");
+            }
         }
         Class::TooLarge => {}
         Class::Corrupt | Class::Misuse => {

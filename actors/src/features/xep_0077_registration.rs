@@ -2,6 +2,7 @@
 //! after it.
 //!
 //! - `before`: what a connection may ask that has not authenticated, and the limit per address.
+//! - `rate`: how often a password may be changed.
 //! - `remove`: everything about a user goes.
 
 use rookery_cluster::entity::Entity;
@@ -22,10 +23,11 @@ use crate::session::SessionId;
 use crate::user::User;
 
 mod before;
+mod rate;
 mod remove;
 
-pub(crate) use before::Hourly;
 pub use before::{Registrations, before_login, register, register_info, stream_feature};
+pub(crate) use rate::Hourly;
 pub use remove::remove_account;
 
 /// XEP-0077. Requests go to the domain or, without `to`, to the account.
@@ -119,7 +121,7 @@ async fn set(host: Host, request: Request) -> Result<Done, StanzaError> {
     }
     let now = host.seams().clock.now_micros();
     let per_hour = host.options().limits.password_changes_per_hour;
-    if !host.password_changes().admit(request.account.clone(), now, per_hour) {
+    if !host.password_changes().admit(&request.account, now, per_hour) {
         let text = "the password was changed too often";
         return Err(
             super::over("password_changes", Condition::ResourceConstraint, text).type_(ErrorType::Wait)

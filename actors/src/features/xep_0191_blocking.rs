@@ -133,7 +133,8 @@ fn blocked(user: &User, with: &Jid) -> bool {
 
 /// Whether a stored message is kept from the user: it came before its sender was blocked, and nobody has got it yet.
 pub(crate) fn withheld(user: &User, direction: archive::Direction, stanza: &Stanza) -> bool {
-    direction == archive::Direction::In && stanza.from.as_ref().is_some_and(|from| blocked(user, from))
+    let message = direction == archive::Direction::In && matches!(stanza.type_, Type::Message(_));
+    message && stanza.from.as_ref().is_some_and(|from| blocked(user, from))
 }
 
 /// To the blocked the user looks like one who is offline and takes no messages.

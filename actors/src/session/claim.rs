@@ -50,7 +50,10 @@ impl Session {
             let claimed = write(&host, Arc::new(stored), claim).await;
             let claimed = claimed.map(Box::new).map_err(|error| {
                 // What is damaged will not mend: the client must not come again for it for ever.
-                let later = error.class.repeats() || error.class == Class::Fenced;
+                let later = error.class.repeats();
+                if error.class == Class::Fenced {
+                    return NotResumed::Unable; // its home is another node
+                }
                 tracing::warn!(%error, later, "a session could not be resumed; its client comes again later, or logs in anew");
                 if later { NotResumed::Unable } else { NotResumed::NotFound }
             });

@@ -27,7 +27,8 @@ impl Session {
     pub(super) fn hand_back(&self, delivery: Delivery) {
         let Delivery { outgoing, kept, receipt } = delivery;
         let unacked = vec![Unacked::new(outgoing, kept, receipt)];
-        let ended = user::Ended { sid: self.sid, unacked, replay_after: None, recorded: false };
+        let (sid, numbering) = (self.sid, None);
+        let ended = user::Ended { sid, unacked, replay_after: None, numbering, recorded: false };
         let _ = self.user.cast_always(user::Msg::Ended(Box::new(ended)));
     }
 
@@ -52,8 +53,18 @@ impl Session {
         // A session that was bound to an empty archive has confirmed nothing: everything is to come.
         let replay_after =
             (resumable && self.restored.is_some()).then(|| self.acked.unwrap_or(ArchiveId::first_at(0)));
-        let ended = user::Ended { sid: self.sid, unacked, replay_after, recorded };
+        let numbering = self.sm.as_ref().map(|sm| sm.numbering).filter(|_| replay_after.is_some());
+        let ended = user::Ended { sid: self.sid, unacked, replay_after, numbering, recorded };
         let _ = self.user.cast_always(user::Msg::Ended(Box::new(ended)));
+    }
+
+    /// The client has sent its last, and all of it is answered: the answers are in the pipe by now.
+    pub(super) fn finish(&self, generation: u32) {
+        if generation == self.generation
+            && let Some(pipe) = &self.pipe
+        {
+            let _ = pipe.push(Down::Close(Close::Clean));
+        }
     }
 
     pub(super) fn closed(&mut self, clean: bool, generation: u32, me: &Handle<Self>) {

@@ -14,6 +14,7 @@ use rookery_proto::xmpp::error::StreamCondition;
 use rookery_proto::xmpp::jid::{FullJid, Jid};
 use rookery_proto::xmpp::stanza::Stanza;
 
+use crate::budget::{Account, Waits};
 use crate::features::xep_0191_blocking::Blocks;
 use crate::features::xep_0352_csi as csi;
 use crate::host::{Host, NotResumed};
@@ -25,10 +26,12 @@ use crate::user::{self, Available, Numbering, User};
 
 mod claim;
 mod end;
+mod inactive;
 mod moving;
 mod record;
 mod resume;
 mod roster;
+mod safe;
 mod sm;
 mod traffic;
 
@@ -62,18 +65,20 @@ pub(crate) struct Delivery {
 }
 
 /// What a session lets its user see at any time.
-#[derive(Default)]
 pub(crate) struct Shared {
     /// Whether it has a connection.
     pub(crate) connected: AtomicBool,
     /// How many of the stanzas that it was handed it will never send, since a newer one took their place (XEP-0352).
     pub(crate) dropped: AtomicU32,
+    /// How much waits for it.
+    pub(crate) waits: Waits,
 }
 
 impl Shared {
     /// For a new session, or for one that has just come from the store.
-    pub(crate) fn new(connected: bool) -> Arc<Self> {
-        Arc::new(Self { connected: connected.into(), dropped: AtomicU32::new(0) })
+    pub(crate) fn new(connected: bool, budget: &Account) -> Arc<Self> {
+        let waits = budget.session();
+        Arc::new(Self { connected: connected.into(), dropped: AtomicU32::new(0), waits })
     }
 }
 
@@ -87,6 +92,8 @@ pub(crate) struct Flags {
     pub(crate) presence: Option<Available>,
     /// Whom it sent directed presence to.
     pub(crate) directed: Vec<Jid>,
+    /// Which messages are for it.
+    pub(crate) reader: user::Reader,
 }
 
 /// What a session actor is sent.
@@ -118,6 +125,10 @@ pub(crate) enum Msg {
     Mark(u64),
     /// The connection has written everything before that mark.
     Written(u64),
+    /// Its client sends nothing more, and all that it sent is settled.
+    Finish {
+        generation: u32,
+    },
     Closed {
         clean: bool,
         generation: u32,
@@ -159,10 +170,15 @@ pub(crate) enum Msg {
     Done(Receipt),
     /// Its queue is full.
     TooSlow,
-    /// A message that waits for its ack is safe in the offline queue, under this id.
+    /// A stanza that waits for its ack is on its way into the offline queue, under this id.
     Kept {
         number: u32,
         id: ArchiveId,
+    },
+    /// The store has refused that.
+    NotKept {
+        number: u32,
+        receipt: Receipt,
     },
 }
 
@@ -197,6 +213,8 @@ pub(crate) struct Session {
     shared: Arc<Shared>,
     /// How many stanzas it was handed.
     handed: u32,
+    /// Somebody waits for the record to say what is settled, and it may not: the client has to confirm an answer first.
+    settle_waits: bool,
 }
 
 impl Session {
@@ -215,6 +233,7 @@ impl Session {
         Self {
             shared,
             handed: 0,
+            settle_waits: false,
             host,
             user,
             sid,
@@ -256,6 +275,7 @@ impl Session {
             blocks_push: flag(sessions::flags::BLOCKLIST),
             presence,
             directed: record.directed.iter().filter_map(|jid| Jid::parse(jid).ok()).collect(),
+            reader: user::Reader::read(record, stored.cursor.acked),
         };
         let resumable = flag(sessions::flags::RESUMABLE);
         let ledger = Ledger::new(stored.cursor.up_handled);
@@ -271,6 +291,7 @@ impl Session {
             generation: 0,
             shared,
             handed: 0,
+            settle_waits: false,
             csi: flag(sessions::flags::INACTIVE).then(Box::default),
             flags: Box::new(flags),
             address: record.address.as_str().into(),
@@ -356,13 +377,6 @@ impl Session {
         self.send(delivery);
     }
 
-    fn flush_held(&mut self) {
-        let Some(held) = &mut self.csi else { return };
-        for delivery in held.take() {
-            self.send(delivery);
-        }
-    }
-
     /// Numbers a stanza, keeps it if the client confirms what it gets, and puts it into the pipe.
     fn send(&mut self, delivery: Delivery) {
         let Delivery { outgoing, kept, receipt } = delivery;
@@ -391,16 +405,6 @@ impl Session {
             self.too_slow();
         }
     }
-
-    fn csi(&mut self, active: bool) {
-        if active {
-            self.flush_held();
-            self.csi = None;
-        } else if self.csi.is_none() {
-            self.csi = Some(Box::default());
-        }
-        self.write_record();
-    }
 }
 
 impl Resident for Session {
@@ -416,15 +420,11 @@ impl Resident for Session {
             Msg::Enable { resume, max, ledger } => self.enable(resume, max, ledger, me),
             Msg::Resume(resume) => self.resume(resume, me, None),
             Msg::Csi(active) => self.csi(active),
-            Msg::Blocked(blocked) => {
-                let own = self.jid.bare_str();
-                let theirs = |from: &Jid| from.bare_str() != own && blocked.matches(from);
-                let gone = self.csi.as_mut().map_or(0, |held| held.forget(theirs));
-                self.shared.dropped.fetch_add(gone, Ordering::Relaxed);
-            }
+            Msg::Blocked(blocked) => self.blocked(&blocked),
             Msg::Flags(flags) => self.set_flags(flags),
             Msg::Mark(number) => self.mark(number),
             Msg::Written(number) => self.written_out(number),
+            Msg::Finish { generation } => self.finish(generation),
             Msg::Closed { clean, generation } => self.closed(clean, generation, me),
             Msg::Kick(condition, text) => {
                 tracing::info!(jid = %self.jid, reason = condition.name(), %text, "session closed");
@@ -433,7 +433,11 @@ impl Resident for Session {
             }
             Msg::Suspend(done) => {
                 self.suspend(me);
-                let _ = done.send(());
+                // By way of the user, who writes down what the session holds.
+                let told = move |_: &mut User| {
+                    let _ = done.send(());
+                };
+                let _ = self.user.cast_always(user::Msg::Then(Box::new(told)));
             }
             Msg::Tick => self.tick(),
             Msg::Expire { generation } => self.expire(generation, me),
@@ -453,9 +457,11 @@ impl Resident for Session {
                 let _ = left.send(());
             }
             Msg::Lose => self.lose(),
-            Msg::Done(receipt) => receipt.done(),
+            Msg::Done(receipt) => self.settle_told(receipt),
+            Msg::TooSlow if self.ended => {}
             Msg::TooSlow => self.too_slow(),
             Msg::Kept { number, id } => self.kept(number, id),
+            Msg::NotKept { number, receipt } => self.not_kept(number, receipt),
         }
         // A timer that was asked for is set here, where the way back is known.
         if let Some(sm) = &mut self.sm
@@ -478,18 +484,6 @@ impl Resident for Session {
     fn rest(&mut self) {
         if let Some(sm) = &mut self.sm {
             sm.shrink();
-        }
-    }
-}
-
-impl Session {
-    /// The record is written in the background and reports back here.
-    fn set_me(&mut self, me: &Handle<Self>) {
-        if let Some(sm) = self.sm.as_mut().filter(|sm| sm.record_due()) {
-            sm.writing();
-            // What a settled stanza has changed is on its way here, or was here: it is in front of this.
-            let settled = self.ledger.processed();
-            let _ = me.cast_always(Msg::Record { settled });
         }
     }
 }

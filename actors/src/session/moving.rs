@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use rookery_cluster::entity::Entity;
 use rookery_cluster::store::{Ops, Writes};
 use rookery_cluster::tables::sessions;
+use rookery_proto::xmpp::error::StreamCondition;
 use tokio::sync::oneshot;
 
 use super::{Msg, Session, Unacked};
@@ -13,7 +14,7 @@ use crate::far::{Stub, Tail, wire};
 use crate::features::xep_0352_csi as csi;
 use crate::ledger::{Ledger, Receipt};
 use crate::link::{Grip, Link};
-use crate::pipe::{Close, Down, Outgoing};
+use crate::pipe::{self, Close, Down, Outgoing};
 use crate::resident::Handle;
 use crate::session::roster::Has;
 use crate::session::sm::Sm;
@@ -54,7 +55,9 @@ impl Session {
         let came: Vec<Unacked> = came.into_iter().filter(|item| item.kept.id.is_none()).collect();
         let tail = attach.tail.iter().filter_map(|sent| {
             let stanza = crate::stored::stanza(&sent.stanza)?;
-            Some(Unacked::new(Outgoing::new(stanza), wire::kept(sent), Receipt::none()))
+            let mut outgoing = Outgoing::new(stanza);
+            self.shared.waits.charge(&mut outgoing);
+            Some(Unacked::new(outgoing, wire::kept(sent), Receipt::none()))
         });
         let tail: Vec<Unacked> = tail.collect();
         let queued = tail.iter().filter_map(|item| item.kept.queued).collect();
@@ -246,10 +249,15 @@ impl Session {
         });
     }
 
-    /// Another node has the session already.
+    /// Another node has the session already. A client here comes back to it there; a connection elsewhere looks for it by itself.
     pub(super) fn lose(&mut self) {
         (self.ended, self.left) = (true, true);
-        self.close(Close::Abandon);
+        if self.is_far() {
+            self.way.cut();
+            self.pipe = None;
+        } else {
+            self.close(Close::Error(StreamCondition::SystemShutdown, pipe::ELSEWHERE.into()));
+        }
         if let Some(sm) = &mut self.sm {
             drop(sm.take_unacked());
         }

@@ -6,6 +6,7 @@ use rookery_cluster::entity::Entity;
 use rookery_cluster::store::{Ops, Writes};
 use rookery_cluster::tables::sessions;
 
+use super::sm::Sm;
 use super::{Msg, Session};
 use crate::far::wire;
 use crate::resident::Handle;
@@ -33,7 +34,18 @@ impl Session {
 
     /// Somebody waits for the record to say what is settled.
     pub(super) fn settle(&mut self, me: &Handle<Self>) {
-        self.write_cursor();
+        let (settled, recorded) = (self.ledger.processed(), self.ledger.is_recorded());
+        let waits = |sm: &Sm| sm.tellable(settled) == recorded && recorded != settled;
+        if self.sm.as_deref().is_some_and(waits) {
+            self.settle_waits = true;
+            if self.pipe.is_some() {
+                self.request_ack();
+            } else {
+                self.keep_open_messages(true);
+            }
+        } else {
+            self.write_cursor();
+        }
         self.go_on(me);
     }
 
@@ -59,7 +71,7 @@ impl Session {
     pub(super) fn record(&self) -> Option<(sessions::Record, sessions::Cursor)> {
         let (down_acked, _, hash) = self.sm.as_ref()?.counts();
         hash?;
-        let up_handled = self.ledger.processed();
+        let up_handled = self.sm.as_ref()?.tellable(self.ledger.processed());
         Some((self.whole_record(), sessions::Cursor { up_handled, down_acked, acked: self.acked }))
     }
 
@@ -78,7 +90,7 @@ impl Session {
             flags |= if set { bit } else { 0 };
         }
         let max = self.sm.as_ref().filter(|_| hash.is_some()).map(|sm| sm.max.as_secs());
-        sessions::Record {
+        let mut record = sessions::Record {
             resource: self.jid.resource().to_owned(),
             token_hash: hash.map(|hash| Bytes::copy_from_slice(&hash)).unwrap_or_default(),
             created_at: counts.map_or_else(|| self.host.seams().clock.now_micros(), |(_, at, _)| at),
@@ -91,7 +103,9 @@ impl Session {
             directed: self.flags.directed.iter().map(|jid| jid.as_str().to_owned()).collect(),
             roster: Bytes::copy_from_slice(&self.sm.as_ref().map_or(self.flags.roster, |sm| sm.roster())),
             ..sessions::Record::default()
-        }
+        };
+        self.flags.reader.write(&mut record);
+        record
     }
 
     /// Tells a connection on another node what it takes to bring the session back.
@@ -105,6 +119,7 @@ impl Session {
     pub(super) fn submit_record(&mut self, settled: u32, me: &Handle<Self>) {
         let Some((record, mut cursor)) = self.record() else { return };
         let Some(sm) = &mut self.sm else { return };
+        let settled = sm.tellable(settled);
         cursor.up_handled = settled;
         let mut ops = Ops::new();
         let user = Entity::new(self.jid.bare_str());
@@ -123,6 +138,16 @@ impl Session {
             sm.written();
             *sm.changed() = true;
             self.ledger.recorded(None);
+        }
+    }
+
+    /// The record is written in the background and reports back here.
+    pub(super) fn set_me(&mut self, me: &Handle<Self>) {
+        if let Some(sm) = self.sm.as_mut().filter(|sm| sm.record_due()) {
+            sm.writing();
+            // What a settled stanza has changed is on its way here, or was here: it is in front of this.
+            let settled = self.ledger.processed();
+            let _ = me.cast_always(Msg::Record { settled });
         }
     }
 }

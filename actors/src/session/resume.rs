@@ -2,6 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
+use rookery_proto::xmpp::error::StreamCondition;
+
 use super::claim::Claim;
 use super::{Session, sm};
 use crate::host::NotResumed;
@@ -27,8 +29,11 @@ impl Session {
             }
             return;
         }
-        // An old socket may not have noticed yet that it is dead.
-        self.close(Close::Abandon);
+        // XEP-0198 section 5: an old stream that is still open is told so. Its socket may not have noticed yet that it is dead.
+        self.close(Close::Error(
+            StreamCondition::Conflict,
+            "your session was resumed by another stream".into(),
+        ));
         if self.ledger.broken() {
             // Something was lost inside the server: the client sends again what comes after the last that was not.
             self.ledger = Ledger::new(self.ledger.settled());

@@ -12,12 +12,12 @@ use rookery_cluster::tables::archive::ArchiveId;
 use rookery_cluster::tables::sessions;
 use rookery_proto::xml::write;
 use rookery_proto::xmpp::ns;
-use rookery_proto::xmpp::stanza::{Stanza, Type};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use super::roster::Has;
 use super::{Session, SessionId};
+use crate::budget::MOVED;
 use crate::ledger::{Ledger, Receipt};
 use crate::options::Limits;
 use crate::pipe::{Close, Down, Kept, Outgoing};
@@ -31,17 +31,19 @@ pub(crate) struct Unacked {
     pub(crate) kept: Kept,
     pub(crate) receipt: Receipt,
     bytes: usize,
+    /// The client's stanza that it answers, or the first of them.
+    pub(super) answers: Option<u32>,
     /// It has waited for a tick.
-    aged: bool,
+    pub(super) aged: bool,
     /// Somebody else answers for it: it is on its way into the offline queue.
-    safe: bool,
+    pub(super) safe: bool,
 }
 
 impl Unacked {
     /// One that is about to be sent, or came too late for that.
     pub(crate) fn new(outgoing: Outgoing, kept: Kept, receipt: Receipt) -> Self {
-        let bytes = outgoing.stanza.size() + outgoing.extra.len();
-        Self { bytes, outgoing, kept, receipt, aged: false, safe: false }
+        let bytes = outgoing.size();
+        Self { bytes, outgoing, kept, receipt, answers: None, aged: false, safe: false }
     }
 
     /// For the pipe.
@@ -68,16 +70,16 @@ pub(super) struct Sm {
     /// The name of its numbers in the store.
     pub(super) numbering: u64,
     sent: u32,
-    acked: u32,
-    unacked: VecDeque<Unacked>,
+    pub(super) acked: u32,
+    pub(super) unacked: VecDeque<Unacked>,
     bytes: usize,
     /// What was sent when the last `<r/>` went out, until it is answered.
-    asked: Option<u32>,
+    pub(super) asked: Option<u32>,
     /// What was sent when the user asked to be told.
     mark: Option<(u32, u64)>,
     record: Record,
     /// A tick is on its way, or is to be ordered.
-    ticking: bool,
+    pub(super) ticking: bool,
     order_tick: bool,
     created_at: u64,
     /// More than the cursor has changed.
@@ -88,8 +90,6 @@ pub(super) struct Sm {
     pub(super) has: Has,
 }
 
-/// The most bytes that are moved to another node with a session.
-const MOVED: usize = 2 << 20;
 /// What a stanza may be longer on the way than what is counted of it: its start tag and ids.
 const OVERHEAD: usize = 128;
 
@@ -141,10 +141,16 @@ impl Sm {
     pub(super) fn keep(&mut self, item: Unacked, limits: &Limits, moves: bool) -> bool {
         self.sent = self.sent.wrapping_add(1);
         self.drained = self.drained.max(item.kept.id.filter(|_| item.kept.offline));
+        let before = self.bytes;
         self.bytes += item.bytes + if moves { OVERHEAD } else { 0 };
         self.unacked.push_back(item);
-        let most = if moves { limits.unacked_bytes.min(MOVED) } else { limits.unacked_bytes };
-        self.unacked.len() <= limits.unacked_stanzas && self.bytes <= most
+        // One alone may be as long as it is, where it need not fit into anything.
+        let fits = if moves {
+            self.bytes <= limits.unacked_bytes.min(MOVED)
+        } else {
+            before <= limits.unacked_bytes
+        };
+        self.unacked.len() <= limits.unacked_stanzas && fits
     }
 
     pub(super) fn wants_ack(&self) -> bool {
@@ -380,6 +386,7 @@ impl Session {
         let (marked, roster) = (sm.mark_reached(), sm.confirm_roster());
         tracing::trace!(jid = %self.jid, h, sent = sm.sent, ?marked, "confirmed");
         self.unqueue(&queued);
+        self.tell_more();
         if let Some(last) = last {
             // What was offline is older than what is confirmed already.
             self.acked = self.acked.max(Some(last));
@@ -390,86 +397,19 @@ impl Session {
         }
         self.marked(marked);
     }
-
-    /// A second after something was sent: ask whether it has arrived, and make safe what has not.
-    pub(super) fn tick(&mut self) {
-        let Some(sm) = &mut self.sm else { return };
-        sm.ticking = false;
-        if sm.unacked.is_empty() {
-            return;
-        }
-        if sm.asked.is_none() {
-            self.request_ack();
-        }
-        self.keep_open_messages(false);
-        let waiting =
-            self.sm.as_ref().is_some_and(|sm| sm.asked.is_none() || sm.unacked.iter().any(|u| u.open()));
-        if waiting {
-            self.want_tick();
-        }
-    }
-
-    /// Messages that are durable nowhere (nothing is archived) go into the offline queue if their client takes more
-    /// than a second or two, or has gone: only then may their sender's stanza be acknowledged.
-    pub(super) fn keep_open_messages(&mut self, now: bool) {
-        let (user, sid) = (self.user.clone(), self.sid);
-        let Some(sm) = &mut self.sm else { return };
-        let acked = sm.acked;
-        for (number, item) in (1u32..).zip(sm.unacked.iter_mut()) {
-            if !item.open() {
-                continue;
-            }
-            if !item.aged && !now {
-                item.aged = true;
-                continue;
-            }
-            item.safe = true;
-            let receipt = std::mem::replace(&mut item.receipt, Receipt::none());
-            let (stanza, number) = (item.outgoing.stanza.clone(), acked.wrapping_add(number));
-            let keep = move |user: &mut user::User| user.keep_for_session(sid, number, stanza, receipt);
-            let _ = user.cast_always(user::Msg::Then(Box::new(keep)));
-        }
-    }
-
-    pub(super) fn kept(&mut self, number: u32, id: ArchiveId) {
-        let Some(sm) = &mut self.sm else { return };
-        let at = number.wrapping_sub(sm.acked).wrapping_sub(1);
-        match sm.unacked.get_mut(at as usize) {
-            Some(item) if item.safe => item.kept.queued = Some(id),
-            _ => {
-                // The client has confirmed it meanwhile.
-                self.unqueue(&[id]);
-            }
-        }
-    }
-
-    /// The client has what lies in the offline queue under these ids.
-    pub(super) fn unqueue(&self, ids: &[ArchiveId]) {
-        if ids.is_empty() {
-            return;
-        }
-        let (sid, ids) = (self.sid, ids.to_vec());
-        let unqueue = move |user: &mut user::User| user.unqueue(sid, &ids);
-        let _ = self.user.cast_always(user::Msg::Then(Box::new(unqueue)));
-    }
-}
-
-impl Unacked {
-    /// A message that somebody waits for and that is durable nowhere.
-    fn open(&self) -> bool {
-        !self.safe
-            && self.kept.id.is_none()
-            && self.receipt.is_open()
-            && matches!(self.outgoing.stanza.type_, Type::Message(_))
-            && user::worth_keeping(stanza_of(&self.outgoing))
-    }
-}
-
-fn stanza_of(outgoing: &Outgoing) -> &Stanza {
-    &outgoing.stanza
 }
 
 impl Sm {
+    /// Of the client's stanzas that are settled up to here, those that its record may call settled.
+    pub(super) fn tellable(&self, settled: u32) -> u32 {
+        // What has an id of the queue was submitted before the record will be.
+        let first = self.unacked.iter().filter(|item| item.is_nowhere()).find_map(|item| item.answers);
+        match first {
+            Some(n) if settled.wrapping_sub(n) < u32::MAX / 2 => n.wrapping_sub(1),
+            _ => settled,
+        }
+    }
+
     pub(super) fn counts(&self) -> (u32, u64, Option<[u8; 32]>) {
         (self.acked, self.created_at, self.key_hash)
     }

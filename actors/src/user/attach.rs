@@ -3,15 +3,17 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use rookery_cluster::tables::archive::ArchiveId;
-use rookery_cluster::tables::{offline, sessions};
+use rookery_cluster::tables::archive::{self, ArchiveId};
+use rookery_cluster::tables::sessions;
 use rookery_proto::xmpp::error::{Condition, StanzaError, StreamCondition};
 use rookery_proto::xmpp::jid::{FullJid, Jid};
 use rookery_proto::xmpp::stanza::{IqType, Stanza, Type};
 use tokio::sync::oneshot;
 
 use super::deliver::{Ops, Step, worth_keeping};
-use super::{Attached, Available, Turns, User, presence};
+use super::share::Owed;
+use super::{Attached, Available, Reader, Turns, User, presence};
+use crate::features::xep_0191_blocking as blocking;
 use crate::host::NotResumed;
 use crate::ledger::Ledger;
 use crate::link::{ConnInfo, Link};
@@ -44,6 +46,8 @@ pub(crate) struct Ended {
     pub(crate) unacked: Vec<Unacked>,
     /// For a session that was restored and never resumed: the place in the archive its client has confirmed.
     pub(crate) replay_after: Option<ArchiveId>,
+    /// And its numbering.
+    pub(crate) numbering: Option<u64>,
     /// It has a record in the store.
     pub(crate) recorded: bool,
 }
@@ -85,7 +89,7 @@ impl User {
         let ledger = Ledger::new(0);
         let acked = self.ids.last;
         let moves = self.host.far().is_some() && !pipe.is_far();
-        let shared = session::Shared::new(true);
+        let shared = session::Shared::new(true, &self.budget());
         let session = Session::new(
             self.host.clone(),
             me,
@@ -138,6 +142,7 @@ impl User {
             resumable: false,
             counted: super::moving::UNMANAGED,
             draining: false,
+            reader: Reader::bound(self.ids.last),
             turns: Turns::default(),
             directed: Vec::new(),
             shared,
@@ -169,12 +174,15 @@ impl User {
         text: impl Into<std::borrow::Cow<'static, str>>,
     ) {
         if let Some(session) = self.session(sid) {
-            let _ = session.handle.cast_always(session::Msg::Kick(condition, text.into()));
+            let told = session.handle.cast_always(session::Msg::Kick(condition, text.into()));
             self.detach(sid);
+            if told.is_err() {
+                self.leave_behind(sid, Vec::new(), (None, None), true); // nobody will say what it had sent
+            }
         }
     }
 
-    /// Takes a session out, and tells whom it concerns.
+    /// Takes a session out, and tells whom it concerns. What it leaves is seen to when it has said what it had sent.
     fn detach(&mut self, sid: SessionId) {
         let Some(at) = self.sessions.iter().position(|session| session.sid == sid) else { return };
         let gone = self.sessions.swap_remove(at);
@@ -182,45 +190,38 @@ impl User {
         self.host.sessions().remove(&sid, &gone.handle);
         gone.hand_behind(u64::MAX); // it reports that as not delivered
         self.kept.retain(|(session, _)| *session != sid);
-        self.stop_drain(sid);
+        let unread = self.give_up_drain(&gone);
+        self.departed(&gone, unread);
         self.gone_unavailable(&gone);
     }
 
     /// A session is over: what its client has not got goes elsewhere.
     pub(super) fn ended(&mut self, ended: Ended) {
-        let jid = self.session(ended.sid).map(|session| session.jid.clone());
-        self.detach(ended.sid);
-        let (sid, recorded) = (ended.sid, ended.recorded);
-        if let (Some(after), false) = (ended.replay_after, self.takes_messages()) {
-            self.rewind(after);
-        }
-        let mut first_missed: Option<ArchiveId> = None;
-        for item in ended.unacked {
+        let Ended { sid, unacked, replay_after, numbering, recorded } = ended;
+        self.detach(sid);
+        let mut ids = Vec::new();
+        for item in unacked {
             let Unacked { outgoing, kept: Kept { id, queued, .. }, receipt, .. } = item;
             let stanza = outgoing.stanza;
+            if let Some(queued) = queued.filter(|_| !worth_keeping(&stanza)) {
+                self.unqueue(sid, &[queued]); // it was for this session alone
+            }
             match stanza.type_ {
                 Type::Iq(IqType::Get | IqType::Set) => {
                     self.refuse(&stanza, receipt, &StanzaError::new(Condition::RecipientUnavailable))
                 }
-                Type::Message(_) if id.is_some() && self.takes_messages() => {
-                    // Others have got it already, or a copy; unless it was for this very resource.
-                    if jid
-                        .as_ref()
-                        .is_some_and(|jid| stanza.to.as_ref().is_some_and(|to| to.as_str() == jid.as_str()))
-                    {
-                        self.pass_to_others(&stanza, &outgoing.extra);
-                    }
-                    receipt.done();
-                }
                 Type::Message(_) if id.is_some() => {
-                    first_missed = first_missed.or(id);
-                    receipt.done();
+                    ids.extend(id);
+                    receipt.done(); // it is in the archive
+                }
+                Type::Message(_) if blocking::withheld(self, archive::Direction::In, &stanza) => {
+                    receipt.done()
                 }
                 Type::Message(_) if worth_keeping(&stanza) && queued.is_none() => {
                     if self.takes_messages() {
                         let to = Jid::from(self.jid.clone());
-                        let stanza = Arc::new(Stanza::clone(&stanza).to(to));
-                        self.in_order(Step::In { stanza, id: None, copies: false, receipt });
+                        let (stanza, owed) = (Arc::new(Stanza::clone(&stanza).to(to)), Owed::Takers);
+                        self.in_order(Step::In { stanza, id: None, owed, copies: false, receipt });
                     } else {
                         self.keep_for_later(stanza, receipt);
                     }
@@ -228,35 +229,7 @@ impl User {
                 _ => receipt.done(),
             }
         }
-        if let Some(first) = first_missed {
-            self.rewind(first.before());
-        }
-        // Last: until what it had not got is offline, the record is what remembers it.
-        self.forget(sid, recorded);
-    }
-
-    /// Everything after this entry counts as delivered to no device.
-    pub(super) fn rewind(&mut self, to: ArchiveId) {
-        if self.offline.is_some_and(|cursor| cursor <= to) {
-            return;
-        }
-        self.offline = Some(to);
-        let mut ops = Ops::new();
-        offline::set(&mut ops, &self.entity, to);
-        self.submit(ops);
-    }
-
-    fn pass_to_others(&self, stanza: &Arc<Stanza>, extra: &bytes::Bytes) {
-        use crate::ledger::Receipt;
-        use crate::pipe::Outgoing;
-        for session in self.sessions.iter().filter(|s| s.takes_messages() && !s.carbons) {
-            let to = Some(Jid::from(session.jid.clone()));
-            session.deliver(
-                Outgoing { stanza: stanza.clone(), to, extra: extra.clone() },
-                None,
-                Receipt::none(),
-            );
-        }
+        self.leave_behind(sid, ids, (replay_after, numbering), recorded);
     }
 
     /// Removes an ended session's record.
@@ -283,7 +256,8 @@ impl User {
         let carbons = flag(sessions::flags::CARBONS);
         let interested = flag(sessions::flags::ROSTER);
         let blocks_push = flag(sessions::flags::BLOCKLIST);
-        let shared = session::Shared::new(false);
+        let reader = Reader::read(&record, stored.cursor.acked);
+        let shared = session::Shared::new(false, &self.budget());
         let host = self.host.clone();
         let handle = Session::restore(host, me, jid.clone(), stored, presence.clone(), shared.clone());
         self.attach(sid, jid, handle, address, shared);
@@ -295,6 +269,8 @@ impl User {
             session.blocks_push = blocks_push;
             session.resumable = flag(sessions::flags::RESUMABLE);
             session.draining = session.resumable;
+            session.directed = record.directed.iter().filter_map(|jid| Jid::parse(jid).ok()).collect();
+            session.reader = reader;
         }
     }
 }

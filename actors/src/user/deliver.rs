@@ -2,16 +2,18 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
-use rookery_cluster::store::Writes;
+use rookery_cluster::store::{Class, Writes};
 use rookery_cluster::tables::archive::{ArchiveId, Shelf};
-use rookery_cluster::tables::{archive, offline, seen};
+use rookery_cluster::tables::{archive, seen};
 use rookery_proto::xmpp::error::{Condition, StanzaError};
 use rookery_proto::xmpp::jid::{BareJid, Jid};
 use rookery_proto::xmpp::stanza::{MessageType, Stanza, Type};
 
 use super::numbers::{self, Numbers};
 use super::offline::Ready;
+use super::share::{self, About, Owed, Share};
 use super::{Attached, Msg, User};
 use crate::feature::Direction;
 use crate::features::{xep_0280_carbons as carbons, xep_0359_stanza_ids as stanza_ids};
@@ -22,11 +24,13 @@ use crate::session::{Delivery, SessionId};
 /// What is to be done once a commit is there.
 pub(super) enum Step {
     /// Deliver a message to the user's sessions.
-    In { stanza: Arc<Stanza>, id: Option<ArchiveId>, copies: bool, receipt: Receipt },
+    In { stanza: Arc<Stanza>, id: Option<ArchiveId>, owed: Owed, copies: bool, receipt: Receipt },
     /// Copy a message that one of the user's sessions sent to the others.
     Sent { stanza: Arc<Stanza>, id: Option<ArchiveId>, copies: bool, sid: SessionId, receipt: Receipt },
     /// It is safe in the offline queue; there is nobody to deliver it to.
     Kept { stanza: Arc<Stanza>, receipt: Receipt },
+    /// It is safe in the offline queue; a session has it, with this number, for its client to confirm.
+    Held { sid: SessionId, number: u32, id: ArchiveId, stanza: Arc<Stanza>, receipt: Receipt },
     /// Send a session what was read for it.
     Page(Box<Ready>),
 }
@@ -37,6 +41,14 @@ impl Step {
         match self {
             Self::Page(page) => u32::try_from(page.items.len()).unwrap_or(u32::MAX),
             _ => 1,
+        }
+    }
+
+    /// The user lives on another node. What its own sessions sent comes again by their connections, which end for that; who else
+    /// has sent something hears that it is lost.
+    pub(super) fn leave(self) {
+        if let Self::Sent { receipt, .. } = self {
+            receipt.leave();
         }
     }
 }
@@ -70,6 +82,10 @@ impl Pending {
 /// How many messages of one user may wait for the store.
 const PENDING: usize = 2_048;
 
+/// How long a message that the fence has refused waits until the user hears that it lives on another node: what is told of that
+/// has read the same rows.
+const ELSEWHERE: Duration = Duration::from_secs(5);
+
 /// The writes of one message.
 pub(super) use rookery_cluster::store::Ops;
 
@@ -89,12 +105,14 @@ impl User {
     ) {
         let with = stanza.from.as_ref().map_or_else(|| self.jid.clone(), Jid::to_bare);
         let mut entry = self.entry(Direction::In, &stanza, &with);
+        let owed = if worth_keeping(&stanza) { Owed::AnyDevice } else { Owed::Session };
+        entry.flags = share::flags(owed, true);
         let numbering = self.session(sid).and_then(|session| session.turns.numbering);
         entry.sent.extend(numbering.map(|numbering| archive::Sent { numbering: numbering.name, n: number }));
         let id = self.next_id();
         let ops = self.keep(Shelf::Queue, id, &entry, None);
         self.queued += 1;
-        self.after_commit(ops, Step::Kept { stanza, receipt }, Numbers::new());
+        self.after_commit(ops, Step::Held { sid, number, id, stanza, receipt }, Numbers::new());
         if let Some(session) = self.session(sid) {
             let _ = session.handle.cast_always(crate::session::Msg::Kept { number, id });
             self.kept.push((sid, id));
@@ -195,11 +213,21 @@ impl User {
         let seq = self.pending.first + self.pending.waiting.len() as u64;
         self.pending.waiting.push_back(Waiting { step, ok: None, numbers });
         let Some(me) = self.me.clone() else { return };
+        let host = self.host.downgrade();
         let submitted = self.host.batcher().submit(Writes::new(&self.entity, ops), move |result| {
-            if let Err(error) = &result {
-                tracing::warn!(%error, "a message could not be stored; its sender gets an error");
+            let ok = result.is_ok();
+            if result.is_err_and(|error| error.class == Class::Fenced) {
+                // No failure: the user lives elsewhere, and is about to hear of it. The message comes to it there.
+                metrics::counter!("rookery_stanzas_elsewhere_total").increment(1);
+                let (Some(host), me) = (host.upgrade(), me.downgrade()) else { return };
+                host.wheel().after(ELSEWHERE, move || {
+                    if let Some(me) = me.upgrade() {
+                        let _ = me.cast_always(Msg::Committed { seq, ok: false });
+                    }
+                });
+                return;
             }
-            let _ = me.cast_always(Msg::Committed { seq, ok: result.is_ok() });
+            let _ = me.cast_always(Msg::Committed { seq, ok });
         });
         if submitted.is_err() {
             self.committed(seq, false);
@@ -251,19 +279,36 @@ impl User {
                 self.refuse(&stanza, receipt, error);
             }
             Step::Page(page) => self.drain_failed(page.sid, &error.condition.name()),
+            Step::Held { sid, number, id, stanza, receipt } => {
+                self.kept.retain(|kept| *kept != (sid, id));
+                self.queued = self.queued.saturating_sub(1);
+                // Its client may have it: no error may be said of it.
+                match self.session(sid) {
+                    Some(session) => {
+                        let _ = session.handle.cast_always(crate::session::Msg::NotKept { number, receipt });
+                    }
+                    None if worth_keeping(&stanza) => self.keep_for_later(stanza, receipt),
+                    None => self.refuse(&stanza, receipt, error),
+                }
+            }
         }
     }
 
     fn take_step(&mut self, step: Step) {
         match step {
-            Step::In { stanza, id, copies, receipt } => self.deliver(&stanza, id, copies, receipt),
+            Step::In { stanza, id: Some(id), owed, copies, receipt } => {
+                self.deliver(&stanza, id, (owed, copies), receipt);
+                self.relieve(Some(id));
+            }
+            Step::In { stanza, id: None, copies, receipt, .. } => self.pass_on(&stanza, copies, receipt),
             Step::Sent { stanza, id, copies, sid, receipt } => {
                 if copies {
                     self.copy_sent(&stanza, id, sid);
+                    self.relieve(id);
                 }
                 receipt.done();
             }
-            Step::Kept { receipt, .. } => receipt.done(),
+            Step::Kept { receipt, .. } | Step::Held { receipt, .. } => receipt.done(),
             Step::Page(page) => self.send_page(*page),
         }
     }
@@ -273,93 +318,81 @@ impl User {
         stanza_ids::stanza_id(&self.jid, &self.host.ids().seal(id))
     }
 
-    /// The full JID that a message is for, if that session is here. If not, it goes where the bare JID's would go: chats
-    /// by RFC 6121 section 8.5.3.2.1, and whatever was on its way when the session ended.
-    pub(super) fn recipient<'s>(&self, stanza: &'s Stanza) -> Option<&'s Jid> {
-        let full = stanza.to.as_ref().filter(|to| to.resource().is_some())?;
-        self.sessions.iter().any(|session| session.jid.as_str() == full.as_str()).then_some(full)
-    }
-
-    /// Whether a message is for this session, and not only a copy of it.
-    fn direct(session: &Attached, full: Option<&Jid>) -> bool {
-        match full {
-            Some(to) => session.jid.as_str() == to.as_str(),
-            None => session.takes_messages(),
+    /// RFC 6121 section 8.5: an archived message to the sessions that it is for, copies to the others.
+    fn deliver(
+        &mut self,
+        stanza: &Arc<Stanza>,
+        id: ArchiveId,
+        (owed, copies): (Owed, bool),
+        receipt: Receipt,
+    ) {
+        let message = About { id, owed, to: stanza.to.as_ref(), copies };
+        let shares = |session: &Attached| session.share(message);
+        if !self.sessions.iter().any(|session| shares(session) == Some(Share::Message)) {
+            // Whoever it was for has ended since.
+            return self.leave_behind_one(id, receipt);
         }
+        let extra = bytes::Bytes::from(self.stanza_id(id));
+        for session in &self.sessions {
+            let Some(share) = shares(session) else { continue };
+            if session.draining {
+                self.drains.skip(session.sid, id); // it reads the archive, and will come to this one
+                continue;
+            }
+            let outgoing = match share {
+                Share::Message => Outgoing::with(stanza.clone(), None, extra.clone()),
+                Share::Copy => self.received(stanza, &extra, session),
+            };
+            session.hand_now(Delivery { outgoing, kept: Kept::archived(Some(id)), receipt: Receipt::none() });
+        }
+        receipt.done(); // it is in the archive
     }
 
-    /// The sessions that a step's stanza is handed to.
-    pub(super) fn targets<'a>(&'a self, step: &'a Step) -> impl Iterator<Item = &'a Attached> {
-        let (full, id, sender, copies) = match step {
-            Step::In { stanza, id, copies, .. } => (self.recipient(stanza), *id, None, *copies),
-            Step::Sent { id, copies, sid, .. } => (None, *id, Some(*sid), *copies),
-            Step::Kept { .. } | Step::Page(_) => (None, None, None, false),
-        };
-        let page = if let Step::Page(page) = step { Some(page.sid) } else { None };
-        let incoming = matches!(step, Step::In { .. });
-        let reached = incoming && self.sessions.iter().any(|session| Self::direct(session, full));
-        let copies = copies && (reached || sender.is_some() || (id.is_some() && self.offline.is_some()));
-        self.sessions.iter().filter(move |session| {
-            let got = incoming && Self::direct(session, full);
-            let copy = copies && session.carbons && sender != Some(session.sid);
-            page == Some(session.sid) || ((got || copy) && !(session.draining && id.is_some()))
-        })
-    }
-
-    /// RFC 6121 section 8.5: to the sessions that a message is for, copies to the others.
-    fn deliver(&mut self, stanza: &Arc<Stanza>, id: Option<ArchiveId>, copies: bool, receipt: Receipt) {
-        let extra = id.map(|id| self.stanza_id(id)).unwrap_or_default();
-        let outgoing = Outgoing { stanza: stanza.clone(), to: None, extra: extra.into() };
+    /// The same of a message that is archived nowhere: one of the sessions carries the obligation.
+    fn pass_on(&mut self, stanza: &Arc<Stanza>, copies: bool, receipt: Receipt) {
         let full = self.recipient(stanza);
         let mut receipt = Some(receipt);
-        if id.is_none()
-            && !worth_keeping(stanza)
+        if !worth_telling(stanza)
             && let Some(receipt) = receipt.take()
         {
             receipt.done(); // nobody answers for a chat state
         }
         let mut reached = false;
-        for session in &self.sessions {
-            if !Self::direct(session, full) {
-                continue;
-            }
+        for session in self.sessions.iter().filter(|session| session.is_meant(full)) {
             reached = true;
-            if session.draining
-                && let Some(id) = id
-            {
-                self.drains.skip(session.sid, id); // it reads the archive, and will come to this one
+            if !worth_keeping(stanza) && self.crowds(session, stanza) {
                 continue;
             }
-            // One of the sessions carries the obligation where nothing is archived.
-            let receipt = match (id, &receipt) {
-                (None, Some(_)) => receipt.take().unwrap_or_else(Receipt::none),
-                _ => Receipt::none(),
-            };
-            session.hand_now(Delivery { outgoing: outgoing.clone(), kept: Kept::archived(id), receipt });
+            session.hand_now(Delivery {
+                outgoing: Outgoing::new(stanza.clone()),
+                kept: Kept::default(),
+                receipt: receipt.take().unwrap_or_else(Receipt::none),
+            });
         }
-        if !reached && id.is_some() && self.offline.is_none() {
-            // It was to be delivered, and is archived, but the last session has just gone.
-            return self.now_offline(stanza, id, receipt.unwrap_or_else(Receipt::none));
-        }
-        if !reached && id.is_none() && worth_keeping(stanza) {
+        if !reached && worth_keeping(stanza) {
             let receipt = receipt.take().unwrap_or_else(Receipt::none);
             return self.keep_for_later(stanza.clone(), receipt);
         }
-        if copies {
-            self.copy_received(stanza, id, full);
+        let copied = |session: &&Attached| reached && copies && session.carbons && !session.is_meant(full);
+        for session in self.sessions.iter().filter(copied) {
+            let outgoing = self.received(stanza, &[], session);
+            session.hand_now(Delivery { outgoing, kept: Kept::default(), receipt: Receipt::none() });
         }
         if let Some(receipt) = receipt {
             receipt.done();
         }
     }
 
-    /// The first message that no device will get: from here on it is offline.
-    fn now_offline(&mut self, stanza: &Arc<Stanza>, id: Option<ArchiveId>, receipt: Receipt) {
-        let Some(before) = id.map(ArchiveId::before) else { return receipt.done() };
-        self.offline = Some(before);
-        let mut ops = Ops::new();
-        offline::set(&mut ops, &self.entity, before);
-        self.after_commit(ops, Step::Kept { stanza: stanza.clone(), receipt }, Numbers::new());
+    /// XEP-0280: the copy of what another of the user's sessions has got.
+    pub(super) fn received(&self, stanza: &Stanza, extra: &[u8], session: &Attached) -> Outgoing {
+        let kind = carbons::Kind::Received;
+        Outgoing::new(carbons::carbon(kind, &self.jid, stanza, extra, &session.jid))
+    }
+
+    /// XEP-0280: the copy of what another of the user's sessions has sent.
+    pub(super) fn sent(&self, stanza: &Stanza, extra: &[u8], session: &Attached) -> Outgoing {
+        let kind = carbons::Kind::Sent;
+        Outgoing::new(carbons::carbon(kind, &self.jid, stanza, extra, &session.jid))
     }
 
     /// Into the offline queue: for messages that the archive does not keep.
@@ -380,46 +413,43 @@ impl User {
         let id = self.next_id();
         let ops = self.keep(Shelf::Queue, id, &entry, origin);
         self.queued += 1;
+        self.drains.queue_grew();
         metrics::counter!("rookery_offline_stored_total").increment(1);
         self.after_commit(ops, Step::Kept { stanza, receipt }, Numbers::new());
     }
 
-    /// XEP-0280: copies of what another of the user's sessions has got.
-    fn copy_received(&mut self, stanza: &Arc<Stanza>, id: Option<ArchiveId>, full: Option<&Jid>) {
-        let copied = |session: &&Attached| session.carbons && !Self::direct(session, full);
-        for session in self.sessions.iter().filter(copied) {
-            if session.draining
-                && let Some(id) = id
-            {
-                self.drains.skip(session.sid, id);
-                continue;
+    /// XEP-0280: copies of what one of the user's sessions has sent.
+    fn copy_sent(&mut self, stanza: &Arc<Stanza>, id: Option<ArchiveId>, sender: SessionId) {
+        let extra = id.map(|id| self.stanza_id(id)).unwrap_or_default();
+        for session in self.sessions.iter().filter(|session| session.sid != sender) {
+            match id {
+                Some(id) if !session.reader.copy_sent(id) => continue,
+                Some(id) if session.draining => {
+                    self.drains.skip(session.sid, id);
+                    continue;
+                }
+                None if !session.carbons => continue,
+                _ => {}
             }
-            let extra = id.map(|id| self.stanza_id(id)).unwrap_or_default();
-            let copy = carbons::carbon(carbons::Kind::Received, &self.jid, stanza, &extra, &session.jid);
             session.hand_now(Delivery {
-                outgoing: Outgoing::new(copy),
+                outgoing: self.sent(stanza, &extra, session),
                 kept: Kept::archived(id),
                 receipt: Receipt::none(),
             });
         }
     }
+}
 
-    /// XEP-0280: copies of what one of the user's sessions has sent.
-    fn copy_sent(&mut self, stanza: &Arc<Stanza>, id: Option<ArchiveId>, sender: SessionId) {
-        for session in self.sessions.iter().filter(|session| session.carbons && session.sid != sender) {
-            if session.draining
-                && let Some(id) = id
-            {
-                self.drains.skip(session.sid, id);
-                continue;
-            }
-            let extra = id.map(|id| self.stanza_id(id)).unwrap_or_default();
-            let copy = carbons::carbon(carbons::Kind::Sent, &self.jid, stanza, &extra, &session.jid);
-            session.hand_now(Delivery {
-                outgoing: Outgoing::new(copy),
-                kept: Kept::archived(id),
-                receipt: Receipt::none(),
-            });
+/// Whether a session that sleeps is to get a stanza that nobody else may have: answers, errors, headlines, and what is said
+/// to this very resource. Not states, which are others by then, nor what asks to be kept nowhere (XEP-0334).
+pub(crate) fn worth_telling(stanza: &Stanza) -> bool {
+    use rookery_proto::xmpp::ns;
+    match stanza.type_ {
+        Type::Iq(_) => true,
+        Type::Presence(_) => false,
+        Type::Message(_) => {
+            let state = |child: rookery_proto::xmpp::stanza::ChildRef<'_>| child.ns() == ns::CHATSTATES;
+            !stanza.has("no-store", ns::HINTS) && !stanza.children().all(state)
         }
     }
 }

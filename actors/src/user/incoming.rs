@@ -8,6 +8,7 @@ use rookery_proto::xmpp::jid::{BareJid, Jid};
 use rookery_proto::xmpp::stanza::{IqType, MessageType, Stanza, Type};
 
 use super::deliver::{Ops, Step, worth_keeping};
+use super::share::{self, Owed};
 use super::{Inbound, User};
 use crate::feature::{Direction, Passing, Phase, Verdict};
 use crate::features;
@@ -101,32 +102,40 @@ impl User {
         origin: Option<(SessionId, u32)>,
         receipt: Receipt,
     ) {
-        let reachable = self.recipient(&stanza).is_some() || self.takes_messages();
-        let worth = reachable || worth_keeping(&stanza);
+        let owed = self.owed(&stanza, || worth_keeping(&stanza));
+        let waits = owed == Owed::AnyDevice;
         if archive {
             let before = self.ids.last;
-            let entry = self.entry(Direction::In, &stanza, with);
+            let mut entry = self.entry(Direction::In, &stanza, with);
+            entry.flags = share::flags(owed, copies);
             let id = self.next_id();
             let mut more = Ops::new();
-            if !reachable && worth && self.offline.is_none() {
+            if waits && self.offline.is_none() {
                 let cursor = before.unwrap_or_else(|| id.before());
                 offline::set(&mut more, &self.entity, cursor);
                 self.offline = Some(cursor);
                 metrics::counter!("rookery_offline_stored_total").increment(1);
             }
-            if !reachable && worth {
+            if waits {
                 self.drains.kept(id);
             }
             let stanza = Arc::new(stanza);
-            let step = if reachable {
-                Step::In { stanza, id: Some(id), copies, receipt }
+            let step = if owed.is_live() {
+                Step::In { stanza, id: Some(id), owed, copies, receipt }
             } else {
                 Step::Kept { stanza, receipt }
             };
             self.archive(id, entry, origin, more, step);
-        } else if reachable {
-            self.in_order(Step::In { stanza: Arc::new(stanza), id: None, copies, receipt });
-        } else if !worth {
+        } else if owed.is_live() && self.crowds_all(&stanza) {
+            match stanza.type_ {
+                Type::Message(MessageType::Chat | MessageType::Normal) => {
+                    self.refuse(&stanza, receipt, &Condition::ResourceConstraint.into());
+                }
+                _ => receipt.done(), // RFC 6121 section 8.5.2.1.1: headlines and errors may go nowhere
+            }
+        } else if owed.is_live() {
+            self.in_order(Step::In { stanza: Arc::new(stanza), id: None, owed, copies, receipt });
+        } else if !waits {
             receipt.done();
         } else if self.queued >= self.host.options().limits.offline_messages {
             metrics::counter!("rookery_limits_hit_total", "limit" => "offline_messages").increment(1);
@@ -147,9 +156,13 @@ impl User {
         }
         match stanza.to.as_ref().filter(|to| to.resource().is_some()) {
             Some(to) => match self.sessions.iter().find(|s| s.jid.as_str() == to.as_str()) {
+                Some(session) if self.crowds(session, &stanza) => match request {
+                    true => self.refuse(&stanza, receipt, &Condition::ResourceConstraint.into()),
+                    false => receipt.done(), // nobody answers an answer
+                },
                 Some(session) => {
-                    session.deliver(Outgoing::new(stanza), None, Receipt::none());
-                    receipt.done();
+                    // Settled when its client has it, or it is safe for a session that sleeps.
+                    session.deliver(Outgoing::new(stanza), None, receipt);
                 }
                 None if request => {
                     self.refuse(&stanza, receipt, &StanzaError::new(Condition::ServiceUnavailable))

@@ -193,6 +193,14 @@ impl User {
             receipt.done();
             return self.next_operation();
         }
+        if let Some((Some(sid), stanza)) = &request
+            && self.no_room(*sid)
+        {
+            // Room has gone while this waited.
+            self.answer_error(Some(*sid), stanza, &StanzaError::new(Condition::ResourceConstraint));
+            self.settle_behind(Some(*sid), receipt);
+            return self.next_operation();
+        }
         self.ops.running = Some((request, receipt));
         let work = start(self);
         self.spawn(async move {
@@ -263,11 +271,7 @@ impl User {
         let push = Arc::new(push.from(Jid::from(self.jid.clone())));
         for session in wants {
             let to = Some(Jid::from(session.jid.clone()));
-            session.deliver(
-                Outgoing { stanza: push.clone(), to, extra: bytes::Bytes::new() },
-                None,
-                Receipt::none(),
-            );
+            session.deliver(Outgoing::with(push.clone(), to, bytes::Bytes::new()), None, Receipt::none());
         }
     }
 }

@@ -12,19 +12,23 @@ use rookery_cluster::entity::Entity;
 use rookery_cluster::tables::archive::{self, ArchiveId};
 use rookery_cluster::tables::mam_prefs;
 use rookery_proto::xmpp::error::{Condition, StanzaError};
-use rookery_proto::xmpp::jid::{BareJid, FullJid};
+use rookery_proto::xmpp::jid::BareJid;
 use rookery_proto::xmpp::stanza::Stanza;
 
 use crate::feature::Then;
 use crate::features::xep_0191_blocking::Blocks;
 use crate::host::{Host, NotResumed};
 use crate::ledger::Receipt;
-use crate::pipe::{Kept, Outgoing};
+use crate::pipe::Outgoing;
 use crate::resident::{Handle, Idle, Resident};
-use crate::session::{self, Session, SessionId};
+use crate::session::{self, SessionId};
 
 mod attach;
+mod attached;
+mod behind;
+mod crowded;
 mod deliver;
+mod drains;
 mod incoming;
 mod iq;
 mod load;
@@ -36,62 +40,21 @@ mod presence;
 pub mod roster;
 mod roster_iq;
 mod seen;
+mod share;
 mod subscribe;
 mod subscription;
 mod told;
 
 pub(crate) use attach::{Bind, Ended, Resume};
-pub(crate) use deliver::worth_keeping;
+pub use attached::{Attached, Available};
+pub(crate) use deliver::{worth_keeping, worth_telling};
 pub(crate) use load::Loaded;
 pub(crate) use moving::{Attach, Attached as AttachedAgain, WAIT};
 pub(crate) use numbers::{Numbering, Turns};
 pub use roster_iq::ROSTER;
 pub(crate) use roster_iq::remove as remove_contact;
+pub(crate) use share::{Reader, waits_for_any};
 pub(crate) use subscribe::{Change, requests};
-
-/// A presence that makes a session available.
-#[derive(Clone, Debug)]
-pub struct Available {
-    /// The presence as it was sent, with `from`.
-    pub stanza: Arc<Stanza>,
-    /// RFC 6121 section 4.7.2.3
-    pub priority: i8,
-}
-
-/// A session as its user sees it.
-pub struct Attached {
-    /// Which.
-    pub sid: SessionId,
-    /// Its full JID.
-    pub jid: FullJid,
-    /// Its last available presence; `None` before the first and after unavailable.
-    pub presence: Option<Available>,
-    /// It asked for carbons (XEP-0280).
-    pub carbons: bool,
-    /// It asked for the roster and gets pushes (RFC 6121 section 2.1.6).
-    pub interested: bool,
-    /// What its client has of the roster then.
-    pub(crate) roster: rookery_cluster::tables::roster::RosterVersion,
-    /// It asked for the block list and gets pushes (XEP-0191).
-    pub blocks_push: bool,
-    /// When it was bound, microseconds since 1970.
-    pub since: u64,
-    /// Where from, for people.
-    pub address: Arc<str>,
-    /// It can be resumed (XEP-0198), so duplicates are possible and remembered.
-    pub(crate) resumable: bool,
-    /// What its stanzas are counted by before it can be resumed: they may come again from another node.
-    counted: u8,
-    /// It is served from the store and must not get archived messages live.
-    pub(crate) draining: bool,
-    /// What it is handed, counted.
-    pub(crate) turns: Turns,
-    /// Whom it sent directed presence to (RFC 6121 section 4.6).
-    pub(crate) directed: Vec<rookery_proto::xmpp::jid::Jid>,
-    /// What the session says of itself.
-    pub(crate) shared: Arc<session::Shared>,
-    pub(crate) handle: Handle<Session>,
-}
 
 /// A stanza to a user, or a change of the roster that its other side has committed.
 pub(crate) struct Inbound {
@@ -158,7 +121,7 @@ pub(crate) enum Msg {
     /// All that a session's connection sent before it was held has come.
     Held,
     /// The user lives on another node already.
-    Lose,
+    Lose(Arc<crate::far::Loss>),
 }
 
 enum Phase {
@@ -200,7 +163,9 @@ pub struct User {
     queued: usize,
     /// What lies in the offline queue on behalf of a session that will still confirm it.
     kept: Vec<(SessionId, ArchiveId)>,
-    drains: offline::Drains,
+    drains: drains::Drains,
+    /// What ended sessions leave to other devices.
+    behind: behind::Behind,
     /// What was taken from each session whose stanzas may come again.
     seen: HashMap<SessionId, seen::Seen>,
     pending: deliver::Pending,
@@ -213,7 +178,7 @@ pub struct User {
 impl User {
     /// A user that will ask the store when its first message comes.
     pub(crate) fn new(host: Host, jid: BareJid) -> Self {
-        let (entity, drains) = (Entity::new(jid.as_str()), offline::Drains::new(&host));
+        let (entity, drains) = (Entity::new(jid.as_str()), drains::Drains::new(&host));
         Self {
             epoch: host.epoch(&entity),
             host,
@@ -232,6 +197,7 @@ impl User {
             queued: 0,
             kept: Vec::new(),
             drains,
+            behind: behind::Behind::default(),
             seen: HashMap::new(),
             pending: deliver::Pending::default(),
             ops: iq::Ops::default(),
@@ -314,7 +280,11 @@ impl User {
     }
 
     /// This session's flags have changed: they go into its record.
-    pub fn changed(&self, sid: SessionId) {
+    pub fn changed(&mut self, sid: SessionId) {
+        let last = self.ids.last;
+        if let Some(session) = self.session_mut(sid) {
+            session.reader.follow(session.takes_messages(), session.carbons, last);
+        }
         if let Some(session) = self.session(sid) {
             let flags = session::Flags {
                 carbons: session.carbons,
@@ -323,6 +293,7 @@ impl User {
                 blocks_push: session.blocks_push,
                 presence: session.presence.clone(),
                 directed: session.directed.clone(),
+                reader: session.reader.clone(),
             };
             session.tell_flags(flags);
             self.record(session);
@@ -384,7 +355,7 @@ impl User {
             Msg::Attached(attached) => self.attached_again(*attached),
             Msg::Leave(left) => self.leave(left),
             Msg::Held => self.held(),
-            Msg::Lose => self.lose(),
+            Msg::Lose(loss) => self.lose(&loss),
         }
     }
 
@@ -404,7 +375,7 @@ impl User {
                 self.phase = Phase::Moved;
                 let _ = left.send(());
             }
-            Msg::Lose => self.phase = Phase::Moved,
+            Msg::Lose(_) => self.phase = Phase::Moved,
             Msg::Loaded(_)
             | Msg::Marked { .. }
             | Msg::Resumed { .. }
@@ -427,19 +398,6 @@ impl User {
     }
 }
 
-impl Attached {
-    /// Available, with a priority that takes messages to the bare JID (RFC 6121 section 8.5.2).
-    pub(crate) fn takes_messages(&self) -> bool {
-        self.presence.as_ref().is_some_and(|presence| presence.priority >= 0)
-    }
-
-    /// Hands a stanza to the session. `id` is its place in the archive, if it is there; the receipt is done when the
-    /// client has it, or it is safe elsewhere.
-    pub(crate) fn deliver(&self, outgoing: Outgoing, id: Option<ArchiveId>, receipt: Receipt) {
-        self.hand(session::Delivery { outgoing, kept: Kept::archived(id), receipt });
-    }
-}
-
 impl Resident for User {
     type Msg = Msg;
     const QUEUE: u32 = 4_096;
@@ -456,7 +414,7 @@ impl Resident for User {
             Phase::Loading(waiting) => match msg {
                 Msg::Loaded(loaded) => self.loaded(loaded),
                 Msg::Leave(left) => self.leave_unloaded(Some(left)),
-                Msg::Lose => self.leave_unloaded(None),
+                Msg::Lose(_) => self.leave_unloaded(None),
                 msg if waiting.len() < LOADING => waiting.push_back(msg),
                 Msg::In(inbound) => {
                     self.turn_away(*inbound, &StanzaError::new(Condition::ResourceConstraint));
@@ -475,6 +433,7 @@ impl Resident for User {
             _ if self.leaving.is_some() => Idle::Stay,
             Phase::Nobody if self.sessions.is_empty() => Idle::Leave,
             _ if !self.pending.is_empty() || self.ops.busy() || !self.drains.is_empty() => Idle::Stay,
+            _ if self.behind.is_busy() => Idle::Stay,
             Phase::Ready if self.sessions.is_empty() => Idle::Leave,
             _ => Idle::Rest,
         }

@@ -10,8 +10,8 @@ use rookery_proto::xmpp::stanza::Stanza;
 use tokio::sync::oneshot;
 
 use super::deliver::Ops;
-use super::{Attached as Session, Available, Inbound, Msg, Numbering, Phase, User, presence};
-use crate::far::{Stub, wire};
+use super::{Attached as Session, Available, Inbound, Msg, Numbering, Phase, Reader, User, presence};
+use crate::far::{Loss, Stub, wire};
 use crate::feature::{Direction, Verdict};
 use crate::link::Link;
 use crate::pipe::Pipe;
@@ -61,6 +61,11 @@ pub(super) struct Leaving {
 }
 
 impl Session {
+    /// Whether its client confirms what it gets (XEP-0198).
+    pub(super) fn is_managed(&self) -> bool {
+        self.resumable || self.counted == MANAGED
+    }
+
     /// By which name the session's stanzas are known when they come again; none if they can't.
     pub(super) fn origin_name(&self, cluster: bool) -> Option<SessionId> {
         match (self.resumable, cluster) {
@@ -106,6 +111,7 @@ impl User {
         session.roster = sessions::roster(&record);
         session.blocks_push = flag(sessions::flags::BLOCKLIST);
         session.since = record.created_at;
+        session.reader = Reader::read(&record, wire::id_of(&attach.attach.acked));
         session.directed = record.directed.iter().filter_map(|jid| Jid::parse(jid).ok()).collect();
         session.presence = crate::stored::stanza(&record.presence)
             .zip(jid.with_resource(&record.resource).ok())
@@ -175,7 +181,7 @@ impl User {
     /// Looks whether the user may go.
     pub(super) fn go_on_leaving(&mut self) {
         let Some(leaving) = &mut self.leaving else { return };
-        if leaving.open > 0 || !self.pending.is_empty() || self.ops.busy() {
+        if leaving.open > 0 || !self.pending.is_empty() || self.ops.busy() || self.behind.is_busy() {
             return;
         }
         let told = leaving.told.take();
@@ -213,7 +219,8 @@ impl User {
     }
 
     /// The shard is another node's: nothing is written, nobody is told.
-    pub(super) fn lose(&mut self) {
+    pub(super) fn lose(&mut self, loss: &Loss) {
+        loss.add(self.sessions.len(), self.pending.waiting.len());
         self.phase = Phase::Moved;
         self.leaving = None;
         self.drop_drains();
@@ -223,7 +230,7 @@ impl User {
             self.host.sessions().remove(&session.sid, &session.handle);
         }
         // Who waits for a commit hears that it is lost, and sends it again to the next home.
-        self.pending.waiting.clear();
+        self.pending.waiting.drain(..).for_each(|waiting| waiting.step.leave());
     }
 
     /// What comes for a user who lives elsewhere goes there.
@@ -276,7 +283,7 @@ impl Session {
         ] {
             flags |= if set { bit } else { 0 };
         }
-        sessions::Record {
+        let mut record = sessions::Record {
             resource: self.jid.resource().to_owned(),
             created_at: self.since,
             max_resume_s: WAIT,
@@ -287,6 +294,8 @@ impl Session {
             directed: self.directed.iter().map(|jid| jid.as_str().to_owned()).collect(),
             roster: self.roster.to_vec().into(),
             ..sessions::Record::default()
-        }
+        };
+        self.reader.write(&mut record);
+        record
     }
 }

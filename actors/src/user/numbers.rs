@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rookery_cluster::entity::Entity;
-use rookery_cluster::store::{self, Options};
+use rookery_cluster::store::{self, Class, Options};
 use rookery_cluster::tables::archive::{self, ArchiveId, Sent, Shelf};
 use rookery_cluster::tables::sessions;
 use smallvec::SmallVec;
@@ -79,10 +79,11 @@ const BEHIND: usize = 4_096;
 
 impl Attached {
     /// Hands a stanza to the session, behind the messages for it that wait for their commit.
-    pub(super) fn hand(&self, delivery: Delivery) {
+    pub(super) fn hand(&self, mut delivery: Delivery) {
         if self.turns.reserved == 0 {
             return self.hand_now(delivery);
         }
+        self.shared.waits.charge(&mut delivery.outgoing);
         let mut behind = self.turns.behind.lock();
         if behind.len() >= BEHIND {
             let _ = self.handle.cast_always(session::Msg::TooSlow);
@@ -111,8 +112,13 @@ impl Attached {
     }
 
     /// The same in its turn: what it must go behind is handed over.
-    pub(super) fn hand_now(&self, delivery: Delivery) {
+    pub(super) fn hand_now(&self, mut delivery: Delivery) {
         self.turns.handed.fetch_add(1, Ordering::Relaxed);
+        self.shared.waits.charge(&mut delivery.outgoing);
+        if let Some(limit) = self.shared.waits.full(&delivery.outgoing) {
+            metrics::counter!("rookery_limits_hit_total", "limit" => limit).increment(1);
+            let _ = self.handle.cast_always(session::Msg::TooSlow);
+        }
         let msg = session::Msg::Deliver(Box::new(delivery));
         if let Err(Refused::Full(msg)) = self.handle.cast(msg) {
             metrics::counter!("rookery_limits_hit_total", "limit" => "session_queue").increment(1);
@@ -261,6 +267,9 @@ impl User {
                 }
             };
             if let Err(error) = &written {
+                if error.class == Class::Fenced {
+                    return; // the same
+                }
                 tracing::warn!(%error, "a message could not be renumbered; its sender gets an error");
             }
             let ok = written.is_ok();

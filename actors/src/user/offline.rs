@@ -2,137 +2,23 @@
 //! read page by page and sent with their places in the archive; the cursor moves when the client has them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rookery_cluster::store;
 use rookery_cluster::tables::archive::{self, ArchiveId, Shelf};
 use rookery_cluster::tables::{offline, sessions};
 use rookery_proto::xmpp::jid::Jid;
 
+use super::behind::Unread;
 use super::deliver::{Ops, Step, worth_keeping};
-use super::{Attached, User};
-use crate::features::{xep_0191_blocking as blocking, xep_0203_delay as delay, xep_0280_carbons as carbons};
-use crate::host::Host;
+use super::drains::{Drain, OLDER_NODE, Why};
+use super::share::{About, Owed, Share};
+use super::{Attached, Msg, User};
+use crate::features::{xep_0191_blocking as blocking, xep_0203_delay as delay};
 use crate::ledger::Receipt;
 use crate::pipe::{Kept, Outgoing};
+use crate::resident::Handle;
 use crate::session::{self, Delivery, SessionId};
-
-/// Why the archive is read for a session.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Why {
-    /// Messages that no device has got (XEP-0160).
-    Offline,
-    /// Messages that this session may not have got, after a restart of its home (XEP-0198).
-    Replay,
-}
-
-/// A session that is being served from the store. Live archived messages are not sent to it meanwhile: it will come
-/// to them.
-pub(super) struct Drain {
-    sid: SessionId,
-    why: Why,
-    place: Shelf,
-    /// Of a replay: what the client has confirmed. What is older, and read nevertheless, is offline.
-    acked: Option<ArchiveId>,
-    /// What the client confirms is offline for no device any more.
-    offline: bool,
-    /// Of a replay: the session took no messages when it began. What came for any device, it gets when it is offline's turn.
-    silent: bool,
-    /// What was sent up to.
-    after: Option<ArchiveId>,
-    /// Where the last page that was sent begins: its client may not have got it.
-    from: Option<ArchiveId>,
-    /// The newest entry when it began: what is newer would have been sent live.
-    began: Option<ArchiveId>,
-    /// Of a replay: the count that the client came back with, and in which numbering; it has what that covers.
-    has: Option<(u64, u32)>,
-    /// The first and the last message that were not sent live because of this.
-    skipped: Option<(ArchiveId, ArchiveId)>,
-    /// The first that went offline after all was sent.
-    more: Option<ArchiveId>,
-    /// All is sent; the last page is not confirmed yet.
-    sent: bool,
-    /// Tells it from those before it.
-    turn: u64,
-}
-
-/// The sessions that are being served from the store; each at most once.
-pub(super) struct Drains {
-    all: Vec<Drain>,
-    turn: u64,
-}
-
-/// What a node that knows no numbers of marks says: `true`.
-const OLDER_NODE: u64 = 1;
-
-impl Drains {
-    /// The turns begin anywhere: a mark that another home of the user set is not taken for one of this.
-    pub(super) fn new(host: &Host) -> Self {
-        Self { all: Vec::new(), turn: u64::from_le_bytes(host.seams().bytes()) }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.all.is_empty()
-    }
-
-    fn next_turn(&self) -> u64 {
-        self.turn.wrapping_add(1).max(OLDER_NODE + 1)
-    }
-
-    fn of(&mut self, sid: SessionId) -> Option<&mut Drain> {
-        self.all.iter_mut().find(|drain| drain.sid == sid)
-    }
-
-    fn take(&mut self, sid: SessionId) -> Option<Drain> {
-        let at = self.all.iter().position(|drain| drain.sid == sid)?;
-        Some(self.all.swap_remove(at))
-    }
-
-    /// A live message was not sent to a session that is being served.
-    pub(super) fn skip(&mut self, sid: SessionId, id: ArchiveId) {
-        if let Some(drain) = self.of(sid) {
-            let (first, last) = drain.skipped.unwrap_or((id, id));
-            drain.skipped = Some((first.min(id), last.max(id)));
-        }
-    }
-
-    /// A message is offline, while what was offline before is being sent.
-    pub(super) fn kept(&mut self, id: ArchiveId) {
-        if let Some(sid) = self.all.iter().find(|drain| drain.offline).map(|drain| drain.sid) {
-            match self.of(sid) {
-                Some(drain) if drain.sent && drain.place == Shelf::Archive => {
-                    drain.more.get_or_insert(id);
-                }
-                _ => self.skip(sid, id),
-            }
-        }
-    }
-}
-
-impl Drain {
-    /// Everything of the archive up to here is sent, or is no business of this drain.
-    fn done(&self) -> Option<ArchiveId> {
-        self.after.filter(|_| self.place == Shelf::Archive).max(self.acked)
-    }
-
-    /// Behind which entry of the archive it begins; `cursor` is where what is offline begins.
-    fn begin(&self, cursor: Option<ArchiveId>) -> Option<ArchiveId> {
-        match self.why {
-            Why::Offline => cursor,
-            Why::Replay if self.offline && cursor.is_some() => self.acked.min(cursor),
-            Why::Replay => self.acked,
-        }
-    }
-
-    /// Why an entry is read.
-    fn why(&self, id: ArchiveId) -> Why {
-        match self.why {
-            // Older than what a resumed client has confirmed, and read nevertheless: since it is offline.
-            Why::Replay if self.acked >= Some(id) => Why::Offline,
-            Why::Offline if self.place == Shelf::Archive && self.began < Some(id) => Why::Replay,
-            why => why,
-        }
-    }
-}
 
 /// A page that is about to be sent.
 pub(super) struct Ready {
@@ -148,6 +34,9 @@ pub(super) struct Ready {
     /// What was read up to, and whether that was all.
     end: (Option<ArchiveId>, bool),
 }
+
+/// When the store is asked again that has not answered.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Messages per page: one round trip to the client each.
 const PAGE: usize = 100;
@@ -165,13 +54,38 @@ impl User {
         }
         let busy = self.drains.all.iter().any(|drain| drain.offline);
         let waits = self.session(sid).is_none_or(|session| session.draining);
-        if (self.offline.is_none() && self.queued == 0) || busy || waits {
+        let nothing = self.offline.is_none() && self.queued == 0 && !self.behind.is_busy();
+        if nothing || busy || waits {
             return;
         }
         let place = if self.queued > 0 { Shelf::Queue } else { Shelf::Archive };
-        let after = if place == Shelf::Queue { None } else { self.offline };
-        let drain = self.new_drain(sid, Why::Offline, place);
-        self.drain(Drain { after, offline: true, ..drain });
+        let drain = Drain { offline: true, ..self.new_drain(sid, Why::Offline, place) };
+        let after = if place == Shelf::Queue { None } else { drain.begin(self.offline) };
+        self.drain(Drain { after, ..drain });
+    }
+
+    /// Something is offline that was not: a device that is there gets it.
+    pub(super) fn drain_somewhere(&mut self) {
+        let takes = |session: &&Attached| session.takes_messages() && !session.draining;
+        if let Some(next) = self.sessions.iter().find(takes).map(|session| session.sid) {
+            self.start_drain(next);
+        }
+    }
+
+    /// All is written down that ended sessions have left.
+    pub(super) fn go_on_draining(&mut self) {
+        let cursor = self.offline;
+        let waiting: Vec<SessionId> =
+            self.drains.all.iter().filter(|drain| drain.waits).map(|drain| drain.sid).collect();
+        for sid in waiting {
+            if let Some(drain) = self.drains.of(sid) {
+                drain.waits = false;
+                if drain.place == Shelf::Archive && drain.from.is_none() {
+                    drain.after = drain.begin(cursor);
+                }
+                self.read_page(sid);
+            }
+        }
     }
 
     /// A session that was restored from its record has been resumed.
@@ -200,28 +114,30 @@ impl User {
     }
 
     fn new_replay(&mut self, sid: SessionId, acked: Option<ArchiveId>) -> Drain {
-        let silent = !self.session(sid).is_some_and(Attached::takes_messages);
+        let takes = self.session(sid).is_some_and(Attached::takes_messages);
         // What is offline goes first, unless another device is being served that already.
-        let offline = !silent && !self.drains.all.iter().any(|drain| drain.offline);
-        Drain { acked, offline, silent, ..self.new_drain(sid, Why::Replay, Shelf::Queue) }
+        let offline = takes && !self.drains.all.iter().any(|drain| drain.offline);
+        Drain { floor: acked, offline, ..self.new_drain(sid, Why::Replay, Shelf::Queue) }
     }
 
-    fn new_drain(&mut self, sid: SessionId, why: Why, place: Shelf) -> Drain {
+    pub(super) fn new_drain(&mut self, sid: SessionId, why: Why, place: Shelf) -> Drain {
         self.drains.turn = self.drains.next_turn();
         Drain {
             sid,
             why,
             place,
-            acked: None,
+            floor: self.ids.last,
             offline: false,
-            silent: false,
             after: None,
             from: None,
-            began: self.ids.last,
+            page: Vec::new(),
             has: None,
             skipped: None,
             more: None,
+            queue_grew: false,
             sent: false,
+            waits: false,
+            failed: false,
             turn: self.drains.turn,
         }
     }
@@ -236,14 +152,20 @@ impl User {
     }
 
     fn read_page(&mut self, sid: SessionId) {
+        let held = self.behind.is_busy();
         let Some(drain) = self.drains.of(sid) else { return };
+        if held && drain.offline {
+            drain.waits = true; // what is about to be offline as well comes first
+            return;
+        }
         let (place, after, turn) = (drain.place, drain.after, drain.turn);
-        let (host, entity) = (self.host.clone(), self.entity.clone());
+        drain.queue_grew &= place != Shelf::Queue;
+        let (host, entity, max_bytes) = (self.host.clone(), self.entity.clone(), self.page_bytes());
         self.spawn(async move {
             // What clients have confirmed leaves the queue in the background, and what came just before enters queue and archive
             // so: that must be done before it is read.
             let flushed = host.batcher().flush().await;
-            let query = archive::Query { after, ..archive::Query::all(PAGE) };
+            let query = archive::Query { after, max_bytes, ..archive::Query::all(PAGE) };
             let page = host
                 .store()
                 .read(|tx| {
@@ -281,10 +203,13 @@ impl User {
                 continue; // its client has said so
             }
             let now = session.turns.numbering.map(|numbering| numbering.name);
-            if place == Shelf::Archive && now.is_some_and(|now| entry.number(now).is_some()) {
+            if place == Shelf::Archive
+                && now.is_some_and(|now| entry.number(now).is_some())
+                && !self.passes_over(session, drain, *id)
+            {
                 continue; // the session had it live
             }
-            if let Some(outgoing) = self.replayed(session, drain, *id, entry) {
+            if let Some(outgoing) = self.from_store(session, drain, *id, entry) {
                 let offline = drain.offline;
                 let kept = match place {
                     Shelf::Archive => Kept { offline, ..Kept::archived(Some(*id)) },
@@ -311,31 +236,47 @@ impl User {
         self.after_commit(ops, step, numbers);
     }
 
-    /// The store does not answer: what is left waits.
+    /// The store does not answer: what is left waits for that.
     pub(super) fn drain_failed(&mut self, sid: SessionId, error: &dyn std::fmt::Display) {
-        tracing::warn!(user = %self.jid, %error, "stored messages could not be read; they wait for the next login");
-        if let Some(drain) = self.drains.of(sid).filter(|drain| drain.why == Why::Replay) {
-            let done = drain.done();
-            self.rewind(done.unwrap_or(ArchiveId::first_at(0)));
+        let user = self.jid.clone();
+        let Some(drain) = self.drains.of(sid) else { return };
+        let turn = drain.turn;
+        if !std::mem::replace(&mut drain.failed, true) {
+            tracing::warn!(%user, %error, "stored messages could not be read; tried again every second");
         }
-        self.stop_drain(sid);
+        let Some(me) = self.me.as_ref().map(Handle::downgrade) else { return };
+        self.host.wheel().after(AGAIN, move || {
+            if let Some(me) = me.upgrade() {
+                let again = move |user: &mut User| {
+                    if user.drains.of(sid).is_some_and(|drain| drain.turn == turn) {
+                        user.drain_anew(sid);
+                    }
+                };
+                let _ = me.cast_always(Msg::Then(Box::new(again)));
+            }
+        });
     }
 
     pub(super) fn send_page(&mut self, ready: Ready) {
-        let Ready { sid, place, items, turn, end: (last, complete), .. } = ready;
+        let Ready { sid, place, ids, items, turn, end: (last, complete), .. } = ready;
         tracing::trace!(user = %self.jid, turn, ?place, items = items.len(), complete, "a page is sent");
         let Some(at) = self.drains.all.iter().position(|drain| drain.turn == turn) else { return };
-        let Some(session) = self.session(sid) else { return self.stop_drain(sid) };
+        let Some(session) = self.session(sid) else { return };
         metrics::counter!("rookery_offline_drained_total").increment(items.len() as u64);
         for item in items {
             session.hand_now(item);
         }
         let Some(drain) = self.drains.all.get_mut(at) else { return };
+        drain.failed = false;
         drain.from = drain.after;
         drain.after = last.or(drain.after);
+        drain.page = if place == Shelf::Queue { ids } else { Vec::new() };
         let behind = drain.skipped.is_some_and(|(_, last)| drain.after < Some(last));
         drain.sent = complete && !(behind && place == Shelf::Archive);
         let live = drain.sent && place == Shelf::Archive;
+        if live {
+            drain.skipped = None; // all of it was read
+        }
         if let Some(session) = self.session_mut(sid) {
             if live {
                 session.draining = false;
@@ -344,53 +285,48 @@ impl User {
         }
     }
 
-    /// An archived message as this session is to get it, or nothing if it is not for it.
-    fn replayed(
+    /// A stored message as this session is to get it, or nothing if it is not for it.
+    fn from_store(
         &self,
         session: &Attached,
         drain: &Drain,
         id: ArchiveId,
         entry: &archive::Entry,
     ) -> Option<Outgoing> {
-        let place = drain.place;
         let stanza = Arc::new(crate::stored::stanza(&entry.stanza)?);
         if blocking::withheld(self, entry.direction(), &stanza) {
             return None;
         }
-        let mut extra = if place == Shelf::Archive { self.stanza_id(id) } else { Vec::new() };
         let domain = Jid::parse(self.jid.domain()).ok()?;
         let late = delay::delay(&domain, entry.stored_at);
-        if drain.why(id) == Why::Offline {
-            if entry.direction() == archive::Direction::Out || !worth_keeping(&stanza) {
-                return None;
-            }
+        let message = |id: Option<ArchiveId>| {
+            let mut extra = id.map(|id| self.stanza_id(id)).unwrap_or_default();
             extra.extend_from_slice(&late);
-            return Some(Outgoing { stanza, to: None, extra: extra.into() });
+            Outgoing::with(stanza.clone(), None, extra)
+        };
+        if drain.place == Shelf::Queue {
+            // What waits for any device, or what this session was sent and had not confirmed.
+            let mine = drain.has.is_some_and(|(numbering, _)| entry.number(numbering).is_some());
+            return match Owed::of(entry) {
+                Owed::Session => mine.then(|| Outgoing::new(stanza.clone())),
+                _ => (drain.offline || mine).then(|| message(None)),
+            };
         }
-        let own = session.jid.as_str();
+        let about = About::entry(id, entry, &stanza);
+        let own = drain.floor < Some(id);
         if entry.direction() == archive::Direction::Out {
-            let from_here = stanza.from.as_ref().is_some_and(|from| from.as_str() == own);
-            return (session.carbons && !from_here).then(|| {
-                Outgoing::new(carbons::carbon(carbons::Kind::Sent, &self.jid, &stanza, &extra, &session.jid))
-            });
+            let from_here = stanza.from.as_ref().is_some_and(|from| from.as_str() == session.jid.as_str());
+            let copied = own && about.copies && session.reader.copy_sent(id) && !from_here;
+            return copied.then(|| self.sent(&stanza, &self.stanza_id(id), session));
         }
-        let to = stanza.to.as_ref().filter(|to| to.resource().is_some());
-        let later = drain.silent && place == Shelf::Archive && self.offline.is_some_and(|cursor| cursor < id);
-        match to {
-            to if later && to.is_none_or(|to| to.as_str() != own) => None,
-            Some(to) if to.as_str() != own => session.carbons.then(|| {
-                Outgoing::new(carbons::carbon(
-                    carbons::Kind::Received,
-                    &self.jid,
-                    &stanza,
-                    &extra,
-                    &session.jid,
-                ))
-            }),
-            _ => {
-                extra.extend_from_slice(&late);
-                Some(Outgoing { stanza, to: None, extra: extra.into() })
-            }
+        let any = about.owed == Owed::AnyDevice || about.owed == Owed::Unsaid && !own;
+        let offline = drain.offline && self.offline.is_some_and(|cursor| cursor < id);
+        if any && offline && worth_keeping(&stanza) {
+            return Some(message(Some(id)));
+        }
+        match own.then(|| session.share(about))?? {
+            Share::Message => Some(message(Some(id))),
+            Share::Copy => Some(self.received(&stanza, &self.stanza_id(id), session)),
         }
     }
 
@@ -403,7 +339,9 @@ impl User {
         let Some(drain) = self.drains.of(sid).filter(this) else { return };
         let mut ops = Ops::new();
         let more = drain.more.map(ArchiveId::before);
+        drain.sent &= !(drain.place == Shelf::Queue && drain.queue_grew);
         let (place, upto, sent, offline) = (drain.place, drain.after, drain.sent, drain.offline);
+        let page = std::mem::take(&mut drain.page);
         if sent && place == Shelf::Queue {
             // The queue is through; go on with the archive.
             drain.place = Shelf::Archive;
@@ -411,21 +349,30 @@ impl User {
             drain.after = drain.begin(cursor);
             drain.from = drain.after;
         }
-        let only_queue = drain.why == Why::Offline && cursor.is_none();
+        let only_queue = drain.why == Why::Offline && cursor.is_none() && drain.skipped.is_none();
         let finished = sent && (place == Shelf::Archive || only_queue);
         if place == Shelf::Queue {
-            if let Some(upto) = upto.filter(|_| self.kept.is_empty()) {
-                archive::remove_through(&mut ops, Shelf::Queue, &self.entity, upto);
+            // What a client with XEP-0198 has confirmed, its session says.
+            if self.session(sid).is_some_and(|session| !session.is_managed()) {
+                for id in &page {
+                    archive::remove(&mut ops, Shelf::Queue, &self.entity, *id);
+                }
+                self.queued = self.queued.saturating_sub(page.len());
             }
-            if sent {
+            if sent && offline {
                 self.queued = self.kept.len();
             }
         } else if offline && cursor.is_some() {
-            let upto = if finished { more } else { upto };
+            // What has gone offline where it had passed stays so.
+            let upto = match (finished, more) {
+                (true, more) => more,
+                (false, None) => upto,
+                (false, more) => upto.min(more),
+            };
             if finished && upto.is_none() {
                 self.offline = None;
                 offline::clear(&mut ops, &self.entity);
-            } else if let Some(upto) = upto.filter(|upto| cursor < Some(*upto)) {
+            } else if let Some(upto) = upto.filter(|upto| finished || cursor < Some(*upto)) {
                 self.offline = Some(upto);
                 offline::set(&mut ops, &self.entity, upto);
             }
@@ -434,7 +381,6 @@ impl User {
             self.submit(ops);
         }
         if finished {
-            // Where the archive was never read, messages may have been passed over: they are offline.
             self.stop_drain(sid);
         } else {
             self.read_page(sid);
@@ -457,34 +403,39 @@ impl User {
         self.read_page(sid);
     }
 
-    /// Ends a drain, because it is done or because its session is gone.
-    pub(super) fn stop_drain(&mut self, sid: SessionId) {
+    /// Ends a drain that is done.
+    fn stop_drain(&mut self, sid: SessionId) {
         let Some(drain) = self.drains.take(sid) else { return };
-        let Some(session) = self.session_mut(sid) else {
-            if drain.why == Why::Replay && !self.takes_messages() {
-                self.rewind(drain.done().unwrap_or(ArchiveId::first_at(0)));
-            }
-            // Another device takes over.
-            let takes = |session: &&Attached| session.takes_messages() && !session.draining;
-            if drain.offline
-                && let Some(next) = self.sessions.iter().find(takes).map(|session| session.sid)
-            {
-                self.start_drain(next);
-            }
-            return;
-        };
+        let Some(session) = self.session_mut(sid) else { return };
         session.draining = false;
-        // Only the queue was read, and meanwhile something was passed over on the strength of that.
-        let behind = drain
-            .skipped
-            .filter(|(_, last)| drain.place == Shelf::Queue || drain.after < Some(*last))
-            .map(|(first, _)| first.before());
-        if let Some(before) = behind {
-            self.rewind(before);
-        }
-        let again = behind.is_some() || drain.more.is_some() || drain.why == Why::Replay;
-        if again && self.session(sid).is_some_and(Attached::takes_messages) {
+        let again = drain.more.is_some() || drain.queue_grew || drain.why == Why::Replay;
+        if again && session.takes_messages() {
             self.start_drain(sid);
         }
+        if drain.offline && self.offline.is_some() {
+            self.drain_somewhere();
+        }
+    }
+
+    /// Ends a drain whose session is gone. Returns where there may be messages for it that it was not sent, or was sent
+    /// without a word of its client about them.
+    pub(super) fn give_up_drain(&mut self, gone: &Attached) -> Unread {
+        let Some(drain) = self.drains.take(gone.sid) else { return Unread::default() };
+        if drain.offline {
+            self.drain_somewhere(); // another device takes over
+        }
+        // What a client with XEP-0198 was sent and has not confirmed, its session reports.
+        let sent = if gone.is_managed() { drain.after } else { drain.from };
+        let passed = sent.filter(|_| drain.place == Shelf::Archive).max(drain.floor);
+        let (first, last) = match drain.why {
+            Why::Replay => (drain.floor, self.ids.last),
+            Why::Offline => {
+                (drain.skipped.map(|(first, _)| first.before()), drain.skipped.map(|(_, last)| last))
+            }
+        };
+        let after = first.max(passed);
+        let range = last.filter(|last| after < Some(*last)).map(|last| (after, last));
+        let numbering = drain.has.map(|(numbering, _)| numbering).filter(|_| drain.place == Shelf::Queue);
+        Unread { range, numbering }
     }
 }

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use rookery_proto::xmpp::error::{Condition, StanzaError};
 use rookery_proto::xmpp::jid::Jid;
 use rookery_proto::xmpp::stanza::{IqType, PresenceType, Stanza, Type};
 
 use super::User;
 use super::deliver::{Ops, Step};
+use super::share::{self, Owed};
 use crate::feature::{Direction, Passing, Verdict};
 use crate::ledger::Receipt;
 use crate::pipe::Outgoing;
@@ -75,7 +77,8 @@ impl User {
             if self.taken_before(origin) {
                 self.in_order(Step::Kept { stanza: stanza.clone(), receipt: receipt.split() });
             } else {
-                let entry = self.entry(Direction::Out, &stanza, &passing.with);
+                let mut entry = self.entry(Direction::Out, &stanza, &passing.with);
+                entry.flags = share::flags(Owed::Nobody, passing.copies);
                 let id = self.next_id();
                 let (stanza, receipt) = (stanza.clone(), receipt.split());
                 let step = Step::Sent { stanza, id: Some(id), copies, sid, receipt };
@@ -98,6 +101,11 @@ impl User {
         let to = stanza.to.get_or_insert_with(|| Jid::from(self.jid.clone())).clone();
         let request = matches!(kind, IqType::Get | IqType::Set);
         let own_bare = to.as_str() == self.jid.as_str();
+        if request && self.no_room(sid) {
+            // An answer could not be kept for a client that does not read.
+            self.answer_own(sid, &stanza, &StanzaError::new(Condition::ResourceConstraint));
+            return receipt.done();
+        }
         let to_host = to.local().is_none() && to.resource().is_none() && self.host.serves(to.domain());
         if own_bare || to_host {
             return if request { self.answer(Some(sid), &stanza, receipt) } else { receipt.done() };

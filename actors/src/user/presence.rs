@@ -120,7 +120,7 @@ impl User {
     }
 
     fn to_session(&self, stanza: &Arc<Stanza>, jid: &rookery_proto::xmpp::jid::FullJid) -> Outgoing {
-        Outgoing { stanza: stanza.clone(), to: Some(Jid::from(jid.clone())), extra: bytes::Bytes::new() }
+        Outgoing::with(stanza.clone(), Some(Jid::from(jid.clone())), bytes::Bytes::new())
     }
 
     /// Routes a presence, if the filters let it.
@@ -202,9 +202,9 @@ impl User {
                         Some(to) => session.jid.as_str() == to.as_str(),
                         None => session.presence.is_some() && kind != PresenceType::Error,
                     };
-                    if meant {
+                    if meant && !self.crowds(session, &stanza) {
                         let to = stanza.to.is_none().then(|| Jid::from(session.jid.clone()));
-                        let outgoing = Outgoing { stanza: stanza.clone(), to, extra: bytes::Bytes::new() };
+                        let outgoing = Outgoing::with(stanza.clone(), to, bytes::Bytes::new());
                         session.deliver(outgoing, None, Receipt::none());
                     }
                 }

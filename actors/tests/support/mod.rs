@@ -256,7 +256,7 @@ impl Client {
                     self.handled = 0;
                     return String::from_utf8(bytes.to_vec()).unwrap();
                 }
-                Down::Written(bytes) => {
+                Down::Written(bytes, _) => {
                     self.handled += 1;
                     return String::from_utf8(bytes.to_vec()).unwrap();
                 }

@@ -127,7 +127,8 @@ impl Core {
     fn die(&self) {
         if !self.lease.is_over() {
             metrics::counter!("rookery_mesh_fenced_for_good_total").increment(1);
-            tracing::error!(node = %self.node, generation = self.generation, "this node was declared dead: it stops");
+            // The program says what that means.
+            tracing::info!(node = %self.node, generation = self.generation, "this node was declared dead: it stops");
         }
         self.end(Standing::Fenced);
     }

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{Class, Error, Op, Ops, Options, Result, Store, limits, runner};
+use super::{Class, Error, Op, Ops, Options, Result, Store, runner};
 use crate::entity::{Entity, Shard};
 
 const PACE: Duration = Duration::from_millis(8);
@@ -61,20 +61,9 @@ impl Writes {
         Self { ops, shard: entity.shard() }
     }
 
+    /// What they cost, if they may be committed at all.
     fn check(&self) -> Result<usize> {
-        let mut size = 0;
-        for op in &self.ops {
-            let (key, value) = match op {
-                Op::Set { key, value } => (key, value.len()),
-                Op::Clear { key } => (key, 0),
-                Op::ClearRange { begin, .. } => (begin, 0),
-            };
-            if key.len() > limits::KEY || value > limits::VALUE {
-                return Err(Error::new(Class::TooLarge, "a key or value over its limit"));
-            }
-            // As the engines count: the key, and the two ends of its conflict range.
-            size += op.size() + key.len() * 2 + 1;
-        }
+        let size = self.ops.iter().map(Op::cost).sum::<Result<usize>>()?;
         if size > runner::BUDGET / 2 {
             return Err(Error::new(Class::TooLarge, "the writes are larger than half a transaction"));
         }
@@ -152,7 +141,8 @@ impl Batcher {
     /// ([`Class::Fenced`]); until either is known there is no answer.
     ///
     /// # Errors
-    /// At once, and then `done` is never called: [`Class::TooLarge`], or [`Class::Unavailable`] if too much waits.
+    /// At once, and then `done` is never called: [`Class::TooLarge`] or [`Class::Misuse`], or [`Class::Unavailable`] if too much
+    /// waits.
     pub fn submit(&self, writes: Writes, done: impl FnOnce(Result<()>) + Send + 'static) -> Result<()> {
         let size = writes.check()?;
         let shared = &self.0.0;
@@ -228,15 +218,46 @@ async fn run(shared: Arc<Shared>, store: Store) {
             shared.queue.lock().busy = false;
             continue;
         }
-        write(&store, bodies, dones, shared.settings.deadline).await;
+        write(&store, (bodies, dones), shared.settings.deadline).await;
         shared.queue.lock().busy = false;
     }
 }
 
-/// Commits a group and tells each its outcome. When the fence refuses it because some of its shards are not this node's any more,
-/// only their writes fail. After a commit of which nobody knows whether it happened, and may still, it is repeated until the
-/// store has answered: its writers could do nothing with such an outcome, and what comes next must not be overtaken by it.
-async fn write(store: &Store, mut bodies: Vec<Body>, mut dones: Vec<Done>, mut deadline: Duration) {
+/// Bodies, and who waits for each.
+type Group = (Vec<Body>, Vec<Done>);
+
+/// Commits a group and tells each its outcome. When some of it is not to be had, the others do not fail with it: the group is halved
+/// until what is refused stands alone.
+async fn write(store: &Store, group: Group, deadline: Duration) {
+    let mut parts = vec![group];
+    while let Some((bodies, dones)) = parts.pop() {
+        let Some((refusal, (mut bodies, mut dones))) = settle(store, bodies, dones, deadline).await else {
+            continue;
+        };
+        let half = bodies.len() / 2;
+        tracing::debug!(error = %refusal, bodies = bodies.len(), "a group was refused and is halved");
+        let behind = (bodies.split_off(half), dones.split_off(half));
+        parts.push(behind);
+        parts.push((bodies, dones)); // comes first: the order stays
+    }
+}
+
+/// Whether an error is about what is written, so that it may be another body's.
+fn is_of_one(class: Class) -> bool {
+    matches!(class, Class::TooLarge | Class::Misuse)
+}
+
+/// Commits a group and tells each its outcome, or gives back a group of several that was refused because of what some of them write.
+///
+/// When the fence refuses it because some of its shards are not this node's any more, only their writes fail. After a commit of
+/// which nobody knows whether it happened, and may still, it is repeated until the store has answered: its writers could do nothing
+/// with such an outcome, and what comes next must not be overtaken by it.
+async fn settle(
+    store: &Store,
+    mut bodies: Vec<Body>,
+    mut dones: Vec<Done>,
+    mut deadline: Duration,
+) -> Option<(Error, Group)> {
     let mut doubt = false;
     loop {
         let outcome = commit(store, &bodies, deadline).await;
@@ -253,13 +274,23 @@ async fn write(store: &Store, mut bodies: Vec<Body>, mut dones: Vec<Done>, mut d
             // A disk may be as slow as this, and no other commit is tried meanwhile.
             deadline = (deadline * 2).min(PATIENCE);
         }
+        let refused = outcome.as_ref().err().filter(|error| is_of_one(error.class) && bodies.len() > 1);
+        if let Some(error) = refused {
+            return Some((error.clone(), (bodies, dones)));
+        }
+        let answer = |dones: Vec<Done>| dones.into_iter().for_each(|done| done(outcome.clone()));
         if !again && class != Some(Class::Fenced) {
-            return dones.into_iter().for_each(|done| done(outcome.clone()));
+            if let Err(error) = &outcome {
+                tracing::warn!(%error, bodies = bodies.len(), "the store did not take these writes; whoever waits for them gets an error");
+            }
+            answer(dones);
+            return None;
         }
         let stays: Vec<bool> = bodies.iter().map(|body| body.is_of_now(store)).collect();
         let partly = stays.contains(&false) && stays.contains(&true);
         if !again && !partly {
-            return dones.into_iter().for_each(|done| done(outcome.clone()));
+            answer(dones);
+            return None;
         }
         let mut stay = stays.iter();
         bodies.retain(|_| stay.next().copied().unwrap_or_default());
@@ -267,7 +298,7 @@ async fn write(store: &Store, mut bodies: Vec<Body>, mut dones: Vec<Done>, mut d
         lost.into_iter().for_each(|(done, _)| done(Err(ELSEWHERE)));
         dones = left.into_iter().map(|(done, _)| done).collect();
         if bodies.is_empty() {
-            return;
+            return None;
         }
     }
 }
@@ -325,92 +356,27 @@ impl Shared {
     fn split(&self, group: Vec<Waiting>) -> (Vec<Body>, Vec<Done>) {
         let now = Instant::now();
         let (mut bodies, mut dones) = (Vec::with_capacity(group.len()), Vec::with_capacity(group.len()));
+        let mut late = 0;
         for Waiting { body, since, done, .. } in group {
             if !body.is_of_now(&self.store) {
                 done(Err(ELSEWHERE));
             } else if !body.writes.ops.is_empty() && since + self.settings.deadline < now {
+                late += 1;
                 done(Err(Error::new(Class::Unavailable, "the store was too slow for this write")));
             } else {
                 bodies.push(body);
                 dones.push(done);
             }
         }
+        if late > 0 {
+            tracing::warn!(
+                bodies = late,
+                "the store was too slow for these writes; whoever waits for them gets an error"
+            );
+        }
         (bodies, dones)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
-
-    use super::*;
-    use crate::seams::Seams;
-    use crate::store::faults::{Fault, Faults};
-    use crate::store::memory::Memory;
-    use crate::store::runner::Fence;
-    use bytes::Bytes;
-
-    use crate::entity::Entity;
-    use crate::store::{Fut, Mutate as _, Transaction};
-
-    /// Whether a commit without an answer was done or not, its writer hears nothing until the store has said; then it is done.
-    #[tokio::test(start_paused = true)]
-    async fn a_commit_in_doubt_has_no_outcome_until_the_store_says() {
-        for fault in [Fault::Mute, Fault::Hang, Fault::UnknownDone, Fault::UnknownLost] {
-            let faults = Arc::new(Faults::new(Arc::new(Memory::new())));
-            let store = Store::new(faults.clone(), Seams::system());
-            let batcher = Batcher::start(store.clone(), Settings::default());
-            faults.script([fault]);
-            let mut ops = Ops::new();
-            ops.put(Bytes::from_static(b"key"), Bytes::from_static(b"value"));
-            let mut write = std::pin::pin!(batcher.write(Writes::new(&Entity::new("juliet@localhost"), ops)));
-            let a_bit = Duration::from_millis(1);
-            assert!(tokio::time::timeout(a_bit, write.as_mut()).await.is_err(), "{fault:?}");
-            faults.set_reachable(false);
-            // Long after every deadline.
-            let early = tokio::time::timeout(Duration::from_secs(60), write.as_mut()).await;
-            assert!(early.is_err(), "{fault:?}: {early:?}");
-            faults.set_reachable(true);
-            write.await.unwrap();
-            assert_eq!(store.get(b"key").await.unwrap().as_deref(), Some(b"value".as_slice()));
-        }
-    }
-
-    /// A node that owns everything, in an epoch that the test sets.
-    struct Owner(AtomicU32);
-
-    impl Fence for Owner {
-        fn join<'a>(&'a self, _: &'a mut dyn Transaction, _: &'a [Shard], _: u32) -> Fut<'a, Result<()>> {
-            Box::pin(std::future::ready(Ok(())))
-        }
-
-        fn epoch(&self, _: Shard) -> Option<u32> {
-            Some(self.0.load(Ordering::Relaxed))
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_was_meant_for_another_epoch_is_not_written() {
-        let owner = Arc::new(Owner(AtomicU32::new(1)));
-        let store = Store::fenced(Arc::new(Memory::new()), Seams::system(), owner.clone());
-        let pace = Duration::from_secs(1);
-        let batcher = Batcher::start(store.clone(), Settings { pace, ..Settings::default() });
-        let entity = Entity::new("juliet@localhost");
-        let write = |key: &'static [u8]| {
-            let mut ops = Ops::new();
-            ops.put(Bytes::from_static(key), Bytes::new());
-            batcher.write(Writes::new(&entity, ops))
-        };
-        write(b"first").await.unwrap();
-        // This waits for its turn, and meanwhile the shard goes and comes back.
-        let second = write(b"second");
-        let change = async { owner.0.store(3, Ordering::Relaxed) };
-        let (second, ()) = tokio::join!(second, change);
-        assert_eq!(second.unwrap_err().class, Class::Fenced);
-        write(b"third").await.unwrap();
-        let there = [b"first".as_slice(), b"second", b"third"].map(|key| store.get(key));
-        let [first, second, third] = there;
-        assert!(first.await.unwrap().is_some() && third.await.unwrap().is_some());
-        assert_eq!(second.await.unwrap(), None);
-    }
-}
+mod tests;

@@ -22,6 +22,8 @@ pub enum Fault {
     Conflict,
     /// Refused as too old.
     TooOld,
+    /// Refused as too large.
+    Refused,
     /// Done, and reported as unknown.
     UnknownDone,
     /// Not done, and reported as unknown.
@@ -45,6 +47,7 @@ impl Fault {
             Self::None => "none",
             Self::Conflict => "conflict",
             Self::TooOld => "too old",
+            Self::Refused => "refused as too large",
             Self::UnknownDone => "unknown result that was done",
             Self::UnknownLost => "unknown result that was not done",
             Self::UnknownLate => "unknown result that came late",
@@ -316,6 +319,7 @@ impl Transaction for Faulty {
                 Fault::None => inner.commit().await,
                 Fault::Conflict => Err(Error::new(Class::Conflict, "an injected conflict")),
                 Fault::TooOld => Err(Error::new(Class::Retry, "an injected old age")),
+                Fault::Refused => Err(Error::new(Class::TooLarge, "an injected size")),
                 Fault::UnknownDone => inner.commit().await.and(Err(unknown())),
                 Fault::UnknownLost => Err(unknown()),
                 Fault::UnknownLate => {

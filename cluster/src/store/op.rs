@@ -4,7 +4,8 @@
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::Transaction;
+use super::buffered::pending::{cost_of_key, cost_of_range};
+use super::{Result, Transaction};
 
 /// One write whose effect does not depend on what is stored.
 #[derive(Clone, PartialEq, Eq)]
@@ -40,6 +41,18 @@ impl Op {
             Self::Set { key, value } => key.len() + value.len(),
             Self::Clear { key } => key.len(),
             Self::ClearRange { begin, end } => begin.len() + end.len(),
+        }
+    }
+
+    /// Bytes that it adds to [`Transaction::size`].
+    ///
+    /// # Errors
+    /// What a commit with it would fail with, whatever else is in it.
+    pub fn cost(&self) -> Result<usize> {
+        match self {
+            Self::Set { key, value } => cost_of_key(key, value),
+            Self::Clear { key } => cost_of_key(key, &[]),
+            Self::ClearRange { begin, end } => cost_of_range(begin, end),
         }
     }
 
@@ -107,6 +120,24 @@ impl Mutate for dyn Transaction + '_ {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Database as _;
+
+    #[test]
+    fn costs_are_what_a_transaction_counts() {
+        let (key, end) = (Bytes::from_static(b"key"), Bytes::from_static(b"lower"));
+        let mut ops = Ops::new();
+        ops.put(key.clone(), Bytes::from_static(b"value"));
+        ops.delete(key.clone());
+        ops.delete_range(key.clone(), end.clone());
+        ops.delete_range(key.clone(), key);
+        for op in ops {
+            let mut tx = crate::store::memory::Memory::new().begin();
+            op.apply(&mut *tx);
+            assert_eq!(op.cost().unwrap(), tx.size(), "{op:?}");
+        }
+        assert!(Op::Clear { key: Bytes::new() }.cost().is_err());
+        assert!(Op::ClearRange { begin: end, end: Bytes::from_static(b"a") }.cost().is_err());
+    }
 
     #[test]
     fn sizes_count_keys_and_values_and_debug_shows_no_content() {

@@ -82,8 +82,8 @@ impl Options {
 /// Ties writes to the right to write: gives them the read version of the node's last beat and puts the rows of node
 /// and shards in their conflict set. There is none on a node that is alone.
 pub trait Fence: Send + Sync + 'static {
-    /// Prepares an attempt before its body runs. From the second attempt on (`attempt` 1) a cached read version may be what
-    /// failed, so a fresh one is needed. Fails with [`Class::Fenced`].
+    /// Prepares an attempt before its body runs. The first attempt (`attempt` 0) for shards may read at a cached version. From the
+    /// second on the cached version may be what failed, so a fresh one is needed. Fails with [`Class::Fenced`].
     fn join<'a>(
         &'a self,
         tx: &'a mut dyn Transaction,
@@ -293,6 +293,13 @@ impl Claimed {
     }
 }
 
+/// An attempt at a cached version came to an end that no commit judges: it runs again on what is stored now.
+const UNPROVEN: Error = Error::new(Class::Retry, "nothing was written at a cached version");
+
+fn is_unproven(error: &Error) -> bool {
+    (error.class, error.message) == (UNPROVEN.class, UNPROVEN.message)
+}
+
 /// One call of [`Store::write`].
 struct Run<'a> {
     store: &'a Store,
@@ -310,6 +317,7 @@ impl Run<'_> {
         let mut unknown: Vec<(u32, T)> = Vec::new();
         for attempt in 0.. {
             let error = match self.attempt(attempt, &mut unknown, body).await {
+                Err(error) if is_unproven(&error) => continue,
                 Err(error) if error.class.repeats() => error,
                 outcome => return outcome,
             };
@@ -343,11 +351,19 @@ impl Run<'_> {
             }
             return Err(Error::new(Class::Misuse, "the id of another operation was used again"));
         }
-        let value = body(&mut tx).await?;
+        // What it reads may be older than what another node has written. A commit with writes is judged; this would not be.
+        let cached = attempt == 0 && inner.fence.is_some() && !self.options.shards.is_empty();
+        let value = match body(&mut tx).await {
+            Err(error) if cached && !error.class.repeats() => return Err(UNPROVEN),
+            outcome => outcome?,
+        };
         if tx.size() > BUDGET {
             return Err(Error::new(Class::TooLarge, "the transaction is larger than 1 MB"));
         }
         let writes = tx.size() > 0;
+        if cached && !writes {
+            return Err(UNPROVEN);
+        }
         let claimed = if writes { self.claim(&mut tx, attempt, named) } else { Claimed::default() };
         self.doubt.store(writes || !unknown.is_empty(), Ordering::Release);
         match tx.into_inner().commit().await {

@@ -66,6 +66,15 @@ pub struct Record {
     /// The version of the roster that its client has: 10 bytes, or none. See [`roster`].
     #[prost(bytes = "bytes", tag = "12")]
     pub roster: Bytes,
+    /// The newest entry of the archive when it was bound: 16 bytes, or none in a record from before this was kept.
+    #[prost(bytes = "bytes", tag = "13")]
+    pub bound: Bytes,
+    /// Where in the archive it took messages to the bare JID: behind one id, up to another or zeros; 32 bytes each.
+    #[prost(bytes = "bytes", repeated, tag = "14")]
+    pub takes: Vec<Bytes>,
+    /// The same of carbons.
+    #[prost(bytes = "bytes", repeated, tag = "15")]
+    pub copies: Vec<Bytes>,
 }
 
 /// The version of the roster that a session's client has; zeros if it is not known.
@@ -317,6 +326,9 @@ mod tests {
             numbering: 0,
             directed: Vec::new(),
             roster: Bytes::new(),
+            bound: Bytes::new(),
+            takes: Vec::new(),
+            copies: Vec::new(),
         }
     }
 

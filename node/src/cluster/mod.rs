@@ -77,8 +77,10 @@ impl Member {
             network: Arc::new(net::Tcp),
         };
         let address = setup.config.address.clone();
+        let denied = security::denied(section);
         let (database, seams) = (Arc::clone(store.database()), store.seams().clone());
         let cluster = mesh::Cluster::join(database, seams, setup).await?;
+        cluster.peers().deny(denied);
         let (node, generation) = (cluster.mesh().node().clone(), cluster.mesh().generation());
         tracing::info!(%node, generation, address, cluster = section.name, "joined the cluster");
         Ok(Self { cluster, drain: section.drain })

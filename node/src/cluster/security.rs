@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use rookery_cluster::mesh::peer::tls::{Error, Files, Tls};
-use rookery_cluster::mesh::peer::{NodeId, Security, authority};
+use rookery_cluster::mesh::peer::{Denied, NodeId, Security, authority};
 use rookery_ops::admin;
 use rookery_ops::cli::CertArgs;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use sha2::{Digest as _, Sha256};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::config::{Cluster, Config};
@@ -25,6 +26,19 @@ pub fn read(section: &Cluster) -> Result<Security, Error> {
             .set(until as f64);
     }
     Ok(Security::Tls(tls))
+}
+
+/// Which certificates are turned away although they are valid.
+pub fn denied(section: &Cluster) -> Denied {
+    let list = section.denied.clone();
+    Denied::new(move |der| {
+        let fingerprint = Sha256::digest(der);
+        let serial = X509Certificate::from_der(der).ok().map(|(_, parsed)| parsed.serial.to_bytes_be());
+        list.iter().any(|denied| {
+            denied.as_slice() == fingerprint.as_slice()
+                || serial.as_ref().is_some_and(|serial| serial == denied)
+        })
+    })
 }
 
 /// When the node's certificate expires, seconds since 1970.

@@ -3,22 +3,33 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rookery_actors::ELSEWHERE;
 use rookery_cluster::entity::{SHARDS, Shard};
 use rookery_cluster::mesh::{Event, Mesh, Standing};
 use rookery_cluster::tables::nodes::State;
 use rookery_ops::health::{Health, Reason};
+
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::connection::Shared;
 
 /// What clients are told whose node cannot prove that it belongs to the cluster.
 pub const PARKED: &str = "this server cannot reach its store; your session goes on at another one";
 
-/// Keeps readiness and sockets in step with the node's standing and lease. Returns when the node was declared dead: then
-/// the process is to end at once, for nothing that it writes is taken any more.
+/// How long it takes to find out whether the node is dead, when its lease has ended: there is to be one line about that.
+const VERDICT: Duration = Duration::from_secs(2);
+
+/// How long the streams of a dead node's clients may take to end.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// Keeps readiness and sockets in step with the node's standing and lease. Returns when the node was declared dead, and its
+/// clients were told: then the process is to end at once, for nothing that it writes is taken any more.
 pub async fn follow(mesh: Arc<Mesh>, health: Health, shared: Arc<Shared>) {
     let mut events = mesh.events();
     let mut map = mesh.watch_map();
     let mut joining = true;
+    // Clients that were sent away, and since when; not said yet.
+    let mut parked: Option<(usize, Instant)> = None;
     loop {
         map.mark_unchanged();
         if joining && has_settled(&mesh) {
@@ -29,11 +40,16 @@ pub async fn follow(mesh: Arc<Mesh>, health: Health, shared: Arc<Shared>) {
         let event = tokio::select! {
             event = events.next() => event,
             _ = map.changed(), if joining => continue,
+            () = sleep_until(parked.map_or_else(Instant::now, |(_, since)| since + VERDICT)), if parked.is_some() => {
+                say_parked(&mut parked);
+                continue;
+            }
         };
         match event {
             // The host moves and stops its actors by itself.
             Event::Gained(_) | Event::Lost(_) => {}
             Event::Lease(true) => {
+                say_parked(&mut parked);
                 if shared.gate.open() {
                     tracing::info!("the store is reached again: clients are taken again");
                 }
@@ -45,10 +61,7 @@ pub async fn follow(mesh: Arc<Mesh>, health: Health, shared: Arc<Shared>) {
                 health.raise(Reason::Parked);
                 shared.gate.shut();
                 let closed = shared.crowd.close(Duration::ZERO, PARKED).await;
-                tracing::warn!(
-                    closed,
-                    "the store is out of reach: clients were sent away, and can go on at another node"
-                );
+                parked = Some((closed, Instant::now()));
             }
             Event::Standing(Standing::Draining) => {
                 health.raise(Reason::Draining);
@@ -60,11 +73,25 @@ pub async fn follow(mesh: Arc<Mesh>, health: Health, shared: Arc<Shared>) {
                     health.clear(Reason::Draining);
                 }
             }
-            Event::Standing(Standing::Fenced) => return,
+            Event::Standing(Standing::Fenced) => {
+                shared.gate.shut();
+                shared.crowd.close(Duration::ZERO, ELSEWHERE).await;
+                let _ = timeout(GOODBYE, shared.gate.emptied()).await;
+                return;
+            }
             Event::Standing(Standing::Joining) => {}
             // By its own will: the process ends.
             Event::Standing(Standing::Left) => std::future::pending().await,
         }
+    }
+}
+
+fn say_parked(parked: &mut Option<(usize, Instant)>) {
+    if let Some((closed, _)) = parked.take() {
+        tracing::warn!(
+            closed,
+            "the store is out of reach: clients were sent away, and can go on at another node"
+        );
     }
 }
 

@@ -47,6 +47,8 @@ pub(super) fn read(r: &mut Reader<'_>, file: &DeTable<'_>, around: &Around<'_>) 
     let listen = listen(r, &section, around.listen);
     let advertise = advertise(r, &section, listen, node.as_ref());
     let files = files(r, &section, around, node.as_ref());
+    plain_text(r, &section, listen);
+    let denied = denied(r, &section);
     let redirect = r.flag(&section, "redirect").value;
     let (lease, death) = (secs(r, &section, "lease_seconds"), secs(r, &section, "death_seconds"));
     if death <= lease {
@@ -66,6 +68,7 @@ pub(super) fn read(r: &mut Reader<'_>, file: &DeTable<'_>, around: &Around<'_>) 
         listen: listen?,
         advertise,
         files,
+        denied,
     })
 }
 
@@ -164,6 +167,53 @@ fn files(
     Some(Files { authority, certificate, key })
 }
 
+/// Who reaches a node that believes everybody can do everything: not beyond this machine without a word of the operator's.
+fn plain_text(r: &mut Reader<'_>, section: &Section<'_, '_>, listen: Option<SocketAddr>) {
+    let (on, allowed) = (r.flag(section, "plain_text"), r.flag(section, "plain_text_off_loopback"));
+    if let Some(at) = listen.filter(|at| on.value && !allowed.value && !at.ip().to_canonical().is_loopback())
+    {
+        let what = format!("is on, and cluster.listen is {at}, which others reach");
+        let remedy = "make certificates with `rookery cluster cert` and remove it; or listen at 127.0.0.1; or, where nobody \
+            else reaches the address, write plain_text_off_loopback = true";
+        r.problem(on.line, "cluster.plain_text", what, remedy);
+    }
+}
+
+/// The longest serial number (RFC 5280 section 4.1.2.2), and a SHA-256 fingerprint, in bytes.
+const SERIAL: usize = 20;
+const FINGERPRINT: usize = 32;
+
+fn denied(r: &mut Reader<'_>, section: &Section<'_, '_>) -> Vec<Vec<u8>> {
+    let mut all = Vec::new();
+    for Found { value, line } in r.list(section, "denied") {
+        match hexadecimal(&value).filter(|bytes| bytes.len() <= SERIAL || bytes.len() == FINGERPRINT) {
+            Some(bytes) if !bytes.is_empty() => all.push(bytes),
+            _ => {
+                let remedy = "write what `openssl x509 -noout -serial` or `-fingerprint -sha256` says, behind the \"=\"";
+                r.problem(line, "cluster.denied", format!("is {value:?}"), remedy);
+            }
+        }
+    }
+    all
+}
+
+/// Bytes as OpenSSL writes them: `0A1B` or `0a:1b`. A serial number has no zeros in front.
+fn hexadecimal(text: &str) -> Option<Vec<u8>> {
+    let digits: Option<Vec<u8>> = text
+        .chars()
+        .filter(|c| *c != ':')
+        .map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
+        .collect();
+    let mut digits = digits?;
+    if digits.len() % 2 == 1 {
+        digits.insert(0, 0);
+    }
+    let bytes = digits.chunks_exact(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit));
+    let bytes: Vec<u8> = bytes.collect();
+    let zeros = if bytes.len() == FINGERPRINT { 0 } else { bytes.iter().take_while(|b| **b == 0).count() };
+    Some(bytes.into_iter().skip(zeros).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -229,10 +279,35 @@ mod tests {
             ("node = 'n'\nadvertise = '0.0.0.0:7100'", "cluster.advertise"),
             ("node = 'n'\nadvertise = 'n1'", "cluster.advertise"),
             ("node = 'n'\nplain_text = true\nkey = 'k'", "cluster.key"),
+            ("node = 'n'\nplain_text = true\nlisten = '192.0.2.1:7100'", "cluster.plain_text"),
+            (
+                "node = 'n'\nplain_text = true\nlisten = '[::]:7100'\nadvertise = 'n1:7100'",
+                "cluster.plain_text",
+            ),
+            ("node = 'n'\ndenied = ['4c:xy']", "cluster.denied"),
+            ("node = 'n'\ndenied = ['']", "cluster.denied"),
+            ("node = 'n'\ndenied = ['112233445566778899aabbccddeeff001122334455']", "cluster.denied"),
             ("node = 'n'\npublic = 'n1:5222'", "cluster.public"),
         ] {
             assert_eq!(problems(text), [option], "{text}");
         }
+    }
+
+    #[test]
+    fn plain_text_beyond_loopback_needs_a_word_more() {
+        for listen in ["127.0.0.1:7100", "[::1]:7100", "[::ffff:127.0.0.1]:7100"] {
+            assert!(problems(&format!("node = 'n'\nplain_text = true\nlisten = '{listen}'")).is_empty());
+        }
+        let all = "node = 'n'\nplain_text = true\nplain_text_off_loopback = true\nlisten = '192.0.2.1:7100'";
+        assert!(problems(all).is_empty());
+    }
+
+    #[test]
+    fn certificates_are_denied_by_what_openssl_says() {
+        let print = "ab:".repeat(31) + "CD";
+        let text = with(&format!("node = 'n'\ndenied = ['0012A', '{print}']"));
+        let denied = parse(&text, Path::new("/")).unwrap().cluster.unwrap().denied;
+        assert_eq!(denied, [vec![0x01, 0x2a], [vec![0xab; 31], vec![0xcd]].concat()]);
     }
 
     #[test]

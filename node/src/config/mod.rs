@@ -99,6 +99,8 @@ pub struct Cluster {
     pub weight: u32,
     /// Its certificate; `None`: plain text.
     pub files: Option<Files>,
+    /// The serial numbers and fingerprints of certificates that are turned away.
+    pub denied: Vec<Vec<u8>>,
     /// Whether clients are sent to the node where their user lives.
     pub redirect: bool,
     /// How long it may go on without the store.
@@ -178,6 +180,7 @@ pub struct Limits {
     pub connections_before_login_per_address: usize,
     pub login: Duration,
     pub login_attempts: u32,
+    pub login_failures_per_account: u32,
     pub login_failures_per_address: u32,
     pub login_delay: Duration,
     pub registrations_per_hour: u32,
@@ -206,6 +209,8 @@ pub struct Limits {
     pub directed_presences: usize,
     pub unacked_stanzas: usize,
     pub unacked_bytes: usize,
+    pub waiting_bytes_per_account: usize,
+    pub waiting_bytes: usize,
     pub offline_messages: usize,
     pub archive_page: usize,
 }

@@ -282,6 +282,7 @@ fn limits(r: &mut Reader<'_>, file: &DeTable<'_>) -> Limits {
         connections_before_login_per_address: size(r, &s, "connections_before_login_per_address"),
         login: secs(r, &s, "login_seconds"),
         login_attempts: count(r, &s, "login_attempts"),
+        login_failures_per_account: count(r, &s, "login_failures_per_account"),
         login_failures_per_address: count(r, &s, "login_failures_per_address"),
         login_delay: secs(r, &s, "login_delay_seconds"),
         registrations_per_hour: count(r, &s, "registrations_per_hour"),
@@ -310,6 +311,8 @@ fn limits(r: &mut Reader<'_>, file: &DeTable<'_>) -> Limits {
         directed_presences: size(r, &s, "directed_presences"),
         unacked_stanzas: size(r, &s, "unacked_stanzas"),
         unacked_bytes: size(r, &s, "unacked_bytes"),
+        waiting_bytes_per_account: size(r, &s, "waiting_bytes_per_account"),
+        waiting_bytes: size(r, &s, "waiting_bytes"),
         offline_messages: size(r, &s, "offline_messages"),
         archive_page: size(r, &s, "archive_page"),
     };

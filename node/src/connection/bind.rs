@@ -10,7 +10,7 @@ use rookery_proto::xmpp::error::StreamCondition;
 use rookery_proto::xmpp::ns;
 use rookery_proto::xmpp::stanza::{IqType, Stanza, Type};
 
-use super::negotiate::{Frame, Negotiation};
+use super::negotiate::{Frame, Negotiation, is_sm};
 use super::{End, features};
 use crate::net::Stream;
 
@@ -34,9 +34,7 @@ impl<S: Stream> Negotiation<S> {
                     }
                 }
                 // XEP-0198 section 3: not before there is a session.
-                Frame::Nonza(enable) if enable.is("enable", ns::SM) => {
-                    self.refuse_sm("unexpected-request").await?
-                }
+                Frame::Nonza(element) if is_sm(&element) => self.refuse_sm("unexpected-request").await?,
                 Frame::Malformed(Some(reply)) => {
                     reply.write(&mut self.out);
                     self.flush().await?;
@@ -100,7 +98,7 @@ impl<S: Stream> Negotiation<S> {
         }
     }
 
-    async fn refuse_sm(&mut self, condition: &str) -> Result<(), End> {
+    pub(super) async fn refuse_sm(&mut self, condition: &str) -> Result<(), End> {
         write_failed(&mut self.out, condition);
         self.flush().await
     }

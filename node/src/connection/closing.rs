@@ -8,6 +8,9 @@ use tokio::time::timeout;
 
 use super::End;
 
+/// How long a connection without a proper end is kept for the close of TLS.
+const COURTESY: Duration = Duration::from_secs(1);
+
 /// Writes what is left in `out`, the error if there is one, and `</stream:stream>`; then waits, for `patience` at most,
 /// until the client has closed its side, so that it reads all of this before the socket goes.
 pub(super) async fn close<W>(wire: &mut W, mut out: Vec<u8>, end: End, opened: bool, patience: Duration)
@@ -15,7 +18,8 @@ where
     W: AsyncRead + AsyncWrite + Unpin,
 {
     let wait = match &end {
-        End::Lost | End::Abandon => return drop(timeout(patience, wire.shutdown()).await),
+        // The close of TLS is a courtesy, which a socket that takes nothing does not hold up.
+        End::Lost | End::Abandon => return drop(timeout(patience.min(COURTESY), wire.shutdown()).await),
         End::Error { error, .. } => {
             metrics::counter!("rookery_stream_errors_total", "condition" => error.condition.name())
                 .increment(1);

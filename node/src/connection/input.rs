@@ -49,10 +49,7 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
         }
         self.heard = now;
         self.shared.meters.received.increment(bytes.len() as u64);
-        let rate = self.byte_rate();
-        if let Some(until) = self.bytes.take(now, bytes.len(), &rate) {
-            self.pause(until, "bytes_per_second");
-        }
+        self.charge_bytes(bytes.len(), now);
         if self.tail.is_empty() {
             let used = self.frames(bytes, now)?;
             // Exactly as much as is left: most often nothing.
@@ -94,7 +91,11 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
                         return Ok(used);
                     }
                 }
-                Step::Close { .. } => return Err(End::Closed),
+                Step::Close { len } => {
+                    // What was asked in front of it is answered before we close.
+                    self.closing = Some(now + self.settings.limits.close);
+                    return Ok(used + len);
+                }
                 Step::Open { .. } => return Err(End::error(StreamCondition::BadFormat)),
             }
         }
@@ -104,11 +105,18 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
         match TopLevel::parse(frame, &self.scope, self.framer.limits()) {
             Ok(TopLevel::Stanza(stanza)) => {
                 self.charge(now);
+                self.charge_growth(&stanza, frame.len(), now);
                 self.stanza(stanza)
             }
-            Ok(TopLevel::AckRequest) => self.ack_request(now),
-            Ok(TopLevel::Ack(_)) if self.sm == Sm::Off => {
-                Err(End::error(StreamCondition::UnsupportedStanzaType))
+            // XEP-0198 section 3: not before it is enabled.
+            Ok(TopLevel::AckRequest | TopLevel::Ack(_)) if self.sm == Sm::Off => {
+                self.charge(now);
+                bind::write_failed(&mut self.own, "unexpected-request");
+                Ok(())
+            }
+            Ok(TopLevel::AckRequest) => {
+                self.ack_request(now);
+                Ok(())
             }
             Ok(TopLevel::Ack(h)) => {
                 self.link.down_ack(h);
@@ -130,9 +138,25 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
     }
 
     fn charge(&mut self, now: Instant) {
-        let rate = self.stanza_rate();
-        if let Some(until) = self.stanzas.take(now, 1, &rate) {
+        if let Some(until) = self.meter.stanza(now, &self.rates()) {
             self.pause(until, "stanzas_per_second");
+        }
+    }
+
+    fn charge_bytes(&mut self, bytes: usize, now: Instant) {
+        if let Some(until) = self.meter.bytes(now, bytes, &self.rates()) {
+            self.pause(until, "bytes_per_second");
+        }
+    }
+
+    /// What is stored and sent on says who it is from, in which language, and what its prefixes mean. Where the client wrote
+    /// that once and sends little more, it pays for what becomes of it.
+    fn charge_growth(&mut self, stanza: &Stanza, sent: usize, now: Instant) {
+        let lang = self.lang.as_ref().filter(|_| stanza.lang.is_none()).map_or(0, |lang| lang.len());
+        let from = if stanza.from.is_none() { self.link.jid().as_str().len() } else { 0 };
+        let grown = (stanza.size() + lang + from).saturating_sub(sent);
+        if grown > 0 {
+            self.charge_bytes(grown, now);
         }
     }
 
@@ -163,9 +187,9 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
             && stanza.to.as_ref().is_none_or(|to| to.as_str() == self.link.jid().domain())
     }
 
-    fn ack_request(&mut self, now: Instant) -> Result<(), End> {
+    fn ack_request(&mut self, now: Instant) {
         match &mut self.sm {
-            Sm::Off => return Err(End::error(StreamCondition::UnsupportedStanzaType)),
+            Sm::Off => {}
             Sm::Asked { early } => *early = true,
             Sm::On => {
                 let settled = self.link.ledger().settled();
@@ -177,7 +201,6 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
                 }
             }
         }
-        Ok(())
     }
 
     /// Answers an `<r/>` that waits, if it is time.
@@ -193,6 +216,29 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
             if let Some(h) = self.acks.look(now, self.link.ledger().settled()) {
                 self.write_ack(h);
             }
+        }
+    }
+
+    /// What a client that closes its stream waits for: whether it has all the answers. If not, this is looked at again when
+    /// something is settled.
+    pub(super) fn answered(&mut self) -> bool {
+        let ledger = self.link.ledger();
+        let rest = |this: &Self| ledger.open() == 0 && !this.acks.waiting();
+        if !rest(self) {
+            ledger.wait(&self.pipe);
+            self.answer_acks(Instant::now());
+            if !rest(self) || !self.own.is_empty() {
+                return false;
+            }
+        }
+        // The last answer may still be on its way from the session, which closes the pipe behind it.
+        !std::mem::replace(&mut self.finished, true) && !self.link.finish()
+    }
+
+    /// An `<r/>` that still waits is answered with what is settled by now.
+    pub(super) fn last_ack(&mut self) {
+        if self.acks.waiting() {
+            self.write_ack(self.link.ledger().settled());
         }
     }
 

@@ -15,7 +15,7 @@ use rookery_cluster::seams::Seams;
 use rookery_proto::xmpp::error::{StreamCondition, StreamError};
 use tokio::sync::{Semaphore, watch};
 
-use crate::net::{Failures, Gate, Pass, Stream};
+use crate::net::{Gate, Guesses, Pass, Stream};
 use crate::tls::Tls;
 
 mod acks;
@@ -37,6 +37,7 @@ mod tests;
 mod wire;
 
 pub use crowd::Crowd;
+pub use rate::Rates;
 pub use settings::Settings;
 
 /// Which listener a connection came from.
@@ -70,8 +71,10 @@ pub struct Shared {
     pub crowd: Crowd,
     /// Where users live, in a cluster.
     pub mesh: Option<Arc<Mesh>>,
-    /// Failed logins by origin.
-    pub failures: Failures,
+    /// Guesses of passwords.
+    pub guesses: Arc<Guesses>,
+    /// What was sent, by account and address.
+    pub rates: Rates,
     /// Clock and randomness.
     pub seams: Seams,
     /// Limits and switches; replaced by a reload.

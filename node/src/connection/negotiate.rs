@@ -11,6 +11,7 @@ use rookery_cluster::entity::Entity;
 use rookery_cluster::mesh::{Home, Map};
 use rookery_cluster::tables::nodes::State;
 use rookery_proto::sasl::ChannelBindings;
+use rookery_proto::xml::chars::is_space;
 use rookery_proto::xml::framer::{Framer, Step};
 use rookery_proto::xml::header::{self as stream_header, StreamHeader};
 use rookery_proto::xml::{Scope, Text};
@@ -21,11 +22,12 @@ use rookery_proto::xmpp::ns;
 use rookery_proto::xmpp::stanza::{self, Stanza};
 use rookery_proto::xmpp::toplevel::TopLevel;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
+use super::rate::{InForce, Meter};
 use super::wire::Wire;
 use super::{End, Kind, Settings, Shared, closing, features, header};
-use crate::net::{Origin, Pass, Stream, proxy};
+use crate::net::{Origin, Pass, Standing, Stream, proxy};
 use crate::tls::{TlsStream, accept_direct, accept_starttls, version};
 
 /// How many elements a client may send before it has a session; honest ones need a handful.
@@ -76,7 +78,11 @@ pub(super) struct Negotiation<S> {
     pub(super) user: Option<BareJid>,
     pub(super) bindings: ChannelBindings,
     pub(super) origin: Origin,
+    /// What came from its address before login.
+    meter: Arc<Meter>,
     pub(super) peer: IpAddr,
+    /// Its place among those that have not authenticated.
+    standing: Standing,
     pub(super) address: Arc<str>,
     kind: Kind,
 }
@@ -90,7 +96,11 @@ pub(super) async fn run<S: Stream>(
     mut pass: Pass,
 ) -> Option<Bound<S>> {
     let settings = shared.settings.load_full();
-    let peer = origin(&settings, &mut stream, peer).await?;
+    let standing = pass.standing();
+    let peer = tokio::select! {
+        peer = origin(&settings, &mut stream, peer) => peer?,
+        () = standing.sent_away() => return None,
+    };
     let origin = Origin::from(peer.ip());
     if let Err(refusal) = pass.from(origin) {
         metrics::counter!("rookery_limits_hit_total", "limit" => refusal.limit()).increment(1);
@@ -111,8 +121,10 @@ pub(super) async fn run<S: Stream>(
         domain: None,
         user: None,
         bindings: ChannelBindings::default(),
+        meter: shared.rates.address(origin),
         origin,
         peer: peer.ip(),
+        standing: pass.standing(),
         address: peer.to_string().into(),
         kind,
         shared,
@@ -133,9 +145,16 @@ pub(super) async fn run<S: Stream>(
         },
         _ = stop.wait_for(|stop| *stop) => End::error(StreamCondition::SystemShutdown),
         () = gate.is_shut() => End::error(StreamCondition::SystemShutdown),
+        // Without a word: whoever holds that many connections would only make us hold them longer.
+        () = standing.sent_away() => End::Abandon,
     };
     negotiation.close(end).await;
     None
+}
+
+/// Whether it is what a client may say of stream management (XEP-0198), at the right time.
+pub(super) fn is_sm(element: &Element) -> bool {
+    element.ns() == ns::SM && matches!(element.name(), "enable" | "resume" | "r" | "a")
 }
 
 /// The public address of the node where a user lives, if it is another one, stays, and has one.
@@ -155,6 +174,10 @@ async fn origin<S: Stream>(settings: &Settings, stream: &mut S, peer: SocketAddr
         }
         Some(true) => match timeout(PROXY_HEADER, proxy::read(stream)).await {
             Ok(Ok(source)) => Some(source.unwrap_or(peer)),
+            Ok(Err(proxy::Error::Nothing)) => {
+                tracing::debug!(%peer, "the load balancer looked whether this port is open");
+                None
+            }
             Ok(Err(error)) => {
                 tracing::warn!(%peer, %error, "connection refused: no good PROXY header");
                 None
@@ -184,6 +207,7 @@ impl<S: Stream> Negotiation<S> {
         }
         self.open().await?;
         let user = self.login().await?;
+        self.standing.proved();
         self.user = Some(user.jid().clone());
         self.framer.restart();
         self.opened = false;
@@ -244,12 +268,14 @@ impl<S: Stream> Negotiation<S> {
                     SaslFailure::EncryptionRequired.write(None, &mut self.out);
                     self.flush().await?;
                 }
+                Frame::Nonza(element) if is_sm(&element) => self.refuse_sm("unexpected-request").await?,
                 Frame::Nonza(_) => return Err(End::error(StreamCondition::UnsupportedStanzaType)),
                 _ => return Err(End::error(StreamCondition::NotAuthorized)),
             }
         }
-        // What came in the clear behind <starttls/> must not be taken for something encrypted (section 5.4.3.3).
-        if !self.tail.is_empty() {
+        // What came in the clear behind <starttls/> must not be taken for something encrypted (section 5.4.3.3). White space
+        // says nothing: some clients end the element with a line end.
+        if !std::mem::take(&mut self.tail).into_iter().all(is_space) {
             self.out.extend_from_slice(b"<failure xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>");
             return Err(End::Clean);
         }
@@ -270,9 +296,7 @@ impl<S: Stream> Negotiation<S> {
             let step = self.framer.next(&self.tail).map_err(|e| End::error(e.condition()))?;
             let (len, frame) = match step {
                 Step::Need => {
-                    if self.wire.read_buf(&mut self.tail).await? == 0 {
-                        return Err(End::Lost);
-                    }
+                    self.read().await?;
                     continue;
                 }
                 Step::Whitespace { len } | Step::Declaration { len } => (len, None),
@@ -290,6 +314,21 @@ impl<S: Stream> Negotiation<S> {
         }
     }
 
+    /// Reads once, at the rate that the client's address has left.
+    async fn read(&mut self) -> Result<(), End> {
+        let rates = InForce::from(&*self.settings);
+        if let Some(until) = self.meter.due(Instant::now(), &rates) {
+            metrics::counter!("rookery_limits_hit_total", "limit" => "bytes_per_second").increment(1);
+            sleep_until(until).await;
+        }
+        let read = self.wire.read_buf(&mut self.tail).await?;
+        if read == 0 {
+            return Err(End::Lost);
+        }
+        self.meter.bytes(Instant::now(), read, &rates);
+        Ok(())
+    }
+
     fn frame(&self, len: usize) -> &[u8] {
         self.tail.get(..len).unwrap_or_default()
     }
@@ -302,9 +341,8 @@ impl<S: Stream> Negotiation<S> {
         match TopLevel::parse(self.frame(len), &self.scope, self.framer.limits()) {
             Ok(TopLevel::Stanza(stanza)) => Ok(Frame::Stanza(stanza)),
             Ok(TopLevel::Nonza(element)) => Ok(Frame::Nonza(element)),
-            Ok(TopLevel::AckRequest | TopLevel::Ack(_)) => {
-                Err(End::error(StreamCondition::UnsupportedStanzaType))
-            }
+            Ok(TopLevel::AckRequest) => Ok(Frame::Nonza(Element::new("r", ns::SM))),
+            Ok(TopLevel::Ack(_)) => Ok(Frame::Nonza(Element::new("a", ns::SM))),
             Err(stanza::Error::Malformed(malformed)) => Ok(Frame::Malformed(malformed.reply())),
             Err(error) => Err(End::error(error.condition().unwrap_or(StreamCondition::BadFormat))),
         }

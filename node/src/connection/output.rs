@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use rookery_actors::{Close, Down};
+use rookery_actors::{Charged, Close, Down, ELSEWHERE};
 use rookery_proto::xml::Writer;
 use rookery_proto::xmpp::error::{StreamCondition, StreamError};
 use rookery_proto::xmpp::ns;
@@ -21,9 +21,27 @@ const BATCH: usize = 64 * 1024;
 /// A buffer that has grown beyond this is not kept.
 const KEEP: usize = 256 * 1024;
 
+/// What it takes to write a batch.
+struct Buffers {
+    items: Vec<Down>,
+    /// What of it is charged to the session.
+    charged: Vec<Charged>,
+    out: Vec<u8>,
+}
+
+impl Buffers {
+    const NONE: Self = Self { items: Vec::new(), charged: Vec::new(), out: Vec::new() };
+}
+
+impl Default for Buffers {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
 thread_local! {
     /// The write buffers of all connections on this thread. Taken while in use.
-    static BUFFERS: Cell<(Vec<Down>, Vec<u8>)> = const { Cell::new((Vec::new(), Vec::new())) };
+    static BUFFERS: Cell<Buffers> = const { Cell::new(Buffers::NONE) };
 }
 
 impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
@@ -32,6 +50,10 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
         loop {
             if !self.written_out(cx)? {
                 self.stalled.get_or_insert(now);
+                if self.closing.is_none() && self.pipe.ends() {
+                    // The session has no use for this connection: its client need not take the rest.
+                    self.closing = Some(now + self.settings.limits.close);
+                }
                 return Ok(());
             }
             self.stalled = None;
@@ -45,14 +67,24 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
                 self.nudged(now)?;
             }
             if !self.look && self.own.is_empty() {
-                return Ok(());
+                if self.closing.is_some() && self.answered() {
+                    return Err(End::Closed);
+                }
+                if self.own.is_empty() {
+                    return Ok(());
+                }
             }
-            let (mut items, mut out) = BUFFERS.take();
-            let result = self.batch(cx, &mut items, &mut out);
-            items.clear();
-            out.clear();
-            if out.capacity() <= KEEP {
-                BUFFERS.set((items, out));
+            let mut buffers = BUFFERS.take();
+            let result = self.batch(cx, &mut buffers);
+            if !self.pending.is_empty() {
+                // The session has it in its account until the socket has taken it.
+                self.charged.append(&mut buffers.charged);
+            }
+            buffers.items.clear();
+            buffers.charged.clear();
+            buffers.out.clear();
+            if buffers.out.capacity() <= KEEP {
+                BUFFERS.set(buffers);
             }
             result?;
         }
@@ -69,7 +101,7 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
             self.flushing = true;
         }
         if !self.pending.is_empty() {
-            (self.pending, self.written) = (Vec::new(), 0);
+            (self.pending, self.written, self.charged) = (Vec::new(), 0, Vec::new());
         }
         if self.flushing {
             match Pin::new(&mut self.wire).poll_flush(cx)? {
@@ -83,8 +115,12 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
     /// The ledger has moved.
     fn nudged(&mut self, now: Instant) -> Result<(), End> {
         if self.link.ledger().broken() {
-            // The client sends again what was lost inside, after it has resumed.
-            let error = StreamError::from(StreamCondition::InternalServerError);
+            // The client sends again what was lost inside, after it has resumed; on another node, if its session lives there now.
+            let error = if self.shared.host.is_home(&self.link.jid().to_bare()) {
+                StreamError::from(StreamCondition::InternalServerError)
+            } else {
+                StreamError::from(StreamCondition::SystemShutdown).text(ELSEWHERE)
+            };
             return Err(End::Error { error: Box::new(error), resumable: true });
         }
         self.answer_acks(now);
@@ -92,14 +128,21 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
     }
 
     /// One batch from the pipe to the socket.
-    fn batch(&mut self, cx: &mut Context<'_>, items: &mut Vec<Down>, out: &mut Vec<u8>) -> Result<(), End> {
+    fn batch(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers) -> Result<(), End> {
+        let Buffers { items, charged, out } = buffers;
         out.append(&mut self.own);
         self.own = Vec::new();
-        self.look = self.pipe.drain(items, ITEMS);
+        self.look = self.pipe.drain_bytes(items, ITEMS, BATCH);
         for item in items.drain(..) {
             match item {
-                Down::Stanza(outgoing, _) => outgoing.write(out),
-                Down::Written(bytes) => out.extend_from_slice(&bytes),
+                Down::Stanza(outgoing, _) => {
+                    outgoing.write(out);
+                    charged.push(outgoing.charged);
+                }
+                Down::Written(bytes, charge) => {
+                    out.extend_from_slice(&bytes);
+                    charged.push(charge);
+                }
                 Down::Moved => {}
                 Down::Nonza(bytes) => out.extend_from_slice(&bytes),
                 Down::Enabled(bytes) => {
@@ -108,7 +151,7 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
                 }
                 Down::Mark(number) => self.mark = Some(number),
                 Down::Close(close) => {
-                    self.end = Some(end(close));
+                    self.end = Some(if self.finished { End::Closed } else { end(close) });
                     self.look = false;
                     break;
                 }

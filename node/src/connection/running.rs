@@ -9,7 +9,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use rookery_actors::{Link, Pipe};
+use rookery_actors::{Charged, Link, Pipe};
 use rookery_proto::xml::framer::Framer;
 use rookery_proto::xml::{Scope, Text};
 use rookery_proto::xmpp::error::{StreamCondition, StreamError};
@@ -18,7 +18,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::acks::Acks;
 use super::negotiate::Bound;
-use super::rate::{Bucket, Rate};
+use super::rate::{InForce, Meter};
 use super::{End, Settings, Shared, closing};
 use crate::net::Stream;
 
@@ -52,8 +52,7 @@ pub(super) struct Running<W> {
     pub(super) tail: Vec<u8>,
     /// Whether the tail may hold complete frames that had to wait.
     pub(super) held: bool,
-    pub(super) bytes: Bucket,
-    pub(super) stanzas: Bucket,
+    pub(super) meter: Arc<Meter>,
     pub(super) paused: Option<Instant>,
     /// When the client was last heard of.
     pub(super) heard: Instant,
@@ -62,6 +61,8 @@ pub(super) struct Running<W> {
     // What goes out.
     pub(super) pending: Vec<u8>,
     pub(super) written: usize,
+    /// What of that is charged to the session.
+    pub(super) charged: Vec<Charged>,
     pub(super) flushing: bool,
     /// Since when the socket takes nothing.
     pub(super) stalled: Option<Instant>,
@@ -73,7 +74,14 @@ pub(super) struct Running<W> {
     pub(super) mark: Option<u64>,
     /// How it ends, once everything before is written.
     pub(super) end: Option<End>,
+    /// The client has closed its stream, or the session has ended it: by when it is over, whatever is not written then.
+    pub(super) closing: Option<Instant>,
+    /// The client has closed its stream, and all that it asked is settled: the session was told so.
+    pub(super) finished: bool,
 }
+
+/// What a connection may have to say itself while its client does not read; then the client is not listened to either.
+const OWN: usize = 4 * 1024;
 
 /// Runs a bound connection to its end. Everything large is boxed and moved once: a future keeps a place for each move of
 /// a value across its awaits, and this one's size is what an idle connection costs.
@@ -104,6 +112,7 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
     ) -> Self {
         let now = Instant::now();
         let acks = Acks::new(link.ledger().received());
+        let meter = shared.rates.account(&link.jid().to_bare());
         Self {
             wire,
             shared,
@@ -117,19 +126,21 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
             lang,
             held: !tail.is_empty(),
             tail,
-            bytes: Bucket::full(now),
-            stanzas: Bucket::full(now),
+            meter,
             paused: None,
             heard: now,
             probed: None,
             pending: Vec::new(),
             written: 0,
+            charged: Vec::new(),
             flushing: false,
             stalled: None,
             own: Vec::new(),
             look: true,
             mark: None,
             end: None,
+            closing: None,
+            finished: false,
         }
     }
 
@@ -141,7 +152,7 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
             End::Error { error, resumable } => (!resumable, error.condition.name()),
             // The session has closed it, and knows what it is itself.
             End::Clean => (false, "closed by the session"),
-            End::Abandon => (false, "resumed elsewhere"),
+            End::Abandon => (false, "the session is elsewhere"),
         };
         tracing::debug!(jid = %self.link.jid(), why, "connection ended");
         Box::pin(self.finish(end, clean)).await;
@@ -210,10 +221,17 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
 
     /// Whether the client may send more now.
     fn may_read(&mut self, now: Instant) -> bool {
-        if self.end.is_some() || self.paused.is_some_and(|until| until > now) {
+        if self.end.is_some() || self.closing.is_some() || self.own.len() > OWN {
             return false;
         }
-        self.paused = None;
+        if self.paused.is_some_and(|until| until > now) {
+            return false;
+        }
+        // What another connection of the account has sent counts as well.
+        self.paused = self.meter.due(now, &self.rates());
+        if self.paused.is_some() {
+            return false;
+        }
         let ledger = self.link.ledger();
         if ledger.open() < WINDOW {
             return true;
@@ -235,7 +253,8 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
             None => self.heard + limits.idle,
         };
         let stalled = self.stalled.map(|since| since + limits.answer);
-        [Some(life), stalled, self.paused, self.acks.deadline()].into_iter().flatten().min().unwrap_or(life)
+        let all = [Some(life), stalled, self.paused, self.closing, self.acks.deadline()];
+        all.into_iter().flatten().min().unwrap_or(life)
     }
 
     /// The timer has fired: whatever is due is done.
@@ -250,6 +269,13 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
             return Err(End::Lost);
         }
         self.answer_acks(now);
+        if self.closing.is_some_and(|deadline| now >= deadline) {
+            if self.stalled.is_some() {
+                return Err(End::Lost);
+            }
+            self.last_ack();
+            return Err(End::Closed);
+        }
         match self.probed {
             Some(probed) if self.heard >= probed => self.probed = None,
             Some(probed) if now >= probed + limits.answer => {
@@ -280,11 +306,7 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
         }
     }
 
-    pub(super) fn byte_rate(&self) -> Rate {
-        Rate::new(self.settings.limits.bytes_per_second, self.settings.limits.bytes_burst)
-    }
-
-    pub(super) fn stanza_rate(&self) -> Rate {
-        Rate::new(self.settings.limits.stanzas_per_second, self.settings.limits.stanzas_burst)
+    pub(super) fn rates(&self) -> InForce {
+        InForce::from(&*self.settings)
     }
 }

@@ -10,20 +10,21 @@ use rookery_proto::xmpp::jid::BareJid;
 use rookery_proto::xmpp::ns;
 use tokio::time::Instant;
 
-use super::negotiate::{Frame, Negotiation};
+use super::negotiate::{Frame, Negotiation, is_sm};
 use super::{End, Shared, features};
 use crate::net::Stream;
+use crate::net::guesses::{Attempt, Policy};
 
 /// How one attempt ended.
 struct Failed {
     failure: SaslFailure,
-    /// Counts against the client's address: it tried a password, or the like.
-    guess: bool,
+    /// It was a guess of a password; so many came from the address lately.
+    guess: Option<u32>,
 }
 
 impl From<SaslFailure> for Failed {
     fn from(failure: SaslFailure) -> Self {
-        Self { failure, guess: failure == SaslFailure::NotAuthorized }
+        Self { failure, guess: None }
     }
 }
 
@@ -85,6 +86,8 @@ impl<S: Stream> Negotiation<S> {
                     reply.write(&mut self.out);
                     self.flush().await?;
                 }
+                // XEP-0198 section 3: not before authentication.
+                Frame::Nonza(element) if is_sm(&element) => self.refuse_sm("unexpected-request").await?,
                 Frame::Nonza(_) => return Err(End::error(StreamCondition::UnsupportedStanzaType)),
                 Frame::Open(_) | Frame::Stanza(_) | Frame::Malformed(None) => {
                     return Err(End::error(StreamCondition::NotAuthorized));
@@ -99,14 +102,6 @@ impl<S: Stream> Negotiation<S> {
         auth: &Element,
         mechanisms: &[Mechanism],
     ) -> (&'static str, Result<BareJid, Stop>) {
-        let limits = &self.settings.limits;
-        let delay =
-            self.shared.failures.delay(self.origin, limits.login_failures_per_address, limits.login_delay);
-        if !delay.is_zero() {
-            metrics::counter!("rookery_limits_hit_total", "limit" => "login_failures_per_address")
-                .increment(1);
-            tokio::time::sleep(delay).await;
-        }
         let begun = Instant::now();
         let Some(mechanism) = auth.attr("mechanism").and_then(Mechanism::from_name) else {
             return ("unknown", Err(SaslFailure::InvalidMechanism.into()));
@@ -131,10 +126,11 @@ impl<S: Stream> Negotiation<S> {
             bindings: self.bindings.clone(),
             offered: mechanisms.to_vec(),
             nonce: Nonce::from_random(self.shared.seams.bytes()),
-            fakes: self.shared.host.fakes().clone(),
+            fakes: self.shared.host.fakes(),
             downgrade_hash: self.settings.downgrade_protection,
         };
         let (mut server, mut step) = Server::start(mechanism, initial.as_deref(), context);
+        let mut attempt = None;
         loop {
             step = match step {
                 Step::Challenge(data) => {
@@ -143,10 +139,12 @@ impl<S: Stream> Negotiation<S> {
                     server.response(&self.response().await?)
                 }
                 Step::NeedCredentials { user } => {
+                    attempt = Some(self.admit(&user).await?);
                     let found = credentials(&self.shared, &user).await?;
                     server.credentials(found)
                 }
                 Step::NeedPlainVerify(verify) => {
+                    attempt = Some(self.admit(&verify.user).await?);
                     let found = credentials(&self.shared, &verify.user).await?;
                     // Milliseconds of hashing: on a thread that may block, and only a few at a time.
                     let _permit =
@@ -155,26 +153,62 @@ impl<S: Stream> Negotiation<S> {
                     server.verified(right.map_err(|_| SaslFailure::TemporaryAuthFailure)?)
                 }
                 Step::Success { user, additional } => {
+                    if let Some(attempt) = attempt {
+                        attempt.right();
+                    }
                     // Section 6.4.6: additional data goes into <success/>; there is none for PLAIN.
                     let data = additional.map(|data| encoding::encode(&data)).unwrap_or_default();
                     self.say("success", &data).await?;
                     return Ok(user);
                 }
-                Step::Failure(failure) => return Err(failure.into()),
+                Step::Failure(failure) => {
+                    let wrong = attempt.filter(|_| failure == SaslFailure::NotAuthorized);
+                    return Err(Stop::Failed(Failed { failure, guess: wrong.map(Attempt::wrong) }));
+                }
             };
         }
     }
 
+    /// Reserves an attempt, and waits for its turn. What would wait too long is refused without a look at the password.
+    async fn admit(&mut self, user: &BareJid) -> Result<Attempt, SaslFailure> {
+        let limits = &self.settings.limits;
+        let policy = Policy {
+            per_account: limits.login_failures_per_account,
+            per_address: limits.login_failures_per_address,
+            longest: limits.login_delay,
+        };
+        let hit = |limit| metrics::counter!("rookery_limits_hit_total", "limit" => limit).increment(1);
+        let reserved = self.shared.guesses.reserve(user.as_str(), self.origin, &policy);
+        let attempt = reserved.map_err(|limit| {
+            hit(limit);
+            tracing::debug!(address = %self.address, limit, "login refused: too many wrong passwords");
+            SaslFailure::TemporaryAuthFailure
+        })?;
+        if let Some((wait, limit)) = attempt.wait {
+            hit(limit);
+            tokio::time::sleep(wait).await;
+        }
+        Ok(attempt)
+    }
+
     /// `<response/>`, decoded (section 6.4.3).
     async fn response(&mut self) -> Result<Vec<u8>, Stop> {
-        match self.next().await? {
-            Frame::Nonza(element) if element.is("response", ns::SASL) => {
-                Ok(encoding::decode(&element.text())?)
-            }
-            Frame::Nonza(element) if element.is("abort", ns::SASL) => Err(SaslFailure::Aborted.into()),
-            Frame::Nonza(element) if element.ns() == ns::SASL => Err(SaslFailure::MalformedRequest.into()),
-            Frame::Nonza(_) => Err(End::error(StreamCondition::UnsupportedStanzaType).into()),
-            _ => Err(End::error(StreamCondition::NotAuthorized).into()),
+        loop {
+            return match self.next().await? {
+                Frame::Nonza(element) if element.is("response", ns::SASL) => {
+                    Ok(encoding::decode(&element.text())?)
+                }
+                Frame::Nonza(element) if element.is("abort", ns::SASL) => Err(SaslFailure::Aborted.into()),
+                Frame::Nonza(element) if element.ns() == ns::SASL => {
+                    Err(SaslFailure::MalformedRequest.into())
+                }
+                Frame::Nonza(element) if is_sm(&element) => {
+                    self.refuse_sm("unexpected-request").await?;
+                    continue;
+                }
+                Frame::Nonza(_) => Err(End::error(StreamCondition::UnsupportedStanzaType).into()),
+                _ => Err(End::error(StreamCondition::NotAuthorized).into()),
+            };
         }
     }
 
@@ -199,8 +233,7 @@ impl<S: Stream> Negotiation<S> {
         metrics::counter!("rookery_logins_total", "mechanism" => mechanism, "outcome" => outcome)
             .increment(1);
         metrics::counter!("rookery_login_failures_total", "reason" => name).increment(1);
-        if failed.guess {
-            let count = self.shared.failures.add(self.origin);
+        if let Some(count) = failed.guess {
             tracing::info!(address = %self.address, mechanism, reason = name, count, "login failed");
         } else {
             tracing::debug!(address = %self.address, mechanism, reason = name, "login failed");
@@ -217,7 +250,7 @@ async fn judge(
     verify: PlainVerify,
     found: Option<Credentials>,
 ) -> Result<bool, tokio::task::JoinError> {
-    let (fakes, seed) = (shared.host.fakes().clone(), shared.seams.bytes());
+    let (fakes, seed) = (shared.host.fakes(), shared.seams.bytes());
     let (user, iterations) = (verify.user.clone(), shared.host.options().iterations);
     let work = move || {
         let right = verify.check(found.as_ref(), &fakes);

@@ -99,7 +99,7 @@ impl Plan {
     /// cluster.
     pub fn furnish(&self, seams: &Seams) -> Result<(), Error> {
         let now = i64::try_from(seams.clock.now_micros() / 1_000_000).unwrap_or(i64::MAX);
-        let domain = development::certificate(&self.folder.join("tls"), DOMAIN, now)?;
+        let domain = development::certificate(&self.folder.join("tls"), DOMAIN, &[DOMAIN], now)?;
         let keys = self.folder.join("cluster");
         authority::make(&keys, "demo", now).map_err(|e| Error::Certificates(e.to_string()))?;
         for seat in &self.seats {

@@ -10,14 +10,14 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub mod accept;
-pub mod failures;
 pub mod gate;
+pub mod guesses;
 pub mod origin;
 pub mod proxy;
 mod tcp;
 
-pub use failures::Failures;
-pub use gate::{Gate, Pass, Refusal};
+pub use gate::{Gate, Pass, Refusal, Standing};
+pub use guesses::Guesses;
 pub use origin::Origin;
 pub use tcp::Tcp;
 

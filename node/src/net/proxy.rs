@@ -18,6 +18,9 @@ pub enum Error {
     /// The socket failed or ended.
     #[error("the connection ended: {0}")]
     Io(#[from] std::io::Error),
+    /// Nothing came at all: a balancer looks whether the port is open.
+    #[error("the connection ended before a byte came")]
+    Nothing,
     /// What came is no PROXY header.
     #[error("no PROXY header")]
     Malformed,
@@ -30,7 +33,12 @@ pub enum Error {
 /// Needs a time limit from outside.
 pub async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Option<SocketAddr>, Error> {
     let mut header = vec![0; SIGNATURE.len()];
-    stream.read_exact(&mut header).await?;
+    let begun = match stream.read(&mut header).await {
+        Ok(0) => return Err(Error::Nothing),
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Err(Error::Nothing),
+        begun => begun?,
+    };
+    stream.read_exact(header.get_mut(begun..).unwrap_or_default()).await?;
     if header == SIGNATURE {
         let mut rest = [0; 4];
         stream.read_exact(&mut rest).await?;
@@ -98,5 +106,6 @@ mod tests {
         assert!(matches!(take(b"<?xml version='1.0'?>").await.0, Err(Error::Malformed)));
         assert!(matches!(take(b"PROXY TCP4 300.1.1.1 1.1.1.1 1 1\r\n").await.0, Err(Error::Malformed)));
         assert!(matches!(take(b"PRO").await.0, Err(Error::Io(_))));
+        assert!(matches!(take(b"").await.0, Err(Error::Nothing)));
     }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use rookery_proto::sasl::ChannelBindings;
+use rookery_proto::xml::chars::is_space;
 use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::Instant;
@@ -13,6 +14,9 @@ use super::{Identity, Tls};
 
 /// The protocol's name in ALPN (XEP-0368).
 pub const ALPN: &[u8] = b"xmpp-client";
+
+/// How much white space may follow `<starttls/>`.
+const SPACE: usize = 256;
 
 /// A connection after its handshake.
 pub struct Accepted<S> {
@@ -31,17 +35,18 @@ pub async fn accept_direct<S>(tls: &Tls, stream: S) -> io::Result<Accepted<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let hello = count(Hello::read(stream).await)?;
+    let hello = count(Hello::read(stream, 0).await)?;
     let identity = tls.identity(hello.sni.as_deref());
     hello.finish(identity.direct.clone(), identity).await
 }
 
-/// After `<proceed/>`: the certificate is that of the SNI, else of `to`, the domain in the stream header.
+/// After `<proceed/>`: the certificate is that of the SNI, else of `to`, the domain in the stream header. White space that
+/// the client sent behind `<starttls/>` may still come before its hello; it means nothing, and is dropped.
 pub async fn accept_starttls<S>(tls: &Tls, stream: S, to: &str) -> io::Result<Accepted<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let hello = count(Hello::read(stream).await)?;
+    let hello = count(Hello::read(stream, SPACE).await)?;
     let identity = tls.identity(Some(hello.sni.as_deref().unwrap_or(to)));
     hello.finish(identity.starttls.clone(), identity).await
 }
@@ -55,11 +60,17 @@ struct Hello<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Hello<S> {
-    async fn read(mut stream: S) -> io::Result<Self> {
+    /// `space`: so many bytes of white space may come first.
+    async fn read(mut stream: S, mut space: usize) -> io::Result<Self> {
         let (mut acceptor, mut bytes, mut seen) = (Acceptor::default(), Vec::new(), 0);
         loop {
             if read_some(&mut stream, &mut bytes).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            if space > 0 {
+                let blank = bytes.iter().take(space).take_while(|b| is_space(**b)).count();
+                bytes.drain(..blank);
+                space = if bytes.is_empty() { space - blank } else { 0 };
             }
             while let Some(mut rest) = bytes.get(seen..).filter(|rest| !rest.is_empty()) {
                 seen += acceptor.read_tls(&mut rest)?;

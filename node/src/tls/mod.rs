@@ -66,6 +66,15 @@ pub struct Tls {
     tickets: Arc<dyn ProducesTickets>,
 }
 
+/// What became of certificates that were loaded again: a line for each.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Reloaded {
+    /// Those that are new.
+    pub taken: Vec<String>,
+    /// Those that are no good, and why.
+    pub refused: Vec<String>,
+}
+
 /// What is served now.
 struct Set {
     /// By the domain and by each name in its certificate, as SNI writes names.
@@ -90,39 +99,36 @@ impl Tls {
         Ok(Self { current, seams, provider, tickets })
     }
 
-    /// Loads all certificates again. A domain whose new certificate is no good keeps its old one. Returns a line for
-    /// each domain that changed or failed.
-    pub fn reload(&self, config: &Config) -> Vec<String> {
+    /// Loads all certificates again. A domain whose new certificate is no good keeps its old one.
+    pub fn reload(&self, config: &Config) -> Reloaded {
         let old = self.current.load_full();
-        let (mut all, mut notes) = (Vec::new(), Vec::new());
+        let (mut all, mut reloaded) = (Vec::new(), Reloaded::default());
         for domain in &config.domains {
             let before =
                 old.by_name.get(&development::ascii(&domain.name)).filter(|i| i.domain == domain.name);
             match load_one(config, domain, &self.seams, &self.provider, &self.tickets) {
                 Ok(new) => {
                     if before.is_none_or(|old| old.chain() != new.chain()) {
-                        notes.push(format!("{}: new certificate", domain.name));
+                        reloaded.taken.push(format!("{}: new certificate", domain.name));
                     }
                     all.push(new);
                 }
                 Err(error) => {
                     tracing::error!(domain = %domain.name, %error, "certificate not taken");
-                    match before {
-                        Some(old) => {
-                            notes
-                                .push(format!("{}: the old certificate stays, because {error}", domain.name));
-                            all.push(old.clone());
-                        }
-                        None => notes.push(format!("{}: no certificate, because {error}", domain.name)),
-                    }
+                    let name = &domain.name;
+                    reloaded.refused.push(match before {
+                        Some(_) => format!("{name}: the old certificate stays, because {error}"),
+                        None => format!("{name}: no certificate, because {error}"),
+                    });
+                    all.extend(before.cloned());
                 }
             }
         }
         match Set::new(all) {
             Ok(set) => self.current.store(Arc::new(set)),
-            Err(error) => notes.push(format!("nothing changed: {error}")),
+            Err(error) => reloaded.refused.push(format!("no certificate changed: {error}")),
         }
-        notes
+        reloaded
     }
 
     /// What to serve to a client that asked for `name` (by SNI, else by the stream's `to`); the first domain's if it
@@ -197,7 +203,11 @@ fn load_one(
     let now = now_seconds(seams);
     let files = match &domain.certificate {
         Some(files) => files.clone(),
-        None => development::certificate(&config.data_dir.join("tls"), &domain.name, now)?,
+        None => {
+            let ours = config.domains.iter().filter(|d| d.certificate.is_none());
+            let served: Vec<&str> = ours.map(|d| d.name.as_str()).collect();
+            development::certificate(&config.data_dir.join("tls"), &domain.name, &served, now)?
+        }
     };
     let (chain, key) = files::load(&files)?;
     let unusable = |source| Error::Unusable { domain: domain.name.clone(), source };

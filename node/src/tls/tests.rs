@@ -161,13 +161,14 @@ async fn a_bad_new_certificate_keeps_the_old_one() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = config(folder.path(), &["localhost"]);
     let tls = Tls::load(&config, seams(NOW)).unwrap();
-    assert_eq!(tls.reload(&config), Vec::<String>::new());
+    assert_eq!(tls.reload(&config), Reloaded::default());
     let broken = folder.path().join("broken.pem");
     std::fs::write(&broken, "no certificate").unwrap();
     config.domains[0].certificate =
         Some(config::CertificateFiles { certificate: broken.clone(), key: broken });
-    let notes = tls.reload(&config);
-    assert!(notes[0].contains("the old certificate stays"), "{notes:?}");
+    let reloaded = tls.reload(&config);
+    assert!(reloaded.taken.is_empty());
+    assert!(reloaded.refused[0].contains("the old certificate stays"), "{reloaded:?}");
     let (server, client) = handshake(&tls, folder.path(), "localhost", &[], BOTH).await;
     assert!(server.is_ok() && client.is_ok());
     assert!(Tls::load(&config, seams(NOW)).is_err());
@@ -176,30 +177,72 @@ async fn a_bad_new_certificate_keeps_the_old_one() {
 #[test]
 fn made_once_private_and_renewed_in_time() {
     let folder = tempfile::tempdir().unwrap();
-    let files = development::certificate(folder.path(), "localhost", NOW).unwrap();
+    let files = development::certificate(folder.path(), "localhost", &["localhost"], NOW).unwrap();
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&files.key), mode(&folder.path().join("ca-key.pem"))), (0o600, 0o600));
     let read = || std::fs::read(&files.certificate).unwrap();
     let first = read();
-    development::certificate(folder.path(), "localhost", NOW + 300 * 86_400).unwrap();
+    development::certificate(folder.path(), "localhost", &["localhost"], NOW + 300 * 86_400).unwrap();
     assert!(read() == first);
-    development::certificate(folder.path(), "localhost", NOW + 370 * 86_400).unwrap();
+    development::certificate(folder.path(), "localhost", &["localhost"], NOW + 370 * 86_400).unwrap();
     assert!(read() != first);
     // With a new authority its certificates are new, too.
     let second = read();
     std::fs::remove_file(folder.path().join("ca.pem")).unwrap();
-    development::certificate(folder.path(), "localhost", NOW + 370 * 86_400).unwrap();
+    development::certificate(folder.path(), "localhost", &["localhost"], NOW + 370 * 86_400).unwrap();
     assert!(read() != second);
-    let escape = development::certificate(folder.path(), "..%2f..", NOW).unwrap();
+    let escape = development::certificate(folder.path(), "..%2f..", &["..%2f.."], NOW).unwrap();
     assert!(escape.certificate.starts_with(folder.path()) && escape.certificate.file_name().is_some());
 }
 
 #[test]
 fn a_certificate_needs_its_own_key() {
     let folder = tempfile::tempdir().unwrap();
-    let a = development::certificate(folder.path(), "a.example", NOW).unwrap();
-    let b = development::certificate(folder.path(), "b.example", NOW).unwrap();
+    let a = development::certificate(folder.path(), "a.example", &["a.example"], NOW).unwrap();
+    let b = development::certificate(folder.path(), "b.example", &["b.example"], NOW).unwrap();
     let mut config = config(folder.path(), &["a.example"]);
     config.domains[0].certificate = Some(config::CertificateFiles { certificate: a.certificate, key: b.key });
     assert!(matches!(Tls::load(&config, seams(NOW)), Err(Error::Unusable { .. })));
+}
+
+#[test]
+fn the_authority_signs_for_the_served_domains_and_loopback_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path(), &["localhost", "a.example"]);
+    let tls = Tls::load(&config, seams(NOW)).unwrap();
+    let verifier = Anyhow::trusting(folder.path());
+    let judge = |chain: &[CertificateDer<'_>], name: &str| {
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let now = rustls::pki_types::UnixTime::now();
+        rustls::client::danger::ServerCertVerifier::verify_server_cert(
+            &verifier,
+            &chain[0],
+            &chain[1..],
+            &name,
+            &[],
+            now,
+        )
+    };
+    for name in ["localhost", "a.example"] {
+        judge(tls.identity(Some(name)).chain(), name).unwrap();
+    }
+    judge(tls.identity(Some("localhost")).chain(), "127.0.0.1").unwrap();
+    // Whoever has its key can make nothing else with it that is believed.
+    let read = |file: &str| std::fs::read_to_string(folder.path().join("tls").join(file)).unwrap();
+    let key = rcgen::KeyPair::from_pem(&read("ca-key.pem")).unwrap();
+    let ca = rcgen::Issuer::from_ca_cert_pem(&read("ca.pem"), key).unwrap();
+    for name in ["bank.example", "192.0.2.1"] {
+        let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+        (params.not_before, params.not_after) = rookery_cluster::mesh::peer::authority::validity(NOW, 10);
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+        let forged = params.signed_by(&rcgen::KeyPair::generate().unwrap(), &ca).unwrap();
+        let error = judge(&[forged.der().clone()], name).unwrap_err();
+        assert!(format!("{error:?}").contains("NameConstraint"), "{name}: {error:?}");
+    }
+    // With one more domain there is a new authority, which is for that one, too.
+    let more = super::tests::config(folder.path(), &["localhost", "a.example", "b.example"]);
+    assert_eq!(tls.reload(&more).taken.len(), 3);
+    let authority = read("ca.pem");
+    assert_eq!(tls.reload(&config).taken.len(), 0);
+    assert_eq!(authority, read("ca.pem"));
 }

@@ -2,7 +2,7 @@
 //!
 //! What may be logged: names (JIDs, addresses, mechanisms), counts, reasons and errors. **Never** the text of a message,
 //! a password, a key, a token or a whole stanza, at any level. Libraries that could print what goes over a wire at their
-//! finer levels are held at `warn`, whatever the operator asks for. No spans per session: an event names its JID.
+//! finer levels are held at `warn` or above, whatever the operator asks for. No spans per session: an event names its JID.
 //!
 //! A reader that does not read (a full pipe) must not hold up the node: lines wait in a bounded queue, and beyond it
 //! they are dropped and counted (`rookery_log_lines_lost_total`).
@@ -22,20 +22,21 @@ use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
 use self::writer::Queue;
 
-/// Libraries held at `warn`: they see bytes of connections, or say more than an operator can use.
+/// Libraries that are held: they see bytes of connections, or say more than an operator can use. rustls warns of whatever a
+/// client does, as of the `user_canceled` alert that Java sends whenever it closes a connection.
 const HELD: [&str; 12] = [
-    "axum",
-    "fjall",
-    "h2",
-    "hickory",
-    "hyper",
-    "hyper_util",
-    "lsm_tree",
-    "ractor",
-    "rustls",
-    "tokio_rustls",
-    "tonic",
-    "tower",
+    "axum=warn",
+    "fjall=warn",
+    "h2=warn",
+    "hickory=warn",
+    "hyper=warn",
+    "hyper_util=warn",
+    "lsm_tree=warn",
+    "ractor=warn",
+    "rustls=error",
+    "tokio_rustls=warn",
+    "tonic=warn",
+    "tower=warn",
 ];
 
 /// The longest text of directives, in bytes.
@@ -149,8 +150,10 @@ fn parse(directives: &str) -> Result<EnvFilter, Error> {
         all.push(',');
     }
     // A later directive for the same target wins, so these hold.
-    let held = HELD.map(|library| format!("{library}=warn")).join(",");
-    EnvFilter::builder().with_regex(false).parse(all + &held).map_err(|error| fail(error.to_string()))
+    EnvFilter::builder()
+        .with_regex(false)
+        .parse(all + &HELD.join(","))
+        .map_err(|error| fail(error.to_string()))
 }
 
 impl Handle {
@@ -239,6 +242,7 @@ mod tests {
             assert_eq!(handle.set("debug").unwrap(), "info");
             tracing::debug!("two");
             tracing::debug!(target: "h2::codec", "three");
+            tracing::warn!(target: "rustls::common_state", "three");
             assert!(handle.set("inof").is_err());
             assert_eq!(handle.set("warn").unwrap(), "debug");
             tracing::info!("four");

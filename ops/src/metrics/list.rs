@@ -89,6 +89,8 @@ pub const METRICS: &[Metric] = &[
     m("rookery_stanzas_total", Counter, N, &["kind", "direction"], "Stanzas, by kind (message, presence, iq) and direction (in, out)"),
     m("rookery_stanza_errors_total", Counter, N, &["condition"], "Stanza errors that we answered, by RFC 6120 condition"),
     m("rookery_limits_hit_total", Counter, N, &["limit"], "How often a limit of the configuration was hit, by its name"),
+    m("rookery_waiting_bytes", Gauge, B, &[], "Bytes that wait for clients: not yet written, or not confirmed; what goes to many is counted for each"),
+    m("rookery_sessions_behind_total", Counter, N, &[], "Sessions for which so much waited that messages were left in the archive until their clients could take them"),
     m("rookery_roster_changes_retold_total", Counter, N, &[], "Changes to rosters that contacts were told of again, since the home that made them died"),
     m("rookery_queue_length", Gauge, N, &["queue"], "Entries that wait in a queue, over all of its kind"),
 
@@ -144,6 +146,7 @@ pub const METRICS: &[Metric] = &[
     m("rookery_parcels_early_total", Counter, N, &[], "Times that something came for a shard before this node knew that it is its own"),
     m("rookery_sessions_attached_total", Counter, N, &[], "Sessions whose home was lost or has moved, and that have their connections again"),
     m("rookery_connections_called_back_total", Counter, N, &[], "Connections on other nodes that something did not reach, and that must attach again"),
+    m("rookery_stanzas_elsewhere_total", Counter, N, &[], "Messages that were not stored since their user lives on another node, and that come to it there"),
     m("rookery_users_moved_total", Counter, N, &[], "Users who went to another node with their shard"),
     m("rookery_mesh_releases_total", Counter, N, &[], "Shards given up"),
     m("rookery_mesh_release_seconds", Histogram(SECONDS), S, &[], "Time of a round that gives up shards"),

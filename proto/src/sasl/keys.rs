@@ -2,7 +2,7 @@
 
 use super::{Hash, password};
 use crate::xmpp::BareJid;
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 use subtle::ConstantTimeEq;
 
 /// The fewest iterations that RFC 5802 5.1 advises.
@@ -146,10 +146,16 @@ impl Credentials {
 ///
 /// A client that asks twice gets the same salt, as from a real user, and none that another server would give. The secret belongs
 /// to the deployment: every node has the same, and it stays the same over restarts.
+///
+/// SCRAM tells the count of iterations. Real accounts have different ones, from before it was changed or from another server;
+/// so the answers follow what a sample of real accounts has.
 #[derive(Clone)]
 pub struct Fakes {
     secret: Arc<[u8; 32]>,
+    /// What new passwords get.
     iterations: u32,
+    /// How many real accounts have each count.
+    sample: Arc<BTreeMap<u32, u64>>,
 }
 
 impl fmt::Debug for Fakes {
@@ -159,11 +165,43 @@ impl fmt::Debug for Fakes {
 }
 
 impl Fakes {
-    /// `iterations` is the count that new passwords get, for the same reason: users whose keys have another count (made before it
-    /// was changed, or by another server) can be told from users that do not exist, since SCRAM tells the count.
+    /// `iterations` is the count that new passwords get. No other is known yet.
     #[must_use]
     pub fn new(secret: [u8; 32], iterations: u32) -> Self {
-        Self { secret: Arc::new(secret), iterations }
+        Self { secret: Arc::new(secret), iterations, sample: Arc::default() }
+    }
+
+    /// The same where new passwords get that count.
+    #[must_use]
+    pub fn with_iterations(&self, iterations: u32) -> Self {
+        Self { iterations, ..self.clone() }
+    }
+
+    /// The same where so many real accounts have each count.
+    #[must_use]
+    pub fn with_sample(&self, sample: BTreeMap<u32, u64>) -> Self {
+        Self { sample: Arc::new(sample), ..self.clone() }
+    }
+
+    /// The count for a user: by chance, but always the same as long as real accounts have the same ones. When these change from
+    /// one count to another over time, so do those who do not exist, each once. The newest count always has a share: the first
+    /// real account that has it must not be the only one.
+    fn count(&self, user: &BareJid) -> u32 {
+        let draw = Hash::Sha256.hmac(self.secret.as_slice(), &[b"fake count\0", user.as_str().as_bytes()]);
+        let draw = draw.iter().take(8).fold(0_u128, |number, byte| number << 8 | u128::from(*byte));
+        let total = self.sample.values().sum::<u64>().saturating_add(1);
+        let mut left = u64::try_from((draw * u128::from(total)) >> 64).unwrap_or(0);
+        let new = (!self.sample.contains_key(&self.iterations)).then_some((self.iterations, 0));
+        let mut counts: Vec<(u32, u64)> = self.sample.iter().map(|(c, n)| (*c, *n)).chain(new).collect();
+        counts.sort_unstable();
+        for (count, accounts) in counts {
+            let share = accounts.saturating_add(u64::from(count == self.iterations));
+            if left < share {
+                return count;
+            }
+            left -= share;
+        }
+        self.iterations
     }
 
     /// Keys that no password fits, always the same for the same user. Costs microseconds.
@@ -174,7 +212,7 @@ impl Fakes {
         let tail = [b"\0", hash.name().as_bytes()].concat();
         let key = |label: &[u8]| hash.hmac(self.secret.as_slice(), &[label, name, &tail]);
         ScramKeys {
-            iterations: self.iterations,
+            iterations: self.count(user),
             salt: salt(&self.secret, &[b"fake salt\0", name, &tail]),
             stored_key: key(b"fake stored key\0"),
             server_key: key(b"fake server key\0"),
@@ -191,11 +229,12 @@ impl Fakes {
         }
     }
 
-    /// The rounds that a wrong password for these credentials has cost less than one for a user that does not exist: keys from
-    /// another server, or from before the count was raised.
+    /// The rounds that a wrong password for these credentials has cost less than the most that one can cost: keys from another
+    /// server, or from before the count was raised.
     pub(super) fn make_up(&self, credentials: &Credentials) {
         let spent = credentials.judge().map_or(0, |(_, keys)| keys.iterations);
-        let rest = self.iterations.saturating_sub(spent);
+        let most = self.sample.keys().copied().max().unwrap_or(0).max(self.iterations).min(MAX_ITERATIONS);
+        let rest = most.saturating_sub(spent);
         if rest > 0 {
             std::hint::black_box(Hash::Sha256.stretch(b"-", self.secret.as_slice(), rest));
         }
@@ -222,6 +261,32 @@ mod tests {
         }
         let salts = Hash::ALL.map(|h| credentials.get(h).unwrap().salt.clone());
         assert!(salts[0] != salts[1] && salts[1] != salts[2] && salts.iter().all(|s| s.len() == SALT_BYTES));
+    }
+
+    #[test]
+    fn who_does_not_exist_has_the_counts_of_those_who_do() {
+        let users: Vec<_> =
+            (0..2_000).map(|n| BareJid::parse(&format!("u{n}@example.org")).unwrap()).collect();
+        let counts = |fakes: &Fakes| -> Vec<u32> {
+            users.iter().map(|user| fakes.keys(Hash::Sha256, user).iterations).collect()
+        };
+        let share = |counts: &[u32], of: u32| counts.iter().filter(|count| **count == of).count();
+        let new = Fakes::new([1; 32], 20_000);
+        assert_eq!(share(&counts(&new), 20_000), 2_000);
+        // The count was raised, and one of four has set a password since.
+        let some = counts(&new.with_sample([(10_000, 75), (20_000, 24)].into()));
+        assert!(
+            (400..600).contains(&share(&some, 20_000))
+                && share(&some, 10_000) + share(&some, 20_000) == 2_000
+        );
+        // Then half of them: nobody goes back.
+        let more = counts(&new.with_sample([(10_000, 50), (20_000, 49)].into()));
+        assert!((900..1_100).contains(&share(&more, 20_000)));
+        assert!(some.iter().zip(&more).all(|(some, more)| some <= more));
+        // It was raised just now: whoever is the first to have the new count is not alone.
+        let raised = counts(&new.with_sample([(10_000, 99)].into()));
+        assert!((5..50).contains(&share(&raised, 20_000)));
+        assert_eq!(counts(&new.with_sample([(10_000, 99)].into()).with_iterations(10_000)), [10_000; 2_000]);
     }
 
     /// As other servers have them.

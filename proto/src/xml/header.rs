@@ -18,7 +18,7 @@ pub struct StreamHeader {
     pub id: Option<Text>,
     /// Major and minor number; none means a stream from before RFC 3920.
     pub version: Option<(u16, u16)>,
-    /// The language for text meant for human eyes.
+    /// The language for text meant for human eyes; what is no language tag is passed over.
     pub lang: Option<Text>,
     /// The content namespace: `jabber:client` or `jabber:server`.
     pub content: &'static str,
@@ -84,7 +84,7 @@ impl<'a> Visitor<'a> for Reading {
                     None => self.problem = Some(Error::Version),
                     version => self.header.version = version,
                 },
-                ("xml", "lang") => self.header.lang = Some(value.into()),
+                ("xml", "lang") => self.header.lang = is_language(&value).then(|| value.into()),
                 _ => {}
             }
         }
@@ -102,6 +102,15 @@ impl Reading {
         }
         jid
     }
+}
+
+/// The longest language tag that is taken. RFC 5646 section 4.4.1 wants room for 35; every stanza repeats it.
+const LANGUAGE: usize = 64;
+
+/// Whether it has the form of a language tag (RFC 5646 section 2.1): letters and digits in parts of at most eight.
+fn is_language(tag: &str) -> bool {
+    let part = |part: &str| (1..=8).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_alphanumeric());
+    tag.len() <= LANGUAGE && tag.split('-').all(part)
 }
 
 fn version(text: &str) -> Option<(u16, u16)> {
@@ -162,6 +171,25 @@ mod tests {
         assert_eq!(header.lang.unwrap(), "de");
         assert_eq!(header.scope, Scope::CLIENT);
         assert!(header.id.is_none());
+    }
+
+    #[test]
+    fn what_is_no_language_is_no_language() {
+        const NS: &str = "xmlns='jabber:client' xmlns:s='http://etherx.jabber.org/streams'";
+        let lang = |tag: &str| parse(&format!("<s:stream {NS} xml:lang='{tag}'>")).unwrap().lang;
+        for tag in [
+            "de",
+            "zh-Hant-TW",
+            "sl-rozaj-biske-1994",
+            "x-klingon",
+            "en-a-myext-b-another-c-andsoon-x-private",
+        ] {
+            assert_eq!(lang(tag).as_deref(), Some(tag));
+        }
+        let long = ["de", &"-abcdefgh".repeat(7)].concat();
+        for tag in ["", "de_DE", "a b", "abcdefghi", "de-", "ünder", &long, &"x".repeat(5_000)] {
+            assert_eq!(lang(tag), None, "{tag}");
+        }
     }
 
     #[test]

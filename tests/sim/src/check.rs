@@ -9,7 +9,9 @@ use rookery_cluster::tables::archive::{self, Direction, Query, Shelf};
 use rookery_cluster::tables::roster::{self, Subscription};
 
 use crate::chance::{Chance, seams};
-use crate::world::{World, jid};
+use crate::world::{View, World, jid};
+
+mod messages;
 
 /// Checks everything; what is wrong goes to the log.
 pub(crate) fn all(world: &Arc<World>) {
@@ -17,12 +19,19 @@ pub(crate) fn all(world: &Arc<World>) {
     let Ok(runtime) = runtime else { return world.log.wrong("no runtime to check in") };
     let store = Store::new(world.memory.clone(), seams(Chance::new(world.plan.seed, 2), 0));
     runtime.block_on(async {
-        messages(world);
+        let mut lists = Vec::new();
         for user in 0..world.plan.users {
             match archived(&store, user).await {
-                Ok((got, sent)) => archives(world, user, &got, &sent),
+                Ok(all) => lists.push(all),
                 Err(error) => world.log.wrong(format_args!("the archive of user {user}: {error}")),
             }
+        }
+        match world.plan.habits {
+            true => messages::all(world, &lists),
+            false => messages(world),
+        }
+        for (user, (got, sent)) in lists.iter().enumerate() {
+            archives(world, user, got, sent);
         }
         match rosters(&store, world.plan.users).await {
             Ok(rosters) => {
@@ -45,7 +54,7 @@ fn messages(world: &World) {
         }
         let mut times: BTreeMap<usize, u32> = BTreeMap::new();
         let mut last: BTreeMap<usize, usize> = BTreeMap::new();
-        for n in &client.got {
+        for n in &client.got() {
             *times.entry(*n).or_default() += 1;
             let Some(sent) = messages.get(*n) else { continue };
             if sent.to != client.user {
@@ -60,7 +69,7 @@ fn messages(world: &World) {
             log.wrong(format_args!("{} got m{n} {times} times", client.name()));
         }
         let mine = messages.iter().enumerate().filter(|(_, sent)| sent.to == client.user);
-        for (n, _) in mine.filter(|(_, sent)| sent.acked && !sent.bounced) {
+        for (n, _) in mine.filter(|(_, sent)| sent.acked && sent.errors == 0) {
             if !times.contains_key(&n) {
                 log.wrong(format_args!("{} never got m{n}", client.name()));
             }
@@ -113,33 +122,39 @@ fn archives(world: &World, user: usize, got: &[usize], sent: &[usize]) {
         let mut seen = BTreeSet::new();
         for n in numbers {
             if !seen.insert(*n) {
-                log.wrong(format_args!("m{n} {way} twice into the archive of user {user}"));
+                log.wrong(format_args!("[archive/twice] m{n} {way} twice into the archive of user {user}"));
             }
         }
         for (n, message) in
-            messages.iter().enumerate().filter(|(_, message)| message.acked && !message.bounced)
+            messages.iter().enumerate().filter(|(_, message)| message.acked && message.errors == 0)
         {
             let from = world.clients.get(message.from).map(|client| client.lock().user);
             let mine = if way == "came" { message.to == user } else { from == Some(user) };
             if mine && !seen.contains(&n) {
-                log.wrong(format_args!("m{n} is not in the archive of user {user} ({way})"));
+                log.wrong(format_args!(
+                    "[archive/missing] m{n} is not in the archive of user {user} ({way})"
+                ));
             }
         }
     }
+    if world.plan.habits {
+        return; // who is to get what is another question
+    }
     for client in &world.clients {
         let client = client.lock();
+        let mine = client.got();
         // What nobody promised may have come before the client did.
         let doubtful = |n: &usize| messages.get(*n).is_some_and(|sent| sent.doubtful);
-        let due = |n: &&usize| !doubtful(n) || client.got.contains(n);
+        let due = |n: &&usize| !doubtful(n) || mine.contains(n);
         let got: Vec<usize> = got.iter().filter(due).copied().collect();
-        if client.user == user && !client.broken && client.got != got {
-            let first = client.got.iter().zip(&got).position(|(a, b)| a != b);
+        if client.user == user && !client.broken && mine != got {
+            let first = mine.iter().zip(&got).position(|(a, b)| a != b);
             log.wrong(format_args!(
                 "{} got {} messages, its archive {}; the first difference is at {first:?}: {:?} and {:?}",
                 client.name(),
-                client.got.len(),
+                mine.len(),
                 got.len(),
-                three(&client.got, first),
+                three(&mine, first),
                 three(&got, first),
             ));
         }
@@ -184,7 +199,9 @@ fn symmetric(world: &World, rosters: &Rosters) {
             let (hears, tells) = (hears(rosters, user, other), tells(rosters, other, user));
             told += u32::from(hears && tells);
             if hears != tells {
-                world.log.wrong(format_args!("user {user} hears of {other}: {hears}, and is told: {tells}"));
+                world.log.wrong(format_args!(
+                    "[roster] user {user} hears of {other}: {hears}, and is told: {tells}"
+                ));
             }
         }
     }
@@ -193,6 +210,9 @@ fn symmetric(world: &World, rosters: &Rosters) {
     }
     for client in &world.clients {
         let client = client.lock();
+        if !client.live {
+            continue;
+        }
         let stored: BTreeMap<String, String> = rosters
             .get(client.user)
             .into_iter()
@@ -201,34 +221,63 @@ fn symmetric(world: &World, rosters: &Rosters) {
             .collect();
         let items = &client.roster;
         if items.as_ref() != Some(&stored) {
-            world.log.wrong(format_args!("{} has the roster {items:?}, stored is {stored:?}", client.name()));
+            world.log.wrong(format_args!(
+                "[roster] {} has the roster {items:?}, stored is {stored:?}",
+                client.name()
+            ));
         }
     }
 }
 
-/// Who hears of a user sees each of its clients as it is, and no other.
+/// Who hears of a user sees each of its clients as it is, and no other; nobody sees who is not there. As it was before the last
+/// logged in.
 fn presence(world: &World, rosters: &Rosters) {
+    let views = world.views.lock();
+    let names: Vec<(usize, usize, String)> = world
+        .clients
+        .iter()
+        .map(|client| {
+            let client = client.lock();
+            (client.n, client.user, client.full())
+        })
+        .collect();
+    let view = |n: usize| views.get(n).cloned().unwrap_or_default();
     let mut online: BTreeMap<usize, BTreeMap<String, String>> = BTreeMap::new();
-    for client in &world.clients {
-        let client = client.lock();
-        online.entry(client.user).or_default().insert(client.full(), client.status.clone());
+    for (n, user, full) in &names {
+        let View { shown, status, .. } = view(*n);
+        if shown {
+            online.entry(*user).or_default().insert(full.clone(), status);
+        }
     }
-    for client in &world.clients {
-        let client = client.lock();
-        for of in (0..world.plan.users).filter(|of| *of != client.user) {
-            if !hears(rosters, client.user, of) || !tells(rosters, of, client.user) {
-                continue;
-            }
+    for (n, user, _) in &names {
+        let View { shown, seen, .. } = view(*n);
+        for of in (0..world.plan.users).filter(|of| of != user && shown) {
             let prefix = format!("{}/", jid(of));
-            let seen: BTreeMap<String, String> = client
-                .seen
+            let seen: BTreeMap<String, String> = seen
                 .iter()
                 .filter(|(jid, _)| jid.starts_with(&prefix))
-                .map(|(jid, status)| (jid.clone(), status.clone()))
+                .map(|(a, b)| (a.clone(), b.clone()))
                 .collect();
             let is = online.get(&of).cloned().unwrap_or_default();
-            if seen != is {
-                world.log.wrong(format_args!("{} sees {seen:?}, and is {is:?}", client.name()));
+            let contact = hears(rosters, *user, of) && tells(rosters, of, *user);
+            let ghosts: Vec<&String> = seen.keys().filter(|jid| !is.contains_key(*jid)).collect();
+            let kind = if contact { "ghost/contact" } else { "ghost/directed" };
+            if !ghosts.is_empty() {
+                world.log.wrong(format_args!("[{kind}] c{n} sees {ghosts:?}, who are not there"));
+            }
+            if !contact {
+                continue;
+            }
+            let unseen: Vec<&String> = is.keys().filter(|jid| !seen.contains_key(*jid)).collect();
+            if !unseen.is_empty() {
+                world
+                    .log
+                    .wrong(format_args!("[presence/unseen] c{n} does not see {unseen:?}, who are there"));
+            }
+            let stale = |(jid, status): &(&String, &String)| is.get(*jid).is_some_and(|is| is != *status);
+            let stale: Vec<_> = seen.iter().filter(stale).collect();
+            if !stale.is_empty() {
+                world.log.wrong(format_args!("[presence/stale] c{n} sees {stale:?}, and is {is:?}"));
             }
         }
     }

@@ -1,6 +1,5 @@
 //! Scripted clients: they talk, lose their connections, and resume where they find a node.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,11 +9,16 @@ use rookery_proto::xmpp::jid::BareJid;
 use rookery_proto::xmpp::stanza::Stanza;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::chance::{Chance, now};
+use crate::chance::now;
 use crate::reading::{attribute, items, message, presence, push};
-use crate::world::{Sent, World, jid};
+use crate::world::{World, jid};
 
 mod begin;
+mod device;
+mod habits;
+
+use device::What;
+pub(crate) use device::{Client, End, Got, Life, Traits, Way};
 
 /// How long a client waits for an acknowledgement before it looks for another node.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -28,96 +32,8 @@ pub(crate) enum Cut {
     Lost,
     /// The node does not: the socket stays open and nobody reads.
     Silent,
-}
-
-/// A client, connected or not.
-pub(crate) struct Client {
-    pub(crate) n: usize,
-    pub(crate) user: usize,
-    pub(crate) resource: &'static str,
-    pub(crate) chance: Chance,
-    /// The node it is connected to, or about to be; and which of its connections this is.
-    pub(crate) at: Option<usize>,
-    pub(crate) connection: u32,
-    /// Stream management is on and resumed: it takes part.
-    pub(crate) live: bool,
-    /// Since when it has no connection.
-    pub(crate) loose: Duration,
-    pub(crate) retry: Duration,
-    pub(crate) cut: Option<Cut>,
-    /// Resumption: its id, and what it has got.
-    id: String,
-    handled: u32,
-    acked: u32,
-    pub(crate) unacked: VecDeque<(String, Option<usize>, Duration)>,
-    /// What happened to its nodes since it was last live, for the counters.
-    pub(crate) home: Option<String>,
-    pub(crate) was_drained: bool,
-    pub(crate) lost_node: bool,
-    refused: u32,
-    /// Its session was lost: what came meanwhile it may have missed.
-    pub(crate) broken: bool,
-    /// The messages that came, in order.
-    pub(crate) got: Vec<usize>,
-    /// The presence of others, by full JID.
-    pub(crate) seen: BTreeMap<String, String>,
-    /// Its own.
-    pub(crate) status: String,
-    statuses: u32,
-    /// Its roster: what it was answered when it asked, and every push since.
-    pub(crate) roster: Option<BTreeMap<String, String>>,
-    /// It has asked again when all was quiet, and was answered. Not all do: the others know what they were pushed.
-    pub(crate) asked: bool,
-    pub(crate) answered: bool,
-    /// It has said that it is there.
-    greeted: bool,
-}
-
-impl Client {
-    pub(crate) fn new(n: usize, user: usize, resource: &'static str, chance: Chance) -> Self {
-        Self {
-            n,
-            user,
-            resource,
-            chance,
-            at: None,
-            connection: 0,
-            live: false,
-            loose: Duration::ZERO,
-            retry: Duration::ZERO,
-            cut: None,
-            id: String::new(),
-            handled: 0,
-            acked: 0,
-            unacked: VecDeque::new(),
-            home: None,
-            was_drained: false,
-            lost_node: false,
-            refused: 0,
-            broken: false,
-            got: Vec::new(),
-            seen: BTreeMap::new(),
-            status: String::new(),
-            statuses: 0,
-            roster: None,
-            asked: false,
-            answered: false,
-            greeted: false,
-        }
-    }
-
-    pub(crate) fn full(&self) -> String {
-        format!("{}/{}", jid(self.user), self.resource)
-    }
-
-    /// Whether it asks for its roster when all is quiet.
-    pub(crate) fn asks(&self) -> bool {
-        self.n.is_multiple_of(3)
-    }
-
-    pub(crate) fn name(&self) -> String {
-        format!("c{}", self.n)
-    }
+    /// The client closes its stream.
+    Clean,
 }
 
 /// While it is there the client is connected.
@@ -157,7 +73,12 @@ impl Visit {
 /// A connection of a client to a node, to its end.
 pub(crate) async fn visit(world: Arc<World>, n: usize, host: Host, node: usize) {
     let Some((connection, user, resource, id, handled)) = world.clients.get(n).map(|client| {
-        let client = client.lock();
+        let mut client = client.lock();
+        let rebinds = client.traits.rebinds;
+        if world.plan.habits && world.talking() && !client.id.is_empty() && client.habit.hits(rebinds) {
+            world.log.count("bound anew instead of resumed");
+            client.id.clear();
+        }
         (client.connection, client.user, client.resource, client.id.clone(), client.handled)
     }) else {
         return;
@@ -187,13 +108,20 @@ pub(crate) async fn visit(world: Arc<World>, n: usize, host: Host, node: usize) 
         running.begin();
     }
     running.run().await;
-    let silent = visit.with(|client| client.cut.take()) == Some(Some(Cut::Silent));
-    if !silent {
-        return pipe.close();
+    let cut = visit.with(|client| client.cut.take()).flatten();
+    match cut {
+        // Nobody reads, and the link is still there.
+        Some(Cut::Silent) => {
+            visit.end();
+            sleep(Duration::from_secs(20)).await;
+        }
+        Some(Cut::Clean) => {
+            visit.note("logs out");
+            pipe.close();
+            running.link.closed(true);
+        }
+        _ => pipe.close(),
     }
-    // Nobody reads, and the link is still there.
-    visit.end();
-    sleep(Duration::from_secs(20)).await;
 }
 
 fn conn() -> ConnInfo {
@@ -203,20 +131,34 @@ fn conn() -> ConnInfo {
 fn not_resumed(visit: &Visit) {
     visit.note("is not resumed");
     visit.world.log.count("not resumed");
-    let gone = visit.with(|client| {
+    let lost = visit.with(|client| {
         client.refused += 1;
-        if client.refused < 4 {
+        let short = client.life().is_some_and(|life| life.short);
+        if client.refused < 4 && !short {
             return None;
         }
         // It logs in anew, and knows nothing of what it had sent.
         client.refused = 0;
-        client.broken = true;
+        let told = client.life().is_some_and(|life| life.told.is_some());
+        client.end_life(End::Refused);
         client.id.clear();
-        Some(())
+        let plain = !visit.world.plan.habits;
+        client.broken |= plain;
+        Some((short, told || plain, client.closed.clone()))
     });
-    if gone == Some(Some(())) {
-        visit.world.log.count("session lost");
-        visit.world.log.wrong(format_args!("c{} lost its session", visit.client));
+    match lost.flatten() {
+        None => {}
+        Some((true, _, _)) => visit.world.log.count("session expired"),
+        Some((false, told, closed)) => {
+            visit.world.log.count("session lost");
+            if told {
+                let c = visit.client;
+                visit
+                    .world
+                    .log
+                    .wrong(format_args!("[session/lost] c{c} lost its session (closed: {closed})"));
+            }
+        }
     }
 }
 
@@ -286,7 +228,7 @@ impl Running<'_> {
         self.visit.with(|client| {
             if h < client.acked || (h - client.acked) as usize > client.unacked.len() {
                 log.wrong(format_args!(
-                    "{} is told {h} after {} of {}",
+                    "[h] {} is told {h} after {} of {}",
                     client.name(),
                     client.acked,
                     client.unacked.len()
@@ -295,19 +237,43 @@ impl Running<'_> {
             }
             while client.acked < h {
                 client.acked += 1;
-                let Some((_, message, _)) = client.unacked.pop_front() else { break };
-                let Some(message) = message else { continue };
-                if let Some(sent) = self.visit.world.messages.lock().get_mut(message) {
-                    sent.acked = true;
-                }
-                log.note(client.name(), format_args!("has sent m{message}"));
+                let Some((_, what, _)) = client.unacked.pop_front() else { break };
+                self.settled(client, what);
             }
         });
     }
 
-    fn send(&self, xml: String, message: Option<usize>) {
+    /// Something that the client sent is settled.
+    fn settled(&self, client: &mut Client, what: What) {
+        let world = &self.visit.world;
+        if let Some(life) = client.life_mut() {
+            life.told.get_or_insert_with(now);
+        }
+        match what {
+            What::Message(n) => {
+                if let Some(sent) = world.messages.lock().get_mut(n) {
+                    (sent.acked, sent.acked_at) = (true, Some(now()));
+                }
+                world.log.note(client.name(), format_args!("has sent m{n}"));
+            }
+            What::Shown(n) => {
+                let shown = client.life_mut().and_then(|life| life.shown.get_mut(n));
+                if let Some(shown) = shown {
+                    shown.settled = Some(now());
+                }
+            }
+            What::Asked(k) => {
+                if let Some(asked) = world.asked.lock().get_mut(k) {
+                    asked.acked = true;
+                }
+            }
+            What::Other => {}
+        }
+    }
+
+    fn send(&self, xml: String, what: What) {
         self.visit.with(|client| {
-            client.unacked.push_back((xml.clone(), message, now()));
+            client.unacked.push_back((xml.clone(), what, now()));
             let n = client.acked as usize + client.unacked.len();
             self.visit.note(format_args!("says {n} {xml}"));
         });
@@ -329,7 +295,7 @@ impl Running<'_> {
                 outgoing.write(&mut bytes);
                 self.stanza(&bytes);
             }
-            Down::Written(bytes) => self.stanza(&bytes),
+            Down::Written(bytes, _) => self.stanza(&bytes),
             Down::Nonza(bytes) if bytes.starts_with(b"<r ") => {
                 if let Some(handled) = self.visit.with(|client| client.handled) {
                     self.link.down_ack(handled);
@@ -341,6 +307,7 @@ impl Running<'_> {
             Down::Mark(number) => self.link.marked(number),
             Down::Close(close) => {
                 self.visit.note(format_args!("is closed: {close:?}"));
+                self.visit.with(|client| client.closed = format!("{close:?}"));
                 let why = if matches!(close, Close::Abandon) { "abandoned" } else { "closed by the server" };
                 self.visit.world.log.count(why);
                 return false;
@@ -366,6 +333,8 @@ impl Running<'_> {
             if text.starts_with("<message") {
                 message(world, client, &text);
                 None
+            } else if id.starts_with('q') {
+                crate::reading::asked(world, client, &text, &id)
             } else if text.starts_with("<presence") {
                 presence(client, &text)
             } else if attribute(&text, "type").as_deref() == Some("set") {
@@ -381,71 +350,7 @@ impl Running<'_> {
             }
         });
         if let Some(Some(answer)) = answer {
-            self.send(answer, None);
+            self.send(answer, What::Other);
         }
     }
-
-    /// Says something; how long it is silent then.
-    fn act(&self) -> Duration {
-        let world = &self.visit.world;
-        let users = world.plan.users;
-        let home = self.visit.with(|client| client.user).and_then(|user| self.home(user));
-        let what = self.visit.with(|client| {
-            if !world.talking() {
-                let calm = *world.stirred.lock() + Duration::from_secs(3) < now();
-                if !calm || client.asked || !world.quiet() || !client.asks() {
-                    return None;
-                }
-                client.asked = true;
-                return Some(("<iq type='get' id='last'><query xmlns='jabber:iq:roster'/></iq>".into(), None));
-            }
-            client.home = home.or(client.home.take());
-            client.lost_node = false;
-            client.was_drained = false;
-            if client.unacked.len() >= WINDOW {
-                return None;
-            }
-            let to = jid(other(client, users));
-            Some(match client.chance.below(100) {
-                0..80 => {
-                    let (xml, n) = talk(world, client);
-                    (xml, Some(n))
-                }
-                80..90 => (format!("<presence><status>{}</status></presence>", next_status(client)), None),
-                90..93 => (format!("<iq type='set' id='r{n}'><query xmlns='jabber:iq:roster'><item jid='{to}' name='n{n}'/></query></iq>", n = client.chance.below(100)), None),
-                93..95 => (format!("<presence type='unsubscribe' to='{to}'/>"), None),
-                95..98 => (format!("<presence type='subscribe' to='{to}'/>"), None),
-                98..99 => (format!("<presence type='unsubscribed' to='{to}'/>"), None),
-                _ => ("<iq type='get' id='ping' to='localhost'><ping xmlns='urn:xmpp:ping'/></iq>".into(), None),
-            })
-        });
-        if let Some(Some((xml, message))) = what {
-            self.send(xml, message);
-        }
-        let pause = self.visit.with(|client| {
-            // Now and then many at once.
-            if client.chance.hits(300) { Duration::from_millis(1) } else { client.chance.millis(50, 600) }
-        });
-        pause.unwrap_or(Duration::from_millis(100))
-    }
-}
-
-/// Another user.
-fn other(client: &mut Client, users: usize) -> usize {
-    (client.user + 1 + client.chance.below(users - 1)) % users
-}
-
-/// A message to somebody, and its number.
-fn talk(world: &World, client: &mut Client) -> (String, usize) {
-    let other = other(client, world.plan.users);
-    let mut messages = world.messages.lock();
-    let n = messages.len();
-    messages.push(Sent { from: client.n, to: other, acked: false, bounced: false, doubtful: false });
-    (format!("<message to='{}' type='chat' id='m{n}'><body>m{n}</body></message>", jid(other)), n)
-}
-
-fn next_status(client: &mut Client) -> String {
-    client.statuses += 1;
-    client.status = format!("s{}", client.statuses);
-    client.status.clone()
 }

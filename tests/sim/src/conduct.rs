@@ -33,6 +33,8 @@ pub(crate) enum Kind {
     HalfStore,
     /// Nobody hears a node.
     Alone,
+    /// A node is cut off from all: the others, the store and its clients, for long.
+    Severed,
     /// Packets between two wait, and arrive later.
     Stalled,
     /// The store refuses and forgets a node's commits.
@@ -45,6 +47,7 @@ pub(crate) enum Kind {
     Cuts,
 }
 
+/// Those of every world; [`Kind::Severed`] is drawn beside them.
 pub(crate) const ALL: &[Kind] = &[
     Kind::Crash,
     Kind::Restart,
@@ -69,6 +72,7 @@ enum Cure {
     Release(String, String),
     Chances(usize),
     Reach(usize),
+    Join(usize),
 }
 
 pub(crate) struct Conductor {
@@ -85,6 +89,7 @@ enum Stage {
     Assembling(Duration),
     Trouble(Duration),
     Calming(Duration),
+    Draining(Duration),
     Over,
 }
 
@@ -134,6 +139,23 @@ impl Conductor {
                 let calm = *self.world.stirred.lock() + REST < now;
                 if calm && self.is_whole() && self.all_live() && self.all_told() {
                     self.world.log.note("world", "is at rest");
+                    self.world.look();
+                    self.stage = match self.world.plan.habits {
+                        true => {
+                            self.world.set_phase(Phase::Draining);
+                            *self.world.stirred.lock() = now;
+                            Stage::Draining(now + CALM)
+                        }
+                        false => Stage::Over,
+                    };
+                } else if now > limit {
+                    self.restless();
+                    self.stage = Stage::Over;
+                }
+            }
+            Stage::Draining(limit) => {
+                let calm = *self.world.stirred.lock() + REST < now;
+                if calm && self.is_whole() && self.all_live() && self.all_told() {
                     self.stage = Stage::Over;
                 } else if now > limit {
                     self.restless();
@@ -162,24 +184,35 @@ impl Conductor {
     }
 
     fn all_live(&self) -> bool {
-        self.world.clients.iter().all(|client| client.lock().live)
+        let draining = self.world.draining();
+        let there = |client: &Client| client.live || (client.out && !draining && self.stays_out(client));
+        self.world.clients.iter().all(|client| there(&client.lock()))
+    }
+
+    /// Whether it does not log in before the last.
+    fn stays_out(&self, client: &Client) -> bool {
+        client.traits.last || (client.traits.stays_out && self.world.quiet())
     }
 
     /// Everything is acknowledged, and everybody has been told its roster.
     fn all_told(&self) -> bool {
         let told = |client: &Client| client.unacked.is_empty() && (client.answered || !client.asks());
-        self.world.clients.iter().all(|client| told(&client.lock()))
+        self.world.clients.iter().all(|client| {
+            let client = client.lock();
+            client.out || (told(&client) && !client.leaving)
+        })
     }
 
     fn restless(&self) {
         let log = &self.world.log;
-        log.wrong(format_args!("no rest: whole {}", self.is_whole()));
+        log.wrong(format_args!("[rest] no rest: whole {}", self.is_whole()));
         for client in &self.world.clients {
             let client = client.lock();
-            if !client.live || !client.unacked.is_empty() || (client.asks() && !client.answered) {
+            let out = client.out && self.stays_out(&client) && !self.world.draining();
+            if !out && (!client.live || !client.unacked.is_empty() || (client.asks() && !client.answered)) {
                 let first = client.unacked.front().map(|(xml, _, _)| xml.clone());
                 log.wrong(format_args!(
-                    "{} of {} at {:?}: live {}, {} unacked, the first {first:?}",
+                    "[rest] {} of {} at {:?}: live {}, {} unacked, the first {first:?}",
                     client.name(),
                     client.full(),
                     client.at,
@@ -192,10 +225,19 @@ impl Conductor {
 
     /// Clients without a connection look for a node.
     fn connect(&mut self, now: Duration) {
-        let up: Vec<usize> = (0..self.world.places.len()).filter(|n| self.is_up(*n)).collect();
+        let reached = |n: &usize| {
+            let place = self.world.places.get(*n);
+            self.is_up(*n) && place.is_some_and(|place| !place.severed.load(Ordering::Relaxed))
+        };
+        let up: Vec<usize> = (0..self.world.places.len()).filter(reached).collect();
+        let (quiet, draining) = (self.world.quiet(), self.world.draining());
         for client in &self.world.clients {
             let mut client = client.lock();
             if client.at.is_some() || now < client.retry || now < client.loose + Duration::from_millis(50) {
+                continue;
+            }
+            let waits = client.out && self.stays_out(&client) && !draining;
+            if waits || (now < client.sleeps && !quiet) {
                 continue;
             }
             let Some(any) = up.get(client.chance.below(up.len())).copied() else { continue };
@@ -204,6 +246,7 @@ impl Conductor {
             let home = home.and_then(|home| up.iter().copied().find(|n| self.name(*n) == home));
             let node = home.filter(|_| client.chance.hits(500)).unwrap_or(any);
             client.at = Some(node);
+            client.out = false;
             client.connection += 1;
             client.cut = None;
             client.retry = now + client.chance.millis(100, 2_000);
@@ -288,6 +331,7 @@ impl Conductor {
                 sim.release(a.as_str(), b.as_str());
             }
             Cure::Chances(n) => self.set_chances(n, Chances::default(), 0),
+            Cure::Join(n) => self.sever(n, false),
             Cure::Reach(n) => {
                 if let Some(place) = self.world.places.get(n) {
                     place.faults.set_reachable(true);
@@ -312,6 +356,22 @@ impl Conductor {
             self.set_chances(n, Chances::default(), 0);
         }
         self.world.places.iter().for_each(|place| place.faults.set_reachable(true));
+    }
+
+    /// A node's clients cannot reach it any more; it does not notice. Or they can again.
+    fn sever(&self, n: usize, severed: bool) {
+        let Some(place) = self.world.places.get(n) else { return };
+        place.severed.store(severed, Ordering::Relaxed);
+        if !severed {
+            return;
+        }
+        place.visitors.lock().clear();
+        for client in &self.world.clients {
+            let mut client = client.lock();
+            if client.at == Some(n) {
+                client.cut = Some(Cut::Silent);
+            }
+        }
     }
 
     fn set_chances(&self, n: usize, chances: Chances, seed: u64) {
@@ -352,6 +412,17 @@ impl Conductor {
                 if self.chance.hits(500) {
                     self.part(sim, end, a, "store".into());
                 }
+            }
+            Kind::Severed => {
+                let end = now + self.chance.millis(2_000, 12_000);
+                self.world.log.count("node cut off from all");
+                for m in (0..count).filter(|m| *m != n) {
+                    let b = self.name(m);
+                    self.part(sim, end, a.clone(), b);
+                }
+                self.part(sim, end, a, "store".into());
+                self.sever(n, true);
+                self.cures.push((end, Cure::Join(n)));
             }
             Kind::OneWay => {
                 sim.partition_oneway(a.as_str(), b.as_str());

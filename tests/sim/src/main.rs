@@ -62,6 +62,12 @@ struct Options {
     /// No faults.
     #[arg(long)]
     calm: bool,
+    /// Clients without habits: each keeps its one session and writes to bare JIDs.
+    #[arg(long)]
+    plain: bool,
+    /// Whether clients sleep much; from the seed if not given.
+    #[arg(long)]
+    sleepy: Option<bool>,
     /// Every event goes to this file.
     #[arg(long)]
     trace: Option<std::path::PathBuf>,
@@ -79,7 +85,9 @@ fn plan(options: &Options) -> Plan {
     let all = chance.hits(300);
     let faults: Vec<Kind> = conduct::ALL.iter().copied().filter(|_| all || chance.hits(400)).collect();
     let at_once = 1 + chance.below(3);
-    let faults = options.faults.clone().unwrap_or(faults);
+    let (sleepy, severed) = (chance.hits(250), all || chance.hits(300));
+    let severed = Some(Kind::Severed).filter(|_| severed && !options.plain);
+    let faults = options.faults.clone().unwrap_or_else(|| faults.into_iter().chain(severed).collect());
     Plan {
         seed: options.seed,
         nodes: options.nodes.unwrap_or(nodes),
@@ -87,6 +95,8 @@ fn plan(options: &Options) -> Plan {
         trouble: Duration::from_secs(options.trouble.unwrap_or(trouble)),
         faults: if options.calm { Vec::new() } else { faults },
         at_once,
+        habits: !options.plain,
+        sleepy: options.sleepy.unwrap_or(sleepy),
     }
 }
 
@@ -95,7 +105,7 @@ static PANICKED: AtomicBool = AtomicBool::new(false);
 fn main() -> ExitCode {
     let options = Options::parse();
     if let Some(seeds) = options.seeds {
-        return many::run(options.seed, seeds, options.jobs, options.small);
+        return many::run(&options, seeds);
     }
     mad_turmoil::rand::set_rng(StdRng::seed_from_u64(options.seed));
     let meters: &'static Meters = Box::leak(Box::default());

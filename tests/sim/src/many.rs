@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use clap::ValueEnum as _;
 use parking_lot::Mutex;
+
+use crate::Options;
+use crate::conduct::Kind;
 
 /// What must come to pass in a campaign, or it shows nothing.
 const WANTED: &[&str] = &[
@@ -23,6 +27,21 @@ const WANTED: &[&str] = &[
     "count resumed after the loss of the node",
     "count resumed after double loss",
     "count resumed after drain",
+    "count message to a resource that never was",
+    "count message to a resource that has logged out",
+    "count message to a resource that hibernates",
+    "count message to a resource that is there",
+    "count asked who hibernates",
+    "count asked who is gone",
+    "count bound anew instead of resumed",
+    "count session expired",
+    "count unavailable for a while",
+    "count available again",
+    "count logged out",
+    "count sleeps",
+    "count directed presence",
+    "count copy of a message",
+    "count node cut off from all",
     "meter sessions_attached",
     "meter parcels_again",
     "meter users_moved",
@@ -39,6 +58,8 @@ const ENOUGH: u64 = 50;
 #[derive(Default)]
 struct Sum {
     counts: BTreeMap<String, u64>,
+    /// What was wrong, by its kind: how often, and in which worlds.
+    wrong: BTreeMap<String, (u64, Vec<u64>)>,
     failed: Vec<u64>,
     done: u64,
     messages: u64,
@@ -46,7 +67,8 @@ struct Sum {
 }
 
 /// Runs the worlds of `seeds` seeds from `from` on.
-pub(crate) fn run(from: u64, seeds: u64, jobs: usize, small: bool) -> ExitCode {
+pub(crate) fn run(options: &Options, seeds: u64) -> ExitCode {
+    let (from, jobs) = (options.seed, options.jobs);
     let (next, sum) = (AtomicU64::new(from), Mutex::new(Sum::default()));
     std::thread::scope(|scope| {
         for _ in 0..jobs.max(1) {
@@ -56,7 +78,7 @@ pub(crate) fn run(from: u64, seeds: u64, jobs: usize, small: bool) -> ExitCode {
                     if seed >= from + seeds {
                         return;
                     }
-                    one(seed, seeds, small, &sum);
+                    one(seed, seeds, options, &sum);
                 }
             });
         }
@@ -64,6 +86,9 @@ pub(crate) fn run(from: u64, seeds: u64, jobs: usize, small: bool) -> ExitCode {
     let sum = sum.into_inner();
     for (name, count) in &sum.counts {
         println!("{count:>9} {name}");
+    }
+    for (kind, (times, seeds)) in &sum.wrong {
+        println!("{times:>9} wrong {kind} in {} worlds: {seeds:?}", seeds.len());
     }
     println!("{} worlds, {} messages, {:.0} simulated seconds", sum.done, sum.messages, sum.seconds);
     let missing: Vec<_> = WANTED.iter().filter(|name| !sum.counts.contains_key(**name)).collect();
@@ -78,12 +103,33 @@ pub(crate) fn run(from: u64, seeds: u64, jobs: usize, small: bool) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn one(seed: u64, seeds: u64, small: bool, sum: &Mutex<Sum>) {
+/// How a world of the campaign is asked for.
+fn arguments(options: &Options) -> Vec<String> {
+    let mut all = Vec::new();
+    for (given, name) in [(options.small, "--small"), (options.calm, "--calm"), (options.plain, "--plain")] {
+        all.extend(given.then(|| name.to_owned()));
+    }
+    let number = |name: &str, n: Option<String>| n.map(|n| [name.to_owned(), n]).into_iter().flatten();
+    all.extend(number("--nodes", options.nodes.map(|n| n.to_string())));
+    all.extend(number("--users", options.users.map(|n| n.to_string())));
+    all.extend(number("--trouble", options.trouble.map(|n| n.to_string())));
+    all.extend(number("--sleepy", options.sleepy.map(|sleepy| sleepy.to_string())));
+    let name = |kind: &Kind| kind.to_possible_value().map(|value| value.get_name().to_owned());
+    let faults = options.faults.as_ref().map(|faults| faults.iter().filter_map(name).collect::<Vec<_>>());
+    all.extend(number("--faults", faults.map(|faults| faults.join(","))));
+    all
+}
+
+/// The kind of what was wrong: in brackets, or the rest has none.
+fn kind(line: &str) -> &str {
+    line.strip_prefix('[').and_then(|rest| rest.split_once(']')).map_or("other", |(kind, _)| kind)
+}
+
+fn one(seed: u64, seeds: u64, options: &Options, sum: &Mutex<Sum>) {
     let mut command = Command::new(std::env::current_exe().unwrap_or_default());
     command.args(["--seed", &seed.to_string()]);
-    if small {
-        command.arg("--small");
-    }
+    let arguments = arguments(options);
+    command.args(&arguments);
     let (text, well) = match command.output() {
         Ok(output) => (String::from_utf8_lossy(&output.stdout).into_owned(), output.status.success()),
         Err(error) => (error.to_string(), false),
@@ -99,7 +145,13 @@ fn one(seed: u64, seeds: u64, small: bool, sum: &Mutex<Sum>) {
                 .split_once("lived ")
                 .and_then(|(_, rest)| rest.split(' ').next()?.parse().ok())
                 .unwrap_or(0.0);
-        } else if let Some((name, count)) = line.rsplit_once(' ').filter(|_| !line.starts_with("wrong ")) {
+        } else if let Some(wrong) = line.strip_prefix("wrong ") {
+            let (times, seeds) = sum.wrong.entry(kind(wrong).to_owned()).or_default();
+            *times += 1;
+            if seeds.last() != Some(&seed) {
+                seeds.push(seed);
+            }
+        } else if let Some((name, count)) = line.rsplit_once(' ') {
             *sum.counts.entry(name.to_owned()).or_default() += count.parse::<u64>().unwrap_or(0);
         }
     }
@@ -110,9 +162,9 @@ fn one(seed: u64, seeds: u64, small: bool, sum: &Mutex<Sum>) {
             .filter(|line| line.starts_with("wrong "))
             .take(8)
             .for_each(|line| println!("      {line}"));
-        let small = if small { " --small" } else { "" };
+        let rest: String = arguments.iter().map(|argument| format!(" {argument}")).collect();
         println!(
-            "      alone: cargo run -p rookery-sim --profile sim -- --seed {seed}{small} --trace /tmp/trace"
+            "      alone: cargo run -p rookery-sim --profile sim -- --seed {seed}{rest} --trace /tmp/trace"
         );
     }
 }

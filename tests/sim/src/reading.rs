@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::client::Client;
+use crate::chance::now;
+use crate::client::{Client, Got, Way};
 use crate::world::World;
 
 pub(crate) fn message(world: &World, client: &mut Client, text: &str) {
@@ -11,12 +12,42 @@ pub(crate) fn message(world: &World, client: &mut Client, text: &str) {
     let mut messages = world.messages.lock();
     let Some(sent) = messages.get_mut(n) else { return };
     if attribute(text, "type").as_deref() == Some("error") {
-        sent.bounced = true;
+        sent.errors += 1;
         world.log.count("bounced");
         return;
     }
     drop(messages);
-    client.got.push(n);
+    let way = if text.contains("<received xmlns='urn:xmpp:carbons:2'") {
+        Way::Received
+    } else if text.contains("<sent xmlns='urn:xmpp:carbons:2'") {
+        Way::Sent
+    } else {
+        Way::Direct
+    };
+    if way == Way::Received {
+        world.log.count("copy of a message");
+    }
+    if let Some(life) = client.life_mut() {
+        life.got.push(Got { n, way, at: now() });
+    }
+}
+
+/// A request of another client, or the answer to one of its own.
+pub(crate) fn asked(world: &World, client: &mut Client, text: &str, id: &str) -> Option<String> {
+    let k: usize = id.get(1..)?.parse().ok()?;
+    let mut all = world.asked.lock();
+    let asked = all.get_mut(k)?;
+    match attribute(text, "type").as_deref() {
+        Some("get") => {
+            asked.seen_by.push((client.n, client.lives.len()));
+            let from = attribute(text, "from")?;
+            Some(format!("<iq type='result' id='{id}' to='{from}'/>"))
+        }
+        _ => {
+            asked.answers += 1;
+            None
+        }
+    }
 }
 
 pub(crate) fn presence(client: &mut Client, text: &str) -> Option<String> {

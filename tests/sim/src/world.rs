@@ -12,7 +12,7 @@ use rookery_cluster::store::memory::Memory;
 use tokio::sync::Notify;
 
 use crate::chance::Chance;
-use crate::client::Client;
+use crate::client::{Client, Traits};
 use crate::log::Log;
 use crate::witness::{Watched, Witness};
 
@@ -28,6 +28,11 @@ pub(crate) struct Plan {
     pub(crate) faults: Vec<crate::conduct::Kind>,
     /// How many faults may last at a time.
     pub(crate) at_once: usize,
+    /// Clients have habits: they write to resources that are there, sleep or are gone, log out, hide, bind anew. Without, each keeps
+    /// its one session, and all are for bare JIDs.
+    pub(crate) habits: bool,
+    /// They sleep much.
+    pub(crate) sleepy: bool,
 }
 
 /// What a node is asked to do.
@@ -46,9 +51,46 @@ pub(crate) struct Place {
     pub(crate) call: Notify,
     /// It serves clients.
     pub(crate) up: AtomicBool,
+    /// Nobody reaches it: not its clients either.
+    pub(crate) severed: AtomicBool,
     pub(crate) mesh: Mutex<Weak<Mesh>>,
     pub(crate) faults: Arc<Faults>,
     pub(crate) boots: AtomicU8,
+}
+
+/// What a message was for, when it was sent, as far as clients know.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Target {
+    Bare,
+    /// A resource that nobody ever bound.
+    NeverWas,
+    /// One whose client has logged out, or whose session it knows to be lost.
+    LoggedOut,
+    /// A session that waits to be resumed.
+    Hibernates,
+    There,
+}
+
+impl Target {
+    pub(crate) fn counter(self) -> Option<&'static str> {
+        match self {
+            Self::Bare => None,
+            Self::NeverWas => Some("message to a resource that never was"),
+            Self::LoggedOut => Some("message to a resource that has logged out"),
+            Self::Hibernates => Some("message to a resource that hibernates"),
+            Self::There => Some("message to a resource that is there"),
+        }
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Bare => "bare",
+            Self::NeverWas => "full-never-was",
+            Self::LoggedOut => "full-logged-out",
+            Self::Hibernates => "full-hibernates",
+            Self::There => "full-there",
+        }
+    }
 }
 
 /// A message that a client sent.
@@ -57,11 +99,39 @@ pub(crate) struct Sent {
     pub(crate) from: usize,
     /// The user it is for.
     pub(crate) to: usize,
+    /// The client that it is for, if it is for a full JID of one.
+    pub(crate) device: Option<usize>,
+    pub(crate) target: Target,
     pub(crate) acked: bool,
-    /// An error came back.
-    pub(crate) bounced: bool,
+    /// How many errors came back.
+    pub(crate) errors: u32,
     /// The sender's session was lost before it knew.
     pub(crate) doubtful: bool,
+    pub(crate) sent_at: Duration,
+    pub(crate) acked_at: Option<Duration>,
+}
+
+/// A request that a client sent to a resource.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    pub(crate) from: usize,
+    /// In which of its lives, from 1.
+    pub(crate) life: usize,
+    pub(crate) target: Target,
+    pub(crate) acked: bool,
+    /// Results and errors.
+    pub(crate) answers: u32,
+    /// Clients that got it, and in which life.
+    pub(crate) seen_by: Vec<(usize, usize)>,
+}
+
+/// What a client sees when all is quiet, and what others may see of it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct View {
+    /// It is logged in and available.
+    pub(crate) shown: bool,
+    pub(crate) status: String,
+    pub(crate) seen: std::collections::BTreeMap<String, String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,6 +142,8 @@ pub(crate) enum Phase {
     Talking,
     /// Nobody starts anything; what was begun is ended.
     Quiet,
+    /// Everybody logs in who has not, and gets what waits.
+    Draining,
 }
 
 pub(crate) struct World {
@@ -81,7 +153,12 @@ pub(crate) struct World {
     pub(crate) witness: Arc<Witness>,
     pub(crate) places: Vec<Place>,
     pub(crate) clients: Vec<Mutex<Client>>,
+    /// The clients of each user.
+    pub(crate) devices: Vec<Vec<usize>>,
     pub(crate) messages: Mutex<Vec<Sent>>,
+    pub(crate) asked: Mutex<Vec<Asked>>,
+    /// What clients saw when all was quiet, before the last logged in.
+    pub(crate) views: Mutex<Vec<View>>,
     /// When something last came to a client.
     pub(crate) stirred: Mutex<Duration>,
     phase: AtomicU8,
@@ -100,19 +177,29 @@ impl World {
                 order: Mutex::default(),
                 call: Notify::new(),
                 up: AtomicBool::new(false),
+                severed: AtomicBool::new(false),
                 mesh: Mutex::default(),
                 faults: Arc::new(Faults::new(Arc::new(watched))),
                 boots: AtomicU8::new(0),
             }
         };
         let places = (0..plan.nodes).map(place).collect();
-        // Every third user has two clients.
-        let clients = (0..plan.users)
-            .flat_map(|user| if user % 3 == 0 { vec![(user, "a"), (user, "b")] } else { vec![(user, "a")] })
+        let clients: Vec<_> = devices(&plan)
+            .into_iter()
             .enumerate()
-            .map(|(n, (user, resource))| {
-                let chance = Chance::new(plan.seed, 1_000 + u64::try_from(n).unwrap_or(0));
-                Mutex::new(Client::new(n, user, resource, chance))
+            .map(|(n, (user, resource, traits))| {
+                let part = u64::try_from(n).unwrap_or(0);
+                let (chance, habit) =
+                    (Chance::new(plan.seed, 1_000 + part), Chance::new(plan.seed, 3_000 + part));
+                Mutex::new(Client::new(n, (user, resource), traits, chance, habit))
+            })
+            .collect();
+        let devices = (0..plan.users)
+            .map(|user| {
+                let mine = clients.iter().map(|client| client.lock());
+                mine.filter(|client| client.user == user && !client.traits.last)
+                    .map(|client| client.n)
+                    .collect()
             })
             .collect();
         Arc::new(Self {
@@ -122,7 +209,10 @@ impl World {
             witness,
             places,
             clients,
+            devices,
             messages: Mutex::default(),
+            asked: Mutex::default(),
+            views: Mutex::default(),
             stirred: Mutex::default(),
             phase: AtomicU8::new(Phase::Starting as u8),
         })
@@ -133,13 +223,51 @@ impl World {
         self.log.note("world", format_args!("{phase:?}"));
     }
 
+    /// Nobody begins anything any more.
     pub(crate) fn quiet(&self) -> bool {
-        self.phase.load(Ordering::Relaxed) == Phase::Quiet as u8
+        self.phase.load(Ordering::Relaxed) >= Phase::Quiet as u8
+    }
+
+    /// All who are not logged in do so.
+    pub(crate) fn draining(&self) -> bool {
+        self.phase.load(Ordering::Relaxed) == Phase::Draining as u8
+    }
+
+    /// Keeps what everybody sees now.
+    pub(crate) fn look(&self) {
+        let view = |client: &Mutex<Client>| {
+            let client = client.lock();
+            let (shown, status) = (client.live && client.is_shown(), client.status.clone());
+            View { shown, status, seen: client.seen.clone() }
+        };
+        *self.views.lock() = self.clients.iter().map(view).collect();
     }
 
     pub(crate) fn talking(&self) -> bool {
         self.phase.load(Ordering::Relaxed) == Phase::Talking as u8
     }
+}
+
+/// The clients of a world: user, resource, and what each is like.
+fn devices(plan: &Plan) -> Vec<(usize, &'static str, Traits)> {
+    let mut chance = Chance::new(plan.seed, 5);
+    let mut all = Vec::new();
+    for user in 0..plan.users {
+        // Every third user has two clients, or more.
+        let count = match plan.habits {
+            true => 1 + chance.below(3),
+            false => 1 + usize::from(user % 3 == 0),
+        };
+        for (n, resource) in ["a", "b", "c"].into_iter().take(count).enumerate() {
+            let traits =
+                if plan.habits { Traits::of(&mut chance, n == 0, plan.sleepy) } else { Traits::default() };
+            all.push((user, resource, traits));
+        }
+    }
+    if plan.habits {
+        all.extend((0..plan.users).map(|user| (user, "z", Traits::last())));
+    }
+    all
 }
 
 pub(crate) fn jid(user: usize) -> String {

@@ -31,6 +31,8 @@ pub struct Config {
     pub more: String,
     /// Fixed ports (c2s, c2s_tls, http) instead of any free ones.
     pub ports: [u16; 3],
+    /// Where it listens for clients. Every address of 127.0.0.0/8 is this machine: one of its own leaves a node every port.
+    pub address: Ipv4Addr,
 }
 
 impl Default for Config {
@@ -44,6 +46,7 @@ impl Default for Config {
             limits: GENEROUS.into(),
             more: String::new(),
             ports: [0; 3],
+            address: Ipv4Addr::LOCALHOST,
         }
     }
 }
@@ -70,7 +73,7 @@ impl Rookery {
         let dir = temp.path().to_owned();
         let config_file = dir.join("rookery.toml");
         std::fs::write(&config_file, text(&dir, config))?;
-        let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let nowhere = SocketAddr::from((config.address, 0));
         let listening =
             Listening { domain: config.domain.clone(), c2s: nowhere, c2s_tls: nowhere, http: None };
         let mut rookery = Rookery { listening, dir, config_file, binary, process: None, _temp: temp };
@@ -93,8 +96,8 @@ impl Rookery {
             })
             .await?;
         let ports = found.get().ok_or_else(|| Error::Failed("no ports".into()))?;
-        self.listening.c2s = ports[0];
-        self.listening.c2s_tls = ports[1];
+        self.listening.c2s.set_port(ports[0].port());
+        self.listening.c2s_tls.set_port(ports[1].port());
         self.listening.http = Some(ports[2]);
         self.process = Some(process);
         Ok(())
@@ -223,7 +226,7 @@ fn build(fdb: bool) -> Result<PathBuf, Error> {
 }
 
 fn text(dir: &Path, config: &Config) -> String {
-    let Config { domain, store, durability, registration, archive, limits, more, ports } = config;
+    let Config { domain, store, durability, registration, archive, limits, more, ports, address } = config;
     let [c2s, c2s_tls, http] = ports;
     let dir = dir.display();
     format!(
@@ -232,8 +235,8 @@ fn text(dir: &Path, config: &Config) -> String {
 url = "{store}"
 durability = "{durability}"
 [listen]
-c2s = ["127.0.0.1:{c2s}"]
-c2s_tls = ["127.0.0.1:{c2s_tls}"]
+c2s = ["{address}:{c2s}"]
+c2s_tls = ["{address}:{c2s_tls}"]
 http = ["127.0.0.1:{http}"]
 admin = "unix:{dir}/admin.sock"
 [[domain]]

@@ -94,7 +94,6 @@ fn cases() -> Vec<(&'static str, Vec<u8>, &'static [&'static str])> {
         ("SASL again", b"<abort xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>".to_vec(), nonza),
         ("another version's nonza", b"<enable xmlns='urn:xmpp:sm:2'/>".to_vec(), nonza),
         ("what only servers say", b"<resumed xmlns='urn:xmpp:sm:3' h='1' previd='x'/>".to_vec(), nonza),
-        ("a before enable", b"<a xmlns='urn:xmpp:sm:3' h='0'/>".to_vec(), nonza),
         ("forged sender", forged("message", "juliet@localhost"), forger),
         ("forged sender of presence", forged("presence", "juliet@localhost/balcony"), forger),
         ("forged sender of an IQ", forged("iq", "localhost"), forger),

@@ -9,6 +9,7 @@
 
 mod attacks;
 mod before_login;
+mod connections;
 mod names;
 mod slow;
 mod stanzas;

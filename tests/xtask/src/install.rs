@@ -8,20 +8,54 @@ use rookery_tests::server::find_program;
 use crate::suite::root;
 
 /// (program that shows it is there, Debian package)
-const FOR_TESTS: &[(&str, &str)] =
-    &[("python3", "python3"), ("tmux", "tmux"), ("profanity", "profanity"), ("haproxy", "haproxy")];
+const FOR_TESTS: &[(&str, &str)] = &[
+    ("python3", "python3"),
+    ("tmux", "tmux"),
+    ("profanity", "profanity"),
+    ("go-sendxmpp", "go-sendxmpp"),
+    ("haproxy", "haproxy"),
+    ("java", "openjdk-17-jre-headless"),
+    ("mvn", "maven"),
+];
 
 /// For nodes behind a load balancer.
 pub(crate) fn for_chaos() {
     apt(&[("haproxy", "haproxy")]);
 }
 
-/// For the interop tests: Debian's programs and PyPI's slixmpp in an environment under target/.
+/// For the interop tests: Debian's programs, and under target/ PyPI's slixmpp and Maven Central's Smack.
 pub(crate) fn for_tests() {
     apt(FOR_TESTS);
     if !crate::fdb::libclang() {
         apt_install(&["libclang-dev"]);
     }
+    slixmpp();
+    smack();
+}
+
+/// Smack's integration tests and what they depend on, as jars. The copy of pom.xml beside them says which they are.
+fn smack() {
+    let pom = root().join("tests/interop/smack/pom.xml");
+    let folder = root().join("target/interop-smack");
+    let (wanted, there) = (std::fs::read(&pom), std::fs::read(folder.join("pom.xml")));
+    if wanted.as_ref().ok() == there.as_ref().ok() {
+        return;
+    }
+    let _ = std::fs::remove_dir_all(&folder);
+    println!("copying Smack's integration tests from Maven Central to target/interop-smack");
+    let (pom, output) = (pom.display(), folder.display());
+    let arguments = format!(
+        "-B -q -f {pom} dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory={output}"
+    );
+    let arguments: Vec<&str> = arguments.split(' ').collect();
+    let done = works(Path::new("mvn"), &arguments);
+    if !done || wanted.and_then(|pom| std::fs::write(folder.join("pom.xml"), pom)).is_err() {
+        println!("to install: mvn {}", arguments.join(" "));
+        println!("skipped: Smack's integration tests");
+    }
+}
+
+fn slixmpp() {
     let venv = root().join("target/interop-venv");
     let python = venv.join("bin/python");
     if works(&python, &["-c", "import slixmpp"]) {

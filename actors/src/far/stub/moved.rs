@@ -52,7 +52,9 @@ impl Stub {
         (state.managed, state.h, state.acked, state.last) = (tail.managed, tail.h, tail.acked, tail.last);
         state.drained = tail.drained;
         state.inactive = rest.active.map_or(tail.inactive, |active| !active);
-        (state.tail, state.capsule, state.ups) = (tail.sent, Some(tail.capsule), waiting);
+        let sent = tail.sent.into_iter().map(|sent| (stub.waits.bytes(sent.stanza.len()), sent));
+        state.tail = sent.map(|(charged, sent)| (sent, charged)).collect();
+        (state.capsule, state.ups) = (Some(tail.capsule), waiting);
         state.closed = rest.closed;
         if let Some(h) = rest.confirmed.filter(|h| h.wrapping_sub(state.h) as usize <= state.tail.len()) {
             state.confirm(h);

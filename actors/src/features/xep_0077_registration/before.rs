@@ -1,7 +1,6 @@
 //! Registration before login (section 3.1.1).
 
 use std::collections::HashMap;
-use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 
 use parking_lot::Mutex;
@@ -18,56 +17,60 @@ use super::{NAME, fields, hash};
 use crate::credentials;
 use crate::host::Host;
 
-/// How many addresses (or accounts) are remembered; when all of them have done it lately, nobody else may.
+/// How many addresses are remembered; when all of them have registered lately, nobody else may.
 const ADDRESSES: usize = 100_000;
 /// Microseconds of an hour.
 const HOUR: u64 = 3_600_000_000;
 
 /// How often each address has registered lately. One for each node; IPv6 counts by /64.
 #[derive(Default)]
-pub struct Registrations(Hourly<IpAddr>);
-
-impl Registrations {
-    /// Counts an attempt at `now` (microseconds since 1970), unless `address` has used its `per_hour`.
-    pub fn admit(&self, address: IpAddr, now: u64, per_hour: u32) -> bool {
-        self.0.admit(network(address), now, per_hour)
-    }
-}
-
-/// How often each has done something lately.
-pub(crate) struct Hourly<K>(Mutex<HashMap<K, Window>>);
+pub struct Registrations(Mutex<HashMap<IpAddr, Window>>);
 
 #[derive(Clone, Copy)]
 struct Window {
     since: u64,
     count: u32,
+    /// Names that were asked for, taken or not.
+    asked: u32,
 }
 
-impl<K> Default for Hourly<K> {
-    fn default() -> Self {
-        Self(Mutex::default())
+/// How many names an address may ask for, for each account that it may make.
+const NAMES: u32 = 4;
+
+impl Registrations {
+    /// Counts a name that was asked for at `now` (microseconds since 1970), unless `address` has used its `per_hour`, or has asked
+    /// for too many names: whether a name is taken is not for asking.
+    pub fn ask(&self, address: IpAddr, now: u64, per_hour: u32) -> bool {
+        self.with(address, now, |window| {
+            let may = window.count < per_hour && window.asked < per_hour.saturating_mul(NAMES);
+            window.asked = window.asked.saturating_add(u32::from(may));
+            may
+        })
     }
-}
 
-impl<K: Eq + Hash> Hourly<K> {
-    /// Counts one more time at `now` (microseconds since 1970), unless `who` has used its `per_hour`.
-    pub(crate) fn admit(&self, who: K, now: u64, per_hour: u32) -> bool {
+    /// Counts an attempt at `now`, unless `address` has used its `per_hour`.
+    pub fn admit(&self, address: IpAddr, now: u64, per_hour: u32) -> bool {
+        self.with(address, now, |window| {
+            let may = window.count < per_hour;
+            window.count = window.count.saturating_add(u32::from(may));
+            may
+        })
+    }
+
+    fn with(&self, address: IpAddr, now: u64, count: impl FnOnce(&mut Window) -> bool) -> bool {
         let mut windows = self.0.lock();
-        if windows.len() >= ADDRESSES && !windows.contains_key(&who) {
+        if windows.len() >= ADDRESSES && !windows.contains_key(&network(address)) {
             windows.retain(|_, window| now.saturating_sub(window.since) < HOUR);
             if windows.len() >= ADDRESSES {
                 return false;
             }
         }
-        let window = windows.entry(who).or_insert(Window { since: now, count: 0 });
+        let new = Window { since: now, count: 0, asked: 0 };
+        let window = windows.entry(network(address)).or_insert(new);
         if now.saturating_sub(window.since) >= HOUR {
-            *window = Window { since: now, count: 0 };
+            *window = new;
         }
-        if window.count >= per_hour {
-            return false;
-        }
-        window.count += 1;
-        true
+        count(window)
     }
 }
 
@@ -137,16 +140,21 @@ pub async fn register(
     let (user, now) = (&user, host.seams().clock.now_micros());
     let failed = |error: store::Error| crate::features::store_failed(&error);
     let conflict = || StanzaError::new(Condition::Conflict);
-    // First: whether a name is taken is told no more often than accounts are made.
-    if !host.registrations().admit(address, now, host.options().limits.registrations_per_hour) {
+    let per_hour = host.options().limits.registrations_per_hour;
+    let too_many = || {
         let text = "too many registrations from your address";
-        return Err(crate::features::over("registrations", Condition::ResourceConstraint, text)
-            .type_(ErrorType::Wait));
+        crate::features::over("registrations", Condition::ResourceConstraint, text).type_(ErrorType::Wait)
+    };
+    if !host.registrations().ask(address, now, per_hour) {
+        return Err(too_many());
     }
     // A look before the work: a name that is taken costs no hashing.
     let exists = host.store().read(|tx| Box::pin(async move { accounts::exists(&mut **tx, user).await }));
     if exists.await.map_err(failed)? {
         return Err(conflict());
+    }
+    if !host.registrations().admit(address, now, per_hour) {
+        return Err(too_many());
     }
     let made = hash(host.seams(), password.to_owned(), host.options().iterations).await?;
     let account = credentials::to_account(&made, now);
@@ -217,6 +225,19 @@ mod tests {
         assert!(!limits.admit(v4, HOUR, 0));
     }
 
+    /// Whether a name is taken is not told to who has used up his attempts, nor for many names.
+    #[test]
+    fn names_are_not_for_asking() {
+        let limits = Registrations::default();
+        let from: IpAddr = "192.0.2.1".parse().unwrap();
+        let asked = (0..100).filter(|n| limits.ask(from, *n, 2)).count();
+        assert_eq!(asked, 8);
+        let other: IpAddr = "192.0.2.2".parse().unwrap();
+        assert!(limits.ask(other, 0, 2) && limits.admit(other, 0, 2) && limits.admit(other, 0, 2));
+        assert!(!limits.ask(other, 0, 2));
+        assert!(limits.ask(other, HOUR, 2));
+    }
+
     #[test]
     fn memory_is_bounded_and_old_attempts_make_room() {
         let limits = Registrations::default();
@@ -226,6 +247,6 @@ mod tests {
         let new: IpAddr = "203.0.113.1".parse().unwrap();
         assert!(!limits.admit(new, HOUR - 1, 1));
         assert!(limits.admit(new, HOUR, 1));
-        assert_eq!(limits.0.0.lock().len(), 1);
+        assert_eq!(limits.0.lock().len(), 1);
     }
 }

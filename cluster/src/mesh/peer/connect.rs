@@ -82,7 +82,11 @@ impl tonic::codegen::Service<Uri> for Connector {
             let connect = shared.options.connect;
             let io = timeout(connect, shared.network.connect(&address)).await.map_err(late)??;
             let security = shared.security();
-            Ok(TokioIo::new(timeout(connect, security.connect(io, &node)).await.map_err(late)??))
+            Ok(TokioIo::new(
+                timeout(connect, security.connect(io, &node, shared.denied.subscribe()))
+                    .await
+                    .map_err(late)??,
+            ))
         })
     }
 }

@@ -20,6 +20,7 @@ use tokio::time::timeout;
 
 pub mod authority;
 mod connect;
+mod denied;
 mod envelope;
 mod hello;
 mod inbox;
@@ -36,6 +37,7 @@ pub mod tls;
 #[cfg(test)]
 mod tests;
 
+pub use denied::Denied;
 pub use envelope::{ENVELOPE_MAX, Envelope, MESSAGE_MAX, Outcome, REPLY_MAX, Refused, Why};
 pub use hello::Me;
 pub use inbox::Done;
@@ -175,6 +177,11 @@ impl Peers {
     /// Other certificates, for connections from now on.
     pub fn renew(&self, security: Security) {
         self.0.renew(security);
+    }
+
+    /// Which certificates are denied from now on. Connections that stand on one of them end.
+    pub fn deny(&self, denied: Denied) {
+        self.0.denied.send_replace(denied);
     }
 
     /// Every node that this one has something to do with, by name.

@@ -107,7 +107,7 @@ async fn accept(shared: Arc<Shared>, mut listener: impl Accept, accepted: mpsc::
         let (shared, accepted) = (Arc::clone(&shared), accepted.clone());
         tokio::spawn(async move {
             let security = shared.security();
-            match timeout(shared.options.connect, security.accept(io)).await {
+            match timeout(shared.options.connect, security.accept(io, shared.denied.subscribe())).await {
                 Ok(Ok((io, certified))) => {
                     let _ = accepted.send(Ok(Caller { io, certified })).await;
                 }

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
 
 use super::Addresses;
+use super::denied::Denied;
 use super::hello::Me;
 use super::inbox::Inbox;
 use super::link::Link;
@@ -28,6 +30,7 @@ pub(super) struct Shared {
     pub(super) addresses: Arc<dyn Addresses>,
     pub(super) seams: Seams,
     security: RwLock<Security>,
+    pub(super) denied: watch::Sender<Denied>,
     links: Mutex<BTreeMap<NodeId, Arc<Link>>>,
     pub(super) inboxes: Mutex<BTreeMap<NodeId, Arc<Inbox>>>,
     dead: Mutex<BTreeMap<NodeId, u64>>,
@@ -50,6 +53,7 @@ impl Shared {
             addresses,
             seams,
             security: RwLock::new(security),
+            denied: watch::Sender::new(Denied::nobody()),
             links: Mutex::default(),
             inboxes: Mutex::default(),
             dead: Mutex::default(),

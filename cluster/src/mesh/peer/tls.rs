@@ -13,8 +13,10 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio::sync::watch;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+use super::denied::{Denied, Guarded};
 use super::net::Io;
 use super::node::NodeId;
 
@@ -147,21 +149,36 @@ impl Tls {
 
 impl Security {
     /// The caller's handshake, with `node`.
-    pub(super) async fn connect(&self, io: Box<dyn Io>, node: &NodeId) -> io::Result<Box<dyn Io>> {
+    pub(super) async fn connect(
+        &self,
+        io: Box<dyn Io>,
+        node: &NodeId,
+        denied: watch::Receiver<Denied>,
+    ) -> io::Result<Box<dyn Io>> {
         let Self::Tls(tls) = self else { return Ok(io) };
         let name = ServerName::try_from(node.as_str().to_owned()).map_err(io::Error::other)?;
         let stream = TlsConnector::from(Arc::clone(&tls.client)).connect(name, io).await?;
-        Ok(Box::new(stream))
+        let shown = shown(stream.get_ref().1)?;
+        Ok(Box::new(Guarded::new(stream, &shown, denied)?))
     }
 
     /// The handshake of the one called.
-    pub(super) async fn accept(&self, io: impl Io) -> io::Result<(Box<dyn Io>, Certified)> {
+    pub(super) async fn accept(
+        &self,
+        io: impl Io,
+        denied: watch::Receiver<Denied>,
+    ) -> io::Result<(Box<dyn Io>, Certified)> {
         let Self::Tls(tls) = self else { return Ok((Box::new(io), Certified::PlainText)) };
         let stream = TlsAcceptor::from(Arc::clone(&tls.server)).accept(io).await?;
-        let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-        let shown = shown.ok_or_else(|| io::Error::other("no certificate"))?.clone().into_owned();
-        Ok((Box::new(stream), Certified::By(shown)))
+        let shown = shown(stream.get_ref().1)?;
+        Ok((Box::new(Guarded::new(stream, &shown, denied)?), Certified::By(shown)))
     }
+}
+
+/// The certificate of the other end.
+fn shown(connection: &rustls::CommonState) -> io::Result<CertificateDer<'static>> {
+    let first = connection.peer_certificates().and_then(|chain| chain.first());
+    Ok(first.ok_or_else(|| io::Error::other("no certificate"))?.clone().into_owned())
 }
 
 /// What is known of who called before it says a word.

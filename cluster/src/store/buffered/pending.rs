@@ -82,17 +82,22 @@ impl Pending {
     }
 
     fn check(&mut self, key: &[u8], value: &[u8]) -> bool {
-        if key.is_empty() || key.first() == Some(&0xff) {
-            self.fail(Class::Misuse, "a key outside the legal range");
-        } else if key.len() > limits::KEY {
-            self.fail(Class::TooLarge, "a key is longer than 10 kB");
-        } else if value.len() > limits::VALUE {
-            self.fail(Class::TooLarge, "a value is larger than 100 kB");
-        } else {
-            self.size += key.len() * 3 + 1 + value.len();
-            return true;
+        let cost = cost_of_key(key, value);
+        self.charge(cost)
+    }
+
+    /// Adds what a write costs, or remembers that it broke a rule. Whether it may be done.
+    fn charge(&mut self, cost: Result<usize>) -> bool {
+        match cost {
+            Ok(bytes) => {
+                self.size += bytes;
+                true
+            }
+            Err(error) => {
+                self.fail(error.class, error.message);
+                false
+            }
         }
-        false
     }
 
     pub(crate) fn set(&mut self, key: Bytes, value: Bytes) {
@@ -108,19 +113,9 @@ impl Pending {
     }
 
     pub(crate) fn clear_range(&mut self, begin: &[u8], end: &[u8]) {
-        if begin > end {
-            return self.fail(Class::Misuse, "a range ends before it begins");
-        }
-        if end.len() > limits::KEY || begin.len() > limits::KEY {
-            return self.fail(Class::TooLarge, "a key is longer than 10 kB");
-        }
-        if end > [0xff].as_slice() {
-            return self.fail(Class::Misuse, "a range outside the legal keys");
-        }
-        if begin == end {
+        if !self.charge(cost_of_range(begin, end)) || begin == end {
             return;
         }
-        self.size += (begin.len() + end.len()) * 2;
         let inside: Vec<Bytes> = keys_in(&self.writes, begin, end).map(|(key, _)| key.clone()).collect();
         for key in inside {
             self.writes.remove(&key);
@@ -219,6 +214,35 @@ impl Pending {
             let last = filled(&stamped.key, stamped.offset, &[0xff; 10]);
             last >= begin && first < end
         })
+    }
+}
+
+/// Bytes that the limit of a transaction counts for setting or clearing a key: key and value, and the two ends of its conflict
+/// range. An error if the rules forbid the write.
+pub(crate) fn cost_of_key(key: &[u8], value: &[u8]) -> Result<usize> {
+    if key.is_empty() || key.first() == Some(&0xff) {
+        Err(Error::new(Class::Misuse, "a key outside the legal range"))
+    } else if key.len() > limits::KEY {
+        Err(Error::new(Class::TooLarge, "a key is longer than 10 kB"))
+    } else if value.len() > limits::VALUE {
+        Err(Error::new(Class::TooLarge, "a value is larger than 100 kB"))
+    } else {
+        Ok(key.len() * 3 + 1 + value.len())
+    }
+}
+
+/// The same for clearing the keys from `begin` (included) to `end` (excluded).
+pub(crate) fn cost_of_range(begin: &[u8], end: &[u8]) -> Result<usize> {
+    if begin > end {
+        Err(Error::new(Class::Misuse, "a range ends before it begins"))
+    } else if end.len() > limits::KEY || begin.len() > limits::KEY {
+        Err(Error::new(Class::TooLarge, "a key is longer than 10 kB"))
+    } else if end > [0xff].as_slice() {
+        Err(Error::new(Class::Misuse, "a range outside the legal keys"))
+    } else if begin == end {
+        Ok(0)
+    } else {
+        Ok((begin.len() + end.len()) * 2)
     }
 }
 

@@ -110,3 +110,28 @@ pub async fn a_late_commit_of_who_was_fenced_comes_to_nothing(subject: Subject) 
     assert_eq!(value(&subject.db, "k").await, then);
     assert_eq!(class(write(&store, b"after").await), Some(Class::Fenced));
 }
+
+/// What another node wrote since the last beat is seen by a body that writes nothing, and by one that fails: no commit judges what
+/// they read.
+pub async fn a_fenced_body_that_writes_nothing_sees_the_newest(subject: Subject) {
+    let (_, beat, store) = start(&subject).await;
+    fill(&subject.db, &[("account", "made elsewhere")]).await;
+    let look = |fails: bool| {
+        let body = store.write(Options::owner(&Entity::new("juliet@example.org")), move |tx| {
+            Box::pin(async move {
+                let seen = tx.get(b"account").await?;
+                match seen {
+                    None if fails => Err(Error::new(Class::TooLarge, "there is no account")),
+                    seen => Ok(seen),
+                }
+            })
+        });
+        async { expect(body.await) }
+    };
+    assert_eq!(look(false).await.as_deref(), Some(b"made elsewhere".as_slice()));
+    assert_eq!(look(true).await.as_deref(), Some(b"made elsewhere".as_slice()));
+    // It was the cached version that made the difference.
+    let mut tx = subject.db.begin();
+    tx.set_read_version(Version(beat.0.load(Ordering::Relaxed)), Version(beat.0.load(Ordering::Relaxed)));
+    assert_eq!(expect(tx.get(b"account", SERIAL).await), None);
+}

@@ -88,6 +88,7 @@ macro_rules! for_every_conformance_case {
             a_fenced_write_goes_through_while_its_node_lives,
             a_fenced_write_fails_after_the_takeover,
             a_late_commit_of_who_was_fenced_comes_to_nothing,
+            a_fenced_body_that_writes_nothing_sees_the_newest,
             batched_writes_are_ordered,
             batches_survive_faults,
             a_full_batcher_refuses,

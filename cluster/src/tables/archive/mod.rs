@@ -19,7 +19,7 @@ mod retention;
 
 pub use id::{ArchiveId, Clock, IdCipher};
 pub use page::{End, Query, Reads, Slice, With, page};
-pub use received::{Received, received, renumber};
+pub use received::{Received, received, reflag, renumber};
 pub use retention::{Retained, purge_all, purge_before, retain};
 
 /// Where entries are kept.

@@ -67,6 +67,23 @@ pub async fn renumber(
     split::replace(tx, &key, &encode(&entry))
 }
 
+/// Gives an entry the flags that `change` says, if it says any. Returns its size; nothing if it is gone.
+pub async fn reflag(
+    tx: &mut dyn Transaction,
+    shelf: Shelf,
+    owner: &Entity,
+    id: ArchiveId,
+    change: impl FnOnce(&Entry) -> Option<u32>,
+) -> Result<Option<usize>> {
+    let key: Bytes = entry_key(shelf, owner, id);
+    let Some(stored) = split::get(tx, &key, Isolation::Serializable).await? else { return Ok(None) };
+    let (size, entry) = (stored.len(), decode::<Entry>(stored)?);
+    if let Some(flags) = change(&entry) {
+        split::replace(tx, &key, &encode(&Entry { flags, ..entry }))?;
+    }
+    Ok(Some(size))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::append;
@@ -119,5 +136,10 @@ mod tests {
         renumber(&mut tx, Shelf::Archive, &owner, id(66), Vec::new()).await.unwrap();
         assert_eq!(last(&mut tx, 0, 3).await, Some(5));
         assert_eq!(last(&mut tx, 0, 4).await, Some(6));
+        let flags = |entry: &Entry| (entry.flags == 0).then_some(3);
+        assert!(reflag(&mut tx, Shelf::Archive, &owner, id(6), flags).await.unwrap().is_some());
+        assert!(reflag(&mut tx, Shelf::Archive, &owner, id(66), flags).await.unwrap().is_none());
+        let entry = super::super::get(&mut tx, Shelf::Archive, &owner, id(6)).await.unwrap().unwrap();
+        assert_eq!((entry.flags, entry.number(MINE).map(|sent| sent.n)), (3, Some(4)));
     }
 }

@@ -19,6 +19,84 @@ async fn login_takes_too_long() {
     }
 }
 
+/// A stream whose header says `attributes` as well, after login.
+async fn with_header(node: &Fixture, user: &str, attributes: &str) -> Client {
+    let mut client = node.tls().await;
+    client.send(&plain(user, "secret")).await;
+    client.until("<success").await;
+    client.send(&HEADER.replace("<stream:stream ", &format!("<stream:stream {attributes} "))).await;
+    client.until("</stream:features>").await;
+    client.send(&bind("orchard")).await;
+    client.until("</iq>").await;
+    client
+}
+
+#[tokio::test]
+async fn a_language_is_no_longer_than_one() {
+    let node = fixture(|_| ()).await;
+    let mut juliet = node.session("juliet", "balcony").await;
+    for (lang, inherited) in [("de-CH", true), (&*"x".repeat(5_000), false)] {
+        let mut romeo = with_header(&node, "romeo", &format!("xml:lang='{lang}'")).await;
+        romeo.send("<message to='juliet@localhost/balcony' type='chat'><body>hi</body></message>").await;
+        let got = juliet.until("</message>").await;
+        assert_eq!(got.contains("xml:lang="), inherited, "{got}");
+    }
+}
+
+#[tokio::test]
+async fn a_stanza_may_not_grow_beyond_its_limit() {
+    let node = fixture(|config| config.limits.stanza_bytes = 20_000).await;
+    let attributes = format!("xmlns:p='urn:{}'", "x".repeat(500));
+    for (count, fits) in [(30, true), (40, false)] {
+        let mut romeo = with_header(&node, "romeo", &attributes).await;
+        let children = "<p:a/>".repeat(count);
+        romeo.send(&format!("<message to='romeo@localhost/orchard'>{children}</message>")).await;
+        let got = romeo.until(if fits { "</message>" } else { "</stream:error>" }).await;
+        assert_eq!(got.contains("<policy-violation "), !fits, "{got}");
+    }
+}
+
+/// What a stanza grows to is paid for, by the account: neither short stanzas nor another connection go round the rate.
+#[tokio::test]
+async fn the_rate_is_the_account_s_and_counts_what_becomes_of_a_stanza() {
+    let node = fixture(|config| {
+        config.limits.bytes_burst = 20_000;
+        config.limits.bytes_per_second = 10_000;
+    })
+    .await;
+    let attributes = format!("xmlns:p='urn:{}'", "x".repeat(500));
+    let mut romeo = with_header(&node, "romeo", &attributes).await;
+    let message = format!("<message to='romeo@localhost/orchard'>{}</message>", "<p:a/>".repeat(10));
+    tokio::time::pause();
+    let before = Instant::now();
+    // 5 kB each, though 100 bytes are sent; 20 kB are free.
+    for _ in 0..10 {
+        romeo.send(&message).await;
+    }
+    for _ in 0..10 {
+        romeo.until("</message>").await;
+    }
+    let waited = before.elapsed().as_secs_f32();
+    assert!((2.5..4.5).contains(&waited), "{waited}");
+    // A new connection begins where this one stands; another account does not.
+    let mut again = node.session("romeo", "other").await;
+    again.nothing_but_pong().await;
+    let more = before.elapsed().as_secs_f32() - waited;
+    for _ in 0..4 {
+        romeo.send(&message).await;
+    }
+    drop(romeo);
+    let mut again = node.session("romeo", "third").await;
+    let begun = Instant::now();
+    again.send(&format!("<message to='juliet@localhost'><body>{}</body></message>", "x".repeat(9_000))).await;
+    again.nothing_but_pong().await;
+    let slow = begun.elapsed().as_secs_f32();
+    assert!(more < 4.0 && slow > 0.5, "{more} {slow}");
+    let begun = Instant::now();
+    node.session("juliet", "balcony").await.nothing_but_pong().await;
+    assert!(begun.elapsed().as_secs_f32() < 0.1, "{:?}", begun.elapsed());
+}
+
 #[tokio::test]
 async fn a_byte_a_second_does_not_help() {
     let node = fixture(|_| ()).await;
@@ -180,10 +258,12 @@ async fn a_client_that_does_not_read_is_let_go() {
 #[tokio::test]
 async fn so_many_from_one_address() {
     let node = fixture(|config| config.limits.connections_before_login_per_address = 2).await;
-    let _held = [node.connect(Kind::C2s), node.connect(Kind::C2s)];
-    // Each is counted in its own task, in order.
+    let [mut first, mut second] = [node.connect(Kind::C2s), node.connect(Kind::C2s)];
+    // Each is counted in its own task, in order. The oldest makes room, without a word.
     let mut third = node.connect(Kind::C2s);
-    assert_eq!(third.end().await, "");
+    assert_eq!(first.end().await, "");
+    second.open().await;
+    third.open().await;
     let mut other = node.connect_from(Kind::C2s, "198.51.100.1:1".parse().unwrap());
     other.open().await;
 }

@@ -58,7 +58,7 @@ async fn who_does_not_exist_looks_like_a_wrong_password() {
     }
     assert!(answers[0].contains("<not-authorized "), "{answers:?}");
     assert_eq!((&answers[0], &answers[1]), (&answers[2], &answers[3]));
-    assert_eq!(node.shared.failures.count(std::net::IpAddr::from(PEER.0).into()), 4);
+    assert_eq!(node.shared.guesses.count(std::net::IpAddr::from(PEER.0).into()), 4);
 }
 
 #[tokio::test]
@@ -119,19 +119,77 @@ async fn nobody_logs_in_as_another_or_in_the_middle_of_an_exchange() {
     }
 }
 
+/// Whose password is from before `sasl.iterations` was raised is not the only one with the old count.
+#[tokio::test]
+async fn the_count_of_iterations_does_not_tell_who_exists() {
+    let node = fixture(|config| config.sasl.iterations = 8_192).await;
+    let mut counts = std::collections::BTreeMap::<String, usize>::new();
+    for n in 0..30 {
+        let mut client = node.tls().await;
+        let user = if n == 0 { "romeo".to_owned() } else { format!("nobody{n}") };
+        let initial = rookery_proto::sasl::encoding::encode(format!("n,,n={user},r=abcdefgh").as_bytes());
+        client.send(&format!("<auth {SASL} mechanism='SCRAM-SHA-256'>{initial}</auth>")).await;
+        let challenge = client.until("</challenge>").await;
+        let data = challenge.rsplit_once("</").and_then(|(text, _)| text.rsplit_once('>')).unwrap().1;
+        let text = String::from_utf8(rookery_proto::sasl::encoding::decode(data).unwrap()).unwrap();
+        let count = text.split(',').find_map(|part| part.strip_prefix("i=")).unwrap();
+        *counts.entry(count.to_owned()).or_default() += 1;
+    }
+    // Two real accounts have the old one, and one part in three is for who comes next.
+    assert!(counts["4096"] > 10 && counts["8192"] > 2, "{counts:?}");
+}
+
 #[tokio::test]
 async fn a_guesser_waits_longer_and_longer() {
-    let node = fixture(|config| config.limits.login_failures_per_address = 1).await;
-    let origin = std::net::IpAddr::from(PEER.0).into();
-    for _ in 0..3 {
-        node.shared.failures.add(origin);
-    }
+    let node = fixture(|config| {
+        config.limits.login_failures_per_account = 1;
+        config.limits.login_attempts = 100;
+    })
+    .await;
     let mut client = node.tls().await;
+    let mut waited = Vec::new();
+    for _ in 0..4 {
+        tokio::time::pause();
+        let before = tokio::time::Instant::now();
+        client.send(&plain("romeo", "wrong")).await;
+        client.until("</failure>").await;
+        waited.push(before.elapsed().as_secs());
+        tokio::time::resume();
+    }
+    assert_eq!(waited, [0, 1, 2, 3]);
+    // Nobody else waits, wherever he is; nor does romeo elsewhere.
     tokio::time::pause();
     let before = tokio::time::Instant::now();
-    client.send(&format!("<auth {SASL} mechanism='NONE'/>")).await;
-    client.until("</failure>").await;
-    assert_eq!(before.elapsed().as_secs(), 2);
+    client.send(&plain("juliet", "secret")).await;
+    client.until("<success").await;
+    let mut elsewhere = node.connect_from(Kind::C2sTls, "198.51.100.1:1".parse().unwrap()).encrypt().await;
+    elsewhere.open().await;
+    elsewhere.send(&plain("romeo", "secret")).await;
+    elsewhere.until("<success").await;
+    assert_eq!(before.elapsed().as_secs(), 0);
+}
+
+#[tokio::test]
+async fn guesses_at_the_same_time_are_no_faster() {
+    let node = fixture(|_| ()).await;
+    let mut clients = Vec::new();
+    for _ in 0..40 {
+        clients.push(node.tls().await);
+    }
+    tokio::time::pause();
+    for client in &mut clients {
+        client.send(&plain("romeo", "wrong")).await;
+    }
+    let mut failures = Vec::new();
+    for client in &mut clients {
+        failures.push(client.until("</failure>").await);
+    }
+    let looked_at = failures.iter().filter(|f| f.contains("<not-authorized ")).count();
+    // Five at once, and then 1, 2, 3, 4 and 5 seconds later; a sixth would be 21 seconds later.
+    assert_eq!(looked_at, 10, "{failures:?}");
+    assert!(
+        failures.iter().all(|f| f.contains("<not-authorized ") || f.contains("<temporary-auth-failure "))
+    );
 }
 
 #[tokio::test]
@@ -141,7 +199,6 @@ async fn nothing_else_before_login() {
         ("<message to='juliet@localhost'><body>hi</body></message>", "not-authorized"),
         ("<presence/>", "not-authorized"),
         ("<iq type='get' id='x' to='localhost'><ping xmlns='urn:xmpp:ping'/></iq>", "not-authorized"),
-        ("<enable xmlns='urn:xmpp:sm:3'/>", "unsupported-stanza-type"),
     ] {
         let mut client = node.tls().await;
         client.send(sent).await;

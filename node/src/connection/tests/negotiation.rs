@@ -103,11 +103,29 @@ async fn starttls_then_the_certificate_of_the_domain() {
 
 #[tokio::test]
 async fn nothing_may_hide_behind_starttls() {
-    let got =
-        refused(format!("{HEADER}{STARTTLS}<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>").as_bytes())
-            .await;
-    assert!(got.contains("<failure xmlns='urn:ietf:params:xml:ns:xmpp-tls'/></stream:stream>"), "{got}");
-    assert!(!got.contains("<proceed"), "{got}");
+    for hidden in ["<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>", "\n<", " x", "\u{16}\u{3}\u{1}"] {
+        let got = refused(format!("{HEADER}{STARTTLS}{hidden}").as_bytes()).await;
+        assert!(got.contains("<failure xmlns='urn:ietf:params:xml:ns:xmpp-tls'/></stream:stream>"), "{got}");
+        assert!(!got.contains("<proceed"), "{got}");
+    }
+}
+
+#[tokio::test]
+async fn white_space_behind_starttls_hides_nothing() {
+    let node = fixture(|_| ()).await;
+    // With the element, and in a segment of its own before the client's hello.
+    for (with, later) in [("\n", ""), ("", "\r\n"), (" \t", "\n \n")] {
+        let mut client = node.opened().await;
+        client.send(&format!("{STARTTLS}{with}")).await;
+        client.until("<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>").await;
+        for byte in later.bytes() {
+            client.bytes(&[byte]).await;
+        }
+        let mut client = client.encrypt().await;
+        client.open().await;
+        client.send(&plain("romeo", "secret")).await;
+        client.until("<success").await;
+    }
 }
 
 #[tokio::test]

@@ -65,14 +65,112 @@ async fn resumes_without_loss_and_without_doubles() {
     assert!(got.contains("n2.") && !got.contains("n1."), "{got}");
     again.send(&format!("<a xmlns='urn:xmpp:sm:3' h='3'/>{PING}{R}")).await;
     assert_eq!(h(&mut again).await, 2);
-    // Nobody else's, and not twice at the same time: the older connection goes silently.
+    // Nobody else's, and not twice at the same time: the older connection is told (section 5).
     let mut thief = node.authenticated("juliet").await;
     thief.send(&format!("<resume xmlns='urn:xmpp:sm:3' h='3' previd='{id}'/>")).await;
     assert!(thief.until("</failed>").await.contains("<item-not-found "));
     let mut third = node.authenticated("romeo").await;
     third.send(&format!("<resume xmlns='urn:xmpp:sm:3' h='4' previd='{id}'/>")).await;
     third.until("<resumed ").await;
-    assert!(!again.end().await.contains("<stream:error>"));
+    let last = again.end().await;
+    assert!(last.contains("<stream:error><conflict ") && last.ends_with("</stream:stream>"), "{last}");
+    third.send(PING).await;
+    third.until("id='p'").await;
+}
+
+/// Its own buffers are full: neither what it was sent nor the error goes out.
+#[tokio::test]
+async fn a_stale_connection_that_takes_nothing_goes_all_the_same() {
+    let node = fixture(|_| ()).await;
+    let (mut romeo, id) = enabled(&node, "romeo", "orchard").await;
+    let mut juliet = node.session("juliet", "balcony").await;
+    let body = "x".repeat(50_000);
+    for n in 0..8 {
+        juliet
+            .send(&format!(
+                "<message to='romeo@localhost/orchard' type='chat' id='{n}'><body>{body}</body></message>"
+            ))
+            .await;
+    }
+    juliet.nothing_but_pong().await;
+    let before = node.shared.gate.counts().0;
+    let mut again = node.authenticated("romeo").await;
+    again.send(&format!("<resume xmlns='urn:xmpp:sm:3' h='0' previd='{id}'/>")).await;
+    again.until("<resumed ").await;
+    tokio::time::pause();
+    let begun = tokio::time::Instant::now();
+    while node.shared.gate.counts().0 > before {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    romeo.end().await;
+}
+
+/// XEP-0198 section 3: out of order is answered, whatever it is, at every stage.
+#[tokio::test]
+async fn before_its_time_it_is_refused_and_the_stream_goes_on() {
+    let node = fixture(|_| ()).await;
+    let all = ["<enable xmlns='urn:xmpp:sm:3'/>", "<resume xmlns='urn:xmpp:sm:3' h='0' previd='x'/>", R];
+    let all = all.into_iter().chain(["<a xmlns='urn:xmpp:sm:3' h='0'/>"]);
+    let refuse = async |client: &mut Client, sent: &str| {
+        client.send(sent).await;
+        let got = client.until("</failed>").await;
+        let wanted = "<failed xmlns='urn:xmpp:sm:3'><unexpected-request xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></failed>";
+        assert_eq!(got, wanted, "{sent}");
+    };
+    let mut clear = node.opened().await;
+    for sent in all.clone() {
+        refuse(&mut clear, sent).await;
+    }
+    let mut client = node.tls().await;
+    for sent in all.clone() {
+        refuse(&mut client, sent).await;
+    }
+    // In the middle of an exchange, too.
+    client.send("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'/>").await;
+    client.until("<challenge xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>").await;
+    refuse(&mut client, R).await;
+    let data = rookery_proto::sasl::encoding::encode(b"\0romeo\0secret");
+    client.send(&format!("<response xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>{data}</response>")).await;
+    client.until("<success").await;
+    client.open().await;
+    for sent in all.clone().filter(|sent| !sent.starts_with("<resume")) {
+        refuse(&mut client, sent).await;
+    }
+    client.send(&bind("orchard")).await;
+    client.until("</iq>").await;
+    for sent in all.filter(|sent| !sent.starts_with("<enable")) {
+        refuse(&mut client, sent).await;
+    }
+    client.nothing_but_pong().await;
+}
+
+/// RFC 6120 section 4.4: what was sent before the close is handled, so it is answered as well.
+#[tokio::test]
+async fn what_was_asked_before_the_close_is_answered_before_it() {
+    let node = fixture(|_| ()).await;
+    let mut juliet = node.session("juliet", "balcony").await;
+    juliet.send("<presence/>").await;
+    juliet.until("/>").await;
+    for resume in ["", " resume='true'"] {
+        for _ in 0..10 {
+            let mut romeo = node.session("romeo", "orchard").await;
+            romeo.send(&format!("<enable xmlns='urn:xmpp:sm:3'{resume}/>")).await;
+            romeo.until("/>").await;
+            let vcard = "<iq type='set' id='v'><vCard xmlns='vcard-temp'><FN>Romeo</FN></vCard></iq>";
+            let message = "<message to='juliet@localhost' type='chat'><body>bye</body></message>";
+            romeo.send(&format!("{vcard}{PING}{message}{R}</stream:stream>")).await;
+            let got = romeo.end().await;
+            for part in ["<iq", "id='v'", "id='p'", "<a xmlns='urn:xmpp:sm:3' h='3'/>"] {
+                assert!(got.contains(part), "{part}{resume}: {got}");
+            }
+            assert!(got.ends_with("</stream:stream>"), "{got}");
+            juliet.until("bye").await;
+            // It was closed: nobody can resume it, and its resource is free.
+            let sessions = node.shared.host.session_list("romeo").await;
+            assert!(sessions.is_empty(), "{sessions:?}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -87,9 +87,9 @@ impl Payload {
     }
 
     /// The slow path: the same elements written so that each declares what it uses. Since declarations are repeated,
-    /// this may grow: to the double of what a stanza may be.
+    /// this may grow; what it has grown to is what is stored and sent, so the limit of a stanza is for that.
     fn canonical(mut nodes: Vec<Node>, content: &str, limits: &Limits) -> Result<Self, Error> {
-        let cap = usize::try_from(limits.stanza_bytes).unwrap_or(usize::MAX).saturating_mul(2);
+        let cap = usize::try_from(limits.stanza_bytes).unwrap_or(usize::MAX);
         let mut out = Vec::new();
         let mut writer = Writer::new(&mut out);
         for node in &mut nodes {

@@ -1,6 +1,8 @@
 //! How a connection begins: bound and managed, or resumed.
 
-use super::{Client, Running, next_status, talk};
+use super::device::{Life, What};
+use super::habits::talk;
+use super::{Client, End, Running};
 use crate::chance::now;
 use crate::reading::attribute;
 use crate::world::jid;
@@ -9,16 +11,23 @@ impl Running<'_> {
     /// After the bind. Some talk at once, and manage their stream then; some do not wait for the answer to that.
     pub(super) fn begin(&mut self) {
         let begun = self.visit.with(|client| {
+            client.end_life(End::Replaced);
+            let short = client.traits.max.is_some();
+            client.lives.push(Life { short, ..Life::default() });
             client.seen.clear();
             (client.handled, client.acked, client.greeted) = (0, 0, false);
-            client.roster = None;
+            (client.roster, client.hides) = (None, None);
+            (client.leaving, client.refused) = (false, 0);
             let before = if client.chance.hits(400) { 1 + client.chance.below(4) } else { 0 };
-            (std::mem::take(&mut client.unacked), before, client.chance.hits(500))
+            let before = if self.visit.world.quiet() { 0 } else { before };
+            (std::mem::take(&mut client.unacked), before, client.chance.hits(500), client.traits.max)
         });
-        let Some((unacked, before, at_once)) = begun else { return };
+        let Some((unacked, before, at_once, max)) = begun else { return };
         // What it had sent and was not told of, nobody knows.
-        for message in unacked.into_iter().filter_map(|(_, message, _)| message) {
-            self.doubt(message);
+        for (_, what, _) in unacked {
+            if let What::Message(n) = what {
+                self.doubt(n);
+            }
         }
         for _ in 0..before {
             let Some((xml, message)) = self.visit.with(|client| talk(&self.visit.world, client)) else {
@@ -28,7 +37,7 @@ impl Running<'_> {
             self.doubt(message);
             self.up(&xml);
         }
-        self.link.enable(true, None);
+        self.link.enable(true, max);
         if at_once {
             self.visit.world.log.count("sent behind an <enable/> in flight");
             self.greet();
@@ -44,19 +53,28 @@ impl Running<'_> {
 
     /// Says that it is there, asks for its roster, and for the presence of others.
     fn greet(&self) {
-        let Some(status) = self.visit.with(|client| {
+        let Some(((xml, what), carbons)) = self.visit.with(|client| {
             client.greeted = true;
-            next_status(client)
+            (client.show(true), client.traits.carbons)
         }) else {
             return;
         };
-        self.send(format!("<presence><status>{status}</status></presence>"), None);
-        self.send("<iq type='get' id='roster'><query xmlns='jabber:iq:roster'/></iq>".into(), None);
-        let contacts = self.visit.with(|client| (client.resource == "a").then_some(client.user));
+        if carbons {
+            self.send(
+                "<iq type='set' id='carbons'><enable xmlns='urn:xmpp:carbons:2'/></iq>".into(),
+                What::Other,
+            );
+        }
+        self.send(xml, what);
+        self.send("<iq type='get' id='roster'><query xmlns='jabber:iq:roster'/></iq>".into(), What::Other);
+        let contacts = self.visit.with(|client| {
+            let first = client.resource == "a" && client.lives.len() == 1;
+            first.then_some(client.user)
+        });
         if let Some(Some(user)) = contacts {
             for step in [1, 2] {
                 let to = jid((user + step) % self.visit.world.plan.users);
-                self.send(format!("<presence type='subscribe' to='{to}'/>"), None);
+                self.send(format!("<presence type='subscribe' to='{to}'/>"), What::Other);
             }
         }
     }

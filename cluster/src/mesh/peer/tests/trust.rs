@@ -2,6 +2,9 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+
 use super::*;
 
 /// What a says about b after it tried.
@@ -100,6 +103,42 @@ async fn new_certificates_are_used_from_the_next_connection_on() {
     let (_, envelope, done) = b.next().await;
     assert_eq!(number(&envelope), 1);
     done.taken();
+}
+
+#[tokio::test]
+async fn a_denied_certificate_ends_what_stands_on_it_and_begins_nothing() {
+    let (authority, book) = (Authority::new(), Book::default());
+    let a = Node::usual("a", 1, &authority, &book).await;
+    let mut b = Node::usual("b", 1, &authority, &book).await;
+    let outcome = send(&a.peers.peer(&id("b")), numbered(1));
+    b.next().await.2.taken();
+    assert_eq!(wait(outcome).await, Outcome::Taken(Bytes::new()));
+    // Of the one called, by the caller and by itself: whoever is told first, the stream is over.
+    let der = CertificateDer::from_pem_file(authority.folder().join("a.pem")).unwrap();
+    b.peers.deny(Denied::new(move |shown| shown == der.as_ref()));
+    let cut = async {
+        while a.peers.standings()[0].connected {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LONG, cut).await.expect("the stream goes on");
+    trouble(&a).await;
+    assert!(b.taken.try_recv().is_err());
+    // Nobody else's.
+    let c = Node::usual("c", 1, &authority, &book).await;
+    let outcome = send(&c.peers.peer(&id("b")), numbered(1));
+    b.next().await.2.taken();
+    assert_eq!(wait(outcome).await, Outcome::Taken(Bytes::new()));
+    // A caller denies the one called as well.
+    let der = CertificateDer::from_pem_file(authority.folder().join("b.pem")).unwrap();
+    c.peers.deny(Denied::new(move |shown| shown == der.as_ref()));
+    let _outcome = send(&c.peers.peer(&id("b")), numbered(2));
+    let refused = async {
+        while !c.peers.standings()[0].trouble.as_deref().is_some_and(|why| why.contains("denied")) {
+            tokio::task::yield_now().await; // the stream that stood has to break first
+        }
+    };
+    tokio::time::timeout(LONG, refused).await.expect("it is not denied");
 }
 
 #[test]

@@ -1,0 +1,50 @@
+//! The stop of a server in order.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::Host;
+use crate::session;
+
+/// How long the last writes may take when the process stops.
+const FLUSH: Duration = Duration::from_secs(10);
+
+impl Host {
+    /// Ends all streams with `<system-shutdown/>`, keeps every resumable session for the next process, and waits until
+    /// everything is committed.
+    pub async fn shutdown(&self) {
+        self.0.stopping.store(true, Ordering::Relaxed);
+        // What sleeping sessions hold is written down first, and settles what others have sent; then the records say so.
+        for _ in 0..2 {
+            let written = async {
+                self.suspend().await;
+                self.0.batcher.flush().await
+            };
+            match tokio::time::timeout(FLUSH, written).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(%error, "what was written last may not be on disk"),
+                Err(_) => {
+                    tracing::error!(
+                        "the store does not answer: what was written last, and not acknowledged, may be missing"
+                    );
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn suspend(&self) {
+        let mut suspended = Vec::new();
+        for (_, session) in self.0.sessions.all() {
+            let (done, answer) = oneshot::channel();
+            if session.cast_always(session::Msg::Suspend(done)).is_ok() {
+                suspended.push(answer);
+            }
+        }
+        for answer in suspended {
+            let _ = answer.await;
+        }
+    }
+}

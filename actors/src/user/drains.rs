@@ -1,0 +1,124 @@
+//! The sessions that are being served from the store, and how far each has come.
+
+use rookery_cluster::tables::archive::{ArchiveId, Shelf};
+
+use crate::host::Host;
+use crate::session::SessionId;
+
+/// Why the archive is read for a session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Why {
+    /// Messages that no device has got (XEP-0160).
+    Offline,
+    /// Messages that this session may not have got, after a restart of its home (XEP-0198).
+    Replay,
+}
+
+/// A session that is being served from the store. Live archived messages are not sent to it meanwhile: it will come
+/// to them.
+pub(super) struct Drain {
+    pub(super) sid: SessionId,
+    pub(super) why: Why,
+    pub(super) place: Shelf,
+    /// What is newer is the session's own: sent live to others meanwhile, or before a restart. What is older, and read
+    /// nevertheless, is offline.
+    pub(super) floor: Option<ArchiveId>,
+    /// What the client confirms is offline for no device any more.
+    pub(super) offline: bool,
+    /// What was sent up to.
+    pub(super) after: Option<ArchiveId>,
+    /// Where the last page that was sent begins: its client may not have got it.
+    pub(super) from: Option<ArchiveId>,
+    /// What the last page sent of the queue.
+    pub(super) page: Vec<ArchiveId>,
+    /// Of a replay: the count that the client came back with, and in which numbering; it has what that covers.
+    pub(super) has: Option<(u64, u32)>,
+    /// The first and the last message that were not sent live because of this.
+    pub(super) skipped: Option<(ArchiveId, ArchiveId)>,
+    /// The first that went offline where it had passed already.
+    pub(super) more: Option<ArchiveId>,
+    /// Something was put into the queue since it was read.
+    pub(super) queue_grew: bool,
+    /// All is sent; the last page is not confirmed yet.
+    pub(super) sent: bool,
+    /// It begins when all is written down that ended sessions have left.
+    pub(super) waits: bool,
+    /// The store has not answered: that was said.
+    pub(super) failed: bool,
+    /// Tells it from those before it.
+    pub(super) turn: u64,
+}
+
+/// The sessions that are being served from the store; each at most once.
+pub(super) struct Drains {
+    pub(super) all: Vec<Drain>,
+    pub(super) turn: u64,
+}
+
+/// What a node that knows no numbers of marks says: `true`.
+pub(super) const OLDER_NODE: u64 = 1;
+
+impl Drains {
+    /// The turns begin anywhere: a mark that another home of the user set is not taken for one of this.
+    pub(super) fn new(host: &Host) -> Self {
+        Self { all: Vec::new(), turn: u64::from_le_bytes(host.seams().bytes()) }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    pub(super) fn next_turn(&self) -> u64 {
+        self.turn.wrapping_add(1).max(OLDER_NODE + 1)
+    }
+
+    pub(super) fn of(&mut self, sid: SessionId) -> Option<&mut Drain> {
+        self.all.iter_mut().find(|drain| drain.sid == sid)
+    }
+
+    pub(super) fn take(&mut self, sid: SessionId) -> Option<Drain> {
+        let at = self.all.iter().position(|drain| drain.sid == sid)?;
+        Some(self.all.swap_remove(at))
+    }
+
+    /// A live message was not sent to a session that is being served.
+    pub(super) fn skip(&mut self, sid: SessionId, id: ArchiveId) {
+        if let Some(drain) = self.of(sid) {
+            let (first, last) = drain.skipped.unwrap_or((id, id));
+            drain.skipped = Some((first.min(id), last.max(id)));
+        }
+    }
+
+    /// A message is offline, while what was offline before is being sent.
+    pub(super) fn kept(&mut self, id: ArchiveId) {
+        if let Some(sid) = self.all.iter().find(|drain| drain.offline).map(|drain| drain.sid) {
+            match self.of(sid) {
+                Some(drain) if drain.sent && drain.place == Shelf::Archive => {
+                    drain.more.get_or_insert(id);
+                }
+                _ => self.skip(sid, id),
+            }
+        }
+    }
+
+    /// The same in the queue.
+    pub(super) fn queue_grew(&mut self) {
+        if let Some(drain) = self.all.iter_mut().find(|drain| drain.offline) {
+            drain.queue_grew = true;
+        }
+    }
+
+    /// The same of an older one: it may have been passed already.
+    pub(super) fn again_from(&mut self, id: ArchiveId) {
+        for drain in self.all.iter_mut().filter(|drain| drain.offline && !drain.waits) {
+            drain.more = Some(drain.more.map_or(id, |more| more.min(id)));
+        }
+    }
+}
+
+impl Drain {
+    /// Behind which entry of the archive it begins; `cursor` is where what is offline begins.
+    pub(super) fn begin(&self, cursor: Option<ArchiveId>) -> Option<ArchiveId> {
+        if self.offline && cursor.is_some() { self.floor.min(cursor) } else { self.floor }
+    }
+}
