@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 use rookery_cluster::entity::Entity;
-use rookery_cluster::store;
+use rookery_cluster::store::{self, Transaction};
 use rookery_cluster::tables::accounts::{self, Account};
+use rookery_cluster::tables::{Sid, sessions};
 use rookery_proto::sasl::{Credentials, Hash, ScramKeys};
 use rookery_proto::xmpp::jid::BareJid;
 
@@ -50,6 +51,23 @@ pub fn to_account(credentials: &Credentials, created_at: u64) -> Account {
         created_at,
         ..Account::default()
     }
+}
+
+/// Writes these keys in place of an account's, and ends on record what was opened with the old ones: all sessions but `keep`
+/// can't be resumed any more, whatever becomes of the node that they are on. `false` if there is no such account.
+///
+/// # Errors
+/// Those of the store.
+pub async fn replace(
+    tx: &mut dyn Transaction,
+    user: &Entity,
+    keys: &[accounts::ScramKeys],
+    keep: Option<&Sid>,
+) -> store::Result<bool> {
+    let Some(old) = accounts::get(tx, user).await? else { return Ok(false) };
+    accounts::put(tx, user, &Account { credentials: keys.to_vec(), ..old });
+    sessions::clear_others(tx, user, keep).await?;
+    Ok(true)
 }
 
 impl Host {

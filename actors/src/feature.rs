@@ -41,12 +41,12 @@ pub enum Scope {
 /// Who may ask.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Who {
-    /// Only the account's owner; others get `<forbidden/>` (or `<service-unavailable/>`, see `user::iq`).
+    /// Only the account's owner. Others learn nothing: see [`crate::features::not_there`].
     Owner,
     /// Anybody who is not blocked.
     Anyone,
-    /// The owner, and contacts that may see the account's presence; others get this error.
-    Subscriber(Condition),
+    /// The owner, and contacts that may see the account's presence. Others learn nothing.
+    Subscriber,
 }
 
 /// Which kinds of request.

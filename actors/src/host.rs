@@ -21,13 +21,14 @@ use tokio::time::Instant;
 use crate::budget::Budget;
 use crate::directory::{Directory, SWEEPS};
 use crate::far::Far;
-use crate::features::xep_0077_registration::Registrations;
+use crate::features::xep_0077_registration::{Hourly, Registrations};
 use crate::features::xep_0115_caps;
 use crate::ledger::Receipt;
 use crate::link::{Authenticated, ConnInfo, Connections, Link};
 use crate::maintenance;
 use crate::options::Options;
 use crate::pipe::Pipe;
+use crate::quota::Quotas;
 use crate::resident::Refused;
 use crate::session::{self, Session, SessionId};
 use crate::spread;
@@ -67,6 +68,8 @@ struct Inner {
     ids: IdCipher,
     fakes: RwLock<Fakes>,
     registrations: Registrations,
+    password_changes: Hourly,
+    quotas: Arc<Quotas>,
     caps: xep_0115_caps::Cache,
     connections: Connections,
     budget: Budget,
@@ -121,6 +124,8 @@ impl Host {
         let host = Self(Arc::new(Inner {
             fakes: RwLock::new(Fakes::new(*salt.expose(), options.iterations)),
             registrations: Registrations::default(),
+            password_changes: Hourly::default(),
+            quotas: Arc::default(),
             caps: xep_0115_caps::Cache::default(),
             connections: Connections::default(),
             budget: Budget::default(),
@@ -186,7 +191,8 @@ impl Host {
             let inner = inner.upgrade().filter(|inner| !inner.stopping.load(Ordering::Relaxed))?;
             Some(inner.options.read().clone())
         };
-        tokio::spawn(maintenance::run(self.0.store.clone(), self.0.seams.clone(), options));
+        let (store, seams, quotas) = (self.0.store.clone(), self.0.seams.clone(), self.0.quotas.clone());
+        tokio::spawn(maintenance::run(store, seams, quotas, options));
     }
 
     /// Activates every user with a session on record, so that its presence is there and its time runs.
@@ -253,6 +259,16 @@ impl Host {
     /// Who has registered lately (XEP-0077).
     pub fn registrations(&self) -> &Registrations {
         &self.0.registrations
+    }
+
+    /// Who has changed its password lately (XEP-0077).
+    pub(crate) fn password_changes(&self) -> &Hourly {
+        &self.0.password_changes
+    }
+
+    /// What archives may hold.
+    pub(crate) fn quotas(&self) -> &Quotas {
+        &self.0.quotas
     }
 
     /// How many bytes wait for clients of this node: not yet written, or not confirmed.

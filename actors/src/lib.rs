@@ -22,6 +22,7 @@ mod maintenance;
 mod operator;
 pub mod options;
 pub mod pipe;
+mod quota;
 mod resident;
 pub mod session;
 mod spread;

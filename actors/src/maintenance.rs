@@ -1,5 +1,5 @@
-//! What a node does in the background, a little at a time: removes messages that are older than the operator keeps them,
-//! and rows that only served to tell repetitions.
+//! What a node does in the background, a little at a time: removes messages that are older than the operator keeps them, or
+//! more, and rows that only served to tell repetitions.
 //!
 //! An hour is a round of 1024 turns, one for each shard. Every turn does a few small transactions and none that waits for
 //! another, so that nobody notices; what a turn does not finish the next one goes on with.
@@ -14,6 +14,7 @@ use rookery_cluster::tables::archive::{self, Shelf};
 use rookery_cluster::tables::{Sid, accounts, seen};
 
 use crate::options::Options;
+use crate::quota::{self, Quotas};
 
 /// Between two turns: an hour for all shards.
 const TURN: Duration = Duration::from_millis(3_600_000 / SHARDS as u64);
@@ -76,6 +77,7 @@ struct Walk {
 pub(crate) struct Maintenance {
     store: Store,
     seams: Seams,
+    quotas: Arc<Quotas>,
     shard: u16,
     job: Job,
     walk: Walk,
@@ -85,8 +87,13 @@ pub(crate) struct Maintenance {
 }
 
 /// Does the jobs for as long as `options` gives options.
-pub(crate) async fn run(store: Store, seams: Seams, options: impl Fn() -> Option<Arc<Options>> + Send) {
-    let mut maintenance = Maintenance::new(store, seams);
+pub(crate) async fn run(
+    store: Store,
+    seams: Seams,
+    quotas: Arc<Quotas>,
+    options: impl Fn() -> Option<Arc<Options>> + Send,
+) {
+    let mut maintenance = Maintenance::new(store, seams, quotas);
     let mut pause = TURN;
     loop {
         tokio::time::sleep(pause).await;
@@ -96,13 +103,14 @@ pub(crate) async fn run(store: Store, seams: Seams, options: impl Fn() -> Option
 }
 
 impl Maintenance {
-    pub(crate) fn new(store: Store, seams: Seams) -> Self {
+    pub(crate) fn new(store: Store, seams: Seams, quotas: Arc<Quotas>) -> Self {
         // Nodes that start together begin at different shards.
         let shard = u16::from_be_bytes(seams.bytes()) % SHARDS;
         let day = seams.clock.now_micros() / DAY;
         Self {
             store,
             seams,
+            quotas,
             shard,
             job: Job::Retention(Shelf::Archive),
             walk: Walk::default(),
@@ -171,7 +179,7 @@ impl Maintenance {
         Ok(retained.more)
     }
 
-    /// Prunes the repetition rows of the next accounts; once a day, all of them.
+    /// Prunes the repetition rows of the next accounts, and weighs their archives; once a day, all of them.
     async fn seen(&mut self, options: &Options, now: u64) -> store::Result<()> {
         if self.walk.over && self.walk.began == Some(now / DAY) {
             return Ok(());
@@ -191,6 +199,7 @@ impl Maintenance {
             .await?;
         for account in &page.rows {
             self.prune(&account.user, now.saturating_sub(SEEN_FOR)).await?;
+            quota::enforce(&self.store, &self.quotas, &account.user, now, options).await?;
             self.walk.after = Some(account.name.clone());
         }
         if !page.more {

@@ -177,14 +177,24 @@ impl Host {
     /// Ends the sessions of a bare JID, or the one of a full JID, whose clients are told `text`, which must be characters that
     /// XML allows; returns how many there were.
     pub async fn kick(&self, jid: &Jid, text: impl Into<Cow<'static, str>>) -> usize {
-        let text = text.into();
+        self.try_kick(jid, text.into()).await.unwrap_or(0)
+    }
+
+    /// The same; `None` if the user's home did not answer.
+    async fn try_kick(&self, jid: &Jid, text: Cow<'static, str>) -> Option<usize> {
         let user = jid.to_bare();
         if self.is_home(&user) {
-            return self.kick_here(jid, text).await;
+            return Some(self.kick_here(jid, text).await);
         }
         let kick = wire::Kick { jid: jid.as_str().to_owned(), text: text.into_owned() };
-        let answer = self.order(&user, order::What::Kick(kick)).await;
-        answer.and_then(|bytes| std::str::from_utf8(&bytes).ok()?.parse().ok()).unwrap_or(0)
+        let answer = self.order(&user, order::What::Kick(kick)).await?;
+        std::str::from_utf8(&answer).ok()?.parse().ok()
+    }
+
+    /// The operator has given an account a new password ([`replace`](crate::credentials::replace)): sessions that were opened
+    /// with the old one end, wherever they are. `false` if the user's home did not answer: then they may still be open.
+    pub async fn password_set(&self, user: &BareJid) -> bool {
+        self.try_kick(&Jid::from(user.clone()), "the password was changed".into()).await.is_some()
     }
 
     async fn kick_here(&self, jid: &Jid, text: impl Into<Cow<'static, str>>) -> usize {

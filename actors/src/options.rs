@@ -25,6 +25,15 @@ pub enum Archive {
     Never,
 }
 
+/// What happens when an archive holds as much as it may.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Full {
+    /// The oldest messages are removed.
+    Oldest,
+    /// Nothing more is archived; messages are delivered as where nothing is archived.
+    Refuse,
+}
+
 /// Limits on what users may ask for. Every one has a specified error at the limit.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -32,6 +41,14 @@ pub struct Limits {
     pub roster_items: usize,
     /// Groups of one contact.
     pub roster_groups: usize,
+    /// The JID, the name and the groups of one contact, bytes.
+    pub roster_item_bytes: usize,
+    /// The same of all contacts.
+    pub roster_bytes: usize,
+    /// Subscription requests that wait for the user's answer; the oldest make room.
+    pub requests: usize,
+    /// One of them as it is kept, bytes of what it says.
+    pub request_bytes: usize,
     /// Bound resources of one user, hibernating ones included.
     pub sessions_per_user: usize,
     /// Stanzas sent to a session and not acknowledged by it (XEP-0198).
@@ -58,6 +75,8 @@ pub struct Limits {
     pub archive_page: usize,
     /// Accounts that one address may register in an hour (XEP-0077).
     pub registrations_per_hour: u32,
+    /// How often an account's password may be changed by its user in an hour (XEP-0077).
+    pub password_changes_per_hour: u32,
 }
 
 /// What may wait for each connection that a node may have, if the operator says nothing of their sum.
@@ -68,6 +87,10 @@ impl Default for Limits {
         Self {
             roster_items: 2_000,
             roster_groups: 50,
+            roster_item_bytes: 4_096,
+            roster_bytes: 1 << 20,
+            requests: 200,
+            request_bytes: 1_024,
             sessions_per_user: 16,
             unacked_stanzas: 2_000,
             unacked_bytes: 4 << 20,
@@ -81,7 +104,15 @@ impl Default for Limits {
             private_items: 100,
             archive_page: 250,
             registrations_per_hour: 5,
+            password_changes_per_hour: 10,
         }
+    }
+}
+
+impl Limits {
+    /// The most rows that a roster has: contacts, requests, and what is remembered of contacts that were removed.
+    pub fn roster_rows(&self) -> usize {
+        self.roster_items.saturating_mul(2).saturating_add(self.requests)
     }
 }
 
@@ -94,6 +125,10 @@ pub struct Options {
     pub archive: Archive,
     /// Messages older than that are removed; zero keeps them.
     pub retention: Duration,
+    /// What the archive of one account may hold, bytes; zero: as much as comes.
+    pub quota: u64,
+    /// What happens then.
+    pub when_full: Full,
     /// How long a session waits to be resumed (XEP-0198) at most.
     pub resume: Duration,
     /// PBKDF2 rounds of new passwords (RFC 5802 asks for 4,096 at least).
@@ -111,6 +146,8 @@ impl Options {
             domains,
             archive: Archive::Always,
             retention: Duration::ZERO,
+            quota: 1 << 30,
+            when_full: Full::Oldest,
             resume: Duration::from_secs(600),
             iterations: 10_000,
             location: None,

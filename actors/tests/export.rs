@@ -132,6 +132,7 @@ async fn fill(tx: &mut dyn Transaction, user: &Entity) -> store::Result<()> {
             pending_in: (flags & 4 != 0).then(|| request.into()),
             unlisted: flags == 4,
             untold: 0,
+            asked_at: 0,
         };
         roster::put(tx, user, &item)?;
     }

@@ -24,12 +24,18 @@ pub fn host(config: &Config) -> Options {
             .archive
             .retention_days
             .map_or(Duration::ZERO, |d| Duration::from_secs(u64::from(d) * 86_400)),
+        quota: config.archive.quota,
+        when_full: if config.archive.oldest_go { options::Full::Oldest } else { options::Full::Refuse },
         resume: config.resume,
         iterations: config.sasl.iterations,
         location: config.listen.public.clone(),
         limits: options::Limits {
             roster_items: limits.roster_items,
             roster_groups: limits.roster_groups,
+            roster_item_bytes: limits.roster_item_bytes,
+            roster_bytes: limits.roster_bytes,
+            requests: limits.requests,
+            request_bytes: limits.request_bytes,
             sessions_per_user: limits.sessions_per_user,
             unacked_stanzas: limits.unacked_stanzas,
             unacked_bytes: limits.unacked_bytes,
@@ -46,6 +52,7 @@ pub fn host(config: &Config) -> Options {
             private_items: limits.private_items,
             archive_page: limits.archive_page,
             registrations_per_hour: limits.registrations_per_hour,
+            password_changes_per_hour: limits.password_changes_per_hour,
         },
         ..Options::new(config.domains.iter().map(domain).collect())
     }

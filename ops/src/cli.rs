@@ -265,8 +265,8 @@ pub enum UserCommand {
         #[command(flatten)]
         password: PasswordSource,
     },
-    /// Set the password of an account
-    #[command(long_about = "Set the password of an account.\n\n".to_owned() + PASSWORDS)]
+    /// Set the password of an account, and end its sessions
+    #[command(long_about = "Set the password of an account, and end its sessions.\n\n".to_owned() + PASSWORDS)]
     Passwd {
         /// The bare JID
         jid: String,

@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 use super::messages::Message;
 use super::report::{Notes, note};
 use crate::options::Limits;
+use crate::user::requests;
 
 /// Why the name of an account that is being imported is reserved. Fixed for ever: it is found again by it.
 const IMPORTING: &str = "import";
@@ -30,9 +31,6 @@ const BATCH: usize = 128 << 10;
 
 /// The largest thing that is taken over: a message, a card, an element of private XML. Bytes.
 const ITEM: usize = 768 << 10;
-
-/// All contacts of an account, bytes: they are held until the account ends.
-const ROSTER: usize = 16 << 20;
 
 /// What a row costs beside its value: keys, and the conflicts that go with them.
 const ROW: usize = 256;
@@ -72,7 +70,11 @@ pub(super) struct Draft {
     /// Keys that are being made of a password.
     pub(super) password: Option<JoinHandle<Result<Credentials, keys::Error>>>,
     pub(super) contacts: BTreeMap<String, Item>,
-    contacts_bytes: usize,
+    /// How many of them clients see, and what is written into those, bytes.
+    listed: usize,
+    roster_bytes: usize,
+    /// How many requests wait for an answer.
+    requests: usize,
     pub(super) blocked: BTreeSet<String>,
     pub(super) prefs: Option<Preferences>,
     /// Something is in the queue of messages that wait.
@@ -97,7 +99,9 @@ impl Draft {
             store,
             password: None,
             contacts: BTreeMap::new(),
-            contacts_bytes: 0,
+            listed: 0,
+            roster_bytes: 0,
+            requests: 0,
             blocked: BTreeSet::new(),
             prefs: None,
             waiting: false,
@@ -158,28 +162,31 @@ impl Draft {
 
     /// A contact of the roster.
     pub(super) fn contact(&mut self, item: Item) {
-        let size = item.jid.len() + item.groups.iter().map(|group| group.len() + 32).sum::<usize>() + ROW;
-        if let Some(known) = self.contacts.get_mut(&item.jid) {
-            *known = Item { pending_in: known.pending_in.take(), ..item };
-        } else if self.contacts.len() >= self.limits.roster_items || self.contacts_bytes + size > ROSTER {
-            return self.note("a contact beyond the limit roster_items was left out");
-        } else {
-            self.contacts.insert(item.jid.clone(), item);
+        let weight = item.weight();
+        if weight > self.limits.roster_item_bytes {
+            return self.note("a contact beyond the limit roster_item_bytes was left out");
         }
-        self.contacts_bytes += size;
+        if self.roster_bytes + weight > self.limits.roster_bytes {
+            return self.note("a contact beyond the limit roster_bytes was left out");
+        }
+        let known = self.contacts.get(&item.jid);
+        if known.is_none_or(|known| known.unlisted) && self.listed >= self.limits.roster_items {
+            return self.note("a contact beyond the limit roster_items was left out");
+        }
+        self.listed += usize::from(known.is_none_or(|known| known.unlisted));
+        // One that comes twice weighs twice: it is rare, and no document gets more in by that.
+        self.roster_bytes += weight;
+        let pending_in = known.and_then(|known| known.pending_in.clone());
+        self.contacts.insert(item.jid.clone(), Item { pending_in, ..item });
     }
 
     /// A request that the user has not answered.
     pub(super) fn request(&mut self, from: &BareJid, stanza: &Stanza) {
-        let mut bytes = Vec::with_capacity(stanza.size());
-        stanza.write(&mut bytes);
-        // Requests have room of their own: the actor loads twice as many rows as there may be contacts.
-        let room = self.contacts.len() < self.limits.roster_items.saturating_mul(2);
-        let size = bytes.len() + ROW;
-        if self.contacts_bytes + size > ROSTER || !(room || self.contacts.contains_key(from.as_str())) {
-            return self.note("a subscription request beyond the limit roster_items was left out");
+        if self.requests >= self.limits.requests {
+            return self.note("a subscription request beyond the limit requests was left out");
         }
-        self.contacts_bytes += size;
+        self.requests += 1;
+        let bytes = requests::kept(stanza, self.limits.request_bytes);
         let new = || Item { jid: from.as_str().to_owned(), unlisted: true, ..Item::default() };
         self.contacts.entry(from.as_str().to_owned()).or_insert_with(new).pending_in = Some(bytes.into());
     }

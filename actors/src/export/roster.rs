@@ -13,9 +13,6 @@ use crate::user::roster as written;
 /// The longest name of a contact or group, bytes.
 const NAME: usize = 1_023;
 
-/// A request that is larger comes back without its payload.
-const REQUEST: usize = 64 << 10;
-
 /// Whether the row is more than a request that waits: a contact, or one that the user approved in advance.
 fn is_contact(item: &Item) -> bool {
     !item.unlisted || item.approved || item.ask_subscribe || item.subscription() != Subscription::None
@@ -72,6 +69,7 @@ pub(super) fn read(element: &Element, own: &BareJid, max_groups: usize) -> Resul
         pending_in: None,
         unlisted: false,
         untold: 0,
+        asked_at: 0,
     })
 }
 
@@ -83,7 +81,6 @@ pub(super) fn read_request(frame: &Frame, own: &BareJid) -> Option<(BareJid, Sta
         return None;
     }
     let from = stanza.from.as_ref()?.to_bare();
-    let stanza = if stanza.size() > REQUEST { stanza.header() } else { stanza };
     let stanza = stanza.from(Jid::from(from.clone())).to(Jid::from(own.clone()));
     (from != *own).then_some((from, stanza))
 }

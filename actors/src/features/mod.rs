@@ -6,6 +6,8 @@ use std::sync::OnceLock;
 
 use rookery_cluster::store::{self, Class};
 use rookery_proto::xmpp::error::{Condition, StanzaError};
+use rookery_proto::xmpp::ns;
+use rookery_proto::xmpp::stanza::{IqType, Stanza, Type};
 
 use crate::feature::{Feature, Iq, MessageHook, Method, Phase, Scope, StanzaFilter};
 use crate::user;
@@ -109,7 +111,19 @@ pub(crate) fn iq_handler(scope: Scope, method: Method, name: &str, ns: &str) -> 
     found.iter().find(|iq| iq.scope == scope && iq.method == method).copied()
 }
 
-/// The answer when the store fails: the client may try again if that can help.
+/// The one answer to a request to an account that does not exist, or that is none of the asker's business: nobody learns from
+/// it which of the two holds. XEP-0030 section 8 wants no items, whatever the node; everything else is refused.
+pub(crate) fn not_there(stanza: &Stanza) -> Result<Vec<u8>, StanzaError> {
+    let bare = stanza.to.as_ref().is_some_and(|to| to.resource().is_none());
+    match stanza.child("query", ns::DISCO_ITEMS) {
+        Some(query) if bare && stanza.type_ == Type::Iq(IqType::Get) => {
+            Ok(xep_0030_disco::no_items(query.attr("node").as_deref()))
+        }
+        _ => Err(StanzaError::new(Condition::ServiceUnavailable)),
+    }
+}
+
+/// The answer when the store fails, which is logged: the client may try again if that can help.
 pub(crate) fn store_failed(error: &store::Error) -> StanzaError {
     match error.class {
         Class::Retry | Class::Conflict | Class::MaybeCommitted | Class::Unavailable | Class::Fenced => {
@@ -117,16 +131,26 @@ pub(crate) fn store_failed(error: &store::Error) -> StanzaError {
             if error.class != Class::Fenced {
                 tracing::warn!(%error, detail = error.detail.as_deref(), "a request failed because the store did");
             }
+        }
+        Class::TooLarge | Class::Full => {} // that the disk is full is said once for all
+        Class::Corrupt | Class::Misuse => {
+            tracing::error!(%error, detail = error.detail.as_deref(), "a request failed: a fault of this server");
+        }
+    }
+    store_error(error)
+}
+
+/// The same for those who log it themselves.
+pub(crate) fn store_error(error: &store::Error) -> StanzaError {
+    match error.class {
+        Class::Retry | Class::Conflict | Class::MaybeCommitted | Class::Unavailable | Class::Fenced => {
             StanzaError::new(Condition::ResourceConstraint).text("the store is busy, try again")
         }
         Class::Full => {
             StanzaError::new(Condition::ResourceConstraint).text("the store is full, try again later")
         }
         Class::TooLarge => StanzaError::new(Condition::PolicyViolation).text("too large to be stored"),
-        Class::Corrupt | Class::Misuse => {
-            tracing::error!(%error, detail = error.detail.as_deref(), "a request failed: a fault of this server");
-            StanzaError::new(Condition::InternalServerError)
-        }
+        Class::Corrupt | Class::Misuse => StanzaError::new(Condition::InternalServerError),
     }
 }
 

@@ -36,7 +36,7 @@ pub const LAST: Feature = Feature {
             method: Method::Get,
             name: "query",
             ns: ns::LAST,
-            who: Who::Subscriber(Condition::Forbidden),
+            who: Who::Subscriber,
             run: Run::Read(|host, request| Box::pin(account(host, request)) as Work),
         },
     ],
@@ -76,14 +76,15 @@ async fn account(host: Host, request: Request) -> Result<Done, StanzaError> {
     }
 }
 
-/// Section 4: a request to a full JID reaches the client only if its sender may see the user's presence.
+/// Section 4: a request to a full JID reaches the client only if its sender may see the user's presence. The section's
+/// `<forbidden/>` would tell others that there is somebody: they get the answer of an account that does not exist.
 fn guard(user: &User, direction: Direction, stanza: &Stanza, with: &Jid) -> Verdict {
     let asks =
         direction == Direction::In && stanza.type_ == Type::Iq(IqType::Get) && stanza.has("query", ns::LAST);
     if !asks || with.bare_str() == user.jid().as_str() || user.roster().sees_me(with) {
         return Verdict::Pass;
     }
-    Verdict::Refuse(StanzaError::new(Condition::Forbidden))
+    Verdict::Refuse(StanzaError::new(Condition::ServiceUnavailable))
 }
 
 fn query(seconds: u64, status: &str) -> Vec<u8> {
@@ -120,9 +121,9 @@ mod tests {
         );
         assert!(romeo.ask(&format!("<iq type='get' id='2'>{ASK}</iq>")).await.contains("seconds='0'/>"));
         for (to, error) in [
-            ("juliet@localhost", "forbidden"),
+            ("juliet@localhost", "service-unavailable"),
             ("nobody@localhost", "service-unavailable"),
-            ("juliet@localhost/balcony", "forbidden"),
+            ("juliet@localhost/balcony", "service-unavailable"),
         ] {
             let answer = romeo.ask(&format!("<iq type='get' id='3' to='{to}'>{ASK}</iq>")).await;
             assert!(answer.contains(error), "{to}: {answer}");

@@ -15,12 +15,7 @@ use crate::user::User;
 /// XEP-0030 sections 3 and 4. Accounts answer their owner and those who may see their presence; to others they look like
 /// accounts that do not exist (section 8).
 pub const DISCO: Feature = Feature {
-    xep: Xep {
-        number: 30,
-        version: "2.5.0",
-        name: "Service Discovery",
-        note: "a stranger who asks for an account's items gets the error of an account that does not exist",
-    },
+    xep: Xep { number: 30, version: "2.5.0", name: "Service Discovery", note: "" },
     disco: &[
         (Scope::Host, ns::DISCO_INFO),
         (Scope::Host, ns::DISCO_ITEMS),
@@ -30,8 +25,8 @@ pub const DISCO: Feature = Feature {
     iq: &[
         iq(Scope::Host, ns::DISCO_INFO, Who::Anyone, host_info),
         iq(Scope::Host, ns::DISCO_ITEMS, Who::Anyone, host_items),
-        iq(Scope::Account, ns::DISCO_INFO, Who::Subscriber(Condition::ServiceUnavailable), account_info),
-        iq(Scope::Account, ns::DISCO_ITEMS, Who::Subscriber(Condition::ServiceUnavailable), account_items),
+        iq(Scope::Account, ns::DISCO_INFO, Who::Subscriber, account_info),
+        iq(Scope::Account, ns::DISCO_ITEMS, Who::Subscriber, account_items),
     ],
     ..Feature::NONE
 };
@@ -124,6 +119,13 @@ fn no_node(request: &Request) -> Result<(), StanzaError> {
     }
 }
 
+/// No items: what a stranger is told of an account, whether it exists or not.
+pub(super) fn no_items(node: Option<&str>) -> Vec<u8> {
+    write::bytes(|w| {
+        w.start("query", ns::DISCO_ITEMS).attr_opt("node", node);
+    })
+}
+
 fn items<'a>(jids: impl Iterator<Item = &'a str>) -> Vec<u8> {
     write::bytes(|w| {
         w.start("query", ns::DISCO_ITEMS);
@@ -164,11 +166,16 @@ mod tests {
             "{own}"
         );
         assert!(romeo.ask(&ask("romeo@localhost", "info", " node='x'")).await.contains("item-not-found"));
-        // A stranger's account looks like none.
-        for ns in ["info", "items"] {
-            let (there, nobody) = (ask("juliet@localhost", ns, ""), ask("nobody@localhost", ns, ""));
+        // A stranger's account looks like none: section 8.
+        for (ns, node, answer) in [
+            ("info", "", "service-unavailable"),
+            ("info", " node='x'", "service-unavailable"),
+            ("items", "", "type='result'"),
+            ("items", " node='x'", "disco#items' node='x'/>"),
+        ] {
+            let (there, nobody) = (ask("juliet@localhost", ns, node), ask("nobody@localhost", ns, node));
             let (there, nobody) = (romeo.ask(&there).await, romeo.ask(&nobody).await);
-            assert!(there.contains("service-unavailable"), "{there}");
+            assert!(there.contains(answer) && !there.contains("<item"), "{there}");
             assert_eq!(there.replace("juliet", "nobody"), nobody);
         }
     }

@@ -155,6 +155,6 @@ mod tests {
         let many: String = (0..101).map(|n| format!("<x{n} xmlns='urn:x'>1</x{n}>")).collect();
         assert!(romeo.ask(&iq("set", &many)).await.contains("resource-constraint"));
         let other = iq("get", "<x xmlns='urn:x'/>").replace("id='1'", "id='1' to='juliet@localhost'");
-        assert!(romeo.ask(&other).await.contains("forbidden"));
+        assert!(romeo.ask(&other).await.contains("service-unavailable"));
     }
 }

@@ -91,7 +91,7 @@ mod tests {
             assert!(session.ask(&get("juliet")).await.contains("<FN>Juliet &lt;3</FN>"));
         }
         let forged = set("<FN>x</FN>").replace("id='2'", "id='2' to='juliet@localhost'");
-        assert!(romeo.ask(&forged).await.contains("forbidden"));
+        assert!(romeo.ask(&forged).await.contains("service-unavailable"));
         let large = format!("<DESC>{}</DESC>", "x".repeat(128 << 10));
         assert!(juliet.ask(&set(&large)).await.contains("policy-violation"));
         assert!(juliet.ask(&set("")).await.contains("type='result'"));

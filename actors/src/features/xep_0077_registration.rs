@@ -2,16 +2,16 @@
 //! after it.
 //!
 //! - `before`: what a connection may ask that has not authenticated, and the limit per address.
+//! - `rate`: how often a password may be changed.
 //! - `remove`: everything about a user goes.
 
 use rookery_cluster::entity::Entity;
 use rookery_cluster::seams::Seams;
 use rookery_cluster::store;
-use rookery_cluster::tables::accounts;
 use rookery_proto::sasl::{Credentials, keys};
 use rookery_proto::xml::write;
 use rookery_proto::xmpp::element::Element;
-use rookery_proto::xmpp::error::{Condition, StanzaError};
+use rookery_proto::xmpp::error::{Condition, ErrorType, StanzaError, StreamCondition};
 use rookery_proto::xmpp::jid::BareJid;
 use rookery_proto::xmpp::ns;
 use tokio::sync::Semaphore;
@@ -19,12 +19,15 @@ use tokio::sync::Semaphore;
 use crate::credentials;
 use crate::feature::{Done, Feature, Iq, Method, Request, Run, Scope, Who, Work, Xep};
 use crate::host::Host;
+use crate::session::SessionId;
 use crate::user::User;
 
 mod before;
+mod rate;
 mod remove;
 
 pub use before::{Registrations, before_login, register, register_info, stream_feature};
+pub(crate) use rate::Hourly;
 pub use remove::remove_account;
 
 /// XEP-0077. Requests go to the domain or, without `to`, to the account.
@@ -116,32 +119,47 @@ async fn set(host: Host, request: Request) -> Result<Done, StanzaError> {
     {
         return Err(Condition::NotAllowed.into());
     }
-    change_password(&host, &request.account, password).await?;
+    let now = host.seams().clock.now_micros();
+    let per_hour = host.options().limits.password_changes_per_hour;
+    if !host.password_changes().admit(&request.account, now, per_hour) {
+        let text = "the password was changed too often";
+        return Err(
+            super::over("password_changes", Condition::ResourceConstraint, text).type_(ErrorType::Wait)
+        );
+    }
+    change_password(&host, &request.account, password, request.sid).await?;
     tracing::info!(user = %request.account, "password changed by its user");
-    Ok(Done::default())
+    Ok(Done::then(move |user: &mut User| user.end_others(request.sid, "the password was changed")))
 }
 
-/// Section 3.3: gives an account a new password.
-///
-/// # Errors
-/// `<not-acceptable/>` for what can be no password, `<item-not-found/>` if there is no such account.
-pub async fn change_password(host: &Host, account: &BareJid, password: String) -> Result<(), StanzaError> {
+/// Section 3.3: gives an account a new password. Of its sessions only `keep` is left on record.
+async fn change_password(
+    host: &Host,
+    account: &BareJid,
+    password: String,
+    keep: Option<SessionId>,
+) -> Result<(), StanzaError> {
     let made = hash(host.seams(), password, host.options().iterations).await?;
     let user = Entity::new(account.as_str());
-    let (user, made) = (&user, &made);
+    let (user, keys) = (&user, &credentials::to_account(&made, 0).credentials);
+    let keep = keep.map(|SessionId(sid)| sid);
     let changed = host.store().write(store::Options::owner(user), |tx| {
-        Box::pin(async move {
-            let Some(old) = accounts::get(&mut **tx, user).await? else { return Ok(false) };
-            let new =
-                accounts::Account { disabled: old.disabled, ..credentials::to_account(made, old.created_at) };
-            accounts::put(&mut **tx, user, &new);
-            Ok(true)
-        })
+        Box::pin(async move { credentials::replace(&mut **tx, user, keys, keep.as_ref()).await })
     });
     match changed.await {
         Ok(true) => Ok(()),
         Ok(false) => Err(Condition::ItemNotFound.into()),
         Err(error) => Err(super::store_failed(&error)),
+    }
+}
+
+impl User {
+    /// Ends all sessions but one, hibernating ones too, with `<not-authorized/>`: what they were opened with holds no more.
+    pub(crate) fn end_others(&mut self, keep: Option<SessionId>, text: &'static str) {
+        let others = self.sessions().iter().map(|session| session.sid).filter(|sid| Some(*sid) != keep);
+        for sid in others.collect::<Vec<_>>() {
+            self.end_session(sid, StreamCondition::NotAuthorized, text);
+        }
     }
 }
 

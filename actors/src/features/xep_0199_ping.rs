@@ -10,10 +10,7 @@ use crate::user::User;
 pub const PING: Feature = Feature {
     xep: Xep { number: 199, version: "2.0.1", name: "XMPP Ping", note: "" },
     disco: &[(Scope::Host, ns::PING), (Scope::Account, ns::PING)],
-    iq: &[
-        iq(Scope::Host, Who::Anyone),
-        iq(Scope::Account, Who::Subscriber(rookery_proto::xmpp::error::Condition::ServiceUnavailable)),
-    ],
+    iq: &[iq(Scope::Host, Who::Anyone), iq(Scope::Account, Who::Subscriber)],
     ..Feature::NONE
 };
 

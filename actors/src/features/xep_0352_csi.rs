@@ -2,6 +2,7 @@
 //! states wait, the last of each; anything else is preceded by what waited, in order, so that a phone's radio is not
 //! woken for what nobody sees.
 
+use rookery_proto::xmpp::jid::Jid;
 use rookery_proto::xmpp::ns;
 use rookery_proto::xmpp::stanza::{PresenceType, Stanza, Type};
 
@@ -55,6 +56,18 @@ impl Held {
         u32::try_from(self.0.len()).unwrap_or(u32::MAX)
     }
 
+    /// Drops what came from those who have been blocked since; how many that were.
+    pub(crate) fn forget(&mut self, blocked: impl Fn(&Jid) -> bool) -> u32 {
+        let before = self.len();
+        let (gone, held) = std::mem::take(&mut self.0)
+            .into_iter()
+            .partition(|held: &Delivery| held.outgoing.stanza.from.as_ref().is_some_and(&blocked));
+        self.0 = held;
+        let gone: Vec<Delivery> = gone;
+        gone.into_iter().for_each(|held| held.receipt.done());
+        before.saturating_sub(self.len())
+    }
+
     /// Takes out what is held.
     pub(crate) fn take(&mut self) -> Vec<Delivery> {
         std::mem::take(&mut self.0)
@@ -87,7 +100,6 @@ mod tests {
     use super::*;
     use crate::ledger::Receipt;
     use crate::pipe::Outgoing;
-    use rookery_proto::xmpp::jid::Jid;
     use rookery_proto::xmpp::stanza::MessageType;
 
     fn delivery(stanza: Stanza) -> Delivery {
@@ -123,6 +135,11 @@ mod tests {
         let sent: Vec<String> =
             held.take().iter().map(|d| String::from_utf8(d.outgoing.stanza.to_bytes()).unwrap()).collect();
         assert_eq!(sent.len(), 3);
+        assert!(
+            held.hold(presence("a@x/1", "one")).is_none() && held.hold(state("b@x/1", "active")).is_none()
+        );
+        assert_eq!((held.forget(|from| from.bare_str() == "a@x"), held.len()), (1, 1));
+        assert!(held.take()[0].outgoing.stanza.from.as_ref().is_some_and(|from| from.bare_str() == "b@x"));
         assert!(
             sent[0].contains("other") && sent[1].contains("two") && sent[2].contains("paused"),
             "{sent:?}"

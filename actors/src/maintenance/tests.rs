@@ -35,7 +35,7 @@ impl World {
         let store = Store::new(Arc::new(Memory::new()), seams.clone());
         let domain = |name: &str| Domain { name: name.into(), open_registration: false, contact: Vec::new() };
         let options = Options::new(vec![domain("a"), domain("b")]);
-        Self { clock, maintenance: Maintenance::new(store.clone(), seams), store, options }
+        Self { clock, maintenance: Maintenance::new(store.clone(), seams, Arc::default()), store, options }
     }
 
     fn set(&self, micros: u64) {
@@ -168,4 +168,34 @@ async fn a_store_that_fails_is_counted_and_tried_again() {
     world.maintenance.step(&world.options).await;
     assert_eq!(world.maintenance.done.failures, 1);
     assert_eq!(world.maintenance.job, Job::Retention(Shelf::Queue), "one shard that fails holds up no other");
+}
+
+#[tokio::test]
+async fn archives_are_weighed_once_a_day() {
+    let mut world = World::new();
+    let user = &world.account("romeo@a", 19_990..20_001).await;
+    let at = (Shelf::Archive, user);
+    let one = world.store.read(|tx| {
+        Box::pin(async move { archive::quota::weigh(&mut **tx, at, (20_000, None), (u64::MAX, 9)).await })
+    });
+    let one = one.await.unwrap().bytes;
+    world.options.quota = 5 * one - 1;
+    world.round().await;
+    assert_eq!(world.left(user).await.0, Some(19_997));
+    // What the days weigh is known now: with a quota that is lower they go without being read.
+    world.options.quota = 2 * one;
+    world.options.when_full = crate::options::Full::Refuse;
+    world.set(START + DAY);
+    world.round().await;
+    assert_eq!(world.left(user).await.0, Some(19_997));
+    assert!(world.maintenance.quotas.is_full("romeo@a"));
+    world.options.when_full = crate::options::Full::Oldest;
+    world.set(START + 2 * DAY);
+    world.round().await;
+    assert_eq!(world.left(user).await.0, Some(19_999));
+    assert!(!world.maintenance.quotas.is_full("romeo@a"));
+    let days = world
+        .store
+        .read(|tx| Box::pin(async move { archive::quota::days(&mut **tx, Shelf::Archive, user).await }));
+    assert_eq!(days.await.unwrap(), [(20_000, Some(one)), (19_999, Some(one))]);
 }

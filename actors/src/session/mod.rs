@@ -15,6 +15,7 @@ use rookery_proto::xmpp::jid::{FullJid, Jid};
 use rookery_proto::xmpp::stanza::Stanza;
 
 use crate::budget::{Account, Waits};
+use crate::features::xep_0191_blocking::Blocks;
 use crate::features::xep_0352_csi as csi;
 use crate::host::{Host, NotResumed};
 use crate::ledger::{Ledger, Receipt};
@@ -25,6 +26,7 @@ use crate::user::{self, Available, Numbering, User};
 
 mod claim;
 mod end;
+mod inactive;
 mod moving;
 mod record;
 mod resume;
@@ -116,6 +118,8 @@ pub(crate) enum Msg {
     },
     Resume(Box<user::Resume>),
     Csi(bool),
+    /// Whom the user has blocked now: what is held back of theirs is dropped.
+    Blocked(Arc<Blocks>),
     Flags(Box<Flags>),
     /// Tell the user, with this number, when the client has everything sent so far.
     Mark(u64),
@@ -378,13 +382,6 @@ impl Session {
         self.send(delivery);
     }
 
-    fn flush_held(&mut self) {
-        let Some(held) = &mut self.csi else { return };
-        for delivery in held.take() {
-            self.send(delivery);
-        }
-    }
-
     /// Numbers a stanza, keeps it if the client confirms what it gets, and puts it into the pipe.
     fn send(&mut self, delivery: Delivery) {
         let Delivery { outgoing, kept, receipt } = delivery;
@@ -416,16 +413,6 @@ impl Session {
             self.too_slow();
         }
     }
-
-    fn csi(&mut self, active: bool) {
-        if active {
-            self.flush_held();
-            self.csi = None;
-        } else if self.csi.is_none() {
-            self.csi = Some(Box::default());
-        }
-        self.write_record();
-    }
 }
 
 impl Resident for Session {
@@ -441,6 +428,7 @@ impl Resident for Session {
             Msg::Enable { resume, max, ledger } => self.enable(resume, max, ledger, me),
             Msg::Resume(resume) => self.resume(resume, me, None),
             Msg::Csi(active) => self.csi(active),
+            Msg::Blocked(blocked) => self.blocked(&blocked),
             Msg::Flags(flags) => self.set_flags(flags),
             Msg::Mark(number) => self.mark(number),
             Msg::Written(number) => self.written_out(number),

@@ -1,8 +1,9 @@
 //! Sessions come and go.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use rookery_cluster::tables::archive::ArchiveId;
+use rookery_cluster::tables::archive::{self, ArchiveId};
 use rookery_cluster::tables::sessions;
 use rookery_proto::xmpp::error::{Condition, StanzaError, StreamCondition};
 use rookery_proto::xmpp::jid::{FullJid, Jid};
@@ -13,6 +14,7 @@ use super::deliver::{Ops, Step};
 use super::share::Owed;
 use super::worth::worth_keeping;
 use super::{Attached, Available, Reader, Turns, User, presence};
+use crate::features::xep_0191_blocking as blocking;
 use crate::host::NotResumed;
 use crate::ledger::Ledger;
 use crate::link::{ConnInfo, Link};
@@ -71,7 +73,14 @@ impl User {
                 "replaced by a new session with the same resource",
             );
         }
-        if self.sessions.len() >= self.host.options().limits.sessions_per_user {
+        let most = self.host.options().limits.sessions_per_user;
+        if self.sessions.len() >= most
+            && let Some(oldest) = self.oldest_asleep()
+        {
+            let text = "replaced by a new session: there are too many";
+            self.end_session(oldest, StreamCondition::PolicyViolation, text);
+        }
+        if self.sessions.len() >= most {
             metrics::counter!("rookery_limits_hit_total", "limit" => "sessions_per_user").increment(1);
             let _ = reply.send(Err(StanzaError::new(Condition::ResourceConstraint)));
             return;
@@ -102,6 +111,12 @@ impl User {
         if let Err(Ok(link)) = reply.send(Ok(link)) {
             link.closed(false); // the connection went while it waited
         }
+    }
+
+    /// The oldest of the sessions without a connection: it makes room for one that has its client.
+    fn oldest_asleep(&self) -> Option<SessionId> {
+        let asleep = |session: &&Attached| !session.shared.connected.load(Ordering::Relaxed);
+        Some(self.sessions.iter().filter(asleep).min_by_key(|session| session.since)?.sid)
     }
 
     fn attach(
@@ -199,6 +214,9 @@ impl User {
                 Type::Message(_) if id.is_some() => {
                     ids.extend(id);
                     receipt.done(); // it is in the archive
+                }
+                Type::Message(_) if blocking::withheld(self, archive::Direction::In, &stanza) => {
+                    receipt.done()
                 }
                 Type::Message(_) if worth_keeping(&stanza) && queued.is_none() => {
                     if self.takes_messages() {

@@ -179,12 +179,23 @@ impl User {
             (Ok(Dispatch::Change(start) | Dispatch::Read(start)), None) => {
                 self.read_for_stranger(read(start, receipt));
             }
+            // To strangers a mistake is answered as by an account that does not exist.
+            (Err(_), None) if self.is_strange(stanza) => {
+                self.refuse(stanza, receipt, &Condition::ServiceUnavailable.into());
+            }
             (Err(error), Some(sid)) => {
                 self.answer_own(sid, stanza, &error);
                 receipt.done();
             }
             (Err(error), None) => self.refuse(stanza, receipt, &error),
         }
+    }
+
+    /// Whether an account is asked by somebody who may not know that there is one.
+    fn is_strange(&self, stanza: &Stanza) -> bool {
+        let account = stanza.to.as_ref().is_some_and(|to| to.local().is_some());
+        let known = |from: &Jid| from.bare_str() == self.jid.as_str() || self.roster.sees_me(from);
+        account && !stanza.from.as_ref().is_some_and(known)
     }
 
     fn dispatch(&mut self, sid: Option<SessionId>, stanza: &Stanza) -> Result<Dispatch, StanzaError> {
@@ -208,9 +219,8 @@ impl User {
             Some(handler) if scope == Scope::Host || owner => handler,
             Some(handler) => match handler.who {
                 Who::Anyone => handler,
-                Who::Subscriber(_) if self.roster.sees_me(from) => handler,
-                Who::Subscriber(condition) => return Err(condition.into()),
-                Who::Owner => return Err(Condition::Forbidden.into()),
+                Who::Subscriber if self.roster.sees_me(from) => handler,
+                Who::Subscriber | Who::Owner => return features::not_there(stanza).map(Dispatch::Now),
             },
             None => return Err(Condition::ServiceUnavailable.into()),
         };

@@ -6,11 +6,11 @@ use rookery_cluster::entity::Entity;
 use rookery_cluster::store;
 use rookery_cluster::tables::archive::{self, ArchiveId};
 use rookery_cluster::tables::{accounts, blocks, mam_prefs, offline, roster, seen, sessions};
-use rookery_proto::xmpp::error::{Condition, StanzaError};
+use rookery_proto::xmpp::error::StanzaError;
 
 use super::seen::Known;
 use super::{Msg, Phase, User, roster::Roster};
-use crate::features::xep_0191_blocking::Blocks;
+use crate::features::{store_error, xep_0191_blocking::Blocks};
 use crate::host::NotResumed;
 use crate::options::Limits;
 use crate::session::SessionId;
@@ -41,11 +41,11 @@ async fn read(tx: &mut dyn store::Transaction, user: &Entity, limits: &Limits) -
     if !accounts::exists(tx, user).await? {
         return Ok(Loaded { account: None });
     }
-    let items = roster::load(tx, user, limits.roster_items * 2).await?.rows;
+    let items = roster::load(tx, user, limits.roster_rows()).await?.rows;
     let seen = seen::load(tx, user, 4_096).await?.rows;
     Ok(Loaded {
         account: Some(Account {
-            roster: Roster::load(&items),
+            roster: Roster::load(&items, limits.requests),
             untold: items.into_iter().filter(|i| i.untold != 0).map(|i| (i.jid, i.untold)).collect(),
             blocks: Blocks::load(blocks::load(tx, user, BLOCKED).await?.rows),
             prefs: mam_prefs::get(tx, user).await?,
@@ -75,7 +75,7 @@ impl User {
                 .await;
             let loaded = loaded.map(Box::new).map_err(|error| {
                 tracing::warn!(user = %entity, %error, "a user could not be loaded; requests to it fail until the store answers");
-                StanzaError::new(Condition::InternalServerError)
+                store_error(&error)
             });
             let _ = me.cast_always(Msg::Loaded(loaded));
         });

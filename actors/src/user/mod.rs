@@ -14,7 +14,7 @@ use rookery_cluster::tables::archive::{self, ArchiveId};
 use rookery_cluster::tables::mam_prefs;
 use rookery_proto::xmpp::error::{Condition, StanzaError};
 use rookery_proto::xmpp::jid::BareJid;
-use rookery_proto::xmpp::stanza::{Stanza, Type};
+use rookery_proto::xmpp::stanza::Stanza;
 
 use crate::feature::Then;
 use crate::features::xep_0191_blocking::Blocks;
@@ -58,7 +58,7 @@ pub(crate) use numbers::{Numbering, Turns};
 pub use roster_iq::ROSTER;
 pub(crate) use roster_iq::remove as remove_contact;
 pub(crate) use share::{Reader, waits_for_any};
-pub(crate) use subscribe::Change;
+pub(crate) use subscribe::{Change, requests};
 pub(crate) use worth::{worth_keeping, worth_telling};
 
 /// A stanza to a user, or a change of the roster that its other side has committed.
@@ -370,12 +370,7 @@ impl User {
             Msg::Bind(bind) => drop(bind.reply.send(Err(StanzaError::new(Condition::NotAllowed)))),
             Msg::Resume(resume) => drop(resume.reply.send(Err(NotResumed::NotFound))),
             Msg::Out { receipt, .. } => receipt.leave(), // its stream has ended
-            // RFC 6121 section 8.5.1: presence is ignored, all else refused.
-            Msg::In(inbound) if matches!(inbound.stanza.type_, Type::Presence(_)) => inbound.receipt.done(),
-            Msg::In(inbound) => {
-                let Inbound { stanza, receipt, .. } = *inbound;
-                self.refuse(&stanza, receipt, &StanzaError::new(Condition::ServiceUnavailable));
-            }
+            Msg::In(inbound) => self.not_here(*inbound),
             Msg::Then(then) => then(self),
             Msg::Ended(ended) => self.forget(ended.sid, ended.recorded),
             // The account was removed while this was under way: whoever waits for it is told.

@@ -6,11 +6,13 @@ use rookery_cluster::mesh::peer::NodeId;
 use rookery_cluster::tables::archive::ArchiveId;
 use rookery_cluster::tables::{offline, sessions};
 use rookery_proto::xmpp::jid::{BareJid, Jid};
+use rookery_proto::xmpp::stanza::Stanza;
 use tokio::sync::oneshot;
 
 use super::deliver::Ops;
 use super::{Attached as Session, Available, Inbound, Msg, Numbering, Phase, Reader, User, presence};
 use crate::far::{Loss, Stub, wire};
+use crate::feature::{Direction, Verdict};
 use crate::link::Link;
 use crate::pipe::Pipe;
 use crate::session::{self, SessionId};
@@ -262,7 +264,12 @@ impl User {
         let session = self.sessions.iter().find(|session| session.jid.as_str() == from.as_str());
         let presence = session.and_then(|session| session.presence.as_ref()).map(|presence| &presence.stanza);
         for user in users {
-            self.host.retell_one(from, user, presence);
+            // It may have been blocked or shut out meanwhile.
+            let to = Jid::from(user.clone());
+            let sees = |stanza: &&Arc<Stanza>| {
+                self.roster.sees_me(&to) && matches!(self.filter(Direction::Out, stanza, &to), Verdict::Pass)
+            };
+            self.host.retell_one(from, user, presence.filter(sees));
         }
     }
 }

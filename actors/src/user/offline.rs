@@ -15,7 +15,7 @@ use super::drains::{Drain, OLDER_NODE, Why};
 use super::share::{About, Owed, Share};
 use super::worth::worth_keeping;
 use super::{Attached, Msg, User};
-use crate::features::xep_0203_delay as delay;
+use crate::features::{xep_0191_blocking as blocking, xep_0203_delay as delay};
 use crate::ledger::Receipt;
 use crate::pipe::{Kept, Outgoing};
 use crate::resident::Handle;
@@ -295,6 +295,9 @@ impl User {
         entry: &archive::Entry,
     ) -> Option<Outgoing> {
         let stanza = Arc::new(crate::stored::stanza(&entry.stanza)?);
+        if blocking::withheld(self, entry.direction(), &stanza) {
+            return None;
+        }
         let domain = Jid::parse(self.jid.domain()).ok()?;
         let late = delay::delay(&domain, entry.stored_at);
         let message = |id: Option<ArchiveId>| {

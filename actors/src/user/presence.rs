@@ -10,6 +10,7 @@ use super::subscription::Kind;
 use super::{Available, Inbound, User};
 use crate::far::Crowd;
 use crate::feature::{Direction, Verdict};
+use crate::features::xep_0203_delay as delay;
 use crate::ledger::Receipt;
 use crate::pipe::Outgoing;
 use crate::session::SessionId;
@@ -18,11 +19,16 @@ impl User {
     /// A session's presence without `to`.
     pub(super) fn broadcast(&mut self, sid: SessionId, stanza: Stanza) {
         let available = stanza.type_ == Type::Presence(PresenceType::Available);
-        let stanza = Arc::new(stanza);
+        let stanza = Arc::new(delay::without_forged(&self.host, &stanza).unwrap_or(stanza));
         let Some(session) = self.session_mut(sid) else { return };
         let first = session.presence.is_none();
-        if !available && first && session.directed.is_empty() {
-            return; // it was not available: nobody is to be told
+        if !available && first {
+            // It was not available: nobody is to be told but those whom it told.
+            let directed = std::mem::take(&mut session.directed);
+            if !directed.is_empty() {
+                self.changed(sid);
+            }
+            return directed.into_iter().for_each(|whom| self.send_on(stanza_to(&stanza, whom)));
         }
         let takes_messages_before = session.takes_messages();
         session.presence =
@@ -85,13 +91,7 @@ impl User {
                 session.deliver(self.to_session(&presence.stanza, &session.jid), None, Receipt::none());
             }
         }
-        // 3.1.3: requests that nobody has answered yet.
-        for (from, request) in self.roster.requests() {
-            if let Some(stanza) = crate::stored::stanza(request) {
-                let stanza = stanza.from(Jid::from(from.clone())).to(Jid::from(self.jid.clone()));
-                session.deliver(Outgoing::new(stanza), None, Receipt::none());
-            }
-        }
+        self.show_requests(sid, None);
     }
 
     /// A session has outlived its home: its client may still see contacts who have not. Those who are here say so
@@ -143,6 +143,7 @@ impl User {
             return self.subscribe(sid, kind, stanza, receipt);
         }
         let Some(to) = stanza.to.clone() else { return receipt.done() };
+        let stanza = delay::without_forged(&self.host, &stanza).unwrap_or(stanza);
         match self.filter(Direction::Out, &stanza, &to) {
             Verdict::Pass => {}
             Verdict::Refuse(error) => {

@@ -31,17 +31,27 @@ impl Contact {
 #[derive(Clone, Debug, Default)]
 pub struct Roster {
     contacts: Vec<Contact>,
-    /// Requests that the user has not answered: from whom, and the stanza.
-    requests: Vec<(BareJid, bytes::Bytes)>,
+    /// Requests that the user has not answered, sorted by JID.
+    requests: Vec<Request>,
+}
+
+#[derive(Clone, Debug)]
+struct Request {
+    from: BareJid,
+    stanza: bytes::Bytes,
+    /// When it came, microseconds since 1970.
+    at: u64,
 }
 
 impl Roster {
-    /// From the rows of the store. Rows that are no contacts yet (only a request that waits) are left out.
-    pub(crate) fn load(items: &[Item]) -> Self {
+    /// From the rows of the store, with so many requests at most. Rows that are no contacts yet (only a request that waits) are
+    /// left out.
+    pub(crate) fn load(items: &[Item], requests: usize) -> Self {
         let mut roster = Self { contacts: Vec::with_capacity(items.len()), requests: Vec::new() };
         for item in items {
             roster.apply(item);
         }
+        roster.limit_requests(requests);
         roster
     }
 
@@ -56,9 +66,24 @@ impl Roster {
         self.contacts.iter()
     }
 
-    /// Requests that wait for the user's answer (section 3.1.3).
+    /// Requests that wait for the user's answer (section 3.1.3), sorted by JID.
     pub fn requests(&self) -> impl Iterator<Item = (&BareJid, &[u8])> {
-        self.requests.iter().map(|(from, stanza)| (from, &stanza[..]))
+        self.requests.iter().map(|request| (&request.from, &request.stanza[..]))
+    }
+
+    /// Forgets the requests of those for whom `wanted` is false.
+    pub(crate) fn keep_requests(&mut self, wanted: impl Fn(&BareJid) -> bool) {
+        self.requests.retain(|request| wanted(&request.from));
+    }
+
+    /// Forgets the oldest requests that are more than `most`, as the store has done.
+    pub(crate) fn limit_requests(&mut self, most: usize) {
+        while self.requests.len() > most {
+            let oldest =
+                self.requests.iter().enumerate().min_by_key(|(_, request)| (request.at, &request.from));
+            let Some((at, _)) = oldest else { return };
+            self.requests.remove(at);
+        }
     }
 
     /// Whether that entity may see this user's presence.
@@ -69,9 +94,14 @@ impl Roster {
     /// Takes over what was committed for one contact.
     pub(crate) fn apply(&mut self, item: &Item) {
         let Ok(jid) = BareJid::parse(&item.jid) else { return };
-        self.requests.retain(|(from, _)| *from != jid);
-        if let Some(request) = &item.pending_in {
-            self.requests.push((jid.clone(), request.clone()));
+        let known = self.requests.binary_search_by(|request| request.from.cmp(&jid));
+        let request = item.pending_in.clone();
+        let request = request.map(|stanza| Request { from: jid.clone(), stanza, at: item.asked_at });
+        match (known, request) {
+            (Ok(at), None) => drop(self.requests.remove(at)),
+            (Ok(at), Some(request)) => self.requests.splice(at..=at, [request]).for_each(drop),
+            (Err(at), Some(request)) => self.requests.insert(at, request),
+            (Err(_), None) => {}
         }
         match self.contacts.binary_search_by(|c| c.jid.cmp(&jid)) {
             Ok(at) if !in_roster(item) => drop(self.contacts.remove(at)),

@@ -9,7 +9,7 @@ use rookery_proto::xmpp::jid::{BareJid, Jid};
 use rookery_proto::xmpp::ns;
 use rookery_proto::xmpp::stanza::{Stanza, Type};
 
-use super::subscribe::{self, Act, Acted};
+use super::subscribe::{self, Act, Acted, Full, Room};
 use super::subscription::Kind;
 use super::{User, roster};
 use crate::feature::{Done, Feature, Iq, Method, Request, Run, Scope, Then, Who, Work, Xep};
@@ -48,20 +48,19 @@ fn get(host: Host, request: Request) -> Work {
         let known = request.element()?.attr("ver").map(str::to_owned);
         let since = known.as_deref().and_then(table::parse_version);
         let entity = Entity::new(request.account.as_str());
-        let limit = host.options().limits.roster_items;
+        let rows = host.options().limits.roster_rows();
         let (items, version, news) = host
             .store()
             .read(|tx| {
                 let entity = entity.clone();
                 Box::pin(async move {
                     if let Some(since) = &since
-                        && let Some(changes) =
-                            table::changes(&mut **tx, &entity, since, (limit * 2, NEWS)).await?
+                        && let Some(changes) = table::changes(&mut **tx, &entity, since, (rows, NEWS)).await?
                     {
                         return Ok((None, *since, !changes.rows.is_empty()));
                     }
                     let version = table::version(&mut **tx, &entity).await?;
-                    Ok((Some(table::load(&mut **tx, &entity, limit * 2).await?.rows), version, false))
+                    Ok((Some(table::load(&mut **tx, &entity, rows).await?.rows), version, false))
                 })
             })
             .await
@@ -142,19 +141,17 @@ fn set(host: Host, request: Request) -> Work {
         if set.remove {
             return remove(host, own, request.account, set.jid).await;
         }
+        let room = Room::of(&limits);
         let options = store::Options::owner(&own).operation(host.store().operation());
         let item = host
             .store()
             .write(options, |tx| {
                 let (own, set) = (own.clone(), set.clone());
-                Box::pin(async move { put(&mut **tx, &own, set, limits.roster_items).await })
+                Box::pin(async move { put(&mut **tx, &own, set, room).await })
             })
             .await
             .map_err(|error| store_failed(&error))?;
-        let Some(item) = item else {
-            metrics::counter!("rookery_limits_hit_total", "limit" => "roster_items").increment(1);
-            return Err(StanzaError::new(Condition::ResourceConstraint));
-        };
+        let item = item.map_err(Full::error)?;
         Ok(Done::then(move |user: &mut User| {
             user.roster.apply(&item);
             user.catch_up();
@@ -162,26 +159,25 @@ fn set(host: Host, request: Request) -> Work {
     })
 }
 
-/// Writes the user's part of an item; `None` if there would be too many.
+/// Writes the user's part of an item.
 async fn put(
     tx: &mut dyn Transaction,
     own: &Entity,
     set: Set,
-    limit: usize,
-) -> store::Result<Option<table::Item>> {
-    let item = table::get(tx, own, set.jid.as_str()).await?;
-    if item.as_ref().is_none_or(|item| item.unlisted)
-        && table::count(tx, own, limit * 2).await?.listed >= limit
-    {
-        return Ok(None);
-    }
-    let mut item =
-        item.unwrap_or_else(|| table::Item { jid: set.jid.as_str().to_owned(), ..table::Item::default() });
+    room: Room,
+) -> store::Result<Result<table::Item, Full>> {
+    let before = table::get(tx, own, set.jid.as_str()).await?;
+    let mut item = before
+        .clone()
+        .unwrap_or_else(|| table::Item { jid: set.jid.as_str().to_owned(), ..table::Item::default() });
     item.name = set.name;
     item.groups = set.groups;
     item.unlisted = false;
+    if let Some(full) = room.refuses(tx, own, before.as_ref(), &item).await? {
+        return Ok(Err(full));
+    }
     table::put(tx, own, &item)?;
-    Ok(Some(item))
+    Ok(Ok(item))
 }
 
 /// 2.5: removes a contact, and with it the subscriptions in both directions.
@@ -193,7 +189,7 @@ pub(crate) async fn remove(
 ) -> Result<Done, StanzaError> {
     let other = Entity::new(contact.as_str());
     let local = host.serves(contact.domain());
-    let limit = host.options().limits.roster_items;
+    let room = Room::of(&host.options().limits);
     let name = host.change_name();
     // Named: done again after an unknown result there would be nothing to remove.
     let options = store::Options::owner(&own).operation(host.store().operation());
@@ -201,7 +197,7 @@ pub(crate) async fn remove(
         .store()
         .write(options, |tx| {
             let (own, other) = (own.clone(), other.clone());
-            Box::pin(async move { removal(&mut **tx, &own, &other, local, (limit, name)).await })
+            Box::pin(async move { removal(&mut **tx, &own, &other, local, (room, name)).await })
         })
         .await
         .map_err(|error| store_failed(&error))?;
@@ -224,7 +220,7 @@ async fn removal(
     own: &Entity,
     other: &Entity,
     local: bool,
-    (limit, name): (usize, u64),
+    (room, name): (Room, u64),
 ) -> store::Result<Option<Vec<(Kind, Acted)>>> {
     let Some(item) = table::get(tx, own, other.as_str()).await? else { return Ok(None) };
     if item.unlisted {
@@ -244,8 +240,8 @@ async fn removal(
             Kind::Unsubscribe => to || item.ask_subscribe,
             _ => from || item.pending_in.is_some(),
         };
-        let act = Act { contact_is_local: local, kind, stanza: b"", limit, name };
-        if due && let Some(done) = subscribe::act(tx, own, other, &act).await? {
+        let act = Act { contact_is_local: local, kind, request: (b"", 0), room, name };
+        if due && let Ok(done) = subscribe::act(tx, own, other, &act).await? {
             acted.push((kind, done));
         }
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use rookery_cluster::entity::Entity;
 use rookery_cluster::store::{self, Transaction};
-use rookery_cluster::tables::accounts;
 use rookery_cluster::tables::roster::{self as table, Changes, Item, RosterVersion};
+use rookery_cluster::tables::{accounts, blocks};
 use rookery_proto::xmpp::error::{Condition, StanzaError};
 use rookery_proto::xmpp::jid::{BareJid, Jid};
 use rookery_proto::xmpp::stanza::{PresenceType, Stanza, Type};
@@ -13,10 +13,15 @@ use rookery_proto::xmpp::stanza::{PresenceType, Stanza, Type};
 use super::subscription::{self, Inbound as Outcome, Kind};
 use super::{User, roster};
 use crate::feature::{Direction, Done, Then, Verdict};
-use crate::features::store_failed;
+use crate::features::{store_failed, xep_0203_delay as delay};
 use crate::ledger::Receipt;
 use crate::pipe::Outgoing;
 use crate::session::SessionId;
+
+pub(crate) mod requests;
+mod room;
+
+pub(crate) use room::{Full, Room};
 
 /// What one user's transaction has changed in the other's roster.
 #[derive(Clone, Debug)]
@@ -45,9 +50,10 @@ impl Change {
 pub(super) struct Act<'a> {
     pub(super) contact_is_local: bool,
     pub(super) kind: Kind,
-    pub(super) stanza: &'a [u8],
-    /// The most contacts that may be in a roster.
-    pub(super) limit: usize,
+    /// A request as it is kept, and when it was made, microseconds since 1970.
+    pub(super) request: (&'a [u8], u64),
+    /// How much may be in a roster.
+    pub(super) room: Room,
     /// What the change is remembered by until the contact's home has heard of it; 0 if it need not be.
     pub(super) name: u64,
 }
@@ -62,6 +68,8 @@ pub(super) struct Acted {
     /// The other's server answered `subscribed` at once: what that did to our item.
     reply: bool,
     routed: bool,
+    /// How many older requests have made room at the other.
+    displaced: usize,
 }
 
 fn sees(item: &Item) -> bool {
@@ -84,24 +92,30 @@ pub(super) async fn act(
     own: &Entity,
     contact: &Entity,
     act: &Act<'_>,
-) -> store::Result<Option<Acted>> {
-    let Act { contact_is_local, kind, stanza, limit, name } = *act;
+) -> store::Result<Result<Acted, Full>> {
+    let Act { contact_is_local, kind, request: (request, now), room, name } = *act;
     let before = table::get(tx, own, contact.as_str()).await?;
-    if before.is_none() && kind == Kind::Subscribe && table::count(tx, own, limit + 1).await?.listed >= limit
-    {
-        return Ok(None);
-    }
-    let mut item = before.unwrap_or_else(|| Item::unlisted(contact.as_str()));
+    let mut item = before.clone().unwrap_or_else(|| Item::unlisted(contact.as_str()));
     let (was, was_seen) = (visible(&item), sees(&item));
     let routed = subscription::outbound(&mut item, kind);
-    let mut acted = Acted { own: None, shows: None, other: None, name, reply: false, routed };
-    if routed && contact_is_local && accounts::exists(tx, contact).await? {
+    if let Some(full) = room.refuses(tx, own, before.as_ref(), &item).await? {
+        return Ok(Err(full));
+    }
+    let mut acted = Acted { own: None, shows: None, other: None, name, reply: false, routed, displaced: 0 };
+    // XEP-0191: nobody hears of a request of somebody who is blocked, now or later, and it is not approved; to its sender it
+    // looks like one that is not answered. Both sides must agree on all else, which clients see without the stanza.
+    let heard = kind != Kind::Subscribe || !blocks::any(tx, contact, &[own.as_str(), domain(own)]).await?;
+    if routed && heard && contact_is_local && accounts::exists(tx, contact).await? {
         let theirs = table::get(tx, contact, own.as_str()).await?;
         let mut theirs = theirs.unwrap_or_else(|| Item::unlisted(own.as_str()));
         let (their_was, they_saw) = (visible(&theirs), sees(&theirs));
-        let outcome = subscription::inbound(&mut theirs, kind, stanza);
+        let outcome = subscription::inbound(&mut theirs, kind, request);
         if outcome == Outcome::AutoReply {
             acted.reply = subscription::inbound(&mut item, Kind::Subscribed, b"") == Outcome::Deliver;
+        }
+        if outcome == Outcome::Ask {
+            theirs.asked_at = now;
+            acted.displaced = table::make_room(tx, contact, (room.requests, room.rows)).await?;
         }
         if outcome != Outcome::Ignore {
             write(tx, contact, &theirs, visible(&theirs) != their_was)?;
@@ -119,7 +133,12 @@ pub(super) async fn act(
     acted.shows = (sees(&item) != was_seen).then_some(sees(&item));
     let push = visible(&item) != was && !item.unlisted;
     acted.own = Some((item, push));
-    Ok(Some(acted))
+    Ok(Ok(acted))
+}
+
+/// The domain of a user.
+fn domain(user: &Entity) -> &str {
+    user.as_str().rsplit_once('@').map_or(user.as_str(), |(_, domain)| domain)
 }
 
 impl User {
@@ -130,6 +149,7 @@ impl User {
             self.answer_own(sid, &stanza, &StanzaError::new(Condition::BadRequest));
             return receipt.done();
         };
+        let stanza = delay::without_forged(&self.host, &stanza).unwrap_or(stanza);
         // 3.1.2: stamped with bare JIDs.
         let stanza = stanza.from(Jid::from(self.jid.clone())).to(Jid::from(contact.clone()));
         if let Verdict::Refuse(error) = self.filter(Direction::Out, &stanza, &Jid::from(contact.clone())) {
@@ -147,29 +167,31 @@ impl User {
             return self.lane_is_full(sid, &stanza, receipt);
         }
         let own = self.entity.clone();
-        let limit = host.options().limits.roster_items;
+        let limits = &host.options().limits;
+        let (room, bytes) = (Room::of(limits), limits.request_bytes);
         let name = host.change_name();
         self.change_by(sid, receipt, move || async move {
             let other = Entity::new(contact.as_str());
-            let mut bytes = Vec::new();
-            stanza.write(&mut bytes);
+            let request = if kind == Kind::Subscribe { requests::kept(&stanza, bytes) } else { Vec::new() };
+            let now = host.seams().clock.now_micros();
             // Named: done again after an unknown result it would find nothing to do, and nobody would be told.
             let options = store::Options::owner(&own).operation(host.store().operation());
             let result = host
                 .store()
                 .write(options, |tx| {
-                    let (own, other, bytes) = (own.clone(), other.clone(), bytes.clone());
+                    let (own, other, request) = (own.clone(), other.clone(), request.clone());
                     Box::pin(async move {
-                        let one = Act { contact_is_local: local, kind, stanza: &bytes, limit, name };
+                        let request = (&request[..], now);
+                        let one = Act { contact_is_local: local, kind, request, room, name };
                         act(&mut **tx, &own, &other, &one).await
                     })
                 })
                 .await;
             let then: Then = match result {
-                Ok(Some(acted)) => Box::new(move |user: &mut User| user.acted(&contact, stanza, acted)),
-                Ok(None) => Box::new(move |user: &mut User| {
-                    user.answer_own(sid, &stanza, &StanzaError::new(Condition::ResourceConstraint));
-                }),
+                Ok(Ok(acted)) => Box::new(move |user: &mut User| user.acted(&contact, stanza, acted)),
+                Ok(Err(full)) => {
+                    Box::new(move |user: &mut User| user.answer_own(sid, &stanza, &full.error()))
+                }
                 Err(error) => {
                     let error = store_failed(&error);
                     Box::new(move |user: &mut User| user.answer_own(sid, &stanza, &error))
@@ -182,6 +204,9 @@ impl User {
     /// The transaction is committed: memory, pushes, presence, and the contact follow.
     pub(super) fn acted(&mut self, contact: &BareJid, stanza: Stanza, acted: Acted) {
         let kind = stanza.type_;
+        if acted.displaced > 0 {
+            metrics::counter!("rookery_limits_hit_total", "limit" => "requests").increment(1);
+        }
         if acted.shows == Some(false) {
             self.show_presence(contact, false); // 3.2.2: before `unsubscribed`, while it may still
         }
@@ -257,6 +282,7 @@ impl User {
             self.show_presence(contact, false);
         }
         self.roster.apply(&change.item);
+        self.roster.limit_requests(self.host.options().limits.requests);
         // 3.1.6: the stanza before the push, so that clients know why.
         let blocked =
             !matches!(self.filter(Direction::In, stanza, &Jid::from(contact.clone())), Verdict::Pass);
@@ -274,9 +300,8 @@ impl User {
 
     /// What clients should have heard of a contact whose home died: its request, its presence, or that it has gone.
     fn learn(&self, contact: &BareJid, item: &Item) {
-        if let Some(request) = item.pending_in.as_ref().and_then(|request| crate::stored::stanza(request)) {
-            let request = request.from(Jid::from(contact.clone())).to(Jid::from(self.jid.clone()));
-            self.to_interested(Outgoing::new(request));
+        if let Some(request) = item.pending_in.as_ref().and_then(|request| self.request(contact, request)) {
+            self.to_interested(request);
         }
         // Whatever is remembered: what clients have not heard nobody else will tell them, and to hear it twice does no harm.
         if self.roster.get(contact).is_some_and(roster::Contact::to) {

@@ -69,7 +69,7 @@ pub(crate) fn outbound(item: &mut Item, kind: Kind) -> bool {
         }
         Kind::Subscribed => {
             if item.pending_in.is_some() {
-                item.pending_in = None;
+                item.forget_request();
                 item.unlisted = false;
                 item.approved = false;
                 set(item, to(item), true);
@@ -85,7 +85,7 @@ pub(crate) fn outbound(item: &mut Item, kind: Kind) -> bool {
         Kind::Unsubscribed => {
             item.approved = false; // section 3.4.3: cancels a pre-approval
             let routed = from(item) || item.pending_in.is_some(); // A.2.4
-            item.pending_in = None;
+            item.forget_request();
             set(item, to(item), false);
             routed
         }
@@ -136,7 +136,7 @@ pub(crate) fn inbound(item: &mut Item, kind: Kind, stanza: &[u8]) -> Inbound {
             if !from(item) && item.pending_in.is_none() {
                 return Inbound::Ignore;
             }
-            item.pending_in = None;
+            item.forget_request();
             set(item, to(item), false);
             Inbound::Deliver
         }

@@ -13,13 +13,14 @@ use rookery_cluster::store::{self, Options};
 use rookery_cluster::tables::roster::{self as table, Changes, Item, RosterVersion};
 use rookery_proto::xmpp::error::StanzaError;
 use rookery_proto::xmpp::jid::{BareJid, Jid};
-use rookery_proto::xmpp::stanza::{PresenceType, Stanza, Type};
+use rookery_proto::xmpp::stanza::{MessageType, PresenceType, Stanza, Type};
 
 use super::subscribe::Change;
+use super::worth::worth_keeping;
 use super::{Attached, Inbound, User, roster};
 use crate::far::Reply;
 use crate::feature::Done;
-use crate::features::store_failed;
+use crate::features::{self, store_failed};
 use crate::host::Host;
 use crate::ledger::Receipt;
 use crate::resident::Handle;
@@ -93,7 +94,7 @@ impl User {
 
     /// To read what is newer than the oldest version that a client has, of those that want to hear.
     pub(super) fn read_changes(&self) -> Reading {
-        let contacts = self.host.options().limits.roster_items * 2;
+        let contacts = self.host.options().limits.roster_rows();
         let interested = self.sessions.iter().filter(|session| session.interested);
         let since = interested.map(|session| session.roster).min().unwrap_or(NOBODY);
         Reading { host: self.host.clone(), own: self.entity.clone(), since, contacts }
@@ -190,6 +191,24 @@ impl User {
         }
     }
 
+    /// What came for an account that does not exist (RFC 6121 section 8.5.1): presence is ignored, and so is what an account
+    /// would forget whose user is away, which else would tell names that exist and leave no trace. All else is answered.
+    pub(super) fn not_here(&self, inbound: Inbound) {
+        let Inbound { stanza, receipt, .. } = inbound;
+        let bare = stanza.to.as_ref().is_some_and(|to| to.resource().is_none());
+        let forgotten = match stanza.type_ {
+            Type::Presence(_) | Type::Message(MessageType::Headline) => true,
+            Type::Message(MessageType::Chat) => !worth_keeping(&stanza),
+            Type::Message(MessageType::Normal) => bare && !worth_keeping(&stanza),
+            _ => false,
+        };
+        match features::not_there(&stanza) {
+            _ if forgotten => receipt.done(),
+            Ok(reply) => self.host.route(stanza.result(reply), receipt, None),
+            Err(error) => self.refuse(&stanza, receipt, &error),
+        }
+    }
+
     /// The contact's home has heard of that change.
     fn told(&mut self, contact: BareJid, name: u64) {
         if self.ops.is_full() {
@@ -207,12 +226,7 @@ impl User {
                     if item.untold != name {
                         return Ok(()); // there is a later one
                     }
-                    let item = Item { untold: 0, ..item };
-                    if item == Item::unlisted(&item.jid) {
-                        table::forget(&mut **tx, &own, &item.jid);
-                        return Ok(());
-                    }
-                    table::keep(&mut **tx, &own, &item)
+                    table::keep(&mut **tx, &own, &Item { untold: 0, ..item })
                 })
             });
             // If not now, then when this user is loaded next: to hear it twice does no harm.

@@ -30,6 +30,16 @@ pub async fn load(tx: &mut dyn Transaction, user: &Entity, max: usize) -> Result
     Ok(Rows { rows, more: page.more })
 }
 
+/// Whether one of these JIDs is in the list. Conflicts with a change of that.
+pub async fn any(tx: &mut dyn Transaction, user: &Entity, jids: &[&str]) -> Result<bool> {
+    for jid in jids {
+        if tx.get(&key(user, jid), Isolation::Serializable).await?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Blocks a JID, at `now` microseconds since 1970. A limit is the caller's, who has loaded the list.
 pub fn add(out: &mut (impl Mutate + ?Sized), user: &Entity, jid: &str, now: u64) {
     out.put(key(user, jid), encode(&Block { since: now }));
@@ -69,6 +79,8 @@ mod tests {
         add(&mut tx as &mut dyn Transaction, &Entity::new("juliet@aa"), "z", 1);
         assert_eq!(load(&mut tx, &user, 9).await.unwrap().rows, ["b", "b/x", "c", "d", "paris@b"]);
         assert!(load(&mut tx, &user, 4).await.unwrap().more);
+        assert!(any(&mut tx, &user, &["nobody", "b/x"]).await.unwrap());
+        assert!(!any(&mut tx, &user, &["nobody", "z"]).await.unwrap());
         remove(&mut tx as &mut dyn Transaction, &user, "b");
         assert_eq!(load(&mut tx, &user, 9).await.unwrap().rows, ["b/x", "c", "d", "paris@b"]);
         clear(&mut tx as &mut dyn Transaction, &user);

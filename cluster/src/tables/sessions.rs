@@ -222,6 +222,19 @@ pub fn clear(out: &mut (impl Mutate + ?Sized), user: &Entity, sid: &Sid) {
     out.delete_range(range.start, range.end);
 }
 
+/// Removes the sessions of a user, without `keep`.
+pub async fn clear_others(tx: &mut dyn Transaction, user: &Entity, keep: Option<&Sid>) -> Result<()> {
+    let range = Key::of(Kind::Session, user).range();
+    let Some(keep) = keep else {
+        tx.delete_range(range.start, range.end);
+        return Ok(());
+    };
+    let kept = key(user, keep).range();
+    tx.delete_range(range.start, kept.start);
+    tx.delete_range(kept.end, range.end);
+    Ok(())
+}
+
 /// One session.
 pub async fn get(tx: &mut dyn Transaction, user: &Entity, sid: &Sid) -> Result<Option<Stored>> {
     let found = read(tx, key(user, sid).range(), 1, Isolation::Serializable).await?;

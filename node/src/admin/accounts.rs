@@ -46,20 +46,16 @@ impl Accounts {
         }
     }
 
-    /// Sets the password of an account.
-    pub async fn passwd(&self, jid: &str, password: &Password) -> Result<(), Error> {
+    /// Sets the password of an account, whose sessions can't be resumed then; answers its JID.
+    pub async fn passwd(&self, jid: &str, password: &Password) -> Result<BareJid, Error> {
         let jid = self.parse(jid)?;
         let new = self.account(password).await?;
         let user = Entity::new(jid.as_str());
         let (user, new) = (&user, &new);
         let found = self.store.write(store::Options::default(), |tx| {
-            Box::pin(async move {
-                let Some(old) = accounts::get(&mut **tx, user).await? else { return Ok(false) };
-                accounts::put(&mut **tx, user, &Account { credentials: new.credentials.clone(), ..old });
-                Ok(true)
-            })
+            Box::pin(async move { credentials::replace(&mut **tx, user, &new.credentials, None).await })
         });
-        if found.await.map_err(|e| super::store(&e))? { Ok(()) } else { Err(missing(&jid)) }
+        if found.await.map_err(|e| super::store(&e))? { Ok(jid) } else { Err(missing(&jid)) }
     }
 
     /// Fails if there is no such account.

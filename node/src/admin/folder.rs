@@ -45,7 +45,7 @@ impl admin::Admin for Folder {
     }
 
     async fn user_passwd(&self, jid: &str, password: &Password) -> Result<(), Error> {
-        self.accounts.passwd(jid, password).await
+        self.accounts.passwd(jid, password).await.map(drop)
     }
 
     async fn user_remove(&self, jid: &str) -> Result<(), Error> {

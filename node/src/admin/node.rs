@@ -71,9 +71,15 @@ impl admin::Admin for Node {
     }
 
     async fn user_passwd(&self, jid: &str, password: &Password) -> Result<(), Error> {
-        self.accounts().passwd(jid, password).await?;
-        tracing::info!(user = jid, "password set by the operator");
-        Ok(())
+        let jid = self.accounts().passwd(jid, password).await?;
+        tracing::info!(user = %jid, "password set by the operator");
+        if self.reloader.shared.host.password_set(&jid).await {
+            return Ok(());
+        }
+        Err(Error::internal(format!(
+            "the password of {jid} is set, but the account's home did not answer: sessions that were opened before may go on \
+             until `rookery session kick {jid}` ends them"
+        )))
     }
 
     async fn user_remove(&self, jid: &str) -> Result<(), Error> {

@@ -155,6 +155,10 @@ pub struct Archive {
     pub default: ArchiveDefault,
     /// How many days messages are kept; `None`: for ever.
     pub retention_days: Option<u32>,
+    /// What one account's archive may hold, bytes; 0: as much as comes.
+    pub quota: u64,
+    /// Whether the oldest messages make room then; otherwise nothing more is archived.
+    pub oldest_go: bool,
 }
 
 /// `[sasl]`.
@@ -182,6 +186,7 @@ pub struct Limits {
     pub login_failures_per_address: u32,
     pub login_delay: Duration,
     pub registrations_per_hour: u32,
+    pub password_changes_per_hour: u32,
     pub stanza_bytes_before_login: usize,
     pub stanza_bytes: usize,
     pub stanza_depth: usize,
@@ -195,6 +200,10 @@ pub struct Limits {
     pub sessions_per_user: usize,
     pub roster_items: usize,
     pub roster_groups: usize,
+    pub roster_item_bytes: usize,
+    pub roster_bytes: usize,
+    pub requests: usize,
+    pub request_bytes: usize,
     pub blocked: usize,
     pub private_bytes: usize,
     pub vcard_bytes: usize,

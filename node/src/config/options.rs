@@ -1,5 +1,7 @@
 //! Every option of `rookery.toml`: one list. Reading, checking, defaults and the reference in the README derive from it.
 
+mod limits;
+
 /// What an option holds, and its default.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Kind {
@@ -45,10 +47,6 @@ const fn number(default: u64, min: u64, max: u64) -> Kind {
     Kind::Number { default, min, max }
 }
 
-const fn limit(name: &'static str, default: u64, min: u64, max: u64, doc: &'static str) -> Opt {
-    opt("limits", name, number(default, min, max), true, doc)
-}
-
 const fn cluster(name: &'static str, kind: Kind, doc: &'static str) -> Opt {
     opt("cluster", name, kind, false, doc)
 }
@@ -78,8 +76,21 @@ pub const SECTIONS: &[(&str, &str)] = &[
     ("log", "What is logged to standard error."),
 ];
 
-/// All options.
-pub const OPTIONS: &[Opt] = &[
+/// All options. Those of `[limits]` have a file of their own: [`limits`].
+pub const OPTIONS: &[Opt] = &joined();
+
+#[allow(clippy::indexing_slicing, reason = "within a constant: a wrong index does not compile")]
+const fn joined() -> [Opt; GENERAL.len() + limits::LIMITS.len()] {
+    let mut all = [GENERAL[0]; GENERAL.len() + limits::LIMITS.len()];
+    let mut at = 0;
+    while at < all.len() {
+        all[at] = if at < GENERAL.len() { GENERAL[at] } else { limits::LIMITS[at - GENERAL.len()] };
+        at += 1;
+    }
+    all
+}
+
+const GENERAL: &[Opt] = &[
     opt(
         "",
         "data_dir",
@@ -319,6 +330,20 @@ pub const OPTIONS: &[Opt] = &[
         "Days after which archived messages are removed; 0 keeps them.",
     ),
     opt(
+        "archive",
+        "quota_megabytes",
+        number(1_024, 0, 1_000_000),
+        true,
+        "What the archive of one account may hold; 0 sets no limit. Weighed once a day, and when a sixteenth of it was written.",
+    ),
+    opt(
+        "archive",
+        "when_full",
+        Kind::Word(&["oldest", "refuse"]),
+        true,
+        "What happens then: the oldest messages are removed, or nothing more is archived (messages are then delivered as with `default = \"never\"`).",
+    ),
+    opt(
         "sasl",
         "iterations",
         number(10_000, 4_096, 10_000_000),
@@ -340,142 +365,6 @@ pub const OPTIONS: &[Opt] = &[
         true,
         "How long a session without a connection waits to be resumed, at most.",
     ),
-    limit("connections", 50_000, 1, 10_000_000, "Connections to `c2s` and `c2s_tls` together."),
-    limit(
-        "connections_per_address",
-        500,
-        1,
-        10_000_000,
-        "Connections from one IPv4 address or one IPv6 /64 network.",
-    ),
-    limit(
-        "connections_before_login",
-        5_000,
-        1,
-        10_000_000,
-        "Connections that are not logged in yet. Where there is no room, the oldest that has not authenticated goes.",
-    ),
-    limit(
-        "connections_before_login_per_address",
-        100,
-        1,
-        10_000_000,
-        "The same from one IPv4 address or one IPv6 /64 network; twice and four times as many from one /56 and /48.",
-    ),
-    limit("login_seconds", 30, 1, 3_600, "Seconds from the connection to a bound or resumed session."),
-    limit("login_attempts", 3, 2, 100, "Authentication attempts on one connection (RFC 6120 section 6.4.5)."),
-    limit(
-        "login_failures_per_account",
-        5,
-        1,
-        1_000_000,
-        "Wrong passwords for one account from one address within ten minutes before further attempts are delayed, a second more each time, one behind the other; four times as many where the account has logged in from there lately.",
-    ),
-    limit(
-        "login_failures_per_address",
-        50,
-        1,
-        1_000_000,
-        "The same from one address for all accounts; twice and four times as many from one IPv6 /56 and /48. An account that has logged in from the address lately is not delayed by this.",
-    ),
-    limit(
-        "login_delay_seconds",
-        20,
-        1,
-        3_600,
-        "The longest such delay. An attempt that would have to wait longer, behind others, is refused.",
-    ),
-    limit(
-        "registrations_per_hour",
-        5,
-        1,
-        1_000_000,
-        "Accounts made from one address within an hour, where registration is open.",
-    ),
-    limit(
-        "stanza_bytes_before_login",
-        10_000,
-        4_096,
-        1_048_576,
-        "The largest element before a session is bound.",
-    ),
-    limit("stanza_bytes", 262_144, 10_000, 16_777_216, "The largest stanza (XEP-0478)."),
-    limit("stanza_depth", 64, 8, 1_000, "How deep elements may be nested."),
-    limit(
-        "bytes_per_second",
-        262_144,
-        1_000,
-        1_000_000_000,
-        "Bytes an account may send to this node per second over time, over all its connections, and an address before login; beyond, reading slows down. Of a stanza counts what it becomes: with its sender, its language and its namespaces.",
-    ),
-    limit("bytes_burst", 1_048_576, 10_000, 1_000_000_000, "Bytes that may come at once before that."),
-    limit(
-        "stanzas_per_second",
-        500,
-        1,
-        10_000_000,
-        "Stanzas an account may send to this node per second over time; beyond, reading slows down.",
-    ),
-    limit("stanzas_burst", 2_000, 1, 10_000_000, "Stanzas that may come at once before that."),
-    limit(
-        "idle_seconds",
-        300,
-        10,
-        86_400,
-        "Seconds of silence after which a client is asked whether it is there (XEP-0198 `<r/>`, or white space); told by XEP-0478.",
-    ),
-    limit(
-        "answer_seconds",
-        60,
-        1,
-        3_600,
-        "Seconds it then has to show a sign of life, and a client that does not read has to take what it is sent.",
-    ),
-    limit("close_seconds", 5, 1, 600, "Seconds that a client has to close its side of the stream."),
-    limit("sessions_per_user", 16, 1, 10_000, "Bound resources of one account."),
-    limit("roster_items", 2_000, 1, 1_000_000, "Contacts in a roster."),
-    limit("roster_groups", 50, 1, 10_000, "Groups of one contact."),
-    limit("blocked", 1_000, 1, 1_000_000, "Entries of a block list (XEP-0191)."),
-    limit("private_bytes", 65_536, 1_000, 1_000_000, "The largest element of private storage (XEP-0049)."),
-    limit("vcard_bytes", 131_072, 1_000, 1_000_000, "The largest vCard (XEP-0054)."),
-    limit("private_items", 100, 1, 10_000, "Elements in private storage."),
-    limit("directed_presences", 256, 1, 100_000, "Entities that a session may send directed presence to."),
-    limit(
-        "unacked_stanzas",
-        2_000,
-        100,
-        1_000_000,
-        "Stanzas sent to a client that it has not confirmed (XEP-0198).",
-    ),
-    limit(
-        "unacked_bytes",
-        4_194_304,
-        100_000,
-        1_000_000_000,
-        "Bytes that wait for one client: not yet written, or not confirmed. From a third of it on, archived messages wait in the archive, and what the client asks for is refused; beyond it the session ends.",
-    ),
-    limit(
-        "waiting_bytes_per_account",
-        16_777_216,
-        1_000_000,
-        1_000_000_000_000,
-        "The same of all sessions of an account. It concerns only those that take more than their share.",
-    ),
-    limit(
-        "waiting_bytes",
-        0,
-        0,
-        1_000_000_000_000,
-        "The same of all sessions of the node; 0: 16 kB for each of `connections`.",
-    ),
-    limit(
-        "offline_messages",
-        1_000,
-        1,
-        1_000_000,
-        "Messages kept for an absent account that keeps no archive.",
-    ),
-    limit("archive_page", 250, 1, 1_000, "Messages in one page of an archive."),
     opt(
         "log",
         "level",

@@ -259,6 +259,8 @@ fn archive(r: &mut Reader<'_>, file: &DeTable<'_>) -> Archive {
             _ => ArchiveDefault::Always,
         },
         retention_days: u32::try_from(r.number(&section, "retention_days").value).ok().filter(|d| *d > 0),
+        quota: r.number(&section, "quota_megabytes").value.saturating_mul(1 << 20),
+        oldest_go: r.text(&section, "when_full").value != "refuse",
     }
 }
 
@@ -284,6 +286,7 @@ fn limits(r: &mut Reader<'_>, file: &DeTable<'_>) -> Limits {
         login_failures_per_address: count(r, &s, "login_failures_per_address"),
         login_delay: secs(r, &s, "login_delay_seconds"),
         registrations_per_hour: count(r, &s, "registrations_per_hour"),
+        password_changes_per_hour: count(r, &s, "password_changes_per_hour"),
         stanza_bytes_before_login: size(r, &s, "stanza_bytes_before_login"),
         stanza_bytes: size(r, &s, "stanza_bytes"),
         stanza_depth: size(r, &s, "stanza_depth"),
@@ -297,6 +300,10 @@ fn limits(r: &mut Reader<'_>, file: &DeTable<'_>) -> Limits {
         sessions_per_user: size(r, &s, "sessions_per_user"),
         roster_items: size(r, &s, "roster_items"),
         roster_groups: size(r, &s, "roster_groups"),
+        roster_item_bytes: size(r, &s, "roster_item_bytes"),
+        roster_bytes: size(r, &s, "roster_bytes"),
+        requests: size(r, &s, "requests"),
+        request_bytes: size(r, &s, "request_bytes"),
         blocked: size(r, &s, "blocked"),
         private_bytes: size(r, &s, "private_bytes"),
         vcard_bytes: size(r, &s, "vcard_bytes"),
@@ -376,6 +383,8 @@ name = "example.net"
 [archive]
 default = "roster"
 retention_days = 30
+quota_megabytes = 2
+when_full = "refuse"
 [limits]
 stanza_bytes = 100_000
 "#;
@@ -383,7 +392,8 @@ stanza_bytes = 100_000
         assert_eq!(config.domains[0].name, "example.org");
         assert!(config.domains[0].registration && !config.domains[1].registration);
         assert_eq!(config.domains[0].contact, [("abuse", "mailto:abuse@example.org".to_owned())]);
-        assert_eq!(config.archive, Archive { default: ArchiveDefault::Roster, retention_days: Some(30) });
+        let (default, retention_days) = (ArchiveDefault::Roster, Some(30));
+        assert_eq!(config.archive, Archive { default, retention_days, quota: 2 << 20, oldest_go: false });
         assert_eq!((config.limits.stanza_bytes, config.limits.stanza_depth), (100_000, 64));
         assert!(!config.store.sync);
         assert_eq!(config.listen.proxy.as_ref().map(Vec::len), Some(1));

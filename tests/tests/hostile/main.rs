@@ -14,6 +14,7 @@ mod names;
 mod queue;
 mod slow;
 mod stanzas;
+mod strangers;
 mod unread;
 
 use rookery_tests::client::{Client, Event, Options};

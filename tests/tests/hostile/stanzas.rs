@@ -80,7 +80,7 @@ async fn what_is_too_large_or_another_s_is_refused() {
         ("set", "<vCard xmlns='vcard-temp'><FN>J</FN></vCard>"),
     ] {
         let answer = romeo.iq(kind, "juliet@localhost", payload).await.unwrap();
-        assert_eq!(error(&answer), "forbidden", "{payload}: {answer}");
+        assert_eq!(error(&answer), "service-unavailable", "{payload}: {answer}");
     }
     let page = |set: &str| {
         format!(

@@ -64,7 +64,7 @@ async fn erase(host: &Host, account: &BareJid) -> Result<(), StanzaError> {
     if !disabled.await.map_err(failed)? {
         return Err(Condition::ItemNotFound.into());
     }
-    let limit = host.options().limits.roster_items.saturating_mul(2);
+    let limit = host.options().limits.roster_rows();
     let contacts =
         host.store().read(|tx| Box::pin(async move { roster::load(&mut **tx, user, limit).await }));
     let mut steps = Vec::new();

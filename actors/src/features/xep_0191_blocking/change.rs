@@ -1,16 +1,18 @@
 //! Blocking and unblocking: first the store, then the user actor, then everybody who is to know.
 
+use std::sync::Arc;
+
 use rookery_cluster::entity::Entity;
 use rookery_cluster::store::{self, Class};
-use rookery_cluster::tables::blocks;
+use rookery_cluster::tables::{blocks, roster};
 use rookery_proto::xmpp::error::{Condition, StanzaError};
 use rookery_proto::xmpp::jid::Jid;
 use rookery_proto::xmpp::ns;
 
-use super::{items, show};
+use super::{Blocks, items, show};
 use crate::feature::{Done, Request};
 use crate::host::Host;
-use crate::session::SessionId;
+use crate::session::{self, SessionId};
 use crate::user::User;
 
 /// The JIDs of a request's items.
@@ -46,17 +48,20 @@ pub(super) async fn block(host: Host, request: Request) -> Result<Done, StanzaEr
     }
     let user = Entity::new(request.account.as_str());
     let (user, wanted, now) = (&user, &jids, host.seams().clock.now_micros());
+    let (new, rows) = (&Blocks::of(&jids), host.options().limits.roster_rows());
     let written = host.store().write(store::Options::owner(user), |tx| {
         Box::pin(async move {
             let stored = blocks::load(&mut **tx, user, max.saturating_add(1)).await?;
-            let new = wanted.iter().filter(|jid| !stored.rows.iter().any(|row| row == jid.as_str()));
-            if stored.more || stored.rows.len() + new.count() > max {
+            let more = wanted.iter().filter(|jid| !stored.rows.iter().any(|row| row == jid.as_str()));
+            if stored.more || stored.rows.len() + more.count() > max {
                 return Err(store::Error::new(Class::TooLarge, "too many blocked jids"));
             }
             for jid in wanted {
                 blocks::add(&mut **tx, user, jid.as_str(), now);
             }
-            Ok(())
+            // As if they had come later: nobody hears of them, and who is unblocked may ask again.
+            let unwanted = |jid: &str| Jid::parse(jid).is_ok_and(|jid| new.matches(&jid));
+            roster::drop_requests(&mut **tx, user, rows, unwanted).await
         })
     });
     written.await.map_err(|error| match error.class {
@@ -71,8 +76,10 @@ pub(super) async fn block(host: Host, request: Request) -> Result<Done, StanzaEr
         for sid in sids {
             if let Some(session) = user.session_mut(sid) {
                 session.directed.retain(|jid| !after.matches(jid));
+                let _ = session.handle.cast_always(session::Msg::Blocked(Arc::new(after.clone())));
             }
         }
+        user.forget_requests(|jid| after.matches(jid));
         user.blocks = after;
         user.push_to(&items("block", jids.iter()), |session| session.blocks_push);
     }))
@@ -99,6 +106,7 @@ pub(super) async fn unblock(host: Host, request: Request) -> Result<Done, Stanza
         let after = if jids.is_empty() { super::Blocks::default() } else { user.blocks.without(&jids) };
         let before = std::mem::replace(&mut user.blocks, after);
         show(user, &user.blocks, &before, true);
+        user.show_hidden(|jid| before.matches(jid) && !user.blocks.matches(jid));
         user.push_to(&items("unblock", jids.iter()), |session| session.blocks_push);
     }))
 }

@@ -18,7 +18,8 @@ pub(super) fn hook(user: &User, passing: &mut Passing) -> Verdict {
         && other.is_some_and(|other| {
             let known = || passing.with == *user.jid() || user.roster().get(&passing.with).is_some();
             wanted(user.prefs.as_ref(), user.host().options().archive, other, known)
-        });
+        })
+        && user.host().archives(user.jid(), passing.stanza.size());
     Verdict::Pass
 }
 

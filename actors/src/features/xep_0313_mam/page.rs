@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use rookery_cluster::entity::Entity;
 use rookery_cluster::store::{Result as StoreResult, Store, Tx};
-use rookery_cluster::tables::archive::{self, ArchiveId, End, Entry, IdCipher, Shelf, With};
+use rookery_cluster::tables::archive::{self, ArchiveId, End, Entry, IdCipher, Shelf};
 use rookery_proto::xml::write;
 use rookery_proto::xmpp::error::{Condition, StanzaError};
 use rookery_proto::xmpp::jid::{BareJid, Jid};
@@ -35,6 +35,7 @@ pub(super) struct Page {
 pub(super) async fn answer(host: Host, request: Request) -> Result<Done, StanzaError> {
     let started = tokio::time::Instant::now();
     let query = Query::parse(&request.element()?, host.ids(), host.options().limits.archive_page)?;
+    let query = query.of(&request.account);
     // What the client has sent before it asked is to be found; if that could not be stored, it was told so.
     host.batcher().flush().await.ok();
     let page = find(host.store(), &Entity::new(request.account.as_str()), &query).await;
@@ -134,12 +135,7 @@ async fn chosen(store: &Store, user: &Entity, query: &Query, ids: &[ArchiveId]) 
             .read(|tx| Box::pin(async move { archive::get(&mut **tx, Shelf::Archive, user, id).await }))
             .await;
         let Some(entry) = entry.map_err(|error| crate::features::store_failed(&error))? else { continue };
-        let with = match &query.with {
-            With::Any => true,
-            With::Bare(jid) => entry.with == *jid,
-            With::Full(jid) => entry.with_full == *jid,
-        };
-        if !with {
+        if !query.with.matches(&entry) {
             continue;
         }
         if page.entries.len() >= query.max || bytes >= PAGE_BYTES {

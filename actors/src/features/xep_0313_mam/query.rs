@@ -1,10 +1,11 @@
 //! What a client asks of its archive: `<query/>` with a form (section 4.1) and a page (section 4.3).
 
-use rookery_cluster::tables::archive::{ArchiveId, IdCipher, With};
+use bytes::Bytes;
+use rookery_cluster::tables::archive::{ArchiveId, IdCipher, Reads, With};
 use rookery_proto::xmpp::element::Element;
 use rookery_proto::xmpp::error::{Condition, StanzaError};
 use rookery_proto::xmpp::forms::{Field, Form, FormType};
-use rookery_proto::xmpp::jid::Jid;
+use rookery_proto::xmpp::jid::{BareJid, Jid};
 use rookery_proto::xmpp::{datetime, ns, rsm};
 
 /// How many messages a page has if the client does not say.
@@ -88,6 +89,18 @@ impl Query {
         Ok(parsed)
     }
 
+    /// As the owner of this archive asks. Section 4.1.1: a full JID is whoever a message was sent to or from, so one of the
+    /// owner's own too. (The owner's bare JID would match every message; it stands for those to oneself.)
+    pub(super) fn of(self, owner: &BareJid) -> Self {
+        let with = match self.with {
+            With::Full(jid) if jid.split_once('/').is_some_and(|(bare, _)| bare == owner.as_str()) => {
+                With::Own(jid, Reads(is_between))
+            }
+            with => with,
+        };
+        Self { with, ..self }
+    }
+
     fn field(
         &mut self,
         field: &Field,
@@ -117,6 +130,11 @@ impl Query {
         }
         Ok(())
     }
+}
+
+fn is_between(stanza: &Bytes, jid: &str) -> bool {
+    crate::stored::stanza(stanza)
+        .is_some_and(|stanza| [stanza.to, stanza.from].into_iter().flatten().any(|end| end.as_str() == jid))
 }
 
 #[cfg(test)]

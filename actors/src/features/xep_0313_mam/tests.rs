@@ -126,7 +126,7 @@ async fn what_does_not_exist_and_what_is_not_one_s_own() {
     assert!(query(&mut romeo, &foreign).await.1.contains("item-not-found"));
     for payload in ["<query xmlns='urn:xmpp:mam:2'/>", "<prefs xmlns='urn:xmpp:mam:2' default='never'/>"] {
         let answer = romeo.ask(&format!("<iq type='set' id='1' to='juliet@localhost'>{payload}</iq>")).await;
-        assert!(answer.contains("forbidden"), "{answer}");
+        assert!(answer.contains("service-unavailable"), "{answer}");
     }
 }
 
@@ -164,4 +164,25 @@ async fn large_messages_make_short_pages() {
     assert!(first.len() == 5 && !fin.contains("complete"), "{}", first.len());
     let (rest, fin) = query(&mut romeo, &set(&format!("<after>{}</after>", first[4].1))).await;
     assert!(rest.len() == 2 && fin.contains("complete='true'"), "{}", rest.len());
+}
+
+/// Section 4.1.1: `with` is whom a message was sent to or from, the owner's own resources too.
+#[tokio::test]
+async fn a_full_jid_of_one_s_own_finds_what_that_resource_sent_and_got() {
+    let (_scene, mut juliet) = scene(2).await;
+    juliet.send("<message to='romeo@localhost' type='chat'><body>out</body></message>");
+    juliet.send("<message to='juliet@localhost/balcony' type='chat'><body>own</body></message>");
+    assert!(juliet.next().await.contains("own"));
+    for (with, found) in [
+        ("juliet@localhost/balcony", vec!["m0", "m1", "out", "own"]),
+        ("juliet@localhost/elsewhere", vec![]),
+        ("juliet@localhost", vec!["own"]),
+        ("romeo@localhost", vec!["m0", "out"]),
+    ] {
+        let (results, _) = query(&mut juliet, &form(&[("with", &[with])])).await;
+        assert_eq!(bodies(&results), found, "{with}");
+        let ids: Vec<&str> = results.iter().map(|(_, id)| id.as_str()).collect();
+        let named = form(&[("ids", &ids), ("with", &[with])]);
+        assert_eq!(bodies(&query(&mut juliet, &named).await.0).len(), found.len(), "{with}");
+    }
 }

@@ -13,11 +13,12 @@ use crate::store::{Isolation, Mutate, Result, Row, Select, Transaction, split};
 
 mod id;
 mod page;
+pub mod quota;
 mod received;
 mod retention;
 
 pub use id::{ArchiveId, Clock, IdCipher};
-pub use page::{End, Query, Slice, With, page};
+pub use page::{End, Query, Reads, Slice, With, page};
 pub use received::{Received, received, reflag, renumber};
 pub use retention::{Retained, purge_all, purge_before, retain};
 

@@ -18,14 +18,36 @@ pub enum With {
     Bare(String),
     /// With one full JID.
     Full(String),
+    /// To or from one full JID of the archive's owner, which only the stanza tells.
+    Own(String, Reads),
+}
+
+/// Says whether a stanza is to or from a JID.
+#[derive(Clone, Copy)]
+pub struct Reads(pub fn(stanza: &Bytes, jid: &str) -> bool);
+
+impl PartialEq for Reads {
+    fn eq(&self, _: &Self) -> bool {
+        true // there is one way to read a stanza
+    }
+}
+
+impl Eq for Reads {}
+
+impl std::fmt::Debug for Reads {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Reads")
+    }
 }
 
 impl With {
-    fn matches(&self, entry: &Entry) -> bool {
+    /// Whether an entry is one of these.
+    pub fn matches(&self, entry: &Entry) -> bool {
         match self {
             Self::Any => true,
             Self::Bare(jid) => entry.with == *jid,
             Self::Full(jid) => entry.with_full == *jid,
+            Self::Own(jid, Reads(reads)) => reads(&entry.stanza, jid),
         }
     }
 }

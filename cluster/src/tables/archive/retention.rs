@@ -84,7 +84,7 @@ async fn unindex_all(tx: &mut dyn Transaction, shelf: Shelf, owner: &Entity, day
     }
 }
 
-fn unindex(tx: &mut dyn Transaction, shelf: Shelf, owner: &Entity, day: u32) {
+pub(super) fn unindex(tx: &mut dyn Transaction, shelf: Shelf, owner: &Entity, day: u32) {
     tx.delete(index_key(shelf, owner, day));
     tx.delete(days_key(shelf, owner, day));
 }
@@ -107,7 +107,7 @@ fn index_key(shelf: Shelf, owner: &Entity, day: u32) -> bytes::Bytes {
     Key::shard(kind, owner.shard()).u32(day).text(owner.as_str()).finish()
 }
 
-fn days_key(shelf: Shelf, owner: &Entity, day: u32) -> bytes::Bytes {
+pub(super) fn days_key(shelf: Shelf, owner: &Entity, day: u32) -> bytes::Bytes {
     Key::of(shelf.days(), owner).u32(day).finish()
 }
 
