@@ -101,7 +101,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     tasks.push(tokio::spawn(async move {
         let stop = async move { drop(last.wait_for(|stop| *stop).await) };
         if let Err(error) = admin::serve(socket, node, stop).await {
-            tracing::error!(%error, "the admin socket");
+            tracing::error!(%error, "the admin socket broke: commands do not reach this node until it is restarted");
         }
     }));
     let upkeep = tokio::spawn(upkeep(metrics.clone(), reloader.clone()));
@@ -131,7 +131,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
             Ask::Stop => break,
             Ask::Reload => {
                 if let Err(error) = reloader.reload().await {
-                    tracing::error!(%error, "reload");
+                    tracing::error!(%error, "the configuration was not reloaded; what ran before stays in force");
                 }
             }
         }
