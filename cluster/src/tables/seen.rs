@@ -121,11 +121,11 @@ mod tests {
             );
         }
         put(&mut ops, &user, &[0; 16], Seen { last: 9, at: 0, before: Some(1) });
-        put(&mut ops, &Entity::new("juliet@aa"), &[0; 16], Seen { last: 1, at: 0 });
+        put(&mut ops, &Entity::new("juliet@aa"), &[0; 16], Seen { last: 1, at: 0, before: None });
         ops.iter().for_each(|op| op.apply(&mut tx));
         let all = load(&mut tx, &user, 99).await.unwrap();
         assert_eq!((all.rows.len(), all.more), (7, false));
-        assert_eq!(all.rows[0], ([0; 16], Seen { last: 9, at: 0 }));
+        assert_eq!(all.rows[0], ([0; 16], Seen { last: 9, at: 0, before: Some(1) }));
         assert!(load(&mut tx, &user, 6).await.unwrap().more);
         let first = prune(&mut tx, &user, 2, None, 4).await.unwrap();
         assert_eq!(first, Pruned { removed: 3, next: Some([3; 16]) });
