@@ -85,7 +85,7 @@ impl Pending {
             }
         }
         added += self.stamped.iter().map(|stamped| stamped.key.len() + stamped.value.len()).sum::<usize>();
-        added > removed * ASIDE
+        outgrows(added, removed)
     }
 
     /// The first rule that a write broke.
@@ -261,6 +261,11 @@ pub(crate) fn cost_of_range(begin: &[u8], end: &[u8]) -> Result<usize> {
     } else {
         Ok((begin.len() + end.len()) * 2)
     }
+}
+
+/// Whether so many bytes are more than the little that goes with so many removals.
+pub(crate) fn outgrows(added: usize, removed: usize) -> bool {
+    added > removed * ASIDE
 }
 
 /// The entries of `map` from `begin` (included) to `end` (excluded).

@@ -156,6 +156,7 @@ impl<B: Backend> Handle<B> {
 
     /// Commits on a thread of its own.
     pub(crate) fn threaded(engine: Engine<B>) -> Result<Self> {
+        engine.tend(); // whoever looks at it first shall see how it is
         let engine = Arc::new(engine);
         let lane = Lane::threaded(Arc::clone(&engine))?;
         Ok(Self(Arc::new(Shared { engine, lane })))
