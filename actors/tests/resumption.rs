@@ -145,6 +145,22 @@ async fn what_is_stored_without_an_answer_comes_before_what_is_behind_it() {
     romeo.settled().await;
 }
 
+/// What the other tests rely on.
+#[tokio::test]
+#[should_panic(expected = "got this twice")]
+async fn a_message_that_comes_twice_fails_a_test() {
+    let world = World::new().await;
+    let mut juliet = phone(&world, "juliet").await;
+    let mut romeo = world.bind("romeo", "orchard").await;
+    romeo.send(&chat("juliet@localhost", "one"));
+    juliet.until("one").await;
+    // Her count says that she has not got it, and she knows that she has.
+    juliet.handled -= 1;
+    let mut again = world.resume(&juliet).await.unwrap();
+    again.got = juliet.got;
+    again.until("two").await;
+}
+
 /// Polls once; the outcome if there is one.
 fn poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
