@@ -124,6 +124,12 @@ impl Ledger {
         self.inner.lock().recorded
     }
 
+    /// The same, or this number if that is more: a client that was told one must not find a smaller one.
+    pub(crate) fn at_least_recorded(&self, number: u32) -> u32 {
+        let recorded = self.is_recorded();
+        if recorded.wrapping_sub(number) < u32::MAX / 2 { recorded } else { number }
+    }
+
     /// The record says so now; or it could not be written, and who waits must ask again.
     pub(crate) fn recorded(&self, number: Option<u32>) {
         let mut inner = self.inner.lock();

@@ -85,7 +85,8 @@ async fn write(host: &Host, stored: Arc<sessions::Stored>, claim: Claim) -> stor
     // What was submitted of this session before must not be written after this.
     let owner = stored.user.clone();
     let epoch = host.store().epoch(owner.shard());
-    host.batcher().flush().await?;
+    // What of others could not be written is no matter of this session: it is done with all the same.
+    host.batcher().flush().await.ok();
     if host.store().epoch(owner.shard()) != epoch {
         return Err(store::Error::new(Class::Fenced, "the user is at home elsewhere, or was meanwhile"));
     }

@@ -317,6 +317,7 @@ impl Session {
             return receipt.leave(); // its connection sends it again to the next home
         }
         traffic::count(stanza.kind(), traffic::Way::In);
+        self.note_answer(&stanza);
         let msg = user::Msg::Out { sid: self.sid, stanza: Box::new(stanza), receipt };
         match self.user.cast(msg) {
             Ok(()) => {}

@@ -35,7 +35,8 @@ impl Session {
     /// Somebody waits for the record to say what is settled.
     pub(super) fn settle(&mut self, me: &Handle<Self>) {
         let (settled, recorded) = (self.ledger.processed(), self.ledger.is_recorded());
-        let waits = |sm: &Sm| sm.tellable(settled) == recorded && recorded != settled;
+        let waits =
+            |sm: &Sm| self.ledger.at_least_recorded(sm.tellable(settled)) == recorded && recorded != settled;
         if self.sm.as_deref().is_some_and(waits) {
             self.settle_waits = true;
             if self.pipe.is_some() {
@@ -72,6 +73,7 @@ impl Session {
         let (down_acked, _, hash) = self.sm.as_ref()?.counts();
         hash?;
         let up_handled = self.sm.as_ref()?.tellable(self.ledger.processed());
+        let up_handled = self.ledger.at_least_recorded(up_handled);
         Some((self.whole_record(), sessions::Cursor { up_handled, down_acked, acked: self.acked }))
     }
 
@@ -119,7 +121,7 @@ impl Session {
     pub(super) fn submit_record(&mut self, settled: u32, me: &Handle<Self>) {
         let Some((record, mut cursor)) = self.record() else { return };
         let Some(sm) = &mut self.sm else { return };
-        let settled = sm.tellable(settled);
+        let settled = self.ledger.at_least_recorded(sm.tellable(settled));
         cursor.up_handled = settled;
         let mut ops = Ops::new();
         let user = Entity::new(self.jid.bare_str());

@@ -2,7 +2,7 @@
 //! lies in the offline queue.
 
 use rookery_cluster::tables::archive::ArchiveId;
-use rookery_proto::xmpp::stanza::Stanza;
+use rookery_proto::xmpp::stanza::{IqType, Stanza, Type};
 
 use super::Session;
 use super::sm::{Sm, Unacked};
@@ -86,6 +86,21 @@ impl Session {
             self.want_tick();
         }
         receipt.done();
+    }
+
+    /// The client answers a request: should the session end before it is confirmed, nobody else answers.
+    pub(super) fn note_answer(&mut self, answer: &Stanza) {
+        let (Type::Iq(IqType::Result | IqType::Error), Some(sm)) = (answer.type_, &mut self.sm) else {
+            return;
+        };
+        let asked = |item: &&mut Unacked| {
+            let stanza = &item.outgoing.stanza;
+            let request = matches!(stanza.type_, Type::Iq(IqType::Get | IqType::Set));
+            request && stanza.id == answer.id && stanza.from == answer.to
+        };
+        if let Some(item) = sm.unacked.iter_mut().find(asked) {
+            item.answered = true;
+        }
     }
 
     /// A stanza could not be put into the offline queue: it is tried again.

@@ -31,6 +31,8 @@ pub(crate) struct Unacked {
     pub(crate) kept: Kept,
     pub(crate) receipt: Receipt,
     bytes: usize,
+    /// A request that the client has answered.
+    pub(crate) answered: bool,
     /// The client's stanza that it answers, or the first of them.
     pub(super) answers: Option<u32>,
     /// It has waited for a tick.
@@ -43,7 +45,7 @@ impl Unacked {
     /// One that is about to be sent, or came too late for that.
     pub(crate) fn new(outgoing: Outgoing, kept: Kept, receipt: Receipt) -> Self {
         let bytes = outgoing.size();
-        Self { bytes, outgoing, kept, receipt, answers: None, aged: false, safe: false }
+        Self { bytes, outgoing, kept, receipt, answered: false, answers: None, aged: false, safe: false }
     }
 
     /// For the pipe.

@@ -202,13 +202,13 @@ impl User {
         self.detach(sid);
         let mut ids = Vec::new();
         for item in unacked {
-            let Unacked { outgoing, kept: Kept { id, queued, .. }, receipt, .. } = item;
+            let Unacked { outgoing, kept: Kept { id, queued, .. }, receipt, answered, .. } = item;
             let stanza = outgoing.stanza;
             if let Some(queued) = queued.filter(|_| !worth_keeping(&stanza)) {
                 self.unqueue(sid, &[queued]); // it was for this session alone
             }
             match stanza.type_ {
-                Type::Iq(IqType::Get | IqType::Set) => {
+                Type::Iq(IqType::Get | IqType::Set) if !answered => {
                     self.refuse(&stanza, receipt, &StanzaError::new(Condition::RecipientUnavailable))
                 }
                 Type::Message(_) if id.is_some() => {

@@ -29,6 +29,8 @@ pub(super) struct Drain {
     pub(super) after: Option<ArchiveId>,
     /// Where the last page that was sent begins: its client may not have got it.
     pub(super) from: Option<ArchiveId>,
+    /// Its client has confirmed all that it was sent before the last page.
+    pub(super) confirmed: bool,
     /// What the last page sent of the queue.
     pub(super) page: Vec<ArchiveId>,
     /// Of a replay: the count that the client came back with, and in which numbering; it has what that covers.

@@ -1,6 +1,7 @@
 //! Users move: to another node, when their shard does, and from one that died.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use rookery_cluster::mesh::peer::NodeId;
 use rookery_cluster::tables::archive::ArchiveId;
@@ -61,6 +62,23 @@ pub(super) struct Leaving {
 }
 
 impl Session {
+    /// What a capsule says is newer than the record in the store, or what is newer there comes again: it was not settled for the
+    /// connection.
+    fn take_record(&mut self, user: &BareJid, record: &sessions::Record, acked: Option<ArchiveId>) {
+        let flag = |bit| record.flags & bit != 0;
+        self.carbons = flag(sessions::flags::CARBONS);
+        self.interested = flag(sessions::flags::ROSTER);
+        self.roster = sessions::roster(record);
+        self.blocks_push = flag(sessions::flags::BLOCKLIST);
+        self.since = record.created_at;
+        self.reader = Reader::read(record, acked);
+        self.directed = record.directed.iter().filter_map(|jid| Jid::parse(jid).ok()).collect();
+        self.presence = crate::stored::stanza(&record.presence)
+            .zip(user.with_resource(&record.resource).ok())
+            .map(|(stanza, full)| stanza.from(Jid::from(full)))
+            .map(|stanza| Available { priority: presence::priority(&stanza), stanza: Arc::new(stanza) });
+    }
+
     /// Whether its client confirms what it gets (XEP-0198).
     pub(super) fn is_managed(&self) -> bool {
         self.resumable || self.counted == MANAGED
@@ -104,19 +122,11 @@ impl User {
         }
         let jid = self.jid.clone();
         let Some(session) = self.session_mut(sid) else { return drop(attach.reply.send(None)) };
-        let flag = |bit| record.flags & bit != 0;
-        // Newer than the record in the store, or what is newer there comes again: it was not settled for the connection.
-        session.carbons = flag(sessions::flags::CARBONS);
-        session.interested = flag(sessions::flags::ROSTER);
-        session.roster = sessions::roster(&record);
-        session.blocks_push = flag(sessions::flags::BLOCKLIST);
-        session.since = record.created_at;
-        session.reader = Reader::read(&record, wire::id_of(&attach.attach.acked));
-        session.directed = record.directed.iter().filter_map(|jid| Jid::parse(jid).ok()).collect();
-        session.presence = crate::stored::stanza(&record.presence)
-            .zip(jid.with_resource(&record.resource).ok())
-            .map(|(stanza, full)| stanza.from(Jid::from(full)))
-            .map(|stanza| Available { priority: presence::priority(&stanza), stanza: Arc::new(stanza) });
+        // A session that goes on already knows better than a connection that it had before.
+        let goes_on = session.shared.connected.load(Ordering::Relaxed) || session.turns.numbering.is_some();
+        if !goes_on {
+            session.take_record(&jid, &record, wire::id_of(&attach.attach.acked));
+        }
         let handle = session.handle.clone();
         let _ = handle.cast_always(session::Msg::Attach(Box::new(attach)));
         self.catch_up();

@@ -131,6 +131,7 @@ impl User {
             offline: false,
             after: None,
             from: None,
+            confirmed: why == Why::Replay,
             page: Vec::new(),
             has: None,
             skipped: None,
@@ -221,7 +222,9 @@ impl User {
             }
         }
         let end = (page.cursor, page.end == archive::End::Complete);
-        let (offline, confirmed) = (drain.offline, drain.after.filter(|_| place == Shelf::Archive));
+        // What was sent live before a drain began may be on its way still.
+        let confirmed = drain.after.filter(|_| place == Shelf::Archive && drain.confirmed);
+        let offline = drain.offline;
         let ready = Box::new(Ready { sid, place, offline, ids, items, confirmed, turn, end });
         if ready.items.is_empty() {
             return self.send_page(*ready);
@@ -343,6 +346,7 @@ impl User {
         drain.sent &= !(drain.place == Shelf::Queue && drain.queue_grew);
         let (place, upto, sent, offline) = (drain.place, drain.after, drain.sent, drain.offline);
         let page = std::mem::take(&mut drain.page);
+        drain.confirmed = true;
         if sent && place == Shelf::Queue {
             // The queue is through; go on with the archive.
             drain.place = Shelf::Archive;
