@@ -460,7 +460,7 @@ impl Host {
         {
             return self.route(reply, receipt, None);
         }
-        receipt.done();
+        receipt.done(); // errors and results have no answer (RFC 6120 section 8.3.1), whatever becomes of them
     }
 }
 

@@ -1,9 +1,10 @@
 //! The user actor: the one place where things about a bare JID are decided, in order. It is a state machine: every
 //! [`Msg`] is one step that never waits; what takes time is spawned and comes back as a message.
 //!
-//! - `attach`: sessions come and go. `outgoing`: what the user's sessions send. `incoming`: what is sent to the user.
+//! - `attach`: sessions come and go. `order`, `outgoing`: what the user's sessions send. `incoming`: what is sent to the user.
 //! - `deliver`: the order of archive and delivery. `offline`: what waits for a device.
-//! - `presence`, `subscription`, `roster`: RFC 6121. `iq`: requests, answered by [`crate::features`].
+//! - `presence`, `subscription`, `roster`: RFC 6121. `iq`: requests, answered by [`crate::features`];
+//!   `strangers`: those of others.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -35,12 +36,14 @@ mod load;
 mod moving;
 mod numbers;
 mod offline;
+mod order;
 mod outgoing;
 mod presence;
 pub mod roster;
 mod roster_iq;
 mod seen;
 mod share;
+mod strangers;
 mod subscribe;
 mod subscription;
 mod told;
@@ -319,11 +322,11 @@ impl User {
             Msg::Loaded(_) => {}
             Msg::Bind(bind) => self.bind(*bind),
             Msg::Resume(resume) => self.resume(*resume),
-            Msg::Out { sid, stanza, receipt } => self.sent_by(sid, *stanza, receipt),
+            Msg::Out { sid, stanza, receipt } => self.sent_by(sid, stanza, receipt),
             Msg::In(inbound) => self.incoming(*inbound),
             Msg::Committed { seq, ok } => self.committed(seq, ok),
             Msg::Then(then) => then(self),
-            Msg::Ended(ended) => self.ended(*ended),
+            Msg::Ended(ended) => self.session_ended(ended),
             Msg::Marked { sid, number } => self.marked(sid, number),
             Msg::Resumed { sid, acked, numbering, claim } => {
                 if let Some(session) = self.session_mut(sid) {
@@ -364,7 +367,7 @@ impl User {
         match msg {
             Msg::Bind(bind) => drop(bind.reply.send(Err(StanzaError::new(Condition::NotAllowed)))),
             Msg::Resume(resume) => drop(resume.reply.send(Err(NotResumed::NotFound))),
-            Msg::Out { receipt, .. } => receipt.done(),
+            Msg::Out { receipt, .. } => receipt.leave(), // its stream has ended
             Msg::In(inbound) => self.not_here(*inbound),
             Msg::Then(then) => then(self),
             Msg::Ended(ended) => self.forget(ended.sid, ended.recorded),

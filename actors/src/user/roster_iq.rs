@@ -26,7 +26,7 @@ pub const ROSTER: Feature = Feature {
             name: "query",
             ns: ns::ROSTER,
             who: Who::Owner,
-            run: Run::Store(get),
+            run: Run::Change(get), // from then on the session gets pushes; and its contacts come before their presence
         },
         Iq {
             scope: Scope::Account,
@@ -34,7 +34,7 @@ pub const ROSTER: Feature = Feature {
             name: "query",
             ns: ns::ROSTER,
             who: Who::Owner,
-            run: Run::Store(set),
+            run: Run::Change(set),
         },
     ],
     ..Feature::NONE

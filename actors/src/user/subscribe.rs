@@ -163,11 +163,14 @@ impl User {
             self.answer_own(sid, &stanza, &error);
             return receipt.done();
         }
+        if self.ops.are_many() {
+            return self.lane_is_full(sid, &stanza, receipt);
+        }
         let own = self.entity.clone();
         let limits = &host.options().limits;
         let (room, bytes) = (Room::of(limits), limits.request_bytes);
         let name = host.change_name();
-        self.operation(receipt, move || async move {
+        self.change_by(sid, receipt, move || async move {
             let other = Entity::new(contact.as_str());
             let request = if kind == Kind::Subscribe { requests::kept(&stanza, bytes) } else { Vec::new() };
             let now = host.seams().clock.now_micros();
@@ -235,7 +238,7 @@ impl User {
             return self.later(move |user| user.change(stanza, contact, change, receipt));
         }
         let heard = receipt.split();
-        self.operation_of(receipt, false, move |user| {
+        self.operation(receipt, move |user| {
             let (own, read) = (user.entity.clone(), user.read_changes());
             let since = read.since;
             async move {

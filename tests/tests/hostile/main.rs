@@ -11,6 +11,7 @@ mod attacks;
 mod before_login;
 mod connections;
 mod names;
+mod queue;
 mod slow;
 mod stanzas;
 mod strangers;

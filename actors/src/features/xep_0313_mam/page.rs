@@ -36,6 +36,8 @@ pub(super) async fn answer(host: Host, request: Request) -> Result<Done, StanzaE
     let started = tokio::time::Instant::now();
     let query = Query::parse(&request.element()?, host.ids(), host.options().limits.archive_page)?;
     let query = query.of(&request.account);
+    // What the client has sent before it asked is to be found; if that could not be stored, it was told so.
+    host.batcher().flush().await.ok();
     let page = find(host.store(), &Entity::new(request.account.as_str()), &query).await;
     let outcome = if page.is_ok() { "ok" } else { "error" };
     metrics::counter!("rookery_archive_queries_total", "outcome" => outcome).increment(1);
