@@ -5,6 +5,7 @@
 //! A stanza that goes to many is charged to each of them, although its payload is there once: the sums say at most too much.
 //! Each level has a share for everybody in it, so that nobody is refused for what others let lie: the limit of an account
 //! or of the node is only held against a session that takes more than its share, and nothing grows beyond twice a limit.
+//! Account and node hear of a session's bytes in steps of 4 kB: every stanza passes here, and many threads share their counts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,6 +19,8 @@ const OVERHEAD: usize = 256;
 const LOW: usize = 3;
 /// The most bytes that are moved to another node with a session.
 pub(crate) const MOVED: usize = 2 << 20;
+/// What account and node need not know of a session.
+const STEP: usize = 4 << 10;
 /// Of a pipe's places so many may be taken before room is low.
 const PIPE_LOW: usize = PIPE_ITEMS * 3 / 4;
 
@@ -39,10 +42,15 @@ struct Level {
 }
 
 impl Level {
+    fn bytes(&self) -> usize {
+        let bytes = self.bytes.load(Ordering::Relaxed);
+        // Less than nothing for a moment, when a session has told that something is gone before another has told of that.
+        if bytes > usize::MAX / 2 { 0 } else { bytes }
+    }
+
     /// Whether the limit is reached, and a session with `own` bytes takes more than its share of it.
     fn is_over(&self, limit: usize, own: usize) -> bool {
-        self.bytes.load(Ordering::Relaxed) >= limit
-            && own >= limit / self.sessions.load(Ordering::Relaxed).max(1)
+        self.bytes() >= limit && own >= limit / self.sessions.load(Ordering::Relaxed).max(1)
     }
 }
 
@@ -62,7 +70,7 @@ impl Budget {
 
     /// The bytes that wait on this node.
     pub(crate) fn waiting(&self) -> usize {
-        self.0.level.bytes.load(Ordering::Relaxed)
+        self.0.level.bytes()
     }
 
     /// The budget of an account.
@@ -89,6 +97,7 @@ impl Account {
         Waits(Arc::new(OfSession {
             account: self.0.clone(),
             bytes: AtomicUsize::new(0),
+            told: AtomicUsize::new(0),
             stanzas: AtomicUsize::new(0),
         }))
     }
@@ -97,6 +106,8 @@ impl Account {
 struct OfSession {
     account: Arc<OfAccount>,
     bytes: AtomicUsize,
+    /// What account and node know of that.
+    told: AtomicUsize,
     stanzas: AtomicUsize,
 }
 
@@ -129,9 +140,8 @@ impl Waits {
     pub(crate) fn bytes(&self, bytes: usize) -> Charged {
         let bytes = bytes + OVERHEAD;
         self.0.stanzas.fetch_add(1, Ordering::Relaxed);
-        for count in self.0.counts() {
-            count.fetch_add(bytes, Ordering::Relaxed);
-        }
+        self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.0.tell();
         Charged(Some(Arc::new(Charge { waits: self.0.clone(), bytes })))
     }
 
@@ -167,9 +177,20 @@ impl Waits {
 }
 
 impl OfSession {
-    /// The bytes of the session, its account and its node.
-    fn counts(&self) -> [&AtomicUsize; 3] {
-        [&self.bytes, &self.account.level.bytes, &self.account.node.level.bytes]
+    /// Tells account and node, if they know too much or too little.
+    fn tell(&self) {
+        loop {
+            let (told, now) = (self.told.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed));
+            if now.abs_diff(told) < STEP && (now != 0 || told == 0) {
+                return;
+            }
+            if self.told.compare_exchange(told, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+                for level in [&self.account.level, &self.account.node.level] {
+                    // Wraps where it is less.
+                    level.bytes.fetch_add(now.wrapping_sub(told), Ordering::Relaxed);
+                }
+            }
+        }
     }
 }
 
@@ -181,9 +202,8 @@ struct Charge {
 impl Drop for Charge {
     fn drop(&mut self) {
         self.waits.stanzas.fetch_sub(1, Ordering::Relaxed);
-        for count in self.waits.counts() {
-            count.fetch_sub(self.bytes, Ordering::Relaxed);
-        }
+        self.waits.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.waits.tell();
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
+use rookery_cluster::tables::archive::ArchiveId;
 
 use crate::far::{Reply, Stub};
 use crate::pipe::Pipe;
@@ -159,7 +160,7 @@ impl Ledger {
         let mut inner = self.inner.lock();
         inner.open.push_back(1);
         let n = inner.settled.wrapping_add(u32::try_from(inner.open.len()).unwrap_or(u32::MAX));
-        Receipt { duty: Some(Duty::Ledger(self.clone())), n }
+        Receipt { duty: Some(Duty::Ledger(self.clone())), n, entry: None }
     }
 
     /// Everything up to this number is settled for good: the `h` of `<a/>`. Where the session can be resumed, its
@@ -269,18 +270,32 @@ impl Duty {
 pub struct Receipt {
     duty: Option<Duty>,
     n: u32,
+    /// The stanza's entry in its sender's archive.
+    entry: Option<ArchiveId>,
 }
 
 impl Receipt {
     /// A receipt nobody waits for.
     pub fn none() -> Self {
-        Self { duty: None, n: 0 }
+        Self { duty: None, n: 0, entry: None }
     }
 
     /// One that another node waits for.
     pub(crate) fn owed(reply: Reply) -> Self {
         let owed = Owed { reply: Mutex::new(Some(reply)), open: AtomicU32::new(1) };
-        Self { duty: Some(Duty::Far(Arc::new(owed))), n: 0 }
+        Self { duty: Some(Duty::Far(Arc::new(owed))), n: 0, entry: None }
+    }
+
+    /// For a stanza that stands in its sender's archive. If it is refused, the error takes this along, and the entry is taken
+    /// back: what was refused is archived nowhere.
+    pub(crate) fn archived(mut self, entry: Option<ArchiveId>) -> Self {
+        self.entry = entry;
+        self
+    }
+
+    /// See [`Receipt::archived`].
+    pub(crate) fn entry(&self) -> Option<ArchiveId> {
+        self.entry
     }
 
     /// The number of the stanza in its session.
@@ -298,7 +313,7 @@ impl Receipt {
         if let Some(duty) = &self.duty {
             duty.change(self.n, 1, false);
         }
-        Self { duty: self.duty.as_ref().map(Duty::same), n: self.n }
+        Self { duty: self.duty.as_ref().map(Duty::same), n: self.n, entry: None }
     }
 
     /// Whether anybody waits for it.

@@ -413,7 +413,6 @@ impl Link {
                 to.cast(Msg::Finish { generation: *generation });
                 true
             }
-            // The answers to what is settled came before it was said to be.
             To::Held { .. } | To::Away(_) | To::Over(_) => false,
         }
     }

@@ -223,6 +223,18 @@ async fn what_was_sent_before_the_crash_is_not_taken_twice() {
     juliet.nothing().await;
 }
 
+/// What the tests of restarts rely on.
+#[tokio::test]
+async fn a_host_that_was_killed_writes_nothing_any_more() {
+    let world = World::new().await;
+    let mut old = world.bind("romeo", "orchard").await;
+    let world = world.restart().await;
+    old.send(&chat("juliet@localhost", "ghost"));
+    old.settled().await;
+    let mut juliet = world.online("juliet", "balcony").await;
+    juliet.nothing().await;
+}
+
 #[tokio::test]
 async fn the_newer_session_wins_the_resource() {
     let world = World::new().await;

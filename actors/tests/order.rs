@@ -28,14 +28,15 @@ const TIMES: usize = 20;
 
 /// A world whose store waits where the test says.
 async fn gated(archive: Archive) -> (World, Arc<Gate>) {
-    let faults = Arc::new(Faults::new(Arc::new(Memory::new())));
+    let memory = Arc::new(Memory::new());
+    let faults = Arc::new(Faults::new(memory.clone()));
     let gate = Gate::new(faults.clone());
     let store = Store::new(gate.clone(), Seams::system());
     let mut options =
         Options::new(vec![Domain { name: "localhost".into(), open_registration: true, contact: vec![] }]);
     options.archive = archive;
     let host = Host::start(options.clone(), store.clone(), Seams::system()).await.unwrap();
-    let world = World { store, faults, host, options };
+    let world = World { memory, store, faults, host, options };
     for name in ["romeo", "juliet", "nurse"] {
         world.account(name).await;
     }

@@ -465,10 +465,66 @@ async fn a_request_is_handled_when_its_answer_has_come() {
     let handled = juliet.handled;
     juliet.send("<iq type='get' id='lost' to='localhost'><query xmlns='urn:x'/></iq>");
     juliet.until("id='lost'").await;
+    // She asks what is handled, and may be told as soon as the record says so.
+    let pipe = juliet.pipe.clone();
+    juliet.with(|link| link.ledger().wait(&pipe));
     recorded(&world).await;
     juliet.handled = handled;
     let world = world.restart().await;
     let mut juliet = world.resume(&juliet).await.unwrap();
     let resumed = juliet.expect("<resumed").await;
     assert!(resumed.contains(&format!("h='{before}'")), "{before}: {resumed}");
+}
+
+/// One verdict per message: what is refused is delivered nowhere and archived nowhere, and is said once.
+#[tokio::test]
+async fn what_is_refused_is_refused_once_and_everywhere() {
+    let world = World::new().await;
+    let mut romeo = world.online("romeo", "orchard").await;
+    let mut juliet = world.online("juliet", "balcony").await;
+    romeo.send(&chat("juliet@localhost", "before"));
+    juliet.until("before").await;
+    romeo.settled().await;
+    world.faults.set_reachable(false);
+    for body in ["one", "two"] {
+        romeo.send(&chat("juliet@localhost", body));
+    }
+    for body in ["one", "two"] {
+        let got = romeo.until("type='error'").await;
+        assert!(got.contains(&format!("id='{body}'")) && got.contains("type='wait'"), "{got}");
+    }
+    world.faults.set_reachable(true);
+    romeo.settled().await;
+    no_more(&mut romeo).await;
+    romeo.send(&chat("juliet@localhost", "after"));
+    let got = juliet.until("<body>").await;
+    assert!(got.contains("after"), "{got}");
+    romeo.settled().await;
+    for client in [&mut romeo, &mut juliet] {
+        client.send("<iq type='set' id='mam'><query xmlns='urn:xmpp:mam:2'/></iq>");
+        let mut found = Vec::new();
+        loop {
+            let got = client.recv().await;
+            if got.contains("id='mam'") {
+                break;
+            }
+            found
+                .extend(got.split_once("<body>").map(|(_, rest)| rest.split('<').next().unwrap().to_owned()));
+        }
+        assert_eq!(found, ["before", "after"], "{}", client.user);
+    }
+}
+
+/// The same where the store is well, and the recipient is not to be had.
+#[tokio::test]
+async fn what_nobody_takes_leaves_the_sender_s_archive() {
+    let world = World::new().await;
+    let mut romeo = world.online("romeo", "orchard").await;
+    romeo.send(&chat("nobody@localhost", "lost"));
+    romeo.until("service-unavailable").await;
+    romeo.send(&chat("juliet@localhost", "kept"));
+    romeo.settled().await;
+    romeo.send("<iq type='set' id='mam'><query xmlns='urn:xmpp:mam:2'/></iq>");
+    assert!(romeo.until("<body>").await.contains("kept"));
+    romeo.until("id='mam'").await;
 }

@@ -145,6 +145,22 @@ async fn what_is_stored_without_an_answer_comes_before_what_is_behind_it() {
     romeo.settled().await;
 }
 
+/// What the other tests rely on.
+#[tokio::test]
+#[should_panic(expected = "got this twice")]
+async fn a_message_that_comes_twice_fails_a_test() {
+    let world = World::new().await;
+    let mut juliet = phone(&world, "juliet").await;
+    let mut romeo = world.bind("romeo", "orchard").await;
+    romeo.send(&chat("juliet@localhost", "one"));
+    juliet.until("one").await;
+    // Her count says that she has not got it, and she knows that she has.
+    juliet.handled -= 1;
+    let mut again = world.resume(&juliet).await.unwrap();
+    again.got = juliet.got;
+    again.until("two").await;
+}
+
 /// Polls once; the outcome if there is one.
 fn poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
@@ -229,4 +245,20 @@ async fn what_an_old_connection_still_says_is_said_to_nobody() {
     assert!(romeo.until("<body>").await.contains("alive"));
     new.nothing().await;
     romeo.nothing().await;
+}
+
+/// A connection that was lost may have said what its client has, and be heard only after the client has come back with more.
+#[tokio::test]
+async fn a_count_of_the_connection_before_ends_nothing() {
+    let world = World::new().await;
+    let mut juliet = phone(&world, "juliet").await;
+    let mut romeo = world.bind("romeo", "orchard").await;
+    for body in ["one", "two"] {
+        romeo.send(&chat("juliet@localhost", body));
+        juliet.expect(body).await;
+    }
+    juliet.ack();
+    let behind = juliet.handled - 1;
+    juliet.with(|link| link.down_ack(behind));
+    juliet.nothing().await;
 }

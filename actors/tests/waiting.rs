@@ -1,9 +1,12 @@
 //! What waits for clients that do not read, or fall behind: it has a limit in bytes, for each session, account and node.
 //! What is archived follows from the archive, and ends no session.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
 
+#[path = "support/nodes.rs"]
+mod nodes;
 mod support;
 
+use nodes::Nodes;
 use rookery_actors::Options;
 use rookery_actors::options::Archive;
 use support::{Client, World};
@@ -338,5 +341,48 @@ async fn a_stranger_cannot_fill_a_session_with_what_is_not_archived() {
         let mut juliet = world.resume(&juliet).await.expect("resumed");
         juliet.expect("<resumed").await;
         juliet.until("g0").await;
+    }
+}
+
+/// More is sent to a client that does not read than may be moved with its session; then its home dies, or gives it up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_fell_behind_goes_on_at_its_next_home() {
+    for dies in [true, false] {
+        let mut world = Nodes::start(3).await;
+        let romeo = world.user(0, "romeo").await;
+        let juliet = world.user(2, "juliet").await;
+        // One with its socket elsewhere, one at the home that gives it up, one that sleeps.
+        let mut far = world.nodes[1].phone(&juliet).await;
+        let mut near = world.nodes[if dies { 1 } else { 2 }].bind(&juliet, "near").await;
+        near.resumable().await;
+        near.send("<presence/>");
+        near.until("near").await;
+        let mut sleeps = world.nodes[0].bind(&juliet, "sleeps").await;
+        sleeps.resumable().await;
+        sleeps.send("<presence/>");
+        sleeps.until("sleeps").await;
+        sleeps.told().await;
+        sleeps.lose();
+        let mut orchard = world.nodes[0].phone(&romeo).await;
+        for n in 0..50 {
+            orchard.send(&chat(&format!("{juliet}@localhost"), &format!("m{n}"), 60_000));
+        }
+        orchard.settled().await;
+        if dies {
+            world.kill(2);
+        } else {
+            assert!(world.nodes[2].hand_over().await.unwrap());
+        }
+        let mut sleeps = world.nodes[0].resume(&sleeps).await.expect("resumed");
+        sleeps.expect("<resumed").await;
+        for client in [&mut far, &mut near, &mut sleeps] {
+            let mut next = 0;
+            while next < 50 {
+                let got = client.until("<body>m").await;
+                assert!(got.contains(&format!("<body>m{next}:")), "{next} in {}", &got[..200]);
+                next += 1;
+            }
+            client.settled().await;
+        }
     }
 }

@@ -8,15 +8,17 @@ use std::time::Duration;
 use rookery_cluster::seams::Seams;
 use rookery_cluster::store::embedded::Embedded;
 use rookery_cluster::store::memory::Memory;
-use rookery_cluster::store::{Database, Durability, Version, dev};
+use rookery_cluster::store::{self, Database, Durability, Version, dev};
 use rookery_ops::cli::StoreArgs;
 use rookery_ops::logging;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
 use tokio_stream::{Stream, StreamExt as _};
 
 use crate::net::{Listener, Net};
 use crate::signals::{Ask, Signals};
-use crate::start::Error;
+use crate::start::{Error, keep_from_others};
+use crate::storage;
 
 /// What it says of itself: the first line.
 const WARNING: &str =
@@ -42,9 +44,20 @@ pub async fn run(arguments: &StoreArgs, net: &impl Net<Listener = TcpListener>) 
     let hint = format!("nodes use it with url = \"dev://{at}\" under [store]; Ctrl-C ends it properly");
     // Who has stopped reading shall not end it.
     let _ = writeln!(io::stdout(), "rookery store at {at}, {place}: {WARNING}\n{hint}");
-    let stop = async move { while signals.next().await != Ask::Stop {} };
+    let (lost, end) = oneshot::channel();
+    let standing = db.standing();
+    let stop = async move {
+        tokio::select! {
+            () = async { while signals.next().await != Ask::Stop {} } => {}
+            why = storage::lost(standing) => drop(lost.send(why)),
+        }
+    };
     let served = dev::serve(db, accepted(listener), stop).await;
     logging.flush();
+    let served = match end.await {
+        Ok(why) => Err(store::Error::new(store::Class::Corrupt, "the store is lost").with(why)),
+        Err(_) => served,
+    };
     served.map_err(|source| Error::Store { at: place, source })
 }
 
@@ -55,6 +68,7 @@ async fn open(arguments: &StoreArgs) -> Result<(Arc<dyn Database>, String), Erro
         return Ok((Arc::new(Memory::starting_at(first)), "in memory".to_owned()));
     };
     let source = |source| Error::Folder { path: folder.clone(), source };
+    keep_from_others();
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(source)?;
     let durability = if arguments.buffered { Durability::Buffered } else { Durability::Sync };
     let place = format!("in {}", folder.display());

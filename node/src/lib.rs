@@ -7,6 +7,7 @@
 //! - [`tls`]: certificates by domain, handshakes, channel bindings, and a development authority.
 //! - [`net`]: the network seam, and what is refused before a byte of XMPP is read.
 //! - [`dev_store`]: a store for several nodes on one machine.
+//! - [`storage`]: what the store says of itself, and what readiness makes of it.
 //! - [`demo`]: that and several nodes in one command, to watch one die.
 //! - [`admin`]: what an operator can ask of a node, or of its data folder.
 //!
@@ -28,4 +29,5 @@ pub mod reload;
 pub mod serve;
 pub mod signals;
 pub mod start;
+pub mod storage;
 pub mod tls;

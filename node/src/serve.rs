@@ -20,7 +20,7 @@ use crate::reload::Reloader;
 use crate::signals::{Ask, Signals};
 use crate::start::{self, Error, Found};
 use crate::tls::Tls;
-use crate::{greeting, options, ports};
+use crate::{greeting, options, ports, storage};
 
 /// The longest time over which clients are sent away.
 const SPREAD: Duration = Duration::from_secs(5);
@@ -96,11 +96,12 @@ pub async fn run(config: Config) -> Result<(), Error> {
     }
     let fenced = fenced(member.clone(), health.clone(), shared.clone());
     let mut fenced = std::pin::pin!(fenced);
+    let mut lost = std::pin::pin!(storage::follow(store.standing(), health.clone()));
     let mut last = last.clone();
     tasks.push(tokio::spawn(async move {
         let stop = async move { drop(last.wait_for(|stop| *stop).await) };
         if let Err(error) = admin::serve(socket, node, stop).await {
-            tracing::error!(%error, "the admin socket");
+            tracing::error!(%error, "the admin socket broke: commands do not reach this node until it is restarted");
         }
     }));
     let upkeep = tokio::spawn(upkeep(metrics.clone(), reloader.clone()));
@@ -121,12 +122,16 @@ pub async fn run(config: Config) -> Result<(), Error> {
                 stop_client(&config, &store).await;
                 std::process::exit(1)
             }
+            why = &mut lost => {
+                without_store(&why, &config, &logging);
+                std::process::exit(1)
+            }
         };
         match ask {
             Ask::Stop => break,
             Ask::Reload => {
                 if let Err(error) = reloader.reload().await {
-                    tracing::error!(%error, "reload");
+                    tracing::error!(%error, "the configuration was not reloaded; what ran before stays in force");
                 }
             }
         }
@@ -171,6 +176,10 @@ pub async fn run(config: Config) -> Result<(), Error> {
             stop_client(&config, &store).await;
             std::process::exit(1)
         }
+        why = &mut lost => {
+            without_store(&why, &config, &logging);
+            std::process::exit(1)
+        }
     };
     tracing::info!("stopped");
     logging.flush();
@@ -191,6 +200,17 @@ fn dead(config: &Config, logging: &logging::Handle) {
         "this node was declared dead: it showed the others no sign of life for too long (is the store slow, or the \
          machine paused?), it was evicted, or another process runs under its name (cluster.node); others have its work, \
          and all that it acknowledged is kept. It ends now, to be started anew"
+    );
+    ports::clear(&config.data_dir);
+    logging.flush();
+}
+
+/// The last words of a node whose store is lost. Nothing that it would still do could be kept.
+fn without_store(why: &str, config: &Config, logging: &logging::Handle) {
+    tracing::error!(
+        why,
+        "the store can't be used any more in this process: all that was acknowledged is kept. The node ends now, to be started anew; \
+         if it does not start then, its last line says why"
     );
     ports::clear(&config.data_dir);
     logging.flush();

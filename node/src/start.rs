@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use rookery_actors::Host;
 use rookery_cluster::mesh::Mesh;
 use rookery_cluster::seams::Seams;
-use rookery_cluster::store::{self, Durability, Place, Store};
+use rookery_cluster::store::{self, Durability, EmbeddedSettings, Place, Store};
 use rookery_ops::admin::{self, Address, Remote};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
@@ -127,15 +127,22 @@ fn remedy(error: &io::Error) -> &'static str {
 pub async fn store(config: &Config, seams: Seams) -> Result<Store, Error> {
     let path = config.data_dir.clone();
     let folder = |source| Error::Folder { path: path.clone(), source };
+    keep_from_others();
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(folder)?;
     let url = config.store.url.parse().map_err(|source| Error::Store { at: place(config), source })?;
     let durability = if config.store.sync { Durability::Sync } else { Durability::Buffered };
-    let at = Place { url, data_dir: path, durability, fdb: config.store.fdb.clone() };
+    let embedded = EmbeddedSettings { durability, free: config.store.free };
+    let at = Place { url, data_dir: path, embedded, fdb: config.store.fdb.clone() };
     let opened = tokio::task::spawn_blocking(move || at.open(seams)).await;
     match opened {
         Ok(opened) => opened.map_err(|source| Error::Store { at: place(config), source }),
         Err(error) => Err(Error::Io { what: "the store can't be opened", source: io::Error::other(error) }),
     }
+}
+
+/// Whatever the umask was: the files that this process makes from now on are its user's alone. They hold messages and keys.
+pub fn keep_from_others() {
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
 }
 
 /// The store of `config`, for people.

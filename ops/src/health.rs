@@ -19,12 +19,20 @@ pub enum Reason {
     Parked = 8,
     /// It is new in the cluster, and has no work yet.
     Joining = 16,
+    /// The disk of its store is nearly full: it stores nothing new.
+    StoreFull = 32,
 }
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Starting, Self::Joining, Self::Draining, Self::StoreUnavailable, Self::Parked];
+    pub const ALL: [Self; 6] = [
+        Self::Starting,
+        Self::Joining,
+        Self::Draining,
+        Self::StoreUnavailable,
+        Self::StoreFull,
+        Self::Parked,
+    ];
 
     /// The word at `/readyz` and in `rookery status`.
     pub fn text(self) -> &'static str {
@@ -34,6 +42,7 @@ impl Reason {
             Self::StoreUnavailable => "store unavailable",
             Self::Parked => "parked",
             Self::Joining => "joining",
+            Self::StoreFull => "store full",
         }
     }
 }

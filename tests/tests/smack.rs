@@ -214,10 +214,10 @@ fn java(server: &Rookery, trust: &Path, jars: &Path, run: Run) -> Command {
 const STORE_PASSWORD: &str = "changeit";
 
 async fn play(jars: &Path) -> Result<Report, String> {
-    let own = std::process::id();
+    let [_, _, high, low] = std::process::id().to_be_bytes();
     let config = Config {
         // Its own, for the framework knows port 5222 only.
-        address: Ipv4Addr::new(127, 64, (own >> 8) as u8, own as u8 | 1),
+        address: Ipv4Addr::new(127, 64, high, low | 1),
         ports: [5222, 0, 0],
         limits: format!("{GENEROUS}\nlogin_seconds = 3600"),
         ..Config::default()

@@ -169,9 +169,10 @@ impl Host {
         else {
             return reply.taken();
         };
-        let origin = wire::origin(&parcel);
+        let (origin, receipt) =
+            (wire::origin(&parcel), Receipt::owed(reply).archived(wire::id_of(&parcel.entry)));
         let change = parcel.change.and_then(wire::change_of).map(Box::new);
-        self.to_user_here(&user, Arc::new(stanza), Receipt::owed(reply), origin, change);
+        self.to_user_here(&user, Arc::new(stanza), receipt, origin, change);
     }
 
     /// A presence for several; returns who does not live here.
@@ -351,6 +352,7 @@ impl Host {
             sid: origin.map(|(sid, _)| Bytes::copy_from_slice(&sid.0)).unwrap_or_default(),
             n: origin.map_or(0, |(_, n)| n),
             change: change.map(wire::change),
+            entry: wire::id_bytes(receipt.entry()),
         };
         let roster = change.is_some();
         self.send(user, What::In(parcel), move |host, answer| match answer {

@@ -132,7 +132,7 @@ pub(crate) fn store_failed(error: &store::Error) -> StanzaError {
                 tracing::warn!(%error, detail = error.detail.as_deref(), "a request failed because the store did");
             }
         }
-        Class::TooLarge => {}
+        Class::TooLarge | Class::Full => {} // that the disk is full is said once for all
         Class::Corrupt | Class::Misuse => {
             tracing::error!(%error, detail = error.detail.as_deref(), "a request failed: a fault of this server");
         }
@@ -145,6 +145,9 @@ pub(crate) fn store_error(error: &store::Error) -> StanzaError {
     match error.class {
         Class::Retry | Class::Conflict | Class::MaybeCommitted | Class::Unavailable | Class::Fenced => {
             StanzaError::new(Condition::ResourceConstraint).text("the store is busy, try again")
+        }
+        Class::Full => {
+            StanzaError::new(Condition::ResourceConstraint).text("the store is full, try again later")
         }
         Class::TooLarge => StanzaError::new(Condition::PolicyViolation).text("too large to be stored"),
         Class::Corrupt | Class::Misuse => StanzaError::new(Condition::InternalServerError),

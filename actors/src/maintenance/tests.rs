@@ -68,7 +68,7 @@ impl World {
                         archive::append(&mut **tx, Shelf::Queue, entity, id, &entry, None)?;
                         let mut sid = [0; 16];
                         sid[8..].copy_from_slice(&n.to_be_bytes());
-                        seen::put(&mut **tx, entity, &sid, seen::Seen { last: 1, at: n * DAY });
+                        seen::put(&mut **tx, entity, &sid, seen::Seen { last: 1, at: n * DAY, before: None });
                     }
                     Ok(())
                 })

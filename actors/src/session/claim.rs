@@ -50,7 +50,7 @@ impl Session {
             let claimed = write(&host, Arc::new(stored), claim).await;
             let claimed = claimed.map(Box::new).map_err(|error| {
                 // What is damaged will not mend: the client must not come again for it for ever.
-                let later = error.class.repeats();
+                let later = error.class.repeats() || error.class == Class::Full;
                 if error.class == Class::Fenced {
                     return NotResumed::Unable; // its home is another node
                 }

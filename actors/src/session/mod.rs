@@ -386,12 +386,10 @@ impl Session {
     fn send(&mut self, delivery: Delivery) {
         let Delivery { outgoing, kept, receipt } = delivery;
         traffic::count(outgoing.stanza.kind(), traffic::Way::Out);
-        let pushed = match &self.pipe {
-            Some(pipe) => pipe.push(Down::Stanza(outgoing.clone(), kept)),
-            None => Ok(()),
-        };
-        match &mut self.sm {
+        let push = |down| self.pipe.as_ref().map_or(Ok(()), |pipe| pipe.push(down));
+        let pushed = match &mut self.sm {
             Some(sm) => {
+                let pushed = push(Down::Stanza(outgoing.clone(), kept));
                 let limits = &self.host.options().limits;
                 let moves = self.host.far().is_some();
                 if !sm.keep(Unacked::new(outgoing, kept, receipt), limits, moves) {
@@ -402,9 +400,14 @@ impl Session {
                     self.request_ack();
                 }
                 self.want_tick();
+                pushed
             }
-            None => receipt.done(),
-        }
+            None => {
+                let pushed = push(Down::Stanza(outgoing, kept));
+                receipt.done();
+                pushed
+            }
+        };
         if pushed == Err(crate::pipe::Refused::Full) {
             metrics::counter!("rookery_limits_hit_total", "limit" => "pipe").increment(1);
             self.too_slow();

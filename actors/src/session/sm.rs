@@ -75,6 +75,8 @@ pub(super) struct Sm {
     bytes: usize,
     /// What was sent when the last `<r/>` went out, until it is answered.
     pub(super) asked: Option<u32>,
+    /// Bytes that were sent since.
+    unasked: usize,
     /// What was sent when the user asked to be told.
     mark: Option<(u32, u64)>,
     record: Record,
@@ -95,6 +97,8 @@ const OVERHEAD: usize = 128;
 
 /// An `<r/>` goes out at the latest after so many stanzas without a confirmation.
 const ASK_AFTER: u32 = 24;
+/// The same in bytes: what is not confirmed takes the room of what comes.
+const ASK_BYTES: usize = 64 << 10;
 
 impl Sm {
     fn new(max: Duration, key_hash: Option<[u8; 32]>, created_at: u64, numbering: u64) -> Self {
@@ -107,6 +111,7 @@ impl Sm {
             unacked: VecDeque::new(),
             bytes: 0,
             asked: None,
+            unasked: 0,
             mark: None,
             record: Record::Clean,
             ticking: false,
@@ -141,21 +146,16 @@ impl Sm {
     pub(super) fn keep(&mut self, item: Unacked, limits: &Limits, moves: bool) -> bool {
         self.sent = self.sent.wrapping_add(1);
         self.drained = self.drained.max(item.kept.id.filter(|_| item.kept.offline));
-        let before = self.bytes;
+        self.unasked += item.bytes;
         self.bytes += item.bytes + if moves { OVERHEAD } else { 0 };
         self.unacked.push_back(item);
-        // One alone may be as long as it is, where it need not fit into anything.
-        let fits = if moves {
-            self.bytes <= limits.unacked_bytes.min(MOVED)
-        } else {
-            before <= limits.unacked_bytes
-        };
-        self.unacked.len() <= limits.unacked_stanzas && fits
+        // Bytes are counted with all that waits (`budget`).
+        self.unacked.len() <= limits.unacked_stanzas && (!moves || self.bytes <= MOVED)
     }
 
     pub(super) fn wants_ack(&self) -> bool {
         let unasked = self.sent.wrapping_sub(self.asked.unwrap_or(self.acked));
-        unasked >= ASK_AFTER
+        unasked >= ASK_AFTER || self.unasked >= ASK_BYTES
     }
 
     /// Keeps no more room than is needed.
@@ -333,7 +333,7 @@ impl Session {
 
     pub(super) fn request_ack(&mut self) {
         if let (Some(sm), Some(pipe)) = (&mut self.sm, &self.pipe) {
-            sm.asked = Some(sm.sent);
+            (sm.asked, sm.unasked) = (Some(sm.sent), 0);
             let _ = pipe.push(ask());
         }
     }
@@ -373,6 +373,9 @@ impl Session {
 
     pub(super) fn down_ack(&mut self, h: u32) {
         let Some(sm) = &mut self.sm else { return };
+        if h < sm.acked && sm.acked - h < u32::MAX / 2 {
+            return; // by the connection before, whose word was on its way when the client came back with more
+        }
         if h.wrapping_sub(sm.acked) > sm.sent.wrapping_sub(sm.acked) {
             let close = Close::HandledTooHigh { h, sent: sm.sent };
             tracing::info!(jid = %self.jid, reason = "handled-count-too-high", "session closed");

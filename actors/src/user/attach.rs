@@ -10,8 +10,9 @@ use rookery_proto::xmpp::jid::{FullJid, Jid};
 use rookery_proto::xmpp::stanza::{IqType, Stanza, Type};
 use tokio::sync::oneshot;
 
-use super::deliver::{Ops, Step, worth_keeping};
+use super::deliver::{Ops, Step};
 use super::share::Owed;
+use super::worth::worth_keeping;
 use super::{Attached, Available, Reader, Turns, User, presence};
 use crate::features::xep_0191_blocking as blocking;
 use crate::host::NotResumed;

@@ -14,8 +14,9 @@ use rookery_proto::xmpp::jid::FullJid;
 use rookery_proto::xmpp::stanza::{IqType, Stanza, Type};
 use tokio::time::sleep;
 
-use super::deliver::{Ops, worth_keeping};
+use super::deliver::Ops;
 use super::share::{self, About, Owed, Reader};
+use super::worth::worth_keeping;
 use super::{Attached, User};
 use crate::host::Host;
 use crate::ledger::Receipt;

@@ -10,7 +10,7 @@ use super::deliver::Step;
 use super::drains::{Drain, Why};
 use super::{Attached, User};
 use crate::budget::Account;
-use crate::session::{self, SessionId};
+use crate::session::{self, Delivery, SessionId};
 
 /// Bytes per page at most: one round trip to the client each.
 const PAGE_BYTES: usize = 256 << 10;
@@ -93,6 +93,17 @@ impl User {
             metrics::counter!("rookery_limits_hit_total", "limit" => limit).increment(1);
         }
         low.is_some()
+    }
+}
+
+impl Attached {
+    /// From here on it waits for the session, which ends if that is too much.
+    pub(super) fn charge(&self, delivery: &mut Delivery) {
+        self.shared.waits.charge(&mut delivery.outgoing);
+        if let Some(limit) = self.shared.waits.full(&delivery.outgoing) {
+            metrics::counter!("rookery_limits_hit_total", "limit" => limit).increment(1);
+            let _ = self.handle.cast_always(session::Msg::TooSlow);
+        }
     }
 }
 

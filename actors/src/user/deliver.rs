@@ -9,11 +9,12 @@ use rookery_cluster::tables::archive::{ArchiveId, Shelf};
 use rookery_cluster::tables::{archive, seen};
 use rookery_proto::xmpp::error::{Condition, StanzaError};
 use rookery_proto::xmpp::jid::{BareJid, Jid};
-use rookery_proto::xmpp::stanza::{MessageType, Stanza, Type};
+use rookery_proto::xmpp::stanza::Stanza;
 
 use super::numbers::{self, Numbers};
 use super::offline::Ready;
 use super::share::{self, About, Owed, Share};
+use super::worth::{worth_keeping, worth_telling};
 use super::{Attached, Msg, User};
 use crate::feature::Direction;
 use crate::features::{xep_0280_carbons as carbons, xep_0359_stanza_ids as stanza_ids};
@@ -53,10 +54,30 @@ impl Step {
     }
 }
 
+/// What became of a commit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Outcome {
+    Stored,
+    /// The store did not take it now.
+    Later,
+    /// Nor will it ever.
+    Never,
+}
+
+impl Outcome {
+    pub(super) fn of(result: Result<(), Class>) -> Self {
+        match result {
+            Ok(()) => Self::Stored,
+            Err(class) if class.repeats() || class == Class::Full => Self::Later,
+            Err(_) => Self::Never,
+        }
+    }
+}
+
 pub(super) struct Waiting {
     pub(super) step: Step,
     /// `None` while the commit is under way.
-    pub(super) ok: Option<bool>,
+    pub(super) outcome: Option<Outcome>,
     /// What was committed with it.
     pub(super) numbers: Numbers,
 }
@@ -71,11 +92,17 @@ pub(super) struct Pending {
     pub(super) tries: u8,
     /// The store has other numbers than the steps.
     pub(super) stale: bool,
+    /// What one of the user's sessions has sent and was refused: it leaves the archive when it has come there.
+    pub(super) taken_back: Vec<ArchiveId>,
 }
 
 impl Pending {
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.waiting.len() >= PENDING
     }
 }
 
@@ -85,6 +112,9 @@ const PENDING: usize = 2_048;
 /// How long a message that the fence has refused waits until the user hears that it lives on another node: what is told of that
 /// has read the same rows.
 const ELSEWHERE: Duration = Duration::from_secs(5);
+
+/// What a sender is told whose message the store did not take.
+const BUSY: &str = "the store is busy, try again";
 
 /// The writes of one message.
 pub(super) use rookery_cluster::store::Ops;
@@ -178,9 +208,8 @@ impl User {
         }
         if let Some((sid, n)) = origin {
             // In the same transaction: when the stanza comes again, it is known to be here.
-            self.remember(sid, n);
-            let last = self.seen.get(&sid).map_or(n, |seen| seen.last).into();
-            seen::put(&mut ops, &self.entity, &sid.0, seen::Seen { last, at: entry.stored_at });
+            let row = self.remember_kept(sid, n, entry.stored_at);
+            seen::put(&mut ops, &self.entity, &sid.0, row);
         }
         ops
     }
@@ -211,26 +240,31 @@ impl User {
             return;
         }
         let seq = self.pending.first + self.pending.waiting.len() as u64;
-        self.pending.waiting.push_back(Waiting { step, ok: None, numbers });
+        self.pending.waiting.push_back(Waiting { step, outcome: None, numbers });
+        self.commit_step(seq, ops);
+    }
+
+    /// Commits what belongs to the step `seq`, which waits for that.
+    pub(super) fn commit_step(&mut self, seq: u64, ops: Ops) {
         let Some(me) = self.me.clone() else { return };
         let host = self.host.downgrade();
         let submitted = self.host.batcher().submit(Writes::new(&self.entity, ops), move |result| {
-            let ok = result.is_ok();
-            if result.is_err_and(|error| error.class == Class::Fenced) {
+            let result = result.map_err(|error| error.class);
+            if result == Err(Class::Fenced) {
                 // No failure: the user lives elsewhere, and is about to hear of it. The message comes to it there.
                 metrics::counter!("rookery_stanzas_elsewhere_total").increment(1);
                 let (Some(host), me) = (host.upgrade(), me.downgrade()) else { return };
                 host.wheel().after(ELSEWHERE, move || {
                     if let Some(me) = me.upgrade() {
-                        let _ = me.cast_always(Msg::Committed { seq, ok: false });
+                        let _ = me.cast_always(Msg::Committed { seq, outcome: Outcome::Later });
                     }
                 });
                 return;
             }
-            let _ = me.cast_always(Msg::Committed { seq, ok });
+            let _ = me.cast_always(Msg::Committed { seq, outcome: Outcome::of(result) });
         });
         if submitted.is_err() {
-            self.committed(seq, false);
+            self.committed(seq, Outcome::Later);
         }
     }
 
@@ -242,26 +276,29 @@ impl User {
             self.fail(step, &StanzaError::new(Condition::ResourceConstraint));
         } else {
             let numbers = self.reserve(&step); // those behind it count on that
-            self.pending.waiting.push_back(Waiting { step, ok: Some(true), numbers });
+            self.pending.waiting.push_back(Waiting { step, outcome: Some(Outcome::Stored), numbers });
         }
     }
 
-    pub(super) fn committed(&mut self, seq: u64, ok: bool) {
+    pub(super) fn committed(&mut self, seq: u64, outcome: Outcome) {
         let at = usize::try_from(seq.wrapping_sub(self.pending.first)).unwrap_or(usize::MAX);
         let Some(waiting) = self.pending.waiting.get_mut(at) else { return };
-        waiting.ok = Some(ok);
-        while let Some(Waiting { ok: Some(ok), step, numbers }) = self.pending.waiting.front() {
-            if *ok && (self.pending.stale || !self.holds(step, numbers)) {
+        waiting.outcome = Some(outcome);
+        while let Some(Waiting { outcome: Some(outcome), step, numbers }) = self.pending.waiting.front() {
+            if *outcome == Outcome::Later && self.is_wanted(step) {
+                return self.write_sent_later();
+            }
+            if *outcome == Outcome::Stored && (self.pending.stale || !self.holds(step, numbers)) {
                 return self.renumber();
             }
-            let Some(Waiting { step, ok, numbers }) = self.pending.waiting.pop_front() else { return };
+            let Some(Waiting { step, outcome, numbers }) = self.pending.waiting.pop_front() else { return };
             let seq = self.pending.first;
             self.pending.first += 1;
             self.pending.tries = 0;
-            if ok == Some(true) {
-                self.take_step(step);
-            } else {
-                self.fail(step, &StanzaError::new(Condition::InternalServerError));
+            match outcome {
+                Some(Outcome::Stored) => self.take_step(step),
+                Some(Outcome::Never) => self.fail(step, &StanzaError::new(Condition::InternalServerError)),
+                _ => self.fail(step, &StanzaError::new(Condition::ResourceConstraint).text(BUSY)),
             }
             self.release(&numbers, seq);
         }
@@ -273,11 +310,10 @@ impl User {
     /// The store refused: the sender is told, nothing is delivered.
     fn fail(&mut self, step: Step, error: &StanzaError) {
         match step {
-            Step::In { stanza, receipt, .. }
-            | Step::Kept { stanza, receipt }
-            | Step::Sent { stanza, receipt, .. } => {
+            Step::In { stanza, receipt, .. } | Step::Kept { stanza, receipt } => {
                 self.refuse(&stanza, receipt, error);
             }
+            Step::Sent { id, receipt, .. } => self.sent_is_lost(id, receipt),
             Step::Page(page) => self.drain_failed(page.sid, &error.condition.name()),
             Step::Held { sid, number, id, stanza, receipt } => {
                 self.kept.retain(|kept| *kept != (sid, id));
@@ -302,7 +338,8 @@ impl User {
             }
             Step::In { stanza, id: None, copies, receipt, .. } => self.pass_on(&stanza, copies, receipt),
             Step::Sent { stanza, id, copies, sid, receipt } => {
-                if copies {
+                let stays = !self.is_taken_back(id);
+                if copies && stays {
                     self.copy_sent(&stanza, id, sid);
                     self.relieve(id);
                 }
@@ -437,37 +474,5 @@ impl User {
                 receipt: Receipt::none(),
             });
         }
-    }
-}
-
-/// Whether a session that sleeps is to get a stanza that nobody else may have: answers, errors, headlines, and what is said
-/// to this very resource. Not states, which are others by then, nor what asks to be kept nowhere (XEP-0334).
-pub(crate) fn worth_telling(stanza: &Stanza) -> bool {
-    use rookery_proto::xmpp::ns;
-    match stanza.type_ {
-        Type::Iq(_) => true,
-        Type::Presence(_) => false,
-        Type::Message(_) => {
-            let state = |child: rookery_proto::xmpp::stanza::ChildRef<'_>| child.ns() == ns::CHATSTATES;
-            !stanza.has("no-store", ns::HINTS) && !stanza.children().all(state)
-        }
-    }
-}
-
-/// XEP-0160 section 3: chat messages with a body and normal ones are kept for a user who is offline; chat states and
-/// the like are not, nor what asks not to be (XEP-0334).
-pub(crate) fn worth_keeping(stanza: &Stanza) -> bool {
-    use rookery_proto::xmpp::ns;
-    if stanza.has("no-store", ns::HINTS) {
-        return false;
-    }
-    match stanza.type_ {
-        Type::Message(MessageType::Normal) => !stanza.children().all(|c| c.ns() == ns::CHATSTATES),
-        Type::Message(MessageType::Chat) => {
-            stanza.has("body", ns::CLIENT)
-                || stanza.has("store", ns::HINTS)
-                || stanza.has("encrypted", "eu.siacs.conversations.axolotl")
-        }
-        _ => false,
     }
 }

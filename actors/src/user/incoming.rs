@@ -7,8 +7,9 @@ use rookery_proto::xmpp::error::{Condition, StanzaError};
 use rookery_proto::xmpp::jid::{BareJid, Jid};
 use rookery_proto::xmpp::stanza::{IqType, MessageType, Stanza, Type};
 
-use super::deliver::{Ops, Step, worth_keeping};
+use super::deliver::{Ops, Step};
 use super::share::{self, Owed};
+use super::worth::worth_keeping;
 use super::{Inbound, User};
 use crate::feature::{Direction, Passing, Phase, Verdict};
 use crate::features;
@@ -51,6 +52,11 @@ impl User {
 
     fn incoming_message(&mut self, kind: MessageType, inbound: Inbound) {
         let Inbound { stanza, receipt, origin, .. } = inbound;
+        if kind == MessageType::Error
+            && let Some(entry) = receipt.entry()
+        {
+            self.take_back(entry);
+        }
         if self.taken_before(origin) {
             // It was taken, which is not to say that it is durable: what waits for its commit goes first.
             return self.in_order(Step::Kept { stanza, receipt });
@@ -146,8 +152,14 @@ impl User {
     }
 
     fn incoming_iq(&mut self, kind: IqType, inbound: Inbound) {
-        let Inbound { stanza, receipt, .. } = inbound;
+        let Inbound { stanza, receipt, origin, .. } = inbound;
         let Some(from) = stanza.from.clone() else { return receipt.done() };
+        if self.taken_before(origin) {
+            return receipt.done(); // it has come by another way, and was answered or handed on
+        }
+        if let Some((sid, n)) = origin {
+            self.remember(sid, n);
+        }
         let request = matches!(kind, IqType::Get | IqType::Set);
         match self.filter(Direction::In, &stanza, &from) {
             Verdict::Pass => {}

@@ -179,13 +179,13 @@ impl User {
             (Ok(Dispatch::Change(start) | Dispatch::Read(start)), None) => {
                 self.read_for_stranger(read(start, receipt));
             }
-            (Err(error), Some(sid)) => {
-                self.answer_own(sid, stanza, &error);
-                receipt.done();
-            }
             // To strangers a mistake is answered as by an account that does not exist.
             (Err(_), None) if self.is_strange(stanza) => {
                 self.refuse(stanza, receipt, &Condition::ServiceUnavailable.into());
+            }
+            (Err(error), Some(sid)) => {
+                self.answer_own(sid, stanza, &error);
+                receipt.done();
             }
             (Err(error), None) => self.refuse(stanza, receipt, &error),
         }

@@ -8,7 +8,7 @@ use rookery_cluster::tables::archive::{self, ArchiveId};
 use rookery_cluster::tables::{accounts, blocks, mam_prefs, offline, roster, seen, sessions};
 use rookery_proto::xmpp::error::StanzaError;
 
-use super::seen::Seen;
+use super::seen::Known;
 use super::{Msg, Phase, User, roster::Roster};
 use crate::features::{store_error, xep_0191_blocking::Blocks};
 use crate::host::NotResumed;
@@ -33,7 +33,7 @@ struct Account {
     last: Option<ArchiveId>,
     offline: Option<ArchiveId>,
     queued: bool,
-    seen: Vec<(SessionId, Seen)>,
+    seen: Vec<(SessionId, Known)>,
     sessions: Vec<sessions::Stored>,
 }
 
@@ -53,10 +53,7 @@ async fn read(tx: &mut dyn store::Transaction, user: &Entity, limits: &Limits) -
             offline: offline::get(tx, user).await?,
             queued: archive::last_id(tx, archive::Shelf::Queue, user).await?.is_some(),
             // Numbers of a session are 32 bits (XEP-0198); the table has room for more.
-            seen: seen
-                .into_iter()
-                .map(|(sid, seen)| (SessionId(sid), Seen::upto(u32::try_from(seen.last).unwrap_or(0))))
-                .collect(),
+            seen: seen.into_iter().map(|(sid, row)| (SessionId(sid), Known::row(row))).collect(),
             sessions: sessions::load(tx, user, limits.sessions_per_user).await?.rows,
         }),
     })

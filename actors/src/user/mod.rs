@@ -42,15 +42,16 @@ mod presence;
 pub mod roster;
 mod roster_iq;
 mod seen;
+mod sent;
 mod share;
 mod strangers;
 mod subscribe;
 mod subscription;
 mod told;
+mod worth;
 
 pub(crate) use attach::{Bind, Ended, Resume};
 pub use attached::{Attached, Available};
-pub(crate) use deliver::{worth_keeping, worth_telling};
 pub(crate) use load::Loaded;
 pub(crate) use moving::{Attach, Attached as AttachedAgain, WAIT};
 pub(crate) use numbers::{Numbering, Turns};
@@ -58,6 +59,7 @@ pub use roster_iq::ROSTER;
 pub(crate) use roster_iq::remove as remove_contact;
 pub(crate) use share::{Reader, waits_for_any};
 pub(crate) use subscribe::{Change, requests};
+pub(crate) use worth::{worth_keeping, worth_telling};
 
 /// A stanza to a user, or a change of the roster that its other side has committed.
 pub(crate) struct Inbound {
@@ -86,7 +88,7 @@ pub(crate) enum Msg {
     /// The commit of the oldest waiting message is done.
     Committed {
         seq: u64,
-        ok: bool,
+        outcome: deliver::Outcome,
     },
     /// A step that something spawned asks for.
     Then(Then),
@@ -170,7 +172,7 @@ pub struct User {
     /// What ended sessions leave to other devices.
     behind: behind::Behind,
     /// What was taken from each session whose stanzas may come again.
-    seen: HashMap<SessionId, seen::Seen>,
+    seen: HashMap<SessionId, seen::Known>,
     pending: deliver::Pending,
     ops: iq::Ops,
     leaving: Option<moving::Leaving>,
@@ -324,7 +326,7 @@ impl User {
             Msg::Resume(resume) => self.resume(*resume),
             Msg::Out { sid, stanza, receipt } => self.sent_by(sid, stanza, receipt),
             Msg::In(inbound) => self.incoming(*inbound),
-            Msg::Committed { seq, ok } => self.committed(seq, ok),
+            Msg::Committed { seq, outcome } => self.committed(seq, outcome),
             Msg::Then(then) => then(self),
             Msg::Ended(ended) => self.session_ended(ended),
             Msg::Marked { sid, number } => self.marked(sid, number),
@@ -372,7 +374,7 @@ impl User {
             Msg::Then(then) => then(self),
             Msg::Ended(ended) => self.forget(ended.sid, ended.recorded),
             // The account was removed while this was under way: whoever waits for it is told.
-            Msg::Committed { seq, .. } => self.committed(seq, false),
+            Msg::Committed { seq, .. } => self.committed(seq, deliver::Outcome::Never),
             Msg::Attach(attach) => drop(attach.reply.send(None)),
             Msg::Leave(left) => {
                 self.phase = Phase::Moved;

@@ -21,7 +21,7 @@ use rookery_cluster::tables::sessions;
 use smallvec::SmallVec;
 use tokio::time::sleep;
 
-use super::deliver::Step;
+use super::deliver::{Outcome, Step};
 use super::{Attached, Msg, User};
 use crate::host::Host;
 use crate::ledger::Receipt;
@@ -83,7 +83,7 @@ impl Attached {
         if self.turns.reserved == 0 {
             return self.hand_now(delivery);
         }
-        self.shared.waits.charge(&mut delivery.outgoing);
+        self.charge(&mut delivery);
         let mut behind = self.turns.behind.lock();
         if behind.len() >= BEHIND {
             let _ = self.handle.cast_always(session::Msg::TooSlow);
@@ -114,11 +114,7 @@ impl Attached {
     /// The same in its turn: what it must go behind is handed over.
     pub(super) fn hand_now(&self, mut delivery: Delivery) {
         self.turns.handed.fetch_add(1, Ordering::Relaxed);
-        self.shared.waits.charge(&mut delivery.outgoing);
-        if let Some(limit) = self.shared.waits.full(&delivery.outgoing) {
-            metrics::counter!("rookery_limits_hit_total", "limit" => limit).increment(1);
-            let _ = self.handle.cast_always(session::Msg::TooSlow);
-        }
+        self.charge(&mut delivery);
         let msg = session::Msg::Deliver(Box::new(delivery));
         if let Err(Refused::Full(msg)) = self.handle.cast(msg) {
             metrics::counter!("rookery_limits_hit_total", "limit" => "session_queue").increment(1);
@@ -243,7 +239,7 @@ impl User {
             rewrites.extend(waiting.step.rewrite(&waiting.numbers));
         }
         if let Some(front) = waiting.front_mut() {
-            front.ok = None;
+            front.outcome = None;
         }
         self.pending.waiting = waiting;
         self.rewrite(first, rewrites);
@@ -272,10 +268,10 @@ impl User {
                 }
                 tracing::warn!(%error, "a message could not be renumbered; its sender gets an error");
             }
-            let ok = written.is_ok();
+            let outcome = Outcome::of(written.map_err(|error| error.class));
             let then = move |user: &mut User| {
-                user.pending.stale &= !ok;
-                user.committed(seq, ok);
+                user.pending.stale &= outcome != Outcome::Stored;
+                user.committed(seq, outcome);
             };
             if let Some(me) = me.upgrade() {
                 let _ = me.cast_always(Msg::Then(Box::new(then)));

@@ -10,9 +10,10 @@ use rookery_cluster::tables::{offline, sessions};
 use rookery_proto::xmpp::jid::Jid;
 
 use super::behind::Unread;
-use super::deliver::{Ops, Step, worth_keeping};
+use super::deliver::{Ops, Step};
 use super::drains::{Drain, OLDER_NODE, Why};
 use super::share::{About, Owed, Share};
+use super::worth::worth_keeping;
 use super::{Attached, Msg, User};
 use crate::features::{xep_0191_blocking as blocking, xep_0203_delay as delay};
 use crate::ledger::Receipt;

@@ -11,6 +11,7 @@ use super::order::Origin;
 use super::share::{self, Owed};
 use super::{Inbound, User};
 use crate::feature::{Direction, Passing, Verdict};
+use crate::features;
 use crate::ledger::Receipt;
 use crate::pipe::Outgoing;
 use crate::session::SessionId;
@@ -19,7 +20,7 @@ impl User {
     /// Takes a stanza of one of the user's sessions, in its turn. What the session is told because of it comes before it is
     /// settled: else a home could die with an answer that its connection does not wait for any more.
     pub(super) fn send_now(&mut self, sid: SessionId, stanza: Stanza, origin: Origin, receipt: Receipt) {
-        let told = self.host.far().is_some() && !matches!(stanza.type_, Type::Message(_));
+        let told = self.settles_behind(sid) && !matches!(stanza.type_, Type::Message(_));
         let behind = told.then(|| receipt.split());
         self.outgoing(sid, stanza, origin, receipt);
         if let Some(receipt) = behind {
@@ -29,11 +30,15 @@ impl User {
 
     /// Settles a stanza once the session has handled what it was told before.
     pub(super) fn settle_behind(&self, sid: Option<SessionId>, receipt: Receipt) {
-        let session = sid.and_then(|sid| self.session(sid)).filter(|_| self.host.far().is_some());
-        match session {
+        match sid.filter(|sid| self.settles_behind(*sid)).and_then(|sid| self.session(sid)) {
             Some(session) => session.settle(receipt),
             None => receipt.done(),
         }
+    }
+
+    /// Whether what a session is told matters to what it has sent: where its home may die and it may not, or come back.
+    fn settles_behind(&self, sid: SessionId) -> bool {
+        self.host.far().is_some() || self.session(sid).is_some_and(|session| session.resumable)
     }
 
     fn outgoing(&mut self, sid: SessionId, stanza: Stanza, origin: Origin, receipt: Receipt) {
@@ -44,7 +49,7 @@ impl User {
                 receipt.done();
             }
             Type::Presence(kind) => self.send_presence(sid, kind, stanza, receipt),
-            Type::Iq(kind) => self.send_iq(sid, kind, stanza, receipt),
+            Type::Iq(kind) => self.send_iq(sid, kind, stanza, origin, receipt),
         }
     }
 
@@ -66,7 +71,7 @@ impl User {
             Verdict::Pass => {}
             Verdict::Refuse(error) => {
                 self.answer_own(sid, &passing.stanza, &error);
-                return receipt.done();
+                return self.settle_behind(Some(sid), receipt);
             }
             Verdict::Drop => return receipt.done(),
         }
@@ -74,13 +79,24 @@ impl User {
         // A message to oneself is archived once, when it comes in.
         let own = passing.with == self.jid;
         let copies = passing.copies && self.sessions.iter().any(|s| s.carbons && s.sid != sid);
+        let mut archived = None;
         if passing.archive && !own {
             if self.taken_before(origin) {
                 self.in_order(Step::Kept { stanza: stanza.clone(), receipt: receipt.split() });
+            } else if self.pending.is_full() {
+                // Refused means delivered nowhere: so nothing is sent on.
+                let error = features::over(
+                    "user_pending",
+                    Condition::ResourceConstraint,
+                    "too much waits for the store",
+                );
+                self.answer_own(sid, &stanza, &error);
+                return self.settle_behind(Some(sid), receipt);
             } else {
                 let mut entry = self.entry(Direction::Out, &stanza, &passing.with);
                 entry.flags = share::flags(Owed::Nobody, passing.copies);
                 let id = self.next_id();
+                archived = Some(id);
                 let (stanza, receipt) = (stanza.clone(), receipt.split());
                 let step = Step::Sent { stanza, id: Some(id), copies, sid, receipt };
                 self.archive(id, entry, origin, Ops::new(), step);
@@ -94,10 +110,17 @@ impl User {
                 receipt: Receipt::none(),
             });
         }
-        self.send_to(stanza, receipt, origin);
+        self.send_to(stanza, receipt.archived(archived), origin);
     }
 
-    fn send_iq(&mut self, sid: SessionId, kind: IqType, mut stanza: Stanza, receipt: Receipt) {
+    fn send_iq(
+        &mut self,
+        sid: SessionId,
+        kind: IqType,
+        mut stanza: Stanza,
+        origin: Origin,
+        receipt: Receipt,
+    ) {
         // RFC 6120 section 10.3.3: without `to` it is for the sender's own account.
         let to = stanza.to.get_or_insert_with(|| Jid::from(self.jid.clone())).clone();
         let request = matches!(kind, IqType::Get | IqType::Set);
@@ -112,7 +135,7 @@ impl User {
             return if request { self.answer(Some(sid), &stanza, receipt) } else { receipt.done() };
         }
         match self.filter(Direction::Out, &stanza, &to) {
-            Verdict::Pass => self.send_to(Arc::new(stanza), receipt, None),
+            Verdict::Pass => self.send_to(Arc::new(stanza), receipt, origin),
             Verdict::Refuse(error) => {
                 self.answer_own(sid, &stanza, &error);
                 receipt.done();

@@ -1,7 +1,27 @@
 //! What was taken already: a stanza that may come again carries its session and number.
 
+use rookery_cluster::tables::seen as table;
+
 use super::User;
 use crate::session::SessionId;
+
+/// What is known of a session's numbers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known {
+    /// Those that were taken.
+    taken: Seen,
+    /// Those of which the store knows. What was taken and is kept nowhere, as a request, comes again when this home has died.
+    kept: Option<Seen>,
+}
+
+impl Known {
+    /// What a row says.
+    pub(super) fn row(row: table::Seen) -> Self {
+        let kept =
+            Seen { last: u32::try_from(row.last).unwrap_or(0), before: row.before.unwrap_or(u64::MAX) };
+        Self { taken: kept, kept: Some(kept) }
+    }
+}
 
 /// Which of a session's numbers were taken. Most come in order; one that another node held up may come late.
 #[derive(Clone, Copy, Debug)]
@@ -12,11 +32,6 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// All up to a number: what the store knows.
-    pub(super) fn upto(last: u32) -> Self {
-        Self { last, before: u64::MAX }
-    }
-
     /// One number, and nothing before it.
     pub(super) fn only(n: u32) -> Self {
         Self { last: n, before: 0 }
@@ -53,7 +68,7 @@ impl Seen {
 impl User {
     /// Whether this stanza of a resumable session was taken before.
     pub(super) fn taken_before(&self, origin: Option<(SessionId, u32)>) -> bool {
-        origin.is_some_and(|(sid, n)| self.seen.get(&sid).is_some_and(|seen| seen.has(n)))
+        origin.is_some_and(|(sid, n)| self.seen.get(&sid).is_some_and(|known| known.taken.has(n)))
     }
 
     pub(super) fn remember(&mut self, sid: SessionId, n: u32) {
@@ -65,7 +80,19 @@ impl User {
                 self.seen.remove(&sid);
             }
         }
-        self.seen.entry(sid).or_insert(Seen::only(n)).take(n);
+        let first = Known { taken: Seen::only(n), kept: None };
+        self.seen.entry(sid).or_insert(first).taken.take(n);
+    }
+
+    /// The same of what is about to be stored; returns the row that goes with it.
+    pub(super) fn remember_kept(&mut self, sid: SessionId, n: u32, at: u64) -> table::Seen {
+        self.remember(sid, n);
+        let Some(known) = self.seen.get_mut(&sid) else {
+            return table::Seen { last: n.into(), at, before: Some(0) };
+        };
+        let kept = known.kept.get_or_insert(Seen::only(n));
+        kept.take(n);
+        table::Seen { last: kept.last.into(), at, before: Some(kept.before) }
     }
 }
 
@@ -97,6 +124,8 @@ mod tests {
         assert!(seen.has(69) && !seen.has(68));
         seen.take(200);
         assert!(seen.has(100) && !seen.has(150) && !seen.has(199) && !seen.has(201));
-        assert!((0..=7).all(|n| Seen::upto(7).has(n)) && !Seen::upto(7).has(8));
+        let row = |before| Known::row(table::Seen { last: 7, at: 0, before }).taken;
+        assert!((0..=7).all(|n| row(None).has(n)) && !row(None).has(8));
+        assert!(row(Some(2)).has(7) && !row(Some(2)).has(6) && row(Some(2)).has(5));
     }
 }

@@ -15,8 +15,8 @@ use rookery_proto::xmpp::error::StanzaError;
 use rookery_proto::xmpp::jid::{BareJid, Jid};
 use rookery_proto::xmpp::stanza::{MessageType, PresenceType, Stanza, Type};
 
-use super::deliver::worth_keeping;
 use super::subscribe::Change;
+use super::worth::worth_keeping;
 use super::{Attached, Inbound, User, roster};
 use crate::far::Reply;
 use crate::feature::Done;

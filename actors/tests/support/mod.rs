@@ -10,6 +10,7 @@ use rookery_actors::{Authenticated, Close, ConnInfo, Down, Host, Link, Options, 
 use rookery_cluster::entity::Entity;
 use rookery_cluster::seams::Seams;
 use rookery_cluster::store::faults::Faults;
+use rookery_cluster::store::memory::Memory;
 use rookery_cluster::store::{self, Store};
 use rookery_cluster::tables::accounts;
 use rookery_proto::xml::{Limits, Scope};
@@ -20,6 +21,8 @@ use rookery_proto::xmpp::stanza::Stanza;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct World {
+    pub memory: Arc<Memory>,
+    /// The way of this host to it.
     pub store: Store,
     pub faults: Arc<Faults>,
     pub host: Host,
@@ -32,19 +35,22 @@ impl World {
     }
 
     pub async fn with(change: impl FnOnce(&mut Options)) -> Self {
-        let seams = Seams::system();
-        let faults = Arc::new(Faults::new(Arc::new(rookery_cluster::store::memory::Memory::new())));
-        let store = Store::new(faults.clone(), seams.clone());
         let mut options =
             Options::new(vec![Domain { name: "localhost".into(), open_registration: true, contact: vec![] }]);
         options.archive = Archive::Always;
         change(&mut options);
-        let host = Host::start(options.clone(), store.clone(), seams).await.unwrap();
-        let world = Self { store, faults, host, options };
+        let world = Self::on(Arc::new(Memory::new()), options).await;
         for name in ["romeo", "juliet", "nurse"] {
             world.account(name).await;
         }
         world
+    }
+
+    async fn on(memory: Arc<Memory>, options: Options) -> Self {
+        let faults = Arc::new(Faults::new(memory.clone()));
+        let store = Store::new(faults.clone(), Seams::system());
+        let host = Host::start(options.clone(), store.clone(), Seams::system()).await.unwrap();
+        Self { memory, store, faults, host, options }
     }
 
     pub async fn account(&self, name: &str) {
@@ -60,10 +66,11 @@ impl World {
             .unwrap();
     }
 
-    /// As if the process had been killed and started again: nothing of the memory survives, all of the store does.
+    /// As if the process had been killed and started again: nothing of the memory survives, all of the store does. What still
+    /// runs of the old host is cut off from the store for good.
     pub async fn restart(self) -> Self {
-        let host = Host::start(self.options.clone(), self.store.clone(), Seams::system()).await.unwrap();
-        Self { host, ..self }
+        self.faults.set_reachable(false);
+        Self::on(self.memory, self.options).await
     }
 
     pub async fn bind(&self, name: &str, resource: &str) -> Client {
@@ -84,6 +91,7 @@ impl World {
             quiet: false,
             marks: Vec::new(),
             runtime: None,
+            got: Vec::new(),
         }
     }
 
@@ -110,6 +118,7 @@ impl World {
             quiet: false,
             marks: Vec::new(),
             runtime: None,
+            got: lost.kept(),
         })
     }
 }
@@ -133,6 +142,8 @@ pub struct Client {
     pub marks: Vec<u64>,
     /// Where it runs, if not here.
     pub runtime: Option<tokio::runtime::Handle>,
+    /// The archived messages that came, each with its number in the session: none may come twice.
+    pub got: Vec<(u32, String)>,
 }
 
 impl Client {
@@ -148,11 +159,28 @@ impl Client {
             quiet: false,
             marks: Vec::new(),
             runtime: Some(runtime),
+            got: Vec::new(),
         }
     }
 
     pub fn link(&mut self) -> &mut Link {
         self.link.as_mut().unwrap()
+    }
+
+    /// Those of the messages that came which its count covers; what lies behind may come again in a resumed session.
+    pub fn kept(&self) -> Vec<(u32, String)> {
+        self.got.iter().filter(|(number, _)| *number <= self.handled).cloned().collect()
+    }
+
+    /// A message comes once.
+    fn came(&mut self, text: &str) {
+        // Carbons and pages of the archive hold copies.
+        let copy = !text.starts_with("<message") || text.contains("<forwarded");
+        let id = text.split("<stanza-id").nth(1).and_then(|rest| rest.split('>').next());
+        let Some(id) = id.filter(|_| !copy) else { return };
+        let twice = self.got.iter().any(|(_, other)| other == id);
+        assert!(!twice, "{} got this twice: {text}", self.user);
+        self.got.push((self.handled, id.to_owned()));
     }
 
     /// Does something with the link, where its node runs.
@@ -247,6 +275,7 @@ impl Client {
                     outgoing.write(&mut bytes);
                     let text = String::from_utf8(bytes).unwrap();
                     println!("{} {}: {text}", self.user, self.handled); // shown if the test fails
+                    self.came(&text);
                     return text;
                 }
                 Down::Nonza(bytes) if bytes.starts_with(b"<r ") && self.quiet => {}
@@ -254,6 +283,7 @@ impl Client {
                 Down::Nonza(bytes) => return String::from_utf8(bytes.to_vec()).unwrap(),
                 Down::Enabled(bytes) => {
                     self.handled = 0;
+                    self.got.iter_mut().for_each(|(number, _)| *number = 0);
                     return String::from_utf8(bytes.to_vec()).unwrap();
                 }
                 Down::Written(bytes, _) => {
@@ -287,7 +317,7 @@ impl Client {
         got
     }
 
-    /// The next stanza that contains `part`, whatever comes before it.
+    /// The next stanza that contains `part`, whatever comes before it, but for a message that came already.
     pub async fn until(&mut self, part: &str) -> String {
         loop {
             let got = self.recv().await;

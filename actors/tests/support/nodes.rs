@@ -144,7 +144,7 @@ impl Node {
         let resumed = self.handle().spawn(async move { host.resume(who, &id, handled, conn(), asked).await });
         let link = resumed.await.unwrap().ok()?;
         let mut client = Client::on(lost.user.clone(), link, pipe, self.handle());
-        (client.id, client.handled) = (lost.id.clone(), lost.handled);
+        (client.id, client.handled, client.got) = (lost.id.clone(), lost.handled, lost.kept());
         Some(client)
     }
 

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use metrics::{gauge, histogram};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{Class, Error, Op, Ops, Options, Result, Store, runner};
+use super::{Class, Error, Op, Ops, Options, Result, Standing, Store, op, runner};
 use crate::entity::{Entity, Shard};
 
 const PACE: Duration = Duration::from_millis(8);
@@ -108,6 +108,7 @@ struct Queue {
 
 struct Shared {
     store: Store,
+    standing: watch::Receiver<Standing>,
     settings: Settings,
     queue: Mutex<Queue>,
     work: Notify,
@@ -131,7 +132,8 @@ impl Batcher {
     /// Starts a batcher on `store`. Must be called within a tokio runtime.
     pub fn start(store: Store, settings: Settings) -> Self {
         let (queue, work) = (Mutex::default(), Notify::new());
-        let shared = Arc::new(Shared { store: store.clone(), settings, queue, work });
+        let standing = store.standing();
+        let shared = Arc::new(Shared { store: store.clone(), standing, settings, queue, work });
         tokio::spawn(run(Arc::clone(&shared), store));
         Self(Arc::new(Front(shared)))
     }
@@ -244,7 +246,7 @@ async fn write(store: &Store, group: Group, deadline: Duration) {
 
 /// Whether an error is about what is written, so that it may be another body's.
 fn is_of_one(class: Class) -> bool {
-    matches!(class, Class::TooLarge | Class::Misuse)
+    matches!(class, Class::TooLarge | Class::Misuse | Class::Full)
 }
 
 /// Commits a group and tells each its outcome, or gives back a group of several that was refused because of what some of them write.
@@ -337,9 +339,18 @@ impl Shared {
         let mut group = Vec::new();
         let mut bytes = 0;
         let mut queue = self.queue.lock();
+        let full = *self.standing.borrow() == Standing::Full;
+        let mut grows = None;
         while let Some(next) = queue.waiting.front() {
             if group.len() >= self.settings.group || bytes + next.size > runner::BUDGET {
                 break;
+            }
+            // What is refused then goes apart from what is taken.
+            if full {
+                let next = op::grow(&next.body.writes.ops);
+                if *grows.get_or_insert(next) != next {
+                    break;
+                }
             }
             bytes += next.size;
             queue.bytes -= next.size;

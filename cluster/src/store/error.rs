@@ -13,8 +13,10 @@ pub enum Class {
     Fenced,
     /// A key, value or transaction over its limit; the caller must ask for less.
     TooLarge,
-    /// The store cannot be reached or is closed.
+    /// The store cannot be reached, is closed, or cannot be written for now.
     Unavailable,
+    /// There is no room for what adds to the store; what removes is still taken. Nothing was committed.
+    Full,
     /// The data on disk or a stored record is not what it must be.
     Corrupt,
     /// The caller broke a rule of the interface (a key outside the legal range, a read of a versionstamp that is not
@@ -32,6 +34,7 @@ impl Class {
             Self::Fenced => "fenced",
             Self::TooLarge => "too_large",
             Self::Unavailable => "unavailable",
+            Self::Full => "full",
             Self::Corrupt => "corrupt",
             Self::Misuse => "misuse",
         }

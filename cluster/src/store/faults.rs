@@ -10,8 +10,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
-use super::{Class, Committed, Database, Error, Fut, Isolation, Page, Result, Select, Transaction, Version};
+use super::{
+    Class, Committed, Database, Error, Fut, Isolation, Page, Result, Select, Standing, Transaction, Version,
+};
 
 /// What happens to one commit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -165,6 +168,10 @@ impl Database for Faults {
 
     fn close(&self) -> Fut<'_, Result<()>> {
         self.inner.close()
+    }
+
+    fn standing(&self) -> watch::Receiver<Standing> {
+        self.inner.standing()
     }
 }
 

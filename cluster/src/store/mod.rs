@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
+use tokio::sync::watch;
 
 pub mod batcher;
 mod buffered;
@@ -25,14 +26,16 @@ pub mod op;
 mod open;
 pub mod runner;
 pub mod split;
+mod standing;
 mod tx;
 
 pub use batcher::{Batcher, Settings as BatcherSettings, Writes};
-pub use embedded::Durability;
+pub use embedded::{Durability, Settings as EmbeddedSettings};
 pub use error::{Class, Error};
 pub use op::{Mutate, Op, Ops};
 pub use open::{FdbSettings, Place, Url, open};
 pub use runner::{Fence, OperationId, Options, Store};
+pub use standing::Standing;
 pub use tx::Tx;
 
 /// What this module returns.
@@ -143,6 +146,11 @@ pub trait Database: Send + Sync + 'static {
 
     /// Waits until everything committed is on disk, then closes. Later transactions fail as unavailable.
     fn close(&self) -> Fut<'_, Result<()>>;
+
+    /// What can be done with it now. An engine that keeps nothing on a disk of this machine is always well.
+    fn standing(&self) -> watch::Receiver<Standing> {
+        watch::Sender::default().subscribe()
+    }
 }
 
 /// A transaction. Reads see its own writes; nothing is visible to others before [`Transaction::commit`].

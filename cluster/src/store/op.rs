@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::buffered::pending::{cost_of_key, cost_of_range};
+use super::buffered::pending::{cost_of_key, cost_of_range, outgrows};
 use super::{Result, Transaction};
 
 /// One write whose effect does not depend on what is stored.
@@ -64,6 +64,14 @@ impl Op {
             Self::ClearRange { begin, end } => tx.clear_range(begin, end),
         }
     }
+}
+
+/// Whether writes add to what is stored more than the little that goes with what they remove: with [`super::Class::Full`] such are
+/// refused.
+pub fn grow(ops: &[Op]) -> bool {
+    let is_set = |op: &&Op| matches!(op, Op::Set { .. });
+    let added = ops.iter().filter(is_set).map(Op::size).sum();
+    outgrows(added, ops.iter().filter(|op| !is_set(op)).count())
 }
 
 /// Shows sizes only: values hold messages and keys of credentials.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::dev::Remote;
-use super::embedded::Embedded;
+use super::embedded::{self, Embedded};
 use super::memory::Memory;
 use super::{Class, Database, Durability, Error, Result, Store};
 use crate::seams::Seams;
@@ -89,7 +89,7 @@ pub struct Place {
     /// Under which the embedded engine keeps its rows, in `store`.
     pub data_dir: PathBuf,
     /// The embedded engine's.
-    pub durability: Durability,
+    pub embedded: embedded::Settings,
     /// FoundationDB's.
     pub fdb: FdbSettings,
 }
@@ -104,7 +104,7 @@ impl Place {
     pub fn open(&self, seams: Seams) -> Result<Store> {
         let db: Arc<dyn Database> = match &self.url {
             Url::Memory => Arc::new(Memory::new()),
-            Url::Embedded => Arc::new(Embedded::open(&self.data_dir.join("store"), self.durability)?),
+            Url::Embedded => Arc::new(Embedded::open(&self.data_dir.join("store"), self.embedded)?),
             Url::Dev(address) => Arc::new(Remote::new(address)?),
             #[cfg(feature = "fdb")]
             Url::Fdb(file) => Arc::new(super::fdb::Fdb::open(file, &self.fdb)?),
@@ -121,7 +121,7 @@ impl Place {
 /// [`Class::Misuse`] for a URL that names none; else those of [`Place::open`].
 pub fn open(url: &str, data_dir: &Path, durability: Durability, seams: Seams) -> Result<Store> {
     let (url, data_dir, fdb) = (url.parse()?, data_dir.to_owned(), FdbSettings::default());
-    Place { url, data_dir, durability, fdb }.open(seams)
+    Place { url, data_dir, embedded: durability.into(), fdb }.open(seams)
 }
 
 #[cfg(test)]

@@ -161,6 +161,11 @@ impl Store {
         self.0.fence.as_ref().map_or(Some(0), |fence| fence.epoch(shard))
     }
 
+    /// What can be done with it now, and whatever becomes of that.
+    pub fn standing(&self) -> tokio::sync::watch::Receiver<super::Standing> {
+        self.0.db.standing()
+    }
+
     /// The seams it was made with.
     pub fn seams(&self) -> &Seams {
         &self.0.seams

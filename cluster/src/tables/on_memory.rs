@@ -59,7 +59,12 @@ async fn an_archive_written_by_the_batcher_is_read_in_order() {
         let mut ops = Ops::new();
         day = Some(archive::append(&mut ops, Shelf::Archive, &owner, id, &entry(n), day).unwrap());
         offline::set(&mut ops, &owner, id);
-        seen::put(&mut ops, &owner, &[7; 16], seen::Seen { last: u64::try_from(n).unwrap(), at: 1 });
+        seen::put(
+            &mut ops,
+            &owner,
+            &[7; 16],
+            seen::Seen { last: u64::try_from(n).unwrap(), at: 1, before: None },
+        );
         let (batcher, owner) = (batcher.clone(), owner.clone());
         commits.push(tokio::spawn(async move { batcher.write(Writes::new(&owner, ops)).await }));
         written.push((id, entry(n)));

@@ -17,6 +17,10 @@ pub struct Seen {
     /// When it was taken, microseconds since 1970.
     #[prost(uint64, tag = "2")]
     pub at: u64,
+    /// Which of the 64 numbers before the last are durable here too, the next one lowest; nothing in a row from before this was
+    /// kept: all of them.
+    #[prost(fixed64, optional, tag = "3")]
+    pub before: Option<u64>,
 }
 
 /// What [`prune`] did.
@@ -97,7 +101,10 @@ mod tests {
 
     #[test]
     fn old_records_decode() {
-        still_decodes("08ac02108080f9c0c1c48203", &Seen { last: 300, at: 1_700_000_000_000_000 });
+        still_decodes(
+            "08ac02108080f9c0c1c48203",
+            &Seen { last: 300, at: 1_700_000_000_000_000, before: None },
+        );
     }
 
     #[tokio::test]
@@ -106,14 +113,19 @@ mod tests {
         let user = Entity::new("juliet@a");
         let mut ops = Ops::new();
         for n in 0..7u8 {
-            put(&mut ops, &user, &[n; 16], Seen { last: u64::from(n) + 1, at: u64::from(n % 3) });
+            put(
+                &mut ops,
+                &user,
+                &[n; 16],
+                Seen { last: u64::from(n) + 1, at: u64::from(n % 3), before: None },
+            );
         }
-        put(&mut ops, &user, &[0; 16], Seen { last: 9, at: 0 });
-        put(&mut ops, &Entity::new("juliet@aa"), &[0; 16], Seen { last: 1, at: 0 });
+        put(&mut ops, &user, &[0; 16], Seen { last: 9, at: 0, before: Some(1) });
+        put(&mut ops, &Entity::new("juliet@aa"), &[0; 16], Seen { last: 1, at: 0, before: None });
         ops.iter().for_each(|op| op.apply(&mut tx));
         let all = load(&mut tx, &user, 99).await.unwrap();
         assert_eq!((all.rows.len(), all.more), (7, false));
-        assert_eq!(all.rows[0], ([0; 16], Seen { last: 9, at: 0 }));
+        assert_eq!(all.rows[0], ([0; 16], Seen { last: 9, at: 0, before: Some(1) }));
         assert!(load(&mut tx, &user, 6).await.unwrap().more);
         let first = prune(&mut tx, &user, 2, None, 4).await.unwrap();
         assert_eq!(first, Pruned { removed: 3, next: Some([3; 16]) });

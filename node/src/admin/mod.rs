@@ -10,7 +10,6 @@ mod documents;
 mod folder;
 mod import;
 mod node;
-mod stretch;
 #[cfg(test)]
 mod tests;
 

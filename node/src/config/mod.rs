@@ -61,6 +61,8 @@ pub struct Store {
     pub url: String,
     /// Whether an acknowledged write is on disk (`true`) or only with the operating system.
     pub sync: bool,
+    /// Bytes that must be free on the disk of the embedded store; 0 = no matter.
+    pub free: u64,
     /// What the client of FoundationDB is told.
     pub fdb: FdbSettings,
 }

@@ -114,6 +114,13 @@ const GENERAL: &[Opt] = &[
     ),
     opt(
         "store",
+        "free_megabytes",
+        number(256, 0, 1_000_000),
+        false,
+        "The embedded store takes only what removes when its disk has less room than this; the rest is refused with `resource-constraint`, and the node is not ready until there is more. 0: it does not look.",
+    ),
+    opt(
+        "store",
         "fdb_timeout_seconds",
         number(5, 1, 60),
         false,

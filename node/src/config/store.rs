@@ -31,7 +31,8 @@ pub(super) fn read(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path) -> Store
         }
     }
     let sync = r.text(&section, "durability").value == "sync";
-    Store { url, sync, fdb: fdb(r, &section, base) }
+    let free = r.number(&section, "free_megabytes").value.saturating_mul(1_000_000);
+    Store { url, sync, free, fdb: fdb(r, &section, base) }
 }
 
 fn fdb(r: &mut Reader<'_>, section: &Section<'_, '_>, base: &Path) -> FdbSettings {

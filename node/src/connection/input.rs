@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use rookery_proto::xml::framer::Step;
 use rookery_proto::xmpp::element::Element;
@@ -21,6 +22,9 @@ use super::{End, bind};
 const SCRATCH: usize = 16 * 1024;
 /// How many stanzas one read hands up before the window is looked at again.
 const BATCH: usize = 64;
+
+/// How long the last answers of a session on another node may take after they are settled.
+const GRACE: Duration = Duration::from_millis(100);
 
 thread_local! {
     /// The read buffer of all connections on this thread. Taken while in use.
@@ -138,13 +142,13 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
     }
 
     fn charge(&mut self, now: Instant) {
-        if let Some(until) = self.meter.stanza(now, &self.rates()) {
+        if let Some(until) = self.meter.stanza(now, &self.settings.rates) {
             self.pause(until, "stanzas_per_second");
         }
     }
 
     fn charge_bytes(&mut self, bytes: usize, now: Instant) {
-        if let Some(until) = self.meter.bytes(now, bytes, &self.rates()) {
+        if let Some(until) = self.meter.bytes(now, bytes, &self.settings.rates) {
             self.pause(until, "bytes_per_second");
         }
     }
@@ -219,20 +223,22 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
         }
     }
 
-    /// What a client that closes its stream waits for: whether it has all the answers. If not, this is looked at again when
-    /// something is settled.
-    pub(super) fn answered(&mut self) -> bool {
+    /// For a client that has closed its stream: once all that it asked is settled the session closes the pipe behind the last
+    /// answer. Until then this is looked at again whenever something is settled.
+    pub(super) fn finish_if_settled(&mut self, now: Instant) {
         let ledger = self.link.ledger();
         let rest = |this: &Self| ledger.open() == 0 && !this.acks.waiting();
         if !rest(self) {
             ledger.wait(&self.pipe);
-            self.answer_acks(Instant::now());
+            self.answer_acks(now);
             if !rest(self) || !self.own.is_empty() {
-                return false;
+                return;
             }
         }
-        // The last answer may still be on its way from the session, which closes the pipe behind it.
-        !std::mem::replace(&mut self.finished, true) && !self.link.finish()
+        if !std::mem::replace(&mut self.finished, true) && !self.link.finish() {
+            // The session is on another node: answers come in front of the word that they are settled, or just behind it.
+            self.closing = self.closing.map(|latest| latest.min(now + GRACE));
+        }
     }
 
     /// An `<r/>` that still waits is answered with what is settled by now.

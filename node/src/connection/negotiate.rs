@@ -24,7 +24,7 @@ use rookery_proto::xmpp::toplevel::TopLevel;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-use super::rate::{InForce, Meter};
+use super::rate::Meter;
 use super::wire::Wire;
 use super::{End, Kind, Settings, Shared, closing, features, header};
 use crate::net::{Origin, Pass, Standing, Stream, proxy};
@@ -316,7 +316,7 @@ impl<S: Stream> Negotiation<S> {
 
     /// Reads once, at the rate that the client's address has left.
     async fn read(&mut self) -> Result<(), End> {
-        let rates = InForce::from(&*self.settings);
+        let rates = self.settings.rates;
         if let Some(until) = self.meter.due(Instant::now(), &rates) {
             metrics::counter!("rookery_limits_hit_total", "limit" => "bytes_per_second").increment(1);
             sleep_until(until).await;

@@ -67,8 +67,8 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
                 self.nudged(now)?;
             }
             if !self.look && self.own.is_empty() {
-                if self.closing.is_some() && self.answered() {
-                    return Err(End::Closed);
+                if self.closing.is_some() {
+                    self.finish_if_settled(now);
                 }
                 if self.own.is_empty() {
                     return Ok(());

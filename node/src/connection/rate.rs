@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use rookery_proto::xmpp::jid::BareJid;
 use tokio::time::Instant;
 
-use super::Settings;
+use crate::config::Limits;
 use crate::net::Origin;
 
 /// A rate with a burst.
@@ -67,9 +67,8 @@ pub(super) struct InForce {
     stanzas: Rate,
 }
 
-impl From<&Settings> for InForce {
-    fn from(settings: &Settings) -> Self {
-        let limits = &settings.limits;
+impl From<&Limits> for InForce {
+    fn from(limits: &Limits) -> Self {
         Self {
             bytes: Rate::new(limits.bytes_per_second, limits.bytes_burst),
             stanzas: Rate::new(limits.stanzas_per_second, limits.stanzas_burst),

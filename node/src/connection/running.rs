@@ -18,7 +18,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::acks::Acks;
 use super::negotiate::Bound;
-use super::rate::{InForce, Meter};
+use super::rate::Meter;
 use super::{End, Settings, Shared, closing};
 use crate::net::Stream;
 
@@ -228,7 +228,7 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
             return false;
         }
         // What another connection of the account has sent counts as well.
-        self.paused = self.meter.due(now, &self.rates());
+        self.paused = self.meter.due(now, &self.settings.rates);
         if self.paused.is_some() {
             return false;
         }
@@ -304,9 +304,5 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
                 self.own.extend_from_slice(part.as_bytes());
             }
         }
-    }
-
-    pub(super) fn rates(&self) -> InForce {
-        InForce::from(&*self.settings)
     }
 }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use rookery_proto::xml;
 
+use super::rate::InForce;
 use crate::config::{Config, Limits, Network};
 
 /// Limits and switches in force for connections.
@@ -11,6 +12,8 @@ use crate::config::{Config, Limits, Network};
 pub struct Settings {
     /// `[limits]`.
     pub limits: Limits,
+    /// The rates among them.
+    pub(super) rates: InForce,
     /// What the framer allows before a session is bound.
     pub before: xml::Limits,
     /// What it allows afterwards.
@@ -31,6 +34,7 @@ impl From<&Config> for Settings {
         let bytes = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         Self {
             limits,
+            rates: InForce::from(&limits),
             before: xml::Limits::LOGIN.with_stanza_bytes(bytes(limits.stanza_bytes_before_login)),
             after: xml::Limits {
                 depth: u16::try_from(limits.stanza_depth).unwrap_or(u16::MAX),

@@ -14,6 +14,7 @@ pub mod gate;
 pub mod guesses;
 pub mod origin;
 pub mod proxy;
+mod reserve;
 mod tcp;
 
 pub use gate::{Gate, Pass, Refusal, Standing};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Listener, Net};
+use super::{Listener, Net, reserve};
 
 /// How many connections may wait to be accepted. The kernel has its own ceiling (`net.core.somaxconn`).
 const BACKLOG: i32 = 4_096;
@@ -39,6 +39,7 @@ impl Listener for TcpListener {
 
     async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
         let (stream, peer) = TcpListener::accept(self).await?;
+        reserve::check(&stream)?;
         // Batches are made before they are written; the kernel need not wait for more.
         stream.set_nodelay(true)?;
         let keepalive =

@@ -1,14 +1,15 @@
 //! The server end of the admin socket: gRPC to the [`Admin`] trait, one method each.
 
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rookery_rpc::admin::v1;
 use rookery_rpc::admin::v1::admin_server::{Admin as Rpc, AdminServer};
-use tokio::net::UnixStream;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
-use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -20,6 +21,9 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// Requests at a time on one connection.
 const CONCURRENT: usize = 16;
+
+/// How long to wait after a caller that could not be accepted.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Responses that wait for a reader.
 const AHEAD: usize = 4;
@@ -38,8 +42,8 @@ pub async fn serve<A: Admin>(
         return Err(Error::internal("the admin socket is served already"));
     };
     let owner = socket.owner;
-    let callers = UnixListenerStream::new(listener)
-        .filter(move |caller| caller.as_ref().is_ok_and(|caller| may_call(caller, owner)));
+    let (sender, callers) = mpsc::channel(1);
+    let accepting = accept(listener, owner, sender);
     let (stopped, grace) = oneshot::channel();
     let stop = async move {
         stop.await;
@@ -48,13 +52,37 @@ pub async fn serve<A: Admin>(
     let server = tonic::transport::Server::builder()
         .concurrency_limit_per_connection(CONCURRENT)
         .add_service(AdminServer::new(Service(admin)))
-        .serve_with_incoming_shutdown(callers, stop);
+        .serve_with_incoming_shutdown(ReceiverStream::new(callers), stop);
     tokio::select! {
+        never = accepting => never,
         served = server => served.map_err(|error| Error::internal(format!("the admin socket broke: {error}"))),
         () = async {
             let _ = grace.await;
             tokio::time::sleep(GRACE).await;
         } => Ok(()),
+    }
+}
+
+/// Accepts until nobody takes callers any more.
+async fn accept(
+    listener: UnixListener,
+    owner: u32,
+    callers: mpsc::Sender<io::Result<UnixStream>>,
+) -> Result<(), Error> {
+    loop {
+        match listener.accept().await {
+            Ok((caller, _)) if may_call(&caller, owner) => {
+                if callers.send(Ok(caller)).await.is_err() {
+                    return std::future::pending().await; // the server ends
+                }
+            }
+            Ok(_) => {}
+            // Out of file descriptors: trying again at once would burn a processor and help nobody.
+            Err(error) => {
+                tracing::warn!(%error, "admin: a caller could not be accepted");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
     }
 }
 

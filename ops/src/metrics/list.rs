@@ -111,6 +111,7 @@ pub const METRICS: &[Metric] = &[
     m("rookery_store_retries_total", Counter, N, &["class"], "Transactions run again, by class of error"),
     m("rookery_store_batch_size", Histogram(COUNTS), N, &["of"],
         "How many went together, of bodies in a transaction and of commits in a write"),
+    m("rookery_store_free_bytes", Gauge, B, &[], "Free space on the disk of the embedded store"),
     m("rookery_store_queue_length", Gauge, N, &["queue"], "What waits for the store, by queue (bodies, commits)"),
     m("rookery_maintenance_removed_total", Counter, N, &["what"],
         "Removed in the background, by what: archive_days (days of archives and queues that are over), seen_rows, marks"),

@@ -85,9 +85,10 @@ fn plan(options: &Options) -> Plan {
     let all = chance.hits(300);
     let faults: Vec<Kind> = conduct::ALL.iter().copied().filter(|_| all || chance.hits(400)).collect();
     let at_once = 1 + chance.below(3);
-    let (sleepy, severed) = (chance.hits(250), all || chance.hits(300));
-    let severed = Some(Kind::Severed).filter(|_| severed && !options.plain);
-    let faults = options.faults.clone().unwrap_or_else(|| faults.into_iter().chain(severed).collect());
+    let (sleepy, severed, stopped) = (chance.hits(250), all || chance.hits(300), all || chance.hits(150));
+    let more = [(Kind::Severed, severed), (Kind::Stopped, stopped)];
+    let more = more.into_iter().filter(|(_, drawn)| *drawn && !options.plain).map(|(kind, _)| kind);
+    let faults = options.faults.clone().unwrap_or_else(|| faults.into_iter().chain(more).collect());
     Plan {
         seed: options.seed,
         nodes: options.nodes.unwrap_or(nodes),

@@ -7,11 +7,16 @@ use crate::client::{Client, Got, Way};
 use crate::world::World;
 
 pub(crate) fn message(world: &World, client: &mut Client, text: &str) {
-    let n = between(text, "<body>m", "</body>").and_then(|n| n.parse::<usize>().ok());
+    let error = attribute(text, "type").as_deref() == Some("error");
+    // An error need not say what it is about but by its id.
+    let n = match error {
+        true => attribute(text, "id").and_then(|id| id.strip_prefix('m')?.parse::<usize>().ok()),
+        false => between(text, "<body>m", "</body>").and_then(|n| n.parse::<usize>().ok()),
+    };
     let Some(n) = n else { return };
     let mut messages = world.messages.lock();
     let Some(sent) = messages.get_mut(n) else { return };
-    if attribute(text, "type").as_deref() == Some("error") {
+    if error {
         sent.errors += 1;
         world.log.count("bounced");
         return;

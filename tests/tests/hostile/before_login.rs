@@ -1,9 +1,33 @@
 //! Before login little is accepted, and nothing is kept waiting.
 
-use rookery_tests::client::{Client, Io, Wire};
+use rookery_tests::client::{Client, Io, Security, Wire};
 use rookery_tests::server::rookery::Config;
 
 use crate::{condition, server};
+
+/// RFC 6120 section 5.4.3.3: what comes in the clear behind `<starttls/>` is not taken for something encrypted. White space is
+/// nothing: some clients send a line end.
+#[tokio::test]
+async fn nothing_hides_behind_starttls() {
+    let server = server(Config::default(), &["romeo"]).await;
+    let options = server.listening.options().with(Security::None);
+    const STARTTLS: &str = "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>";
+    let auth = "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>AHJvbWVvAHNlY3JldA==</auth>";
+    for hidden in [auth.to_owned(), format!("\n{auth}"), "\n<".to_owned()] {
+        let mut client = Client::open(&options).await.unwrap();
+        client.send_raw(format!("{STARTTLS}{hidden}").as_bytes()).await.unwrap();
+        assert_eq!(client.element().await.unwrap().name, "failure", "{hidden}");
+    }
+    for (with, later) in [("\n", ""), ("", "\r\n"), ("\n", " \n")] {
+        let mut client = Client::open(&options).await.unwrap();
+        client.send_raw(format!("{STARTTLS}{with}").as_bytes()).await.unwrap();
+        assert_eq!(client.element().await.unwrap().name, "proceed");
+        client.send_slowly(later.as_bytes()).await.unwrap();
+        client.wire.secure(&options.tls, &options.domain).await.unwrap();
+        client.open_stream(&options.domain).await.unwrap();
+        client.authenticate(&options, "romeo", "secret").await.unwrap();
+    }
+}
 
 #[tokio::test]
 async fn before_login_little_is_accepted() {

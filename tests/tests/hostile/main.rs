@@ -15,6 +15,7 @@ mod queue;
 mod slow;
 mod stanzas;
 mod strangers;
+mod unread;
 
 use rookery_tests::client::{Client, Event, Options};
 use rookery_tests::server::rookery::{Config, Rookery};

@@ -25,6 +25,9 @@ pub(super) enum Error {
     Late(&'static str),
     #[error("refused: {0}")]
     Refused(String),
+    /// This node was declared dead, or has a successor. It hears that by other ways, and says so once.
+    #[error("refused: {0}")]
+    Over(String),
     #[error("the peer breaks the rules: {0}")]
     Rules(&'static str),
     #[error("the stream broke: {0}")]

@@ -12,9 +12,11 @@ use tokio::sync::watch;
 
 use super::net::Io;
 
+type Judge = dyn Fn(&[u8]) -> bool + Send + Sync;
+
 /// Says of a certificate, given as DER, whether it is denied.
 #[derive(Clone)]
-pub struct Denied(Arc<dyn Fn(&[u8]) -> bool + Send + Sync>);
+pub struct Denied(Arc<Judge>);
 
 impl Denied {
     /// Those for which it says yes.

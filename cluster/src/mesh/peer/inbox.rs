@@ -69,7 +69,8 @@ pub(super) struct Inbox {
     out: Mutex<Out>,
 }
 
-const REPLACED: &str = "the stream was closed, or another took its place";
+/// No fault: the caller has begun anew, or this node has closed.
+pub(super) const REPLACED: &str = "the stream was closed, or another took its place";
 
 /// What a message brought, for the meters.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]

@@ -10,6 +10,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rookery_rpc::mesh::v1 as wire;
 use rookery_rpc::mesh::v1::mesh_client::MeshClient;
+use rookery_rpc::mesh::v1::refusal::Reason;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{Instant, timeout};
 use tokio_stream::Stream;
@@ -217,7 +218,7 @@ impl Link {
             let Err(error) = self.connect_once(&mut wait, &mut down_since).await;
             self.down();
             let refused = matches!(error, Error::Refused(_) | Error::Dead(_));
-            self.meters.failed(refused);
+            self.meters.failed(refused || matches!(error, Error::Over(_)));
             let text = error.to_string();
             let news = self.trouble.lock().replace(text.clone()).as_ref() != Some(&text);
             if refused && news {
@@ -262,6 +263,7 @@ impl Link {
         let options = &self.shared.options;
         let address = self.shared.addresses.address(&self.node).ok_or(Error::NoAddress)?;
         let broken = |status: tonic::Status| match hello::refused(&status) {
+            Some(No(Reason::Generation, text)) => Error::Over(text),
             Some(No(_, text)) => Error::Refused(text),
             None => Error::Broken(status.message().to_owned()),
         };

@@ -20,7 +20,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::Receiver;
 use super::envelope::MESSAGE_MAX;
 use super::hello::{self, No};
-use super::inbox::Inbox;
+use super::inbox::{self, Inbox};
 use super::meters::{self, FromPeer};
 use super::net::{Accept, Io};
 use super::node::NodeId;
@@ -301,6 +301,7 @@ async fn read(
         }
         match inbox.take(stream, message, &*receiver) {
             Ok(brought) => meters.brought(brought),
+            Err(inbox::REPLACED) => break,
             Err(why) => {
                 tracing::warn!(peer = %inbox.from, why, "mesh: a stream was ended");
                 break;

@@ -57,6 +57,9 @@ pub(crate) struct Pending {
     broken: Option<Error>,
 }
 
+/// Bytes that may be written with each removal when only removals are taken: a count, a mark, what is left of a list.
+const ASIDE: usize = 4_096;
+
 /// FoundationDB counts the place of a versionstamp, four bytes, with the key or value.
 const OFFSET: usize = 4;
 
@@ -69,6 +72,20 @@ impl Pending {
     /// Whether a commit has nothing to do.
     pub(crate) fn is_empty(&self) -> bool {
         self.size == 0 && self.broken.is_none()
+    }
+
+    /// Whether it adds to what is stored more than the little that goes with what it removes.
+    pub(crate) fn grows(&self) -> bool {
+        let (mut added, mut removed) = (0, self.cleared.len());
+        for (key, write) in &self.writes {
+            match write {
+                Write::Clear => removed += 1,
+                Write::Set(value) | Write::Stamped(value, _) => added += key.len() + value.len(),
+                Write::Add(_) => added += key.len() + size_of::<i64>(),
+            }
+        }
+        added += self.stamped.iter().map(|stamped| stamped.key.len() + stamped.value.len()).sum::<usize>();
+        outgrows(added, removed)
     }
 
     /// The first rule that a write broke.
@@ -246,6 +263,11 @@ pub(crate) fn cost_of_range(begin: &[u8], end: &[u8]) -> Result<usize> {
     }
 }
 
+/// Whether so many bytes are more than the little that goes with so many removals.
+pub(crate) fn outgrows(added: usize, removed: usize) -> bool {
+    added > removed * ASIDE
+}
+
 /// The entries of `map` from `begin` (included) to `end` (excluded).
 pub(crate) fn keys_in<'a, V>(
     map: &'a BTreeMap<Bytes, V>,
@@ -310,6 +332,22 @@ mod tests {
         pending.set_stamped_value(b"k", b"123456789", 0);
         assert_eq!(pending.broken().unwrap().message, "a key outside the legal range");
         assert!(!pending.is_empty());
+    }
+
+    #[test]
+    fn what_only_removes_does_not_grow() {
+        let mut pending = Pending::default();
+        pending.add_conflict(b"a", b"b");
+        assert!(!pending.grows(), "nothing is stored");
+        pending.clear(b"message");
+        pending.set(Bytes::from_static(b"count"), Bytes::from_static(b"3"));
+        pending.set_stamped_value(b"mark", &[0; 22], 12);
+        assert!(!pending.grows());
+        pending.set(Bytes::from_static(b"message"), Bytes::from(vec![0; ASIDE]));
+        assert!(pending.grows(), "a message in place of another");
+        let mut pending = Pending::default();
+        pending.set(Bytes::from_static(b"count"), Bytes::from_static(b"3"));
+        assert!(pending.grows());
     }
 
     #[test]

@@ -93,6 +93,7 @@ pub(super) fn failure(error: &Error) -> v1::Failure {
         Class::Fenced => Said::Fenced,
         Class::TooLarge => Said::TooLarge,
         Class::Unavailable => Said::Unavailable,
+        Class::Full => Said::Full,
         Class::Corrupt => Said::Corrupt,
         Class::Misuse => Said::Misuse,
     };
@@ -106,7 +107,7 @@ pub(super) fn status(error: &Error) -> Status {
         Class::Retry | Class::Conflict => Code::Aborted,
         Class::MaybeCommitted => Code::Unknown,
         Class::Fenced => Code::FailedPrecondition,
-        Class::TooLarge => Code::ResourceExhausted,
+        Class::TooLarge | Class::Full => Code::ResourceExhausted,
         Class::Unavailable => Code::Unavailable,
         Class::Corrupt => Code::DataLoss,
         Class::Misuse => Code::InvalidArgument,
@@ -125,6 +126,7 @@ pub(super) fn read_failure(failure: &v1::Failure) -> Option<Error> {
         Said::Fenced => Error::new(Class::Fenced, "the writer was taken over"),
         Said::TooLarge => Error::new(Class::TooLarge, "a key, a value or the transaction is too large"),
         Said::Unavailable => Error::new(Class::Unavailable, "the store is closed or cannot write"),
+        Said::Full => Error::new(Class::Full, "the store has no room for more"),
         Said::Corrupt => Error::new(Class::Corrupt, "the store is damaged"),
         Said::Misuse => Error::new(Class::Misuse, "the transaction broke a rule of the store"),
     };
@@ -182,6 +184,7 @@ mod tests {
             Class::Fenced,
             Class::TooLarge,
             Class::Unavailable,
+            Class::Full,
             Class::Corrupt,
             Class::Misuse,
         ] {

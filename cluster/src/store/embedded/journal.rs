@@ -29,12 +29,12 @@ pub(super) fn repair(rows: &Path, aside: &Path) -> Result<()> {
     let mut journals: Vec<PathBuf> = match fs::read_dir(rows) {
         Ok(entries) => entries.filter_map(|entry| Some(entry.ok()?.path())).collect(),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(super::disk(error)),
+        Err(error) => return Err(super::opened::disk(error)),
     };
     journals.retain(|path| path.extension().is_some_and(|extension| extension == "jnl"));
     journals.sort();
     for path in journals {
-        repair_one(&path, aside).map_err(|e| super::disk(e).with(path.display()))?;
+        repair_one(&path, aside).map_err(|e| super::opened::disk_at(&path, e))?;
     }
     Ok(())
 }
@@ -46,7 +46,7 @@ fn repair_one(path: &Path, aside: &Path) -> std::io::Result<()> {
     if check.damage.is_empty() {
         return Ok(());
     }
-    fs::create_dir_all(aside)?;
+    super::files::own(aside)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut whole = Vec::with_capacity(bytes.len());
     let mut at = 0;
@@ -63,7 +63,7 @@ fn repair_one(path: &Path, aside: &Path) -> std::io::Result<()> {
     whole.extend_from_slice(bytes.get(at..check.end).unwrap_or_default());
     tracing::error!(journal = %path.display(), batches_kept = check.batches, "the store's journal was repaired");
     let repaired = path.with_extension("repaired");
-    let mut file = File::create(&repaired)?;
+    let mut file = super::files::options().truncate(true).open(&repaired)?;
     file.write_all(&whole)?;
     file.sync_all()?;
     fs::rename(&repaired, path)?;
@@ -71,7 +71,7 @@ fn repair_one(path: &Path, aside: &Path) -> std::io::Result<()> {
 }
 
 /// The bytes without the zeros behind them: up to 64 MB of room, so compared in pieces.
-fn used(bytes: &[u8]) -> &[u8] {
+pub(super) fn used(bytes: &[u8]) -> &[u8] {
     let zeros = [0; 4096];
     let mut rest = bytes;
     while let Some((head, tail)) = rest.split_last_chunk::<4096>()
@@ -87,7 +87,7 @@ fn used(bytes: &[u8]) -> &[u8] {
 fn new_file(folder: &Path, name: &str, bytes: &[u8]) -> std::io::Result<PathBuf> {
     for number in 0u32.. {
         let path = folder.join(format!("{name}.{number}"));
-        match File::create_new(&path) {
+        match super::files::options().create_new(true).open(&path) {
             Ok(mut file) => {
                 file.write_all(bytes)?;
                 file.sync_all()?;

@@ -1,6 +1,6 @@
 //! One process per folder.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::path::Path;
 
 use crate::store::{Error, Result};
@@ -12,8 +12,8 @@ impl Lock {
     /// Takes the lock at `folder/lock`.
     pub(super) fn take(folder: &Path) -> Result<Self> {
         let path = folder.join("lock");
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-        let file = file.map_err(|e| super::disk(e).with(path.display()))?;
+        let file = super::files::options().open(&path);
+        let file = file.map_err(|e| super::opened::disk_at(&path, e))?;
         match file.try_lock() {
             Ok(()) => Ok(Self(file)),
             Err(TryLockError::WouldBlock) => Err(Error::LOCKED.with(folder.display())),

@@ -1,10 +1,9 @@
 //! Commits, a group at a time.
 
-use std::sync::atomic::Ordering;
 use std::time::Instant as Stopwatch;
 
 use bytes::Bytes;
-use metrics::histogram;
+use metrics::{counter, histogram};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -34,8 +33,8 @@ pub(crate) struct Request {
 
 /// What only the committing thread touches.
 pub(crate) struct Committer {
-    last: Version,
-    window: Window,
+    pub(super) last: Version,
+    pub(super) window: Window,
 }
 
 impl Committer {
@@ -48,6 +47,8 @@ impl Committer {
 struct Group<'a, B: Backend> {
     engine: &'a Engine<B>,
     latest: &'a B::View,
+    /// Why what adds is refused.
+    full: Option<Error>,
     changes: Changes,
     ranges: Vec<Span>,
 }
@@ -67,17 +68,14 @@ impl<B: Backend> Engine<B> {
         let Some(now) = requests.iter().map(|request| request.now).max() else {
             return;
         };
-        let latest = match self.latest() {
-            Ok(latest) if !self.failed.load(Ordering::Acquire) => latest,
-            Ok(_) => {
-                // For good: whoever would try again would do so until the process ends.
-                return refuse(requests, &Error::new(Class::Corrupt, "a write to disk failed before"));
-            }
+        let latest = match self.latest().and_then(|latest| self.check_standing().map(|()| latest)) {
+            Ok(latest) => latest,
             Err(error) => return refuse(requests, &error),
         };
         let version = Version(committer.last.0 + 1);
+        let full = self.backend.room().err();
         let mut group =
-            Group { engine: self, latest: &latest.view, changes: Changes::new(), ranges: Vec::new() };
+            Group { engine: self, latest: &latest.view, full, changes: Changes::new(), ranges: Vec::new() };
         let mut accepted: Vec<Accepted> = Vec::with_capacity(requests.len());
         let mut bytes = 0;
         for request in requests {
@@ -108,8 +106,7 @@ impl<B: Backend> Engine<B> {
                 self.backend.forget(oldest);
             }
             Err(error) => {
-                self.failed.store(true, Ordering::Release);
-                tracing::error!(engine = B::NAME, error = %error, detail = ?error.detail, "a commit failed; the store stops");
+                self.fail(&error);
                 for passed in accepted {
                     let error = Error { class: Class::MaybeCommitted, ..error.clone() };
                     meter::refused(&error);
@@ -148,6 +145,10 @@ impl<B: Backend> Group<'_, B> {
         place: u16,
     ) -> Result<Accepted, Refused> {
         let Request { read, reads, pending, mut watches, now, done } = request;
+        if let Some(full) = self.full.as_ref().filter(|_| pending.grows()) {
+            counter!("rookery_limits_hit_total", "limit" => "store_free_megabytes").increment(1);
+            return Err((done, full.clone()));
+        }
         if let Err(error) = self.judge(window, read, &reads, now) {
             return Err((done, error));
         }

@@ -8,6 +8,7 @@
 mod backend;
 mod commit;
 mod local;
+mod mend;
 #[cfg(test)]
 mod tests;
 mod thread;
@@ -18,14 +19,15 @@ pub(crate) use backend::{Backend, Changes, Visit};
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch as channel;
 use tokio::time::Instant;
 
 use super::buffered::Buffered;
-use super::{Class, Database, Error, Fut, Result, Transaction, Version, limits};
+use super::{Class, Database, Error, Fut, Result, Standing, Transaction, Version, limits};
 use commit::Committer;
 use thread::Lane;
 use watch::Watches;
@@ -54,8 +56,8 @@ pub(crate) struct Engine<B: Backend> {
     oldest: AtomicU64,
     committer: Mutex<Committer>,
     watches: Mutex<Watches>,
-    /// A commit failed in the backend: the outcome is unknown, nothing goes on.
-    failed: AtomicBool,
+    /// After a commit has failed in the backend its outcome is unknown, and nothing goes on before that is mended.
+    standing: channel::Sender<Standing>,
     /// Microseconds that tests have let pass.
     passed: AtomicU64,
 }
@@ -70,7 +72,7 @@ impl<B: Backend> Engine<B> {
             oldest: AtomicU64::new(version.0),
             committer: Mutex::new(Committer::starting_at(version)),
             watches: Mutex::new(Watches::default()),
-            failed: AtomicBool::new(false),
+            standing: channel::Sender::default(),
             passed: AtomicU64::new(0),
         }
     }
@@ -154,6 +156,7 @@ impl<B: Backend> Handle<B> {
 
     /// Commits on a thread of its own.
     pub(crate) fn threaded(engine: Engine<B>) -> Result<Self> {
+        engine.tend(); // whoever looks at it first shall see how it is
         let engine = Arc::new(engine);
         let lane = Lane::threaded(Arc::clone(&engine))?;
         Ok(Self(Arc::new(Shared { engine, lane })))
@@ -177,5 +180,9 @@ impl<B: Backend> Database for Handle<B> {
 
     fn close(&self) -> Fut<'_, Result<()>> {
         Box::pin(self.0.lane.close(&self.0.engine))
+    }
+
+    fn standing(&self) -> channel::Receiver<Standing> {
+        self.0.engine.standing.subscribe()
     }
 }

@@ -82,6 +82,13 @@ impl Backend for Full {
         self.0.apply(version, changes)
     }
 
+    fn mend(&self) -> Result<(Version, Version)> {
+        if self.1.load(Ordering::Relaxed) {
+            return Err(Error::new(Class::Unavailable, "no space left"));
+        }
+        Ok((Version(100), Version(100)))
+    }
+
     fn forget(&self, oldest: Version) {
         self.0.forget(oldest);
     }
@@ -104,9 +111,33 @@ async fn after_a_failed_write_nothing_is_acknowledged_and_reads_go_on() {
     engine.backend.1.store(false, Ordering::Relaxed);
     let (refused, refused_answer) = request("x", "c");
     engine.commit(vec![refused]);
-    assert_eq!(refused_answer.await.unwrap().unwrap_err().class, Class::Corrupt); // nobody need try again
+    assert_eq!(refused_answer.await.unwrap().unwrap_err().class, Class::Unavailable); // it may pass
     let latest = engine.latest().unwrap();
     assert!(engine.backend.get(&latest.view, b"a").unwrap().is_some());
+    assert_eq!(*engine.standing.borrow(), Standing::Broken);
+}
+
+/// The store takes writes again when its disk does; what was read before the failure is not built upon.
+#[tokio::test]
+async fn a_failed_engine_mends() {
+    let engine = Engine::new(Full(Versions::default(), AtomicBool::new(true)), Version(1), Version(1));
+    let (lost, lost_answer) = request("x", "a");
+    engine.commit(vec![lost]);
+    assert_eq!(lost_answer.await.unwrap().unwrap_err().class, Class::MaybeCommitted);
+    engine.tend();
+    assert_eq!(*engine.standing.borrow(), Standing::Broken);
+    engine.backend.1.store(false, Ordering::Relaxed);
+    engine.tend();
+    assert_eq!(*engine.standing.borrow(), Standing::Well);
+    let (old, old_answer) = request("x", "b"); // it read at version 1
+    engine.commit(vec![old]);
+    assert!(old_answer.await.unwrap().unwrap_err().is_too_old());
+    let (mut fresh, fresh_answer) = request("x", "c");
+    fresh.read = None;
+    engine.commit(vec![fresh]);
+    assert!(fresh_answer.await.unwrap().unwrap().version > Version(100));
+    let latest = engine.latest().unwrap();
+    assert!(engine.backend.get(&latest.view, b"c").unwrap().is_some());
 }
 
 #[tokio::test]

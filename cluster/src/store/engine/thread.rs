@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::time::{Duration, Instant as Stopwatch};
 
 use metrics::gauge;
 use tokio::sync::oneshot;
@@ -18,6 +19,8 @@ const QUEUE: usize = 4096;
 const GROUP_COMMITS: usize = 1000;
 /// … or bytes.
 const GROUP_BYTES: usize = 4_000_000;
+/// How often the engine is tended.
+const TEND: Duration = Duration::from_secs(1);
 
 enum Message {
     Commit(Box<Request>),
@@ -98,7 +101,17 @@ impl<B: Backend> Lane<B> {
 
 /// The thread: takes what has gathered while the group before was written.
 fn run<B: Backend>(engine: &Engine<B>, receiver: &Receiver<Message>, waiting: &AtomicUsize) {
-    while let Ok(first) = receiver.recv() {
+    let mut tended = Stopwatch::now();
+    loop {
+        if tended.elapsed() >= TEND {
+            engine.tend();
+            tended = Stopwatch::now();
+        }
+        let first = match receiver.recv_timeout(TEND) {
+            Ok(first) => first,
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => break,
+        };
         let mut group = Vec::new();
         let mut bytes = 0;
         let mut next = Some(first);

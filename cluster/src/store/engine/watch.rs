@@ -39,6 +39,14 @@ impl Watches {
         self.count = 0;
     }
 
+    /// Ends all watches as if what they wait for had come: nobody knows whether it has.
+    pub(crate) fn wake(&mut self) {
+        for watch in self.by_key.drain().flat_map(|(_, watches)| watches) {
+            let _ = watch.wake.send(Ok(()));
+        }
+        self.count = 0;
+    }
+
     /// Drops those whose waiters have gone.
     fn sweep(&mut self) {
         self.by_key.retain(|_, watches| {

@@ -18,6 +18,7 @@ impl Running<'_> {
             (client.handled, client.acked, client.greeted) = (0, 0, false);
             (client.roster, client.hides) = (None, None);
             (client.leaving, client.refused) = (false, 0);
+            (client.asked, client.answered) = (false, false);
             let before = if client.chance.hits(400) { 1 + client.chance.below(4) } else { 0 };
             let before = if self.visit.world.quiet() { 0 } else { before };
             (std::mem::take(&mut client.unacked), before, client.chance.hits(500), client.traits.max)

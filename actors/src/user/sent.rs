@@ -1,0 +1,94 @@
+//! The sender's half of a message. Its recipient's home alone says whether it is taken: an error comes from there, once. So the
+//! sender's entry is written until it is stored, or until the message was refused: then it is taken back.
+
+use std::time::Duration;
+
+use rookery_cluster::tables::archive::{self, ArchiveId, Shelf};
+use rookery_proto::xmpp::jid::Jid;
+
+use super::deliver::{Ops, Step};
+use super::share::{self, Owed};
+use super::{Msg, User, numbers};
+use crate::feature::Direction;
+use crate::ledger::Receipt;
+
+/// When an entry that the store did not take is written again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+impl User {
+    /// Whether a step's entry must be stored, however long that takes.
+    pub(super) fn is_wanted(&self, step: &Step) -> bool {
+        match step {
+            Step::Sent { id: Some(id), .. } => !self.pending.taken_back.contains(id),
+            _ => false,
+        }
+    }
+
+    /// The store did not take the entry of the oldest step, a message that a session has sent.
+    pub(super) fn write_sent_later(&mut self) {
+        let seq = self.pending.first;
+        if let Some(front) = self.pending.waiting.front_mut() {
+            front.outcome = None;
+        }
+        let Some(me) = self.me.as_ref().map(crate::resident::Handle::downgrade) else { return };
+        self.host.wheel().after(AGAIN, move || {
+            if let Some(me) = me.upgrade() {
+                let again = move |user: &mut User| user.write_sent(seq);
+                let _ = me.cast_always(Msg::Then(Box::new(again)));
+            }
+        });
+    }
+
+    fn write_sent(&mut self, seq: u64) {
+        let front = self.pending.waiting.front().filter(|_| self.pending.first == seq);
+        let Some(Step::Sent { stanza, id: Some(id), copies, sid, receipt }) = front.map(|front| &front.step)
+        else {
+            return;
+        };
+        let (stanza, id, copies, sid, n) = (stanza.clone(), *id, *copies, *sid, receipt.number());
+        if self.pending.taken_back.contains(&id) {
+            return self.committed(seq, super::deliver::Outcome::Never);
+        }
+        let with = stanza.to.as_ref().map_or_else(|| self.jid.clone(), Jid::to_bare);
+        let mut entry = self.entry(Direction::Out, &stanza, &with);
+        entry.flags = share::flags(Owed::Nobody, copies);
+        entry.sent =
+            self.pending.waiting.front().map(|front| numbers::sent(&front.numbers)).unwrap_or_default();
+        let name = self.session(sid).and_then(|session| session.origin_name(self.host.far().is_some()));
+        let ops = self.keep(Shelf::Archive, id, &entry, name.map(|name| (name, n)));
+        self.commit_step(seq, ops);
+    }
+
+    /// A message that one of the sessions has sent was refused: nothing of it stays.
+    pub(super) fn take_back(&mut self, entry: ArchiveId) {
+        let waits = |step: &Step| matches!(step, Step::Sent { id, .. } if *id == Some(entry));
+        if self.pending.waiting.iter().any(|waiting| waits(&waiting.step)) {
+            return self.pending.taken_back.push(entry);
+        }
+        self.remove_sent(entry);
+    }
+
+    fn remove_sent(&self, entry: ArchiveId) {
+        let mut ops = Ops::new();
+        archive::remove(&mut ops, Shelf::Archive, &self.entity, entry);
+        self.submit(ops);
+    }
+
+    /// Whether the entry that has just been stored is of a message that was refused: it goes.
+    pub(super) fn is_taken_back(&mut self, id: Option<ArchiveId>) -> bool {
+        let at = self.pending.taken_back.iter().position(|taken| Some(*taken) == id);
+        let Some(entry) = at.map(|at| self.pending.taken_back.swap_remove(at)) else { return false };
+        self.remove_sent(entry);
+        true
+    }
+
+    /// The entry will not be stored: its message was refused, or is on its way, and no error may be said of it.
+    pub(super) fn sent_is_lost(&mut self, id: Option<ArchiveId>, receipt: Receipt) {
+        let before = self.pending.taken_back.len();
+        self.pending.taken_back.retain(|taken| Some(*taken) != id);
+        if self.pending.taken_back.len() == before {
+            tracing::warn!(user = %self.jid, "a message that was sent is missing in its sender's archive: the store refuses it");
+        }
+        receipt.done(); // what is to be said of the message, its recipient's home says
+    }
+}
