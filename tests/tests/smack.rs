@@ -11,7 +11,13 @@
 //! ```
 //!
 //! `debugger=console` prints the streams. What else it is told here, and why, stands at [`java`] and [`Run`].
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "test code")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "test code"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -138,8 +144,8 @@ impl Report {
         Ok(())
     }
 
-    /// A case for each test and class.
-    fn cases(mut self) -> Vec<Case> {
+    /// What became of each test and class, by the lists.
+    fn judge(mut self) -> Vec<(String, Outcome)> {
         let mut cases = Vec::new();
         let known = |list: &[(&str, &'static str)], name: &str| {
             list.iter().find(|(known, _)| *known == name).map(|(_, why)| *why)
@@ -168,7 +174,7 @@ impl Report {
                 None => cases.push(((*name).to_owned(), Outcome::Failed(told))),
             }
         }
-        cases.into_iter().map(|(name, outcome)| Case::new(name, async { outcome })).collect()
+        cases
     }
 }
 
@@ -259,13 +265,38 @@ fn jars() -> Result<PathBuf, &'static str> {
 #[tokio::main]
 async fn main() -> ExitCode {
     let whole = |outcome| vec![Case::new("smack", async { outcome })];
-    let cases = match jars() {
+    let mut cases = match jars() {
         _ if std::env::args().any(|a| a == "--list") => whole(Outcome::Passed),
         Err(missing) => whole(Outcome::Skipped(missing.to_owned())),
         Ok(jars) => match play(&jars).await {
-            Ok(report) => report.cases(),
+            Ok(report) => {
+                let judged = report.judge().into_iter();
+                judged.map(|(name, outcome)| Case::new(name, async { outcome })).collect()
+            }
             Err(why) => whole(Outcome::Failed(why)),
         },
     };
+    cases.push(Case::new("a_wrong_list_is_noticed", async { a_wrong_list_is_noticed() }));
     harness::run(cases, 1).await
+}
+
+/// One of the list passes, one fails as it is to, an unknown one fails and one can't run; and no class of the list is named.
+fn a_wrong_list_is_noticed() -> Outcome {
+    let (passes, fails) = (FAILING[0].0, FAILING[1].0);
+    let text = format!(
+        "INFO {passes} (Normal) Success\nINFO SmackIntegrationTestFramework[x] finished: 1/4 [2 failed]\n\
+         INFO Could not run MyTest.b (Normal) because: no\n\
+         SEVERE {fails} (Normal) failed: java.lang.X\nSEVERE MyTest.a (LowLevel, tcp) failed: java.lang.Y"
+    );
+    let mut report = Report::default();
+    assert_eq!(report.read(&text), Ok(()));
+    assert!(Report::default().read("INFO MyTest.a (Normal) Success").is_err(), "it did not come to its end");
+    let judged: BTreeMap<String, Outcome> = report.judge().into_iter().collect();
+    assert!(matches!(judged[passes], Outcome::Failed(_)), "{judged:?}");
+    assert_eq!(judged[fails], Outcome::Skipped(NO_PEP.into()));
+    assert_eq!(judged["MyTest.a"], Outcome::Failed("java.lang.Y".into()));
+    for name in ["MyTest.b", IMPOSSIBLE[0].0, FAILING[2].0] {
+        assert!(matches!(judged[name], Outcome::Failed(_)), "{name} {judged:?}");
+    }
+    Outcome::Passed
 }
