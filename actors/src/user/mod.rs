@@ -3,8 +3,7 @@
 //!
 //! - `attach`: sessions come and go. `order`, `outgoing`: what the user's sessions send. `incoming`: what is sent to the user.
 //! - `deliver`: the order of archive and delivery. `offline`: what waits for a device.
-//! - `presence`, `subscription`, `roster`: RFC 6121. `iq`: requests, answered by [`crate::features`];
-//!   `strangers`: those of others.
+//! - `presence`, `subscription`, `roster`: RFC 6121. `iq`, `strangers`: requests, for [`crate::features`].
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

@@ -185,15 +185,19 @@ impl User {
         };
         let origin = session.origin_name(self.host.far().is_some()).map(|name| (name, receipt.number()));
         if self.ops.lanes.is_empty() {
-            return self.send_now(sid, *stanza, origin, receipt);
+            self.send_now(sid, *stanza, origin, receipt);
+        } else {
+            self.send_in_turn(sid, stanza, origin, receipt);
         }
-        let Some(lane) = self.ops.lanes.find(sid) else {
-            return self.send_now(sid, *stanza, origin, receipt);
-        };
-        if lane.left {
+    }
+
+    #[cold]
+    fn send_in_turn(&mut self, sid: SessionId, stanza: Box<Stanza>, origin: Origin, receipt: Receipt) {
+        let lane = self.ops.lanes.find(sid);
+        if lane.as_ref().is_some_and(|lane| lane.left) {
             return receipt.leave();
         }
-        let waits = lane.hold != Hold::Nothing || !lane.waiting.is_empty();
+        let waits = lane.is_some_and(|lane| lane.hold != Hold::Nothing || !lane.waiting.is_empty());
         if !waits || self.depends_on_nothing(&stanza) {
             return self.send_now(sid, *stanza, origin, receipt);
         }

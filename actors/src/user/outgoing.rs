@@ -53,8 +53,8 @@ impl User {
         }
     }
 
-    /// To whom it is addressed. What a user sends to itself is here already: behind what has come before, and in front of what
-    /// the session sends next.
+    /// An IQ or a presence to whom it is addressed. What a user sends to itself is here already: it is taken before what the
+    /// session sends next.
     pub(super) fn send_to(&mut self, stanza: Arc<Stanza>, receipt: Receipt, origin: Origin) {
         if stanza.to.as_ref().is_some_and(|to| to.bare_str() == self.jid.as_str()) {
             return self.incoming(Inbound { stanza, receipt, origin, change: None });
@@ -110,7 +110,10 @@ impl User {
                 receipt: Receipt::none(),
             });
         }
-        self.send_to(stanza, receipt.archived(archived), origin);
+        if own {
+            return self.incoming(Inbound { stanza, receipt, origin, change: None });
+        }
+        self.host.route_from(stanza, receipt.archived(archived), origin);
     }
 
     fn send_iq(
