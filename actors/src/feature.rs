@@ -119,7 +119,7 @@ impl Done {
 /// A step to take in the user actor.
 pub type Then = Box<dyn FnOnce(&mut User) + Send>;
 
-/// What a [`Run::Store`] handler returns.
+/// What a handler returns that needs the store.
 pub type Work = Pin<Box<dyn Future<Output = Result<Done, StanzaError>> + Send>>;
 
 /// How an IQ is answered.
@@ -127,8 +127,12 @@ pub type Work = Pin<Box<dyn Future<Output = Result<Done, StanzaError>> + Send>>;
 pub enum Run {
     /// At once, from what the user actor knows.
     Now(fn(&mut User, &Request) -> Result<Vec<u8>, StanzaError>),
-    /// With the store. Such requests of one account run one after the other, in order; messages do not wait.
-    Store(fn(Host, Request) -> Work),
+    /// With the store, where it changes something that bears on what its session sends next; that waits (RFC 6120 section
+    /// 10.1). Changes of one account run one after the other, in order.
+    Change(fn(Host, Request) -> Work),
+    /// With the store, where it changes nothing: what follows does not wait. It begins when the changes are done that its
+    /// session sent before it. Whatever others than the owner may ask is of this kind.
+    Read(fn(Host, Request) -> Work),
 }
 
 /// One kind of IQ that a feature answers.

@@ -410,7 +410,7 @@ impl Host {
         {
             return self.route(reply, receipt, None);
         }
-        receipt.done();
+        receipt.done(); // errors and results have no answer (RFC 6120 section 8.3.1), whatever becomes of them
     }
 
     /// Ends all streams with `<system-shutdown/>`, keeps every resumable session for the next process, and waits until

@@ -129,3 +129,18 @@ pub(crate) fn over(limit: &'static str, condition: Condition, text: &'static str
     metrics::counter!("rookery_limits_hit_total", "limit" => limit).increment(1);
     StanzaError::new(condition).text(text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::feature::{Run, Who};
+
+    /// What a stranger may ask is answered beside what the owner does, in no order with it.
+    #[test]
+    fn others_than_the_owner_only_read() {
+        for iq in ALL.iter().flat_map(|feature| feature.iq) {
+            let for_others = iq.scope == Scope::Account && iq.who != Who::Owner;
+            assert!(!for_others || !matches!(iq.run, Run::Change(_)), "{} {}", iq.name, iq.ns);
+        }
+    }
+}

@@ -37,7 +37,7 @@ pub const LAST: Feature = Feature {
             name: "query",
             ns: ns::LAST,
             who: Who::Subscriber(Condition::Forbidden),
-            run: Run::Store(|host, request| Box::pin(account(host, request)) as Work),
+            run: Run::Read(|host, request| Box::pin(account(host, request)) as Work),
         },
     ],
     filters: &[guard],

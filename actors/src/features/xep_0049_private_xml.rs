@@ -8,7 +8,7 @@ use rookery_proto::xmpp::element::Element;
 use rookery_proto::xmpp::error::{Condition, StanzaError};
 use rookery_proto::xmpp::ns;
 
-use crate::feature::{Done, Feature, Iq, Method, Request, Run, Scope, Who, Work, Xep};
+use crate::feature::{Done, Feature, Iq, Method, Request, Run, Scope, Who, Xep};
 use crate::host::Host;
 
 /// XEP-0049 section 2.
@@ -16,21 +16,14 @@ pub const PRIVATE_XML: Feature = Feature {
     xep: Xep { number: 49, version: "1.2", name: "Private XML Storage", note: "" },
     disco: &[(Scope::Host, ns::PRIVATE), (Scope::Account, ns::PRIVATE)],
     iq: &[
-        iq(Method::Get, |host, request| Box::pin(get(host, request))),
-        iq(Method::Set, |host, request| Box::pin(set(host, request))),
+        iq(Method::Get, Run::Read(|host, request| Box::pin(get(host, request)))),
+        iq(Method::Set, Run::Change(|host, request| Box::pin(set(host, request)))),
     ],
     ..Feature::NONE
 };
 
-const fn iq(method: Method, run: fn(Host, Request) -> Work) -> Iq {
-    Iq {
-        scope: Scope::Account,
-        method,
-        name: "query",
-        ns: ns::PRIVATE,
-        who: Who::Owner,
-        run: Run::Store(run),
-    }
+const fn iq(method: Method, run: Run) -> Iq {
+    Iq { scope: Scope::Account, method, name: "query", ns: ns::PRIVATE, who: Who::Owner, run }
 }
 
 /// The elements of a request: at least one, each with a namespace of its own that is not reserved (section 2.3).

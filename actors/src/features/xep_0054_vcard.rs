@@ -7,7 +7,7 @@ use rookery_cluster::tables::vcard;
 use rookery_proto::xmpp::error::{Condition, StanzaError};
 use rookery_proto::xmpp::ns;
 
-use crate::feature::{Done, Feature, Iq, Method, Request, Run, Scope, Who, Work, Xep};
+use crate::feature::{Done, Feature, Iq, Method, Request, Run, Scope, Who, Xep};
 use crate::host::Host;
 
 /// XEP-0054 section 3.
@@ -15,8 +15,8 @@ pub const VCARD: Feature = Feature {
     xep: Xep { number: 54, version: "1.3.0", name: "vcard-temp", note: "" },
     disco: &[(Scope::Host, ns::VCARD), (Scope::Account, ns::VCARD)],
     iq: &[
-        iq(Method::Get, Who::Anyone, |host, request| Box::pin(get(host, request))),
-        iq(Method::Set, Who::Owner, |host, request| Box::pin(set(host, request))),
+        iq(Method::Get, Who::Anyone, Run::Read(|host, request| Box::pin(get(host, request)))),
+        iq(Method::Set, Who::Owner, Run::Change(|host, request| Box::pin(set(host, request)))),
     ],
     ..Feature::NONE
 };
@@ -32,8 +32,8 @@ pub const AVATARS: Feature = Feature {
     ..Feature::NONE
 };
 
-const fn iq(method: Method, who: Who, run: fn(Host, Request) -> Work) -> Iq {
-    Iq { scope: Scope::Account, method, name: "vCard", ns: ns::VCARD, who, run: Run::Store(run) }
+const fn iq(method: Method, who: Who, run: Run) -> Iq {
+    Iq { scope: Scope::Account, method, name: "vCard", ns: ns::VCARD, who, run }
 }
 
 async fn get(host: Host, request: Request) -> Result<Done, StanzaError> {

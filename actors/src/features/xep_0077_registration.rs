@@ -39,8 +39,8 @@ pub const REGISTRATION: Feature = Feature {
     iq: &[
         iq(Scope::Host, Method::Get, Run::Now(registered)),
         iq(Scope::Account, Method::Get, Run::Now(registered)),
-        iq(Scope::Host, Method::Set, Run::Store(|host, request| Box::pin(set(host, request)) as Work)),
-        iq(Scope::Account, Method::Set, Run::Store(|host, request| Box::pin(set(host, request)) as Work)),
+        iq(Scope::Host, Method::Set, Run::Change(|host, request| Box::pin(set(host, request)) as Work)),
+        iq(Scope::Account, Method::Set, Run::Change(|host, request| Box::pin(set(host, request)) as Work)),
     ],
     ..Feature::NONE
 };

@@ -27,8 +27,8 @@ pub const BLOCKING: Feature = Feature {
     disco: &[(Scope::Host, ns::BLOCKING)],
     iq: &[
         iq(Method::Get, "blocklist", Run::Now(list)),
-        iq(Method::Set, "block", Run::Store(|host, request| Box::pin(change::block(host, request)))),
-        iq(Method::Set, "unblock", Run::Store(|host, request| Box::pin(change::unblock(host, request)))),
+        iq(Method::Set, "block", Run::Change(|host, request| Box::pin(change::block(host, request)))),
+        iq(Method::Set, "unblock", Run::Change(|host, request| Box::pin(change::unblock(host, request)))),
     ],
     messages: &[MessageHook { phase: Phase::Filter, run: message }],
     filters: &[stanza],

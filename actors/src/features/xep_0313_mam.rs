@@ -38,9 +38,9 @@ pub const MAM: Feature = Feature {
         (Scope::Account, ns::RSM),
     ],
     iq: &[
-        iq(Method::Set, "query", Run::Store(|host, request| Box::pin(page::answer(host, request)) as Work)),
+        iq(Method::Set, "query", Run::Read(|host, request| Box::pin(page::answer(host, request)) as Work)),
         iq(Method::Get, "query", Run::Now(form)),
-        iq(Method::Get, "metadata", Run::Store(|host, request| Box::pin(metadata(host, request)) as Work)),
+        iq(Method::Get, "metadata", Run::Read(|host, request| Box::pin(metadata(host, request)) as Work)),
     ],
     messages: &[MessageHook { phase: Phase::Archive, run: keep::hook }],
     ..Feature::NONE
@@ -86,6 +86,7 @@ fn form(_: &mut User, _: &Request) -> Result<Vec<u8>, StanzaError> {
 async fn metadata(host: Host, request: Request) -> Result<Done, StanzaError> {
     let user = Entity::new(request.account.as_str());
     let user = &user;
+    host.batcher().flush().await.ok(); // what the client has sent before is there; if that failed, it has heard of it
     let ends = host.store().read(|tx| Box::pin(ends(tx, user))).await;
     let ends = ends.map_err(|error| super::store_failed(&error))?;
     Ok(Done::reply(write::bytes(|w| {

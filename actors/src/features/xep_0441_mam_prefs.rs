@@ -21,7 +21,7 @@ pub const MAM_PREFS: Feature = Feature {
     disco: &[(Scope::Account, ns::MAM_PREFS)],
     iq: &[
         iq(Method::Get, Run::Now(get)),
-        iq(Method::Set, Run::Store(|host, request| Box::pin(set(host, request)))),
+        iq(Method::Set, Run::Change(|host, request| Box::pin(set(host, request)))),
     ],
     ..Feature::NONE
 };

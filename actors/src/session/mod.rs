@@ -298,6 +298,11 @@ impl Session {
             Ok(()) => {}
             Err(crate::resident::Refused::Full(user::Msg::Out { stanza, receipt, .. })) => {
                 metrics::counter!("rookery_limits_hit_total", "limit" => "user_queue").increment(1);
+                if !stanza.type_.is_answerable() {
+                    // Nobody would hear that it was not taken. A connection's window bounds how much that can be.
+                    let _ = self.user.cast_always(user::Msg::Out { sid: self.sid, stanza, receipt });
+                    return;
+                }
                 let error = rookery_proto::xmpp::error::StanzaError::new(
                     rookery_proto::xmpp::error::Condition::ResourceConstraint,
                 );

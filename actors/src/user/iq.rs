@@ -1,4 +1,4 @@
-//! Requests: who may ask what, and the queue in which those that need the store run one after the other.
+//! Requests: who may ask what, and the queue in which those that change something in the store run one after the other.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -9,7 +9,9 @@ use rookery_proto::xmpp::jid::Jid;
 use rookery_proto::xmpp::stanza::{IqType, Stanza, Type};
 
 use super::User;
-use crate::feature::{Done, Method, Request, Run, Scope, Who};
+use super::order::Lanes;
+use super::strangers::Strangers;
+use crate::feature::{Done, Method, Request, Run, Scope, Then, Who};
 use crate::features;
 use crate::ledger::Receipt;
 use crate::pipe::Outgoing;
@@ -17,89 +19,169 @@ use crate::session::SessionId;
 
 type Started = Pin<Box<dyn Future<Output = Result<Done, StanzaError>> + Send>>;
 
-/// An IQ to answer, and the session that asked if it is one of ours.
-type Asked = (Option<SessionId>, Box<Stanza>);
-
 /// Something that needs the store and must run in order.
 struct Operation {
     start: Box<dyn FnOnce(&User) -> Started + Send>,
-    /// The IQ to answer, and the session that asked if it is one of ours.
-    request: Option<Asked>,
+    of: Of,
     receipt: Receipt,
     /// It reads what clients have not been told of the roster.
     catches_up: bool,
 }
 
+/// Whose operation it is.
+#[derive(Default)]
+struct Of {
+    /// The session whose later stanzas wait for it.
+    sid: Option<SessionId>,
+    /// The IQ that it answers.
+    request: Option<Box<Stanza>>,
+}
+
+/// A request that is answered from the store and changes nothing there.
+pub(super) struct Read {
+    start: Box<dyn FnOnce() -> Started + Send>,
+    pub(super) stanza: Box<Stanza>,
+    pub(super) receipt: Receipt,
+}
+
+impl Read {
+    /// What it takes while it waits, bytes.
+    pub(super) fn size(&self) -> usize {
+        self.stanza.size()
+    }
+}
+
 /// The operations of one account. One runs at a time, so that each sees what the one before has done.
 #[derive(Default)]
 pub(super) struct Ops {
-    running: Option<(Option<Asked>, Receipt)>,
-    waiting: VecDeque<Operation>,
+    running: Option<(Of, Receipt)>,
+    /// Those of the user's own sessions: one of each, since what a session sends behind it waits.
+    own: VecDeque<Operation>,
+    /// What others have changed, and what nobody waits for.
+    others: VecDeque<Operation>,
+    /// It was the turn of the own ones last: neither waits for more than one of the other.
+    own_ran: bool,
+    /// What the sessions have sent behind their operations.
+    pub(super) lanes: Lanes,
+    pub(super) strangers: Strangers,
 }
 
 impl Ops {
     /// Keeps no more room than is needed.
     pub(super) fn shrink(&mut self) {
-        self.waiting.shrink_to_fit();
+        self.own.shrink_to_fit();
+        self.others.shrink_to_fit();
+        self.lanes.shrink();
+        self.strangers.shrink();
     }
 
+    /// Whether something is under way.
     pub(super) fn busy(&self) -> bool {
-        self.running.is_some()
+        self.running.is_some() || self.lanes.are_reading() || self.strangers.are_reading()
     }
 
-    /// Whether nothing more may wait.
+    /// Whether no session may change anything more: sessions that have ended have left that much behind.
+    pub(super) fn are_many(&self) -> bool {
+        self.own.len() >= OWN
+    }
+
+    /// Whether nothing more may wait of what others have changed.
     pub(super) fn is_full(&self) -> bool {
-        self.waiting.len() >= OPERATIONS
+        self.others.len() >= OTHERS
     }
 
     /// Whether one of those that have not begun will read what clients have not been told of the roster.
     pub(super) fn will_catch_up(&self) -> bool {
-        self.waiting.iter().any(|operation| operation.catches_up)
+        self.own.iter().any(|operation| operation.catches_up)
+    }
+
+    fn next(&mut self) -> Option<Operation> {
+        let own = !self.own_ran || self.others.is_empty();
+        self.own_ran = own && !self.own.is_empty();
+        if own { self.own.pop_front().or_else(|| self.others.pop_front()) } else { self.others.pop_front() }
     }
 }
 
-/// How many operations of one account may wait.
-const OPERATIONS: usize = 256;
+/// How many changes of the user's sessions may wait: one of each, and those of sessions that have ended.
+const OWN: usize = 256;
+
+/// How many operations that no session of the user waits for may wait.
+const OTHERS: usize = 256;
 
 impl User {
-    /// Runs something that needs the store, in order. What it returns is applied to this actor; then `receipt` is done.
-    pub(super) fn operation<F>(&mut self, receipt: Receipt, start: impl FnOnce() -> F + Send + 'static)
-    where
-        F: Future<Output = Result<Done, StanzaError>> + Send + 'static,
-    {
-        self.operation_of(receipt, false, move |_| start());
-    }
-
-    /// The same with a look at the user when its turn comes. `catches_up`: see [`Ops::will_catch_up`].
-    pub(super) fn operation_of<F>(
+    /// Runs a change of the session `sid`, in order; what the session sends behind it waits. What it returns is applied to this
+    /// actor; then `receipt` is done. The caller looks whether there is room ([`Ops::are_many`]).
+    pub(super) fn change_by<F>(
         &mut self,
+        sid: SessionId,
         receipt: Receipt,
-        catches_up: bool,
-        start: impl FnOnce(&User) -> F + Send + 'static,
+        start: impl FnOnce() -> F + Send + 'static,
     ) where
         F: Future<Output = Result<Done, StanzaError>> + Send + 'static,
     {
-        let start: Box<dyn FnOnce(&User) -> Started + Send> = Box::new(move |user| Box::pin(start(user)));
-        self.enqueue(Operation { start, request: None, receipt, catches_up });
+        self.begin(sid, None, receipt, move || Box::pin(start()));
     }
 
-    /// Answers an IQ request to this account or, from one of its sessions, to the host.
+    /// Runs something that none of the user's sessions waits for, in order, with a look at the user when its turn comes. The
+    /// caller looks whether there is room ([`Ops::is_full`]).
+    pub(super) fn operation<F>(&mut self, receipt: Receipt, start: impl FnOnce(&User) -> F + Send + 'static)
+    where
+        F: Future<Output = Result<Done, StanzaError>> + Send + 'static,
+    {
+        let start = Box::new(move |user: &User| -> Started { Box::pin(start(user)) });
+        self.ops.others.push_back(Operation { start, of: Of::default(), receipt, catches_up: false });
+        self.next_operation();
+    }
+
+    /// Runs what reads the news of the roster: there is one at most that has not begun ([`Ops::will_catch_up`]).
+    pub(super) fn catching_up<F>(&mut self, start: impl FnOnce(&User) -> F + Send + 'static)
+    where
+        F: Future<Output = Result<Done, StanzaError>> + Send + 'static,
+    {
+        let start = Box::new(move |user: &User| -> Started { Box::pin(start(user)) });
+        let (of, receipt) = (Of::default(), Receipt::none());
+        self.ops.own.push_back(Operation { start, of, receipt, catches_up: true });
+        self.next_operation();
+    }
+
+    fn begin(
+        &mut self,
+        sid: SessionId,
+        request: Option<Box<Stanza>>,
+        receipt: Receipt,
+        start: impl FnOnce() -> Started + Send + 'static,
+    ) {
+        let of = Of { sid: Some(sid), request };
+        self.ops.lanes.hold(sid);
+        self.ops.own.push_back(Operation { start: Box::new(|_| start()), of, receipt, catches_up: false });
+        self.next_operation();
+    }
+
+    /// Answers an IQ request to this account or, from one of its sessions, to the host. What others have asked is settled when
+    /// the answer has come there.
     pub(super) fn answer(&mut self, sid: Option<SessionId>, stanza: &Stanza, receipt: Receipt) {
         let result = self.dispatch(sid, stanza);
-        match result {
-            Ok(Dispatch::Now(reply)) => {
+        let read = |start, receipt| Read { start, stanza: Box::new(stanza.clone()), receipt };
+        match (result, sid) {
+            (Ok(Dispatch::Now(reply)), Some(sid)) => {
                 self.reply(sid, stanza.result(reply));
                 receipt.done();
             }
-            Ok(Dispatch::Later(start)) => {
-                let request = Some((sid, Box::new(stanza.clone())));
-                let start = Box::new(move |_: &User| start());
-                self.enqueue(Operation { start, request, receipt, catches_up: false });
+            (Ok(Dispatch::Now(reply)), None) => self.host.route(stanza.result(reply), receipt, None),
+            (Ok(Dispatch::Change(_)), Some(sid)) if self.ops.are_many() => self.no_room(sid, stanza, receipt),
+            (Ok(Dispatch::Change(start)), Some(sid)) => {
+                self.begin(sid, Some(Box::new(stanza.clone())), receipt, start);
             }
-            Err(error) => {
-                self.answer_error(sid, stanza, &error);
+            (Ok(Dispatch::Read(start)), Some(sid)) => self.read_for(sid, read(start, receipt)),
+            // No feature lets others change anything; if one did, it would still not be in the way of the user's own.
+            (Ok(Dispatch::Change(start) | Dispatch::Read(start)), None) => {
+                self.read_for_stranger(read(start, receipt));
+            }
+            (Err(error), Some(sid)) => {
+                self.answer_own(sid, stanza, &error);
                 receipt.done();
             }
+            (Err(error), None) => self.refuse(stanza, receipt, &error),
         }
     }
 
@@ -140,71 +222,99 @@ impl User {
             lang: stanza.lang.clone(),
             child: child.bytes(),
         };
+        let changes = matches!(handler.run, Run::Change(_));
         match handler.run {
             Run::Now(run) => run(self, &request).map(Dispatch::Now),
-            Run::Store(run) => {
+            Run::Change(run) | Run::Read(run) => {
                 let host = self.host.clone();
-                Ok(Dispatch::Later(Box::new(move || run(host, request))))
+                let start = Box::new(move || run(host, request));
+                Ok(if changes { Dispatch::Change(start) } else { Dispatch::Read(start) })
             }
         }
-    }
-
-    fn enqueue(&mut self, operation: Operation) {
-        if self.ops.is_full() {
-            metrics::counter!("rookery_limits_hit_total", "limit" => "user_operations").increment(1);
-            if let Some((sid, stanza)) = &operation.request
-                && let Some(reply) = stanza.error_reply(&StanzaError::new(Condition::ResourceConstraint))
-            {
-                self.reply(*sid, reply);
-            }
-            return operation.receipt.done();
-        }
-        self.ops.waiting.push_back(operation);
-        self.next_operation();
     }
 
     fn next_operation(&mut self) {
-        if self.ops.busy() {
-            return;
-        }
-        let Some(Operation { start, request, receipt, .. }) = self.ops.waiting.pop_front() else { return };
-        if self.leaving.is_some() && request.is_some() && receipt.is_open() {
-            receipt.leave(); // whoever asks does so again, of the next home, which need not wait for all of these
-            return self.next_operation();
-        }
-        if self.is_nobody() {
-            // The account was removed meanwhile: nothing is written for it any more.
-            if let Some(reply) =
-                request.and_then(|(_, stanza)| stanza.error_reply(&Condition::ServiceUnavailable.into()))
+        while self.ops.running.is_none() {
+            let Some(Operation { start, of, receipt, .. }) = self.ops.next() else { return };
+            if self.leaving.is_some()
+                && let Some(sid) = of.sid
             {
-                self.host.route(reply, Receipt::none(), None);
+                receipt.leave(); // whoever asks does so again, of the next home, which need not wait for all of these
+                self.leave_lane(sid);
+                continue;
             }
-            receipt.done();
-            return self.next_operation();
+            if self.is_nobody() {
+                self.gone_meanwhile(of, receipt);
+                continue;
+            }
+            self.ops.running = Some((of, receipt));
+            let work = start(self);
+            self.spawn(async move {
+                let result = apart(work).await;
+                let then: Then = Box::new(move |user: &mut User| user.operation_done(result));
+                then
+            });
         }
-        self.ops.running = Some((request, receipt));
-        let work = start(self);
+    }
+
+    /// The account was removed meanwhile: nothing is written for it any more.
+    fn gone_meanwhile(&mut self, of: Of, receipt: Receipt) {
+        let error = StanzaError::new(Condition::ServiceUnavailable);
+        match (of.sid, of.request) {
+            (_, Some(stanza)) => self.refuse(&stanza, receipt, &error),
+            (Some(_), None) => receipt.leave(), // its stream has ended
+            (None, None) => receipt.done(),     // there is nobody to hear of the change
+        }
+    }
+
+    fn operation_done(&mut self, result: Result<Done, StanzaError>) {
+        let Some((Of { sid, request }, receipt)) = self.ops.running.take() else { return };
+        self.finish(sid.zip(request.as_deref()), result);
+        self.settle_behind(sid, receipt);
+        self.next_operation();
+        if let Some(sid) = sid {
+            self.change_done(sid);
+        }
+    }
+
+    /// Begins a read: of a session, or of a stranger.
+    pub(super) fn start_read(&mut self, sid: Option<SessionId>, read: Read) {
+        let Read { start, stanza, receipt } = read;
+        let work = start();
         self.spawn(async move {
-            // On a task of its own, so that a panic in it is an error of this request and not the end of the queue.
-            let result = tokio::spawn(work)
-                .await
-                .unwrap_or_else(|_| Err(StanzaError::new(Condition::InternalServerError)));
-            let then: crate::feature::Then = Box::new(move |user: &mut User| user.operation_done(result));
+            let result = apart(work).await;
+            let then: Then = Box::new(move |user: &mut User| {
+                if let Some(sid) = sid {
+                    user.finish(Some((sid, &stanza)), result);
+                    user.settle_behind(Some(sid), receipt);
+                    user.next_read(sid);
+                } else {
+                    user.tell_stranger(&stanza, result, receipt);
+                    user.stranger_answered(&stanza);
+                }
+            });
             then
         });
     }
 
-    fn operation_done(&mut self, result: Result<Done, StanzaError>) {
-        let Some((request, receipt)) = self.ops.running.take() else { return };
-        let sid = request.as_ref().and_then(|(sid, _)| *sid);
+    /// What was asked by somebody else is settled when the answer has come there.
+    fn tell_stranger(&self, stanza: &Stanza, result: Result<Done, StanzaError>, receipt: Receipt) {
+        match result {
+            Ok(done) => self.host.route(stanza.result(done.reply), receipt, None),
+            Err(error) => self.refuse(stanza, receipt, &error),
+        }
+    }
+
+    /// Applies what was done, and tells the session that has asked.
+    fn finish(&mut self, asked: Option<(SessionId, &Stanza)>, result: Result<Done, StanzaError>) {
         match result {
             Ok(done) => {
                 if let Some(then) = done.then {
                     then(self);
                 }
-                if let Some((sid, stanza)) = request {
+                if let Some((sid, stanza)) = asked {
                     for outgoing in done.before {
-                        self.reply_outgoing(sid, outgoing);
+                        self.send(sid, outgoing);
                     }
                     self.reply(sid, stanza.result(done.reply));
                 }
@@ -213,32 +323,15 @@ impl User {
                 }
             }
             Err(error) => {
-                if let Some((sid, stanza)) = request {
-                    self.answer_error(sid, &stanza, &error);
+                if let Some((sid, stanza)) = asked {
+                    self.answer_own(sid, stanza, &error);
                 }
             }
         }
-        self.settle_behind(sid, receipt);
-        self.next_operation();
     }
 
-    fn answer_error(&self, sid: Option<SessionId>, stanza: &Stanza, error: &StanzaError) {
-        if let Some(reply) = stanza.error_reply(error) {
-            metrics::counter!("rookery_stanza_errors_total", "condition" => error.condition.name())
-                .increment(1);
-            self.reply(sid, reply);
-        }
-    }
-
-    fn reply(&self, sid: Option<SessionId>, stanza: Stanza) {
-        self.reply_outgoing(sid, Outgoing::new(stanza));
-    }
-
-    fn reply_outgoing(&self, sid: Option<SessionId>, outgoing: Outgoing) {
-        match sid {
-            Some(sid) => self.send(sid, outgoing),
-            None => self.host.route_from(outgoing.stanza, Receipt::none(), None),
-        }
+    fn reply(&self, sid: SessionId, stanza: Stanza) {
+        self.send(sid, Outgoing::new(stanza));
     }
 
     /// An IQ set with this payload to each session that `wants` it (roster and block list pushes).
@@ -263,5 +356,12 @@ impl User {
 
 enum Dispatch {
     Now(Vec<u8>),
-    Later(Box<dyn FnOnce() -> Started + Send>),
+    Change(Box<dyn FnOnce() -> Started + Send>),
+    Read(Box<dyn FnOnce() -> Started + Send>),
+}
+
+/// Does the work on a task of its own, so that a panic in it is an error of this request and not the end of the queue.
+async fn apart(work: Started) -> Result<Done, StanzaError> {
+    let failed = |_| Err(StanzaError::new(Condition::InternalServerError));
+    tokio::spawn(work).await.unwrap_or_else(failed)
 }

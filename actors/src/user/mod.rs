@@ -1,9 +1,9 @@
 //! The user actor: the one place where things about a bare JID are decided, in order. It is a state machine: every
 //! [`Msg`] is one step that never waits; what takes time is spawned and comes back as a message.
 //!
-//! - `attach`: sessions come and go. `outgoing`: what the user's sessions send. `incoming`: what is sent to the user.
+//! - `attach`: sessions come and go. `order`, `outgoing`: what the user's sessions send. `incoming`: what is sent to the user.
 //! - `deliver`: the order of archive and delivery. `offline`: what waits for a device.
-//! - `presence`, `subscription`, `roster`: RFC 6121. `iq`: requests, answered by [`crate::features`].
+//! - `presence`, `subscription`, `roster`: RFC 6121. `iq`, `strangers`: requests, for [`crate::features`].
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -31,11 +31,13 @@ mod load;
 mod moving;
 mod numbers;
 mod offline;
+mod order;
 mod outgoing;
 mod presence;
 pub mod roster;
 mod roster_iq;
 mod seen;
+mod strangers;
 mod subscribe;
 mod subscription;
 mod told;
@@ -348,11 +350,11 @@ impl User {
             Msg::Loaded(_) => {}
             Msg::Bind(bind) => self.bind(*bind),
             Msg::Resume(resume) => self.resume(*resume),
-            Msg::Out { sid, stanza, receipt } => self.sent_by(sid, *stanza, receipt),
+            Msg::Out { sid, stanza, receipt } => self.sent_by(sid, stanza, receipt),
             Msg::In(inbound) => self.incoming(*inbound),
             Msg::Committed { seq, ok } => self.committed(seq, ok),
             Msg::Then(then) => then(self),
-            Msg::Ended(ended) => self.ended(*ended),
+            Msg::Ended(ended) => self.session_ended(ended),
             Msg::Marked { sid, number } => self.marked(sid, number),
             Msg::Resumed { sid, acked, numbering, claim } => {
                 if let Some(session) = self.session_mut(sid) {
@@ -393,13 +395,10 @@ impl User {
         match msg {
             Msg::Bind(bind) => drop(bind.reply.send(Err(StanzaError::new(Condition::NotAllowed)))),
             Msg::Resume(resume) => drop(resume.reply.send(Err(NotResumed::NotFound))),
-            Msg::Out { receipt, .. } => receipt.done(),
+            Msg::Out { receipt, .. } => receipt.leave(), // its stream has ended
             // RFC 6121 section 8.5.1: presence is ignored, all else refused.
             Msg::In(inbound) if matches!(inbound.stanza.type_, Type::Presence(_)) => inbound.receipt.done(),
-            Msg::In(inbound) => {
-                let Inbound { stanza, receipt, .. } = *inbound;
-                self.refuse(&stanza, receipt, &StanzaError::new(Condition::ServiceUnavailable));
-            }
+            Msg::In(inbound) => self.turn_away(*inbound, &StanzaError::new(Condition::ServiceUnavailable)),
             Msg::Then(then) => then(self),
             Msg::Ended(ended) => self.forget(ended.sid, ended.recorded),
             // The account was removed while this was under way: whoever waits for it is told.

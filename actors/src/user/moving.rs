@@ -155,6 +155,7 @@ impl User {
     pub(super) fn leave(&mut self, told: oneshot::Sender<()>) {
         self.leaving = Some(Leaving { open: self.sessions.len(), told: Some(told) });
         self.drop_drains();
+        self.leave_lanes();
         for session in &self.sessions {
             if session.handle.cast_always(session::Msg::Hold).is_err()
                 && let Some(leaving) = &mut self.leaving
@@ -179,6 +180,7 @@ impl User {
         let told = leaving.told.take();
         self.leaving = None;
         self.phase = Phase::Moved;
+        self.send_strangers_on();
         let mut answers = Vec::new();
         for session in self.sessions.drain(..) {
             metrics::gauge!("rookery_sessions").decrement(1.0);

@@ -5,20 +5,21 @@ use std::sync::Arc;
 use rookery_proto::xmpp::jid::Jid;
 use rookery_proto::xmpp::stanza::{IqType, PresenceType, Stanza, Type};
 
-use super::User;
 use super::deliver::{Ops, Step};
+use super::order::Origin;
+use super::{Inbound, User};
 use crate::feature::{Direction, Passing, Verdict};
 use crate::ledger::Receipt;
 use crate::pipe::Outgoing;
 use crate::session::SessionId;
 
 impl User {
-    /// A stanza of one of the user's sessions. What the session is told because of it comes before it is settled: else a home
-    /// could die with an answer that its connection does not wait for any more.
-    pub(super) fn sent_by(&mut self, sid: SessionId, stanza: Stanza, receipt: Receipt) {
+    /// Takes a stanza of one of the user's sessions, in its turn. What the session is told because of it comes before it is
+    /// settled: else a home could die with an answer that its connection does not wait for any more.
+    pub(super) fn send_now(&mut self, sid: SessionId, stanza: Stanza, origin: Origin, receipt: Receipt) {
         let told = self.host.far().is_some() && !matches!(stanza.type_, Type::Message(_));
         let behind = told.then(|| receipt.split());
-        self.outgoing(sid, stanza, receipt);
+        self.outgoing(sid, stanza, origin, receipt);
         if let Some(receipt) = behind {
             self.settle_behind(Some(sid), receipt);
         }
@@ -33,12 +34,9 @@ impl User {
         }
     }
 
-    pub(super) fn outgoing(&mut self, sid: SessionId, stanza: Stanza, receipt: Receipt) {
-        if self.session(sid).is_none() {
-            return receipt.done(); // the session was replaced while this was on its way
-        }
+    fn outgoing(&mut self, sid: SessionId, stanza: Stanza, origin: Origin, receipt: Receipt) {
         match stanza.type_ {
-            Type::Message(_) => self.send_message(sid, stanza, receipt),
+            Type::Message(_) => self.send_message(sid, stanza, origin, receipt),
             Type::Presence(PresenceType::Available | PresenceType::Unavailable) if stanza.to.is_none() => {
                 self.broadcast(sid, stanza);
                 receipt.done();
@@ -48,16 +46,19 @@ impl User {
         }
     }
 
-    /// The stanza's number, if its session can be resumed and the stanza may come again.
-    fn origin(&self, sid: SessionId, receipt: &Receipt) -> Option<(SessionId, u32)> {
-        self.session(sid)?.origin_name(self.host.far().is_some()).map(|name| (name, receipt.number()))
+    /// An IQ or a presence to whom it is addressed. What a user sends to itself is here already: it is taken before what the
+    /// session sends next.
+    pub(super) fn send_to(&mut self, stanza: Arc<Stanza>, receipt: Receipt) {
+        if stanza.to.as_ref().is_some_and(|to| to.bare_str() == self.jid.as_str()) {
+            return self.incoming(Inbound { stanza, receipt, origin: None, change: None });
+        }
+        self.host.route_from(stanza, receipt, None);
     }
 
-    fn send_message(&mut self, sid: SessionId, mut stanza: Stanza, receipt: Receipt) {
+    fn send_message(&mut self, sid: SessionId, mut stanza: Stanza, origin: Origin, receipt: Receipt) {
         // RFC 6121 section 8.1: without `to` it is for the sender's own bare JID.
         let to = stanza.to.get_or_insert_with(|| Jid::from(self.jid.clone())).clone();
         let with = to.to_bare();
-        let origin = self.origin(sid, &receipt);
         let mut passing = Passing::new(stanza, Direction::Out, with);
         match self.pass(&mut passing) {
             Verdict::Pass => {}
@@ -90,6 +91,9 @@ impl User {
                 receipt: Receipt::none(),
             });
         }
+        if own {
+            return self.incoming(Inbound { stanza, receipt, origin, change: None });
+        }
         self.host.route_from(stanza, receipt, origin);
     }
 
@@ -103,7 +107,7 @@ impl User {
             return if request { self.answer(Some(sid), &stanza, receipt) } else { receipt.done() };
         }
         match self.filter(Direction::Out, &stanza, &to) {
-            Verdict::Pass => self.host.route_from(Arc::new(stanza), receipt, None),
+            Verdict::Pass => self.send_to(Arc::new(stanza), receipt),
             Verdict::Refuse(error) => {
                 self.answer_own(sid, &stanza, &error);
                 receipt.done();

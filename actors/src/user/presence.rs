@@ -168,16 +168,16 @@ impl User {
                     session.directed.push(to);
                     self.changed(sid);
                 }
-                self.host.route_from(Arc::new(stanza), receipt, None);
+                self.send_to(Arc::new(stanza), receipt);
             }
             PresenceType::Unavailable => {
                 if let Some(session) = self.session_mut(sid) {
                     session.directed.retain(|whom| *whom != to);
                     self.changed(sid);
                 }
-                self.host.route_from(Arc::new(stanza), receipt, None);
+                self.send_to(Arc::new(stanza), receipt);
             }
-            PresenceType::Error => self.host.route_from(Arc::new(stanza), receipt, None),
+            PresenceType::Error => self.send_to(Arc::new(stanza), receipt),
             // Probes are the server's business (section 4.3).
             _ => receipt.done(),
         }

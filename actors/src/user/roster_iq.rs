@@ -13,6 +13,7 @@ use super::subscribe::{self, Act, Acted};
 use super::subscription::Kind;
 use super::{User, roster};
 use crate::feature::{Done, Feature, Iq, Method, Request, Run, Scope, Then, Who, Work, Xep};
+use crate::features::store_failed;
 use crate::host::Host;
 
 /// RFC 6121 section 2: the roster, with versions (2.6).
@@ -25,7 +26,7 @@ pub const ROSTER: Feature = Feature {
             name: "query",
             ns: ns::ROSTER,
             who: Who::Owner,
-            run: Run::Store(get),
+            run: Run::Change(get), // from then on the session gets pushes; and its contacts come before their presence
         },
         Iq {
             scope: Scope::Account,
@@ -33,7 +34,7 @@ pub const ROSTER: Feature = Feature {
             name: "query",
             ns: ns::ROSTER,
             who: Who::Owner,
-            run: Run::Store(set),
+            run: Run::Change(set),
         },
     ],
     ..Feature::NONE
@@ -64,7 +65,7 @@ fn get(host: Host, request: Request) -> Work {
                 })
             })
             .await
-            .map_err(|_| StanzaError::new(Condition::InternalServerError))?;
+            .map_err(|error| store_failed(&error))?;
         // 2.6.3: nothing but the result if the client's copy is current; what is new comes in pushes, after the result.
         let reply = items.map(|items| match known {
             Some(_) => roster::query(&version, &items),
@@ -149,7 +150,7 @@ fn set(host: Host, request: Request) -> Work {
                 Box::pin(async move { put(&mut **tx, &own, set, limits.roster_items).await })
             })
             .await
-            .map_err(|_| StanzaError::new(Condition::InternalServerError))?;
+            .map_err(|error| store_failed(&error))?;
         let Some(item) = item else {
             metrics::counter!("rookery_limits_hit_total", "limit" => "roster_items").increment(1);
             return Err(StanzaError::new(Condition::ResourceConstraint));
@@ -203,7 +204,7 @@ pub(crate) async fn remove(
             Box::pin(async move { removal(&mut **tx, &own, &other, local, (limit, name)).await })
         })
         .await
-        .map_err(|_| StanzaError::new(Condition::InternalServerError))?;
+        .map_err(|error| store_failed(&error))?;
     let acted = acted.ok_or(StanzaError::new(Condition::ItemNotFound))?;
     Ok(Done::then(move |user: &mut User| {
         let last = acted.iter().rposition(|(_, acted)| acted.other.is_some());

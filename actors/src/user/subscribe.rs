@@ -13,6 +13,7 @@ use rookery_proto::xmpp::stanza::{PresenceType, Stanza, Type};
 use super::subscription::{self, Inbound as Outcome, Kind};
 use super::{User, roster};
 use crate::feature::{Direction, Done, Then, Verdict};
+use crate::features::store_failed;
 use crate::ledger::Receipt;
 use crate::pipe::Outgoing;
 use crate::session::SessionId;
@@ -142,10 +143,13 @@ impl User {
             self.answer_own(sid, &stanza, &error);
             return receipt.done();
         }
+        if self.ops.are_many() {
+            return self.no_room(sid, &stanza, receipt);
+        }
         let own = self.entity.clone();
         let limit = host.options().limits.roster_items;
         let name = host.change_name();
-        self.operation(receipt, move || async move {
+        self.change_by(sid, receipt, move || async move {
             let other = Entity::new(contact.as_str());
             let mut bytes = Vec::new();
             stanza.write(&mut bytes);
@@ -166,9 +170,10 @@ impl User {
                 Ok(None) => Box::new(move |user: &mut User| {
                     user.answer_own(sid, &stanza, &StanzaError::new(Condition::ResourceConstraint));
                 }),
-                Err(_) => Box::new(move |user: &mut User| {
-                    user.answer_own(sid, &stanza, &StanzaError::new(Condition::InternalServerError));
-                }),
+                Err(error) => {
+                    let error = store_failed(&error);
+                    Box::new(move |user: &mut User| user.answer_own(sid, &stanza, &error))
+                }
             };
             Ok(Done { then: Some(then), ..Done::default() })
         });
@@ -208,7 +213,7 @@ impl User {
             return self.later(move |user| user.change(stanza, contact, change, receipt));
         }
         let heard = receipt.split();
-        self.operation_of(receipt, false, move |user| {
+        self.operation(receipt, move |user| {
             let (own, read) = (user.entity.clone(), user.read_changes());
             let since = read.since;
             async move {

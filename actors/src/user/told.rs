@@ -76,10 +76,7 @@ impl User {
         if !self.sessions.iter().any(|session| session.interested) || self.ops.will_catch_up() {
             return;
         }
-        if self.ops.is_full() {
-            return self.later(Self::catch_up);
-        }
-        self.operation_of(Receipt::none(), true, |user| {
+        self.catching_up(|user| {
             let (own, read) = (user.entity.clone(), user.read_changes());
             let since = read.since;
             async move {
@@ -195,8 +192,12 @@ impl User {
 
     /// The contact's home has heard of that change.
     fn told(&mut self, contact: BareJid, name: u64) {
+        if self.ops.is_full() {
+            metrics::counter!("rookery_limits_hit_total", "limit" => "user_operations").increment(1);
+            return; // so the next home tells it again
+        }
         let (host, own) = (self.host.clone(), self.entity.clone());
-        self.operation(Receipt::none(), move || async move {
+        self.operation(Receipt::none(), move |_| async move {
             let write = host.store().write(Options::owner(&own), |tx| {
                 let (own, contact) = (own.clone(), contact.clone());
                 Box::pin(async move {

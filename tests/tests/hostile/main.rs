@@ -10,6 +10,7 @@
 mod attacks;
 mod before_login;
 mod names;
+mod queue;
 mod slow;
 mod stanzas;
 

@@ -35,6 +35,8 @@ pub(super) struct Page {
 pub(super) async fn answer(host: Host, request: Request) -> Result<Done, StanzaError> {
     let started = tokio::time::Instant::now();
     let query = Query::parse(&request.element()?, host.ids(), host.options().limits.archive_page)?;
+    // What the client has sent before it asked is to be found; if that could not be stored, it was told so.
+    host.batcher().flush().await.ok();
     let page = find(host.store(), &Entity::new(request.account.as_str()), &query).await;
     let outcome = if page.is_ok() { "ok" } else { "error" };
     metrics::counter!("rookery_archive_queries_total", "outcome" => outcome).increment(1);
