@@ -162,6 +162,9 @@ impl Waits {
     }
 
     fn over(&self, own: usize, part: usize) -> Option<&'static str> {
+        if own < STEP {
+            return None; // less than any share
+        }
         let (account, node) = (&self.0.account, &self.0.account.node);
         let limit = |limit: &AtomicUsize| limit.load(Ordering::Relaxed) / part;
         if own >= limit(&node.session) {
