@@ -47,7 +47,7 @@ impl Taken {
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        setrlimit(self.0, self.1.clone()).unwrap();
+        setrlimit(self.0, self.1).unwrap();
     }
 }
 

@@ -211,7 +211,7 @@ impl User {
             {
                 continue; // the session had it live
             }
-            if let Some(outgoing) = self.from_store(session, drain, *id, entry) {
+            if let Some(outgoing) = self.stored_for(session, drain, *id, entry) {
                 let offline = drain.offline;
                 let kept = match place {
                     Shelf::Archive => Kept { offline, ..Kept::archived(Some(*id)) },
@@ -290,7 +290,7 @@ impl User {
     }
 
     /// A stored message as this session is to get it, or nothing if it is not for it.
-    fn from_store(
+    fn stored_for(
         &self,
         session: &Attached,
         drain: &Drain,

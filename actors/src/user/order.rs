@@ -101,14 +101,14 @@ impl Lane {
     }
 
     /// Its connection sends what waits again to the next home; what has ended stays so.
-    fn leave(&mut self) -> Vec<Box<Ended>> {
+    fn leave(&mut self) -> Vec<Ended> {
         self.bytes = 0;
         self.reads.drain(..).for_each(|read| read.receipt.leave());
         let mut ended = Vec::new();
         for item in self.waiting.drain(..) {
             match item {
                 Item::Stanza { receipt, .. } => receipt.leave(),
-                Item::Ended(end) => ended.push(end),
+                Item::Ended(end) => ended.push(*end),
             }
         }
         ended
@@ -318,7 +318,7 @@ impl User {
         let Some(lane) = self.ops.lanes.of(sid) else { return };
         lane.left = true;
         let ended = lane.leave();
-        ended.into_iter().for_each(|ended| self.ended(*ended));
+        ended.into_iter().for_each(|ended| self.ended(ended));
     }
 
     /// The same for all sessions that wait.

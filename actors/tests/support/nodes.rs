@@ -1,5 +1,12 @@
 //! Several nodes in one process, each with a runtime of its own, so that one can be killed.
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, missing_docs, unreachable_pub)]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    missing_docs,
+    unreachable_pub
+)]
 
 use std::sync::Arc;
 use std::time::Duration;

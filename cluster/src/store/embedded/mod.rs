@@ -147,7 +147,7 @@ impl Tables {
         files::make(folder).map_err(|e| disk_at(folder, e))?;
         let lock = Lock::take(folder)?;
         files::own(folder).map_err(|e| disk_at(folder, e))?;
-        let (open, first) = Open::open(folder, 0)?;
+        let (open, first) = Open::at(folder, 0)?;
         let mark = Mark::open(folder, open.last()?).map_err(|e| disk_at(folder, e))?;
         let space = Space::new(settings.free);
         space.look(folder);
@@ -286,7 +286,7 @@ impl Backend for Tables {
         drop(before); // and with it what fjall has open
         active::renew(&rows).map_err(disk)?;
         let opening = self.openings.fetch_add(1, Ordering::Relaxed) + 1;
-        let (open, first) = Open::open(&self.folder, opening)?;
+        let (open, first) = Open::at(&self.folder, opening)?;
         *self.reserved.lock() = open.reserved;
         self.mark.note(open.last()?);
         let view = View { snapshot: open.database.snapshot(), opening };

@@ -46,7 +46,7 @@ pub(super) fn rows(folder: &Path) -> PathBuf {
 
 impl Open {
     /// Opens or makes the rows in `folder`, and reserves versions: all from the one returned on are new.
-    pub(super) fn open(folder: &Path, opening: u64) -> Result<(Self, Version)> {
+    pub(super) fn at(folder: &Path, opening: u64) -> Result<(Self, Version)> {
         let said = Mark::read(folder).map_err(|e| disk_at(&Mark::path(folder), e))?;
         let place = rows(folder);
         if said != Said::Nothing && !(place.join("version").exists() && active::exists(&place)) {

@@ -96,12 +96,12 @@ fn a_journal_that_was_cut_short_is_noticed() {
     let ends: Vec<usize> = (1..length).filter(|at| whole[..*at].ends_with(b"FJL\x03")).collect();
     fs::write(&journal, &whole[..ends[ends.len() - 1]]).unwrap();
     let said = Mark::read(folder.path()).unwrap();
-    let (open, _) = Open::open(folder.path(), 0).unwrap();
+    let (open, _) = Open::at(folder.path(), 0).unwrap();
     assert!(open.is_behind(said).unwrap());
     let mark = Mark::open(folder.path(), open.last().unwrap()).unwrap();
     drop((open, mark));
     let said = Mark::read(folder.path()).unwrap();
-    assert!(!Open::open(folder.path(), 0).unwrap().0.is_behind(said).unwrap(), "it is said once");
+    assert!(!Open::at(folder.path(), 0).unwrap().0.is_behind(said).unwrap(), "it is said once");
 }
 
 #[test]
