@@ -22,6 +22,7 @@ use crate::ledger::Ledger;
 use crate::link::Way;
 use crate::pipe::{Close, Down, Pipe};
 
+mod answered;
 mod moved;
 
 pub(crate) use moved::Tail;
@@ -374,6 +375,7 @@ impl Stub {
                     // It came in a larger message: what is kept must not keep that.
                     let bytes = Bytes::copy_from_slice(&stanza.stanza);
                     state.bytes += bytes.len();
+                    state.note_answer(&bytes);
                     let id = wire::id_of(&stanza.id);
                     state.last = state.last.max(id);
                     state.drained = state.drained.max(id.filter(|_| stanza.offline));
