@@ -13,6 +13,11 @@ async fn enabled(node: &Fixture, user: &str, resource: &str) -> (Client, String)
     (client, id)
 }
 
+/// The client has so many stanzas. A request counts as handled when its answer has come.
+async fn has(client: &mut Client, h: u32) {
+    client.send(&format!("<a xmlns='urn:xmpp:sm:3' h='{h}'/>")).await;
+}
+
 /// Reads up to the next `<a/>` and returns its `h`.
 async fn h(client: &mut Client) -> u32 {
     client.until("<a xmlns='urn:xmpp:sm:3' h='").await;
@@ -26,8 +31,12 @@ async fn counts_every_stanza_also_malformed_ones() {
     romeo.send(R).await;
     assert_eq!(h(&mut romeo).await, 0);
     romeo.send(&format!("{PING} <presence/><message to='@'/>{R}")).await;
+    romeo.until("jid-malformed").await;
+    has(&mut romeo, 3).await;
     assert_eq!(h(&mut romeo).await, 3);
     romeo.send(&format!("{PING}{R}{R}")).await;
+    romeo.until("id='p'").await;
+    has(&mut romeo, 4).await;
     assert_eq!(h(&mut romeo).await, 4);
 }
 
@@ -64,6 +73,8 @@ async fn resumes_without_loss_and_without_doubles() {
     let got = again.until("</message>").await;
     assert!(got.contains("n2.") && !got.contains("n1."), "{got}");
     again.send(&format!("<a xmlns='urn:xmpp:sm:3' h='3'/>{PING}{R}")).await;
+    again.until("id='p'").await;
+    has(&mut again, 4).await;
     assert_eq!(h(&mut again).await, 2);
     // Nobody else's, and not twice at the same time: the older connection is told (section 5).
     let mut thief = node.authenticated("juliet").await;
