@@ -27,8 +27,7 @@ impl Session {
     pub(super) fn hand_back(&self, delivery: Delivery) {
         let Delivery { outgoing, kept, receipt } = delivery;
         let unacked = vec![Unacked::new(outgoing, kept, receipt)];
-        let (sid, numbering) = (self.sid, None);
-        let ended = user::Ended { sid, unacked, replay_after: None, numbering, recorded: false };
+        let ended = user::Ended { sid: self.sid, unacked, replay_after: None, recorded: false };
         let _ = self.user.cast_always(user::Msg::Ended(Box::new(ended)));
     }
 
@@ -53,8 +52,7 @@ impl Session {
         // A session that was bound to an empty archive has confirmed nothing: everything is to come.
         let replay_after =
             (resumable && self.restored.is_some()).then(|| self.acked.unwrap_or(ArchiveId::first_at(0)));
-        let numbering = self.sm.as_ref().map(|sm| sm.numbering).filter(|_| replay_after.is_some());
-        let ended = user::Ended { sid: self.sid, unacked, replay_after, numbering, recorded };
+        let ended = user::Ended { sid: self.sid, unacked, replay_after, recorded };
         let _ = self.user.cast_always(user::Msg::Ended(Box::new(ended)));
     }
 

@@ -47,8 +47,6 @@ pub(crate) struct Ended {
     pub(crate) unacked: Vec<Unacked>,
     /// For a session that was restored and never resumed: the place in the archive its client has confirmed.
     pub(crate) replay_after: Option<ArchiveId>,
-    /// And its numbering.
-    pub(crate) numbering: Option<u64>,
     /// It has a record in the store.
     pub(crate) recorded: bool,
 }
@@ -178,7 +176,7 @@ impl User {
             let told = session.handle.cast_always(session::Msg::Kick(condition, text.into()));
             self.detach(sid);
             if told.is_err() {
-                self.leave_behind(sid, Vec::new(), (None, None), true); // nobody will say what it had sent
+                self.leave_behind(sid, Vec::new(), None, true); // nobody will say what it had sent
             }
         }
     }
@@ -198,7 +196,7 @@ impl User {
 
     /// A session is over: what its client has not got goes elsewhere.
     pub(super) fn ended(&mut self, ended: Ended) {
-        let Ended { sid, unacked, replay_after, numbering, recorded } = ended;
+        let Ended { sid, unacked, replay_after, recorded } = ended;
         self.detach(sid);
         let mut ids = Vec::new();
         for item in unacked {
@@ -230,7 +228,7 @@ impl User {
                 _ => receipt.done(),
             }
         }
-        self.leave_behind(sid, ids, (replay_after, numbering), recorded);
+        self.leave_behind(sid, ids, replay_after, recorded);
     }
 
     /// Removes an ended session's record.

@@ -30,8 +30,8 @@ pub(super) type Range = (Option<ArchiveId>, ArchiveId);
 pub(super) struct Unread {
     /// Of the archive.
     pub(super) range: Option<Range>,
-    /// Of the queue: what has numbers of this numbering.
-    pub(super) numbering: Option<u64>,
+    /// Of the queue.
+    pub(super) queue: bool,
 }
 
 /// A session that has ended, until what it had sent is known.
@@ -88,8 +88,8 @@ struct Left {
     ids: Vec<ArchiveId>,
     /// Where there may be more that was for it.
     range: Option<Range>,
-    /// In which numbering there may be something for it alone in the queue.
-    numbering: Option<u64>,
+    /// There may be something for it alone in the queue, with this mark.
+    mark: Option<u64>,
     others: Vec<Other>,
 }
 
@@ -119,12 +119,12 @@ impl User {
     }
 
     /// What a session had sent that its client has not confirmed is known now: `ids`; and if it was never resumed since it came
-    /// back from the store, what came behind `replay`, and what lies in the queue in its `numbering`.
+    /// back from the store, what came behind `replay`, and what lies in the queue for it.
     pub(super) fn leave_behind(
         &mut self,
         sid: SessionId,
         ids: Vec<ArchiveId>,
-        (replay, numbering): (Option<ArchiveId>, Option<u64>),
+        replay: Option<ArchiveId>,
         recorded: bool,
     ) {
         let at = self.behind.departed.iter().position(|departed| departed.sid == sid);
@@ -132,7 +132,7 @@ impl User {
         let last = self.ids.last;
         let replayed = replay.and_then(|after| Some((Some(after), last.filter(|last| after < *last)?)));
         let unread = departed.as_ref().map(|departed| departed.unread).unwrap_or_default();
-        let numbering = numbering.or(unread.numbering);
+        let mark = (replay.is_some() || unread.queue).then(|| sid.mark());
         let range = match (replayed, unread.range) {
             (Some(one), Some(two)) => Some((one.0.min(two.0), one.1.max(two.1))),
             (one, two) => one.or(two),
@@ -152,12 +152,12 @@ impl User {
         if self.sessions.is_empty() && self.behind.departed.is_empty() {
             self.behind.past = VecDeque::new();
         }
-        if ids.is_empty() && range.is_none() && numbering.is_none() {
+        if ids.is_empty() && range.is_none() && mark.is_none() {
             return self.forget(sid, recorded);
         }
         let reader = departed.map(|departed| (departed.jid, departed.reader));
         let (host, user) = (self.host.clone(), self.entity.clone());
-        let left = Left { host, user, reader, ids, range, numbering, others };
+        let left = Left { host, user, reader, ids, range, mark, others };
         self.write_down(left, move |user, written| {
             if written {
                 user.forget(sid, recorded);
@@ -168,7 +168,7 @@ impl User {
     /// The sessions that a message was for have ended before it was sent.
     pub(super) fn leave_behind_one(&mut self, id: ArchiveId, receipt: Receipt) {
         let (host, user, others) = (self.host.clone(), self.entity.clone(), self.others());
-        let left = Left { host, user, reader: None, ids: vec![id], range: None, numbering: None, others };
+        let left = Left { host, user, reader: None, ids: vec![id], range: None, mark: None, others };
         // Its sender's stanza is settled whatever comes of this: it is in the archive.
         self.write_down(left, move |_, _| receipt.done());
     }
@@ -245,20 +245,20 @@ impl Left {
         // Some of it is on its way to the store.
         self.host.batcher().flush().await?;
         let first = self.leave_archive().await?;
-        let requests = match self.numbering {
-            Some(numbering) => self.leave_queue(numbering).await?,
+        let requests = match self.mark {
+            Some(mark) => self.leave_queue(mark).await?,
             None => Vec::new(),
         };
         Ok(Written { first, requests })
     }
 
     /// What was for this session alone goes; returns the requests among it.
-    async fn leave_queue(&self, numbering: u64) -> store::Result<Vec<Stanza>> {
+    async fn leave_queue(&self, mark: u64) -> store::Result<Vec<Stanza>> {
         let (mut after, mut requests) = (None, Vec::new());
         loop {
             let page = self.page(Shelf::Queue, after).await?;
             let mine = |(_, entry): &&(ArchiveId, Entry)| {
-                Owed::of(entry) == Owed::Session && entry.number(numbering).is_some()
+                Owed::of(entry) == Owed::Session && entry.number(mark).is_some()
             };
             let mut ops = Ops::new();
             for (id, entry) in page.entries.iter().filter(mine) {

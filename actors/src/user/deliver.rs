@@ -139,6 +139,10 @@ impl User {
         entry.flags = share::flags(owed, true);
         let numbering = self.session(sid).and_then(|session| session.turns.numbering);
         entry.sent.extend(numbering.map(|numbering| archive::Sent { numbering: numbering.name, n: number }));
+        if owed == Owed::Session {
+            // Numberings change; whose it is does not.
+            entry.sent.push(archive::Sent { numbering: sid.mark(), n: 0 });
+        }
         let id = self.next_id();
         let ops = self.keep(Shelf::Queue, id, &entry, None);
         self.queued += 1;

@@ -312,7 +312,9 @@ impl User {
             // What waits for any device, or what this session was sent and had not confirmed.
             let mine = drain.has.is_some_and(|(numbering, _)| entry.number(numbering).is_some());
             return match Owed::of(entry) {
-                Owed::Session => mine.then(|| Outgoing::new(stanza.clone())),
+                Owed::Session => {
+                    entry.number(session.sid.mark()).is_some().then(|| Outgoing::new(stanza.clone()))
+                }
                 _ => (drain.offline || mine).then(|| message(None)),
             };
         }
@@ -440,7 +442,6 @@ impl User {
         };
         let after = first.max(passed);
         let range = last.filter(|last| after < Some(*last)).map(|last| (after, last));
-        let numbering = drain.has.map(|(numbering, _)| numbering).filter(|_| drain.place == Shelf::Queue);
-        Unread { range, numbering }
+        Unread { range, queue: drain.why == Why::Replay && drain.place == Shelf::Queue }
     }
 }

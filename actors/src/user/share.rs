@@ -23,7 +23,7 @@ pub(super) enum Owed {
     AnyDevice,
     /// No device: nobody was there, and it is not worth waiting for.
     Nobody,
-    /// In the offline queue: the session in whose numbering it has a number, and no other.
+    /// In the offline queue: the session whose mark it has, and no other.
     Session,
 }
 
