@@ -6,7 +6,6 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use rookery_cluster::mesh::peer::NodeId;
-use rookery_cluster::seams::Seams;
 use rookery_cluster::tables::archive::ArchiveId;
 use rookery_cluster::tables::roster::RosterVersion;
 use rookery_cluster::tables::sessions;
@@ -26,6 +25,7 @@ use crate::user::{self, Available, Numbering, User};
 
 mod claim;
 mod end;
+mod id;
 mod inactive;
 mod moving;
 mod record;
@@ -36,31 +36,10 @@ mod sm;
 mod traffic;
 
 pub(crate) use claim::Claim;
+pub use id::SessionId;
 use sm::Sm;
 pub(crate) use sm::Unacked;
 pub(crate) use sm::parse_resumption_id;
-
-/// A session's identity: random, never reused.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct SessionId(pub [u8; 16]);
-
-impl SessionId {
-    /// A new one.
-    pub(crate) fn random(seams: &Seams) -> Self {
-        Self(seams.bytes())
-    }
-
-    /// What marks an entry of the offline queue as this session's alone.
-    pub(crate) fn mark(self) -> u64 {
-        let Self([a, b, c, d, e, f, g, h, ..]) = self;
-        u64::from_le_bytes([a, b, c, d, e, f, g, h])
-    }
-
-    /// From sixteen bytes.
-    pub(crate) fn from_slice(bytes: &[u8]) -> Option<Self> {
-        bytes.try_into().ok().map(Self)
-    }
-}
 
 /// A stanza for the session's client.
 pub(crate) struct Delivery {
