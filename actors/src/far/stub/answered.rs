@@ -39,7 +39,7 @@ fn answers(answer: &Stanza, request: &Stanza) -> bool {
         (Some(to), Some(from), _) => to == from,
         (None, Some(from), Some(own)) => from.as_str() == own.bare_str(),
         (None, None, _) => true,
-        (Some(_), None, _) => false,
+        (Some(_), None, _) | (None, Some(_), None) => false,
     };
     let request_kind = matches!(request.type_, Type::Iq(IqType::Get | IqType::Set));
     request_kind && from && request.id == answer.id
