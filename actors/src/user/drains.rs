@@ -112,8 +112,14 @@ impl Drains {
 
     /// The same of an older one: it may have been passed already.
     pub(super) fn again_from(&mut self, id: ArchiveId) {
-        for drain in self.all.iter_mut().filter(|drain| drain.offline && !drain.waits) {
-            drain.more = Some(drain.more.map_or(id, |more| more.min(id)));
+        for drain in self.all.iter_mut().filter(|drain| drain.offline && drain.place == Shelf::Archive) {
+            if drain.waits && drain.from == drain.after {
+                // It has read nothing yet.
+                drain.after = drain.after.min(Some(id.before()));
+                drain.from = drain.after;
+            } else if drain.sent || drain.after >= Some(id) {
+                drain.more = Some(drain.more.map_or(id, |more| more.min(id)));
+            }
         }
     }
 }

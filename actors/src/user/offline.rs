@@ -82,7 +82,7 @@ impl User {
             if let Some(drain) = self.drains.of(sid) {
                 drain.waits = false;
                 if drain.place == Shelf::Archive && drain.from.is_none() {
-                    drain.after = drain.begin(cursor);
+                    (drain.after, drain.from) = (drain.begin(cursor), drain.begin(cursor));
                 }
                 self.read_page(sid);
             }
