@@ -62,7 +62,7 @@ impl User {
         let place = if self.queued > 0 { Shelf::Queue } else { Shelf::Archive };
         let drain = Drain { offline: true, ..self.new_drain(sid, Why::Offline, place) };
         let after = if place == Shelf::Queue { None } else { drain.begin(self.offline) };
-        self.drain(Drain { after, ..drain });
+        self.drain(Drain { after, from: after, ..drain });
     }
 
     /// Something is offline that was not: a device that is there gets it.
@@ -75,15 +75,11 @@ impl User {
 
     /// All is written down that ended sessions have left.
     pub(super) fn go_on_draining(&mut self) {
-        let cursor = self.offline;
         let waiting: Vec<SessionId> =
             self.drains.all.iter().filter(|drain| drain.waits).map(|drain| drain.sid).collect();
         for sid in waiting {
             if let Some(drain) = self.drains.of(sid) {
                 drain.waits = false;
-                if drain.place == Shelf::Archive && drain.from.is_none() {
-                    (drain.after, drain.from) = (drain.begin(cursor), drain.begin(cursor));
-                }
                 self.read_page(sid);
             }
         }
