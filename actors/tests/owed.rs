@@ -308,3 +308,19 @@ async fn a_contact_that_left_during_a_restart_is_no_ghost() {
 fn owned(bodies: &[&str]) -> Vec<String> {
     bodies.iter().map(ToString::to_string).collect()
 }
+
+/// A message to a full JID is being committed when its session becomes available and gets what is offline.
+#[tokio::test]
+async fn what_is_being_committed_when_a_drain_begins_comes_with_it() {
+    let world = World::new().await;
+    says(&world, "juliet@localhost", &["offline"]).await;
+    let mut juliet = world.bind("juliet", "phone").await;
+    let mut romeo = world.bind("romeo", "garden").await;
+    for n in 0..20 {
+        romeo.send(&chat("juliet@localhost/phone", &format!("m{n}-")));
+        juliet.send("<presence/>");
+        juliet.until(&format!("<body>m{n}-</body>")).await;
+        juliet.send("<presence type='unavailable'/>");
+        says(&world, "juliet@localhost", &["again"]).await;
+    }
+}

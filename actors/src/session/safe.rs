@@ -2,7 +2,7 @@
 //! lies in the offline queue.
 
 use rookery_cluster::tables::archive::ArchiveId;
-use rookery_proto::xmpp::stanza::{IqType, Stanza, Type};
+use rookery_proto::xmpp::stanza::{IqType, MessageType, Stanza, Type};
 
 use super::Session;
 use super::sm::{Sm, Unacked};
@@ -81,7 +81,7 @@ impl Session {
         let number = receipt.number_in(&self.ledger);
         let sm = self.sm.as_mut().filter(|sm| sm.resumable() && number.is_some());
         let last = sm.and_then(|sm| sm.unacked.back_mut()).filter(|item| item.is_nowhere());
-        if let Some(item) = last.filter(|item| user::worth_telling(stanza_of(&item.outgoing))) {
+        if let Some(item) = last.filter(|item| is_answer(stanza_of(&item.outgoing))) {
             item.answers = item.answers.or(number);
             self.want_tick();
         }
@@ -100,6 +100,8 @@ impl Session {
         };
         if let Some(item) = sm.unacked.iter_mut().find(asked) {
             item.answered = true;
+            // Whoever asked has nothing to send again: the answer is on its way.
+            std::mem::replace(&mut item.receipt, Receipt::none()).done();
         }
     }
 
@@ -127,6 +129,10 @@ impl Session {
     }
 }
 
+fn is_answer(stanza: &Stanza) -> bool {
+    matches!(stanza.type_, Type::Iq(IqType::Result | IqType::Error) | Type::Message(MessageType::Error))
+}
+
 impl Unacked {
     /// It is durable nowhere.
     pub(super) fn is_nowhere(&self) -> bool {
@@ -137,6 +143,7 @@ impl Unacked {
     pub(super) fn open(&self, resumable: bool, gone: bool) -> bool {
         let stanza = stanza_of(&self.outgoing);
         !self.safe
+            && !self.answered
             && self.is_nowhere()
             && (self.receipt.is_open() || self.answers.is_some() || gone)
             && (user::worth_keeping(stanza) || resumable && user::worth_telling(stanza))

@@ -408,7 +408,8 @@ impl Sm {
     /// Of the client's stanzas that are settled up to here, those that its record may call settled.
     pub(super) fn tellable(&self, settled: u32) -> u32 {
         // What has an id of the queue was submitted before the record will be.
-        let first = self.unacked.iter().filter(|item| item.is_nowhere()).find_map(|item| item.answers);
+        let first = self.unacked.iter().filter(|item| item.is_nowhere() && !item.answered);
+        let first = first.into_iter().find_map(|item| item.answers);
         match first {
             Some(n) if settled.wrapping_sub(n) < u32::MAX / 2 => n.wrapping_sub(1),
             _ => settled,

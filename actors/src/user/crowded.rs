@@ -109,7 +109,7 @@ impl Attached {
 
 impl Step {
     /// The message's place in the archive.
-    fn id(&self) -> Option<ArchiveId> {
+    pub(super) fn id(&self) -> Option<ArchiveId> {
         match self {
             Self::In { id, .. } | Self::Sent { id, .. } => *id,
             Self::Kept { .. } | Self::Held { .. } | Self::Page(_) => None,

@@ -119,11 +119,13 @@ impl User {
 
     pub(super) fn new_drain(&mut self, sid: SessionId, why: Why, place: Shelf) -> Drain {
         self.drains.turn = self.drains.next_turn();
+        // What waits for its commit now will not be sent live either.
+        let pending = self.pending.waiting.iter().find_map(|waiting| waiting.step.id());
         Drain {
             sid,
             why,
             place,
-            floor: self.ids.last,
+            floor: pending.map(ArchiveId::before).or(self.ids.last),
             offline: false,
             after: None,
             from: None,
@@ -342,6 +344,9 @@ impl User {
         let mut ops = Ops::new();
         let more = drain.more.map(ArchiveId::before);
         drain.sent &= !(drain.place == Shelf::Queue && drain.queue_grew);
+        // What was passed over since all was sent is still to come.
+        let passed_over = drain.skipped.is_some_and(|(_, last)| drain.after < Some(last));
+        drain.sent &= !(drain.place == Shelf::Archive && passed_over);
         let (place, upto, sent, offline) = (drain.place, drain.after, drain.sent, drain.offline);
         let page = std::mem::take(&mut drain.page);
         drain.confirmed = true;

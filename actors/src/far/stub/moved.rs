@@ -55,6 +55,8 @@ impl Stub {
         let sent = tail.sent.into_iter().map(|sent| (stub.waits.bytes(sent.stanza.len()), sent));
         state.tail = sent.map(|(charged, sent)| (sent, charged)).collect();
         (state.capsule, state.ups) = (Some(tail.capsule), waiting);
+        let answers: Vec<_> = state.tail.iter().map(|(sent, _)| sent.stanza.clone()).collect();
+        answers.iter().for_each(|stanza| state.note_answer(stanza));
         state.closed = rest.closed;
         if let Some(h) = rest.confirmed.filter(|h| h.wrapping_sub(state.h) as usize <= state.tail.len()) {
             state.confirm(h);
