@@ -65,6 +65,9 @@ struct Options {
     /// Clients without habits: each keeps its one session and writes to bare JIDs.
     #[arg(long)]
     plain: bool,
+    /// Kinds of faults that are known and not mended yet, separated by commas: a campaign counts them and does not fail by them.
+    #[arg(long, value_delimiter = ',')]
+    open: Vec<String>,
     /// Whether clients sleep much; from the seed if not given.
     #[arg(long)]
     sleepy: Option<bool>,

