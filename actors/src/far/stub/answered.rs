@@ -50,7 +50,8 @@ mod tests {
     use super::*;
 
     fn iq(attributes: &str) -> Stanza {
-        crate::stored::stanza(&Bytes::from(format!("<iq id='a' {attributes}/>"))).unwrap()
+        let iq = format!("<iq id='a' {attributes}><query xmlns='urn:x'/></iq>");
+        crate::stored::stanza(&Bytes::from(iq)).unwrap()
     }
 
     #[test]
