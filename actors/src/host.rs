@@ -261,7 +261,7 @@ impl Host {
         &self.0.registrations
     }
 
-    /// Who has changed its password lately (XEP-0077).
+    /// Accounts whose password was changed lately (XEP-0077).
     pub(crate) fn password_changes(&self) -> &Hourly {
         &self.0.password_changes
     }

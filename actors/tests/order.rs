@@ -132,7 +132,7 @@ async fn a_message_to_somebody_just_unblocked_is_sent() {
     }
 }
 
-/// Who is shut out by `act` does not see the presence that comes after it.
+/// A contact that is shut out by `act` does not see the presence that comes after it.
 async fn presence_after(act: &str, shut: Shut) {
     for _ in 0..TIMES {
         let (world, gate) = gated(Archive::Always).await;

@@ -27,7 +27,7 @@ const BYTES: usize = 256 << 10;
 /// What strangers have asked.
 #[derive(Default)]
 pub(super) struct Strangers {
-    /// Who is being answered.
+    /// Strangers that are being answered.
     reading: Vec<Jid>,
     waiting: VecDeque<Read>,
 }
