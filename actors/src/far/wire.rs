@@ -131,13 +131,15 @@ pub(crate) fn kept(stanza: &Stanza) -> Kept {
     Kept { id: id_of(&stanza.id), queued: id_of(&stanza.queued), offline: stanza.offline }
 }
 
-/// A capsule of what a session's record in the store says.
+/// A capsule of what a session's record in the store says, at a home that has its shard in `epoch`.
 pub(crate) fn capsule(
     sid: SessionId,
     record: &rookery_cluster::tables::sessions::Record,
     acked: Option<ArchiveId>,
+    epoch: u32,
 ) -> Capsule {
     Capsule {
+        epoch,
         sid: Bytes::copy_from_slice(&sid.0),
         record: record.encode_to_vec().into(),
         acked: id_bytes(acked),

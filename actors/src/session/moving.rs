@@ -89,7 +89,7 @@ impl Session {
         self.push_capsule();
         let numbering = resumable.then(|| self.numbering());
         let has = Some((before, got)).filter(|_| attach.managed && before != 0);
-        let moved = attach.moved;
+        let moved = attach.moved && self.follows(attach.capsule.as_ref());
         let attached = user::AttachedAgain { sid: self.sid, numbering, last, drained, has, queued, moved };
         let _ = self.user.cast_always(user::Msg::Attached(Box::new(attached)));
         if resumable {
@@ -99,6 +99,22 @@ impl Session {
             self.request_ack();
             self.want_tick();
         }
+    }
+
+    /// What its connection brings along when it looks for the next home.
+    pub(super) fn capsule(&self) -> wire::Capsule {
+        wire::capsule(self.sid, &self.whole_record(), self.acked, self.epoch())
+    }
+
+    fn epoch(&self) -> u32 {
+        self.host.epoch(&Entity::new(self.jid.bare_str()))
+    }
+
+    /// Whether this home is the very next after the one that gave the session up: a home in between took what came for the
+    /// session, and lost that.
+    fn follows(&self, capsule: Option<&wire::Capsule>) -> bool {
+        let before = capsule.map_or(0, |capsule| capsule.epoch);
+        before == 0 || before.checked_add(1) == Some(self.epoch())
     }
 
     /// Gives the connection its end.
@@ -211,12 +227,12 @@ impl Session {
         self.resuming = None; // who waits hears nothing, and asks the next home
         let Some(pipe) = self.pipe.take() else { return };
         if pipe.is_far() {
-            pipe.set_capsule(wire::capsule(self.sid, &self.whole_record(), self.acked));
+            pipe.set_capsule(self.capsule());
             pipe.refill(std::iter::once(Down::Moved));
             return;
         }
         let Some(way) = self.way.take() else { return };
-        let capsule = wire::capsule(self.sid, &self.whole_record(), self.acked);
+        let capsule = self.capsule();
         let h = self.sm.as_ref().map_or(0, |sm| sm.counts().0);
         let managed = self.sm.is_some();
         let unacked = self.sm.as_mut().map(|sm| sm.take_unacked()).unwrap_or_default();

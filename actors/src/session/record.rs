@@ -8,7 +8,6 @@ use rookery_cluster::tables::sessions;
 
 use super::sm::Sm;
 use super::{Msg, Session};
-use crate::far::wire;
 use crate::resident::Handle;
 use crate::user;
 
@@ -113,7 +112,7 @@ impl Session {
     /// Tells a connection on another node what it takes to bring the session back.
     pub(super) fn push_capsule(&self) {
         if let Some(pipe) = self.pipe.as_ref().filter(|pipe| pipe.is_far()) {
-            pipe.set_capsule(wire::capsule(self.sid, &self.whole_record(), self.acked));
+            pipe.set_capsule(self.capsule());
         }
     }
 
