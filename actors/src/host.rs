@@ -452,13 +452,21 @@ impl Host {
         }
     }
 
+    /// Sends the error that refuses a stanza to its sender.
+    pub(crate) fn refuse(&self, error: Stanza, receipt: Receipt) {
+        if let Err(receipt) = receipt.refuse(&error) {
+            // Settled when the error has come to its sender: on its way it could be lost with this node.
+            self.route(error, receipt, None);
+        }
+    }
+
     /// Answers a stanza with an error, if it may be answered, and settles it.
     pub(crate) fn bounce(&self, stanza: &Stanza, receipt: Receipt, condition: Condition) {
         metrics::counter!("rookery_stanza_errors_total", "condition" => condition.name()).increment(1);
         if let Some(reply) = stanza.error_reply(&StanzaError::new(condition))
             && reply.to.as_ref().is_some_and(|to: &Jid| to.local().is_some() && self.serves(to.domain()))
         {
-            return self.route(reply, receipt, None);
+            return self.refuse(reply, receipt);
         }
         receipt.done(); // errors and results have no answer (RFC 6120 section 8.3.1), whatever becomes of them
     }

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
 use rookery_cluster::tables::archive::ArchiveId;
+use rookery_proto::xmpp::stanza::Stanza;
 
 use crate::far::{Reply, Stub};
 use crate::pipe::Pipe;
@@ -243,8 +244,10 @@ enum Duty {
 
 /// What is owed to a node that has sent a stanza: one answer, when all obligations are met.
 struct Owed {
-    reply: Mutex<Option<Reply>>,
+    reply: Mutex<Option<(Reply, bytes::Bytes)>>,
     open: AtomicU32,
+    /// The answer may be an error.
+    verdicts: bool,
 }
 
 impl Duty {
@@ -255,9 +258,9 @@ impl Duty {
             Self::Far(owed) if by > 0 => drop(owed.open.fetch_add(1, Ordering::Relaxed)),
             Self::Far(owed) => {
                 if owed.open.fetch_sub(1, Ordering::AcqRel) == 1
-                    && let Some(reply) = owed.reply.lock().take()
+                    && let Some((reply, error)) = owed.reply.lock().take()
                 {
-                    reply.taken();
+                    reply.answer(error);
                 }
             }
         }
@@ -286,9 +289,10 @@ impl Receipt {
         Self { duty: None, n: 0, entry: None }
     }
 
-    /// One that another node waits for.
-    pub(crate) fn owed(reply: Reply) -> Self {
-        let owed = Owed { reply: Mutex::new(Some(reply)), open: AtomicU32::new(1) };
+    /// One that another node waits for, which may take an error for an answer.
+    pub(crate) fn owed(reply: Reply, verdicts: bool) -> Self {
+        let owed =
+            Owed { reply: Mutex::new(Some((reply, bytes::Bytes::new()))), open: AtomicU32::new(1), verdicts };
         Self { duty: Some(Duty::Far(Arc::new(owed))), n: 0, entry: None }
     }
 
@@ -332,6 +336,24 @@ impl Receipt {
         match self.duty.take() {
             Some(Duty::Ledger(_)) | None => {}
             Some(duty @ Duty::Far(_)) => duty.change(self.n, 0, true),
+        }
+    }
+
+    /// The stanza is refused. The node that has sent it is told so in one with the receipt: it can neither miss the error and
+    /// send again, nor have both. Where nobody takes that, the error must find its own way; then this comes back.
+    ///
+    /// # Errors
+    /// Nobody takes it.
+    pub(crate) fn refuse(self, error: &Stanza) -> Result<(), Self> {
+        match &self.duty {
+            Some(Duty::Far(owed)) if owed.verdicts => {
+                if let Some((_, answer)) = &mut *owed.reply.lock() {
+                    *answer = error.to_bytes().into();
+                }
+                self.done();
+                Ok(())
+            }
+            _ => Err(self),
         }
     }
 

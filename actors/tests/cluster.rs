@@ -112,6 +112,28 @@ async fn a_session_comes_back_when_socket_and_home_are_gone() {
     orchard.settled().await;
 }
 
+/// One verdict per message: an error whose way to the sender was not done when its home died is not followed by another, nor
+/// by a delivery.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_dying_home_has_refused_is_not_judged_again() {
+    let mut world = Nodes::start(3).await;
+    let romeo = world.user(0, "romeo").await;
+    let juliet = world.user(2, "juliet").await;
+    let mut orchard = world.nodes[0].phone(&romeo).await;
+    orchard.quiet = true; // it has the error, and does not say so
+    orchard.send(&format!("<message to='{juliet}@localhost/gone' id='m'><body>m</body></message>"));
+    let error = orchard.until("type='error'").await;
+    assert!(error.contains("service-unavailable"), "{error}");
+    world.kill(2);
+    let mut phone = world.nodes[0].phone(&juliet).await;
+    orchard.send(&chat(&juliet, "later"));
+    phone.until("<body>later</body>").await;
+    orchard.quiet = false;
+    orchard.ack();
+    orchard.settled().await;
+    orchard.nothing().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_notices_a_node_that_leaves() {
     let world = Nodes::start(3).await;

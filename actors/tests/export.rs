@@ -169,7 +169,7 @@ async fn fill(tx: &mut dyn Transaction, user: &Entity) -> store::Result<()> {
         }
     }
     let cursor = cursor.unwrap();
-    offline::set(tx, user, cursor);
+    offline::set(tx, user, offline::Cursor::at(cursor));
     for n in 0..3 {
         let id = clock.next(START + 800 * 3_600_000_000 + n, 1);
         let stanza = message("nurse@localhost/x", own, &format!("<body>not archived {n}</body>"));

@@ -324,3 +324,42 @@ async fn what_is_being_committed_when_a_drain_begins_comes_with_it() {
         says(&world, "juliet@localhost", &["again"]).await;
     }
 }
+
+/// What a session leaves goes to another device, and the offline cursor goes back for it: what that device, or any other, got
+/// from there before does not come again.
+#[tokio::test]
+async fn what_was_offline_does_not_come_again_for_what_a_session_left() {
+    for restart in [false, true] {
+        let world = World::new().await;
+        // Two that take messages to their full JIDs only, and sleep.
+        let quiet = "<presence><priority>-1</priority></presence>";
+        for (resource, body) in [("watch", "first"), ("phone", "second")] {
+            sleeps(resumable(&world, "juliet", resource, quiet).await).await;
+            says(&world, &format!("juliet@localhost/{resource}"), &[body]).await;
+        }
+        says(&world, "juliet@localhost", &["third", "fourth"]).await;
+        recorded(&world).await;
+        let mut tablet = world.online("juliet", "tablet").await;
+        for body in ["third", "fourth"] {
+            tablet.until(&format!("<body>{body}</body>")).await;
+        }
+        no_message(&mut tablet).await;
+        tablet.quit();
+        recorded(&world).await;
+        let world = if restart { world.restart().await } else { world };
+        // The later first: the cursor goes back twice.
+        let mut desk = world.online("juliet", "desk").await;
+        no_message(&mut desk).await;
+        for (resource, body) in [("phone", "second"), ("watch", "first")] {
+            kick(&world, &format!("juliet@localhost/{resource}")).await;
+            let got = desk.until("<message").await;
+            assert!(got.contains(body), "{got}");
+            no_message(&mut desk).await;
+        }
+        says(&world, "juliet@localhost", &["live"]).await;
+        desk.until("<body>live</body>").await;
+        desk.quit();
+        let mut last = world.online("juliet", "last").await;
+        no_message(&mut last).await;
+    }
+}

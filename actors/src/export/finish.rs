@@ -107,7 +107,7 @@ async fn reconcile(draft: &Draft) -> store::Result<()> {
             }
         }
         if let (false, Some(cursor)) = (ops.is_empty(), cursor) {
-            offline::set(&mut ops, user, cursor.before());
+            offline::set(&mut ops, user, offline::Cursor::at(cursor.before()));
             let ops = &ops;
             store
                 .write(store::Options::default(), |tx| {

@@ -5,12 +5,16 @@ use std::collections::VecDeque;
 use rookery_cluster::entity::Entity;
 use rookery_cluster::store::{self, Store};
 use rookery_cluster::tables::archive::{self, ArchiveId, Direction, End, Entry, Query, Shelf};
+use rookery_cluster::tables::offline::Cursor;
 use rookery_proto::xmpp::stanza::Stanza;
 
 use crate::user::{waits_for_any, worth_keeping};
 
 /// Entries per page.
 const PAGE: usize = 200;
+
+/// A cursor before all there is.
+const EVERYTHING: Cursor = Cursor::at(ArchiveId::first_at(0));
 
 /// A walk over one archive, from the oldest entry to the newest.
 pub(super) struct Walk<'a> {
@@ -63,25 +67,27 @@ pub(super) struct Waiting<'a> {
     queue: Walk<'a>,
     archive: Walk<'a>,
     heads: [Option<(ArchiveId, Stanza)>; 2],
+    cursor: Cursor,
 }
 
 impl<'a> Waiting<'a> {
-    /// `cursor` is that of [`rookery_cluster::tables::offline`].
-    pub(super) fn new(store: &'a Store, owner: &'a Entity, cursor: Option<ArchiveId>) -> Self {
+    /// `cursor` is where what waits in the archive begins.
+    pub(super) fn new(store: &'a Store, owner: &'a Entity, cursor: Option<Cursor>) -> Self {
         let archive = match cursor {
-            Some(_) => Walk::new(store, Shelf::Archive, owner, cursor),
+            Some(cursor) => Walk::new(store, Shelf::Archive, owner, Some(cursor.after)),
             None => Walk::nowhere(store, Shelf::Archive, owner),
         };
-        Self { queue: Walk::new(store, Shelf::Queue, owner, None), archive, heads: [None, None] }
+        let cursor = cursor.unwrap_or(EVERYTHING);
+        Self { queue: Walk::new(store, Shelf::Queue, owner, None), archive, heads: [None, None], cursor }
     }
 
     pub(super) async fn next(&mut self) -> store::Result<Option<(ArchiveId, Stanza)>> {
         let [queued, archived] = &mut self.heads;
         if queued.is_none() {
-            *queued = next_waiting(&mut self.queue).await?;
+            *queued = next_waiting(&mut self.queue, EVERYTHING).await?;
         }
         if archived.is_none() {
-            *archived = next_waiting(&mut self.archive).await?;
+            *archived = next_waiting(&mut self.archive, self.cursor).await?;
         }
         let queue_first = match (&*queued, &*archived) {
             (Some((a, _)), Some((b, _))) => a <= b,
@@ -92,9 +98,9 @@ impl<'a> Waiting<'a> {
 }
 
 /// The next entry that a device is to get.
-async fn next_waiting(walk: &mut Walk<'_>) -> store::Result<Option<(ArchiveId, Stanza)>> {
+async fn next_waiting(walk: &mut Walk<'_>, cursor: Cursor) -> store::Result<Option<(ArchiveId, Stanza)>> {
     while let Some((id, entry)) = walk.next().await? {
-        if entry.direction() == Direction::Out || !waits_for_any(&entry) {
+        if entry.direction() == Direction::Out || !waits_for_any(cursor, id, &entry) {
             continue;
         }
         if let Some(stanza) = crate::stored::stanza(&entry.stanza).filter(worth_keeping) {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use rookery_cluster::entity::Entity;
 use rookery_cluster::store::{self, Store, Transaction};
 use rookery_cluster::tables::accounts::{self, Account};
-use rookery_cluster::tables::archive::{ArchiveId, IdCipher, Shelf};
+use rookery_cluster::tables::archive::{IdCipher, Shelf};
 use rookery_cluster::tables::{blocks, mam_prefs, offline, private, roster as contacts, secrets, vcard};
 use rookery_proto::xml::{Writer, escape};
 use rookery_proto::xmpp::element::Element;
@@ -82,7 +82,7 @@ struct Parts {
     private: Vec<private::Element>,
     blocked: Vec<String>,
     prefs: Option<mam_prefs::Preferences>,
-    offline: Option<ArchiveId>,
+    offline: Option<offline::Cursor>,
 }
 
 async fn read(tx: &mut dyn Transaction, user: &Entity) -> store::Result<Option<Parts>> {

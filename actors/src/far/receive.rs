@@ -169,8 +169,10 @@ impl Host {
         else {
             return reply.taken();
         };
-        let (origin, receipt) =
-            (wire::origin(&parcel), Receipt::owed(reply).archived(wire::id_of(&parcel.entry)));
+        let (origin, receipt) = (
+            wire::origin(&parcel),
+            Receipt::owed(reply, parcel.verdicts).archived(wire::id_of(&parcel.entry)),
+        );
         let change = parcel.change.and_then(wire::change_of).map(Box::new);
         self.to_user_here(&user, Arc::new(stanza), receipt, origin, change);
     }
@@ -353,10 +355,14 @@ impl Host {
             n: origin.map_or(0, |(_, n)| n),
             change: change.map(wire::change),
             entry: wire::id_bytes(receipt.entry()),
+            verdicts: true,
         };
         let roster = change.is_some();
         self.send(user, What::In(parcel), move |host, answer| match answer {
-            Ok(_) => receipt.done(),
+            Ok(refused) => match crate::stored::stanza(&refused) {
+                Some(error) => host.refuse(error, receipt),
+                None => receipt.done(),
+            },
             Err(_) if roster => receipt.leave(), // who sent it remembers it, and tells it again
             Err(_) => {
                 tracing::debug!(to = ?stanza.to, "no node has taken a stanza in time; its sender gets an error");

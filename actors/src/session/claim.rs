@@ -121,7 +121,7 @@ async fn take(tx: &mut dyn Transaction, stored: &sessions::Stored, claim: Claim)
     }
     if let Some(upto) = claim.offline {
         match offline::get(tx, user).await? {
-            Some(cursor) if cursor < upto => offline::set(tx, user, upto),
+            Some(cursor) if cursor.after < upto => offline::set(tx, user, cursor.on(upto)),
             _ => claim.offline = None,
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rookery_cluster::entity::Entity;
 use rookery_cluster::store::{self, Options};
 use rookery_cluster::tables::archive::{self, ArchiveId, Entry, Shelf};
-use rookery_cluster::tables::offline;
+use rookery_cluster::tables::offline::{self, Cursor};
 use rookery_proto::xmpp::error::{Condition, StanzaError};
 use rookery_proto::xmpp::jid::FullJid;
 use rookery_proto::xmpp::stanza::{IqType, Stanza, Type};
@@ -91,6 +91,8 @@ struct Left {
     /// There may be something for it alone in the queue, with this mark.
     mark: Option<u64>,
     others: Vec<Other>,
+    /// See [`Cursor::drained`]: for an archive that has no cursor.
+    drained: Option<ArchiveId>,
 }
 
 /// What was written down.
@@ -157,7 +159,7 @@ impl User {
         }
         let reader = departed.map(|departed| (departed.jid, departed.reader));
         let (host, user) = (self.host.clone(), self.entity.clone());
-        let left = Left { host, user, reader, ids, range, mark, others };
+        let left = Left { host, user, reader, ids, range, mark, others, drained: self.drained() };
         self.write_down(left, move |user, written| {
             if written {
                 user.forget(sid, recorded);
@@ -168,7 +170,8 @@ impl User {
     /// The sessions that a message was for have ended before it was sent.
     pub(super) fn leave_behind_one(&mut self, id: ArchiveId, receipt: Receipt) {
         let (host, user, others) = (self.host.clone(), self.entity.clone(), self.others());
-        let left = Left { host, user, reader: None, ids: vec![id], range: None, mark: None, others };
+        let (ids, drained) = (vec![id], self.drained());
+        let left = Left { host, user, reader: None, ids, range: None, mark: None, others, drained };
         // Its sender's stanza is settled whatever comes of this: it is in the archive.
         self.write_down(left, move |_, _| receipt.done());
     }
@@ -184,6 +187,7 @@ impl User {
 
     fn write_down(&mut self, left: Left, then: impl FnOnce(&mut User, bool) + Send + 'static) {
         self.behind.busy += 1;
+        let drained = left.drained;
         self.spawn(async move {
             let written = left.write().await;
             let done: crate::feature::Then = Box::new(move |user: &mut User| {
@@ -195,7 +199,7 @@ impl User {
                     user.refuse(&request, Receipt::none(), &gone);
                 }
                 if let Some(first) = first {
-                    user.now_offline(first);
+                    user.now_offline(first, drained);
                 }
                 then(user, ok);
                 if !user.behind.is_busy() {
@@ -207,13 +211,11 @@ impl User {
     }
 
     /// An entry, and perhaps some behind it, is owed to any device now.
-    fn now_offline(&mut self, first: ArchiveId) {
-        let cursor = self.offline.unwrap_or(first.before()).min(first.before());
-        self.offline = Some(cursor);
+    fn now_offline(&mut self, first: ArchiveId, drained: Option<ArchiveId>) {
+        let back = Cursor::before(first, drained);
+        self.offline = Some(self.offline.map_or(back, |cursor| cursor.back(first)));
         // Once more: a cursor that was on its way to the store may have come after the one that was written with the entry.
-        let mut ops = Ops::new();
-        offline::set(&mut ops, &self.entity, cursor);
-        self.submit(ops);
+        self.write_cursor();
         metrics::counter!("rookery_offline_stored_total").increment(1);
         self.drains.again_from(first);
         self.drain_somewhere();
@@ -336,11 +338,14 @@ impl Left {
         ids: &[ArchiveId],
     ) -> store::Result<(usize, Option<ArchiveId>)> {
         let (mut count, mut bytes, mut first) = (0, 0, None::<ArchiveId>);
+        let cursor = offline::get(tx, &self.user).await?;
         for id in ids {
             let mut waits = false;
             let change = |entry: &Entry| {
                 waits = self.is_missed(*id, entry);
-                (waits && Owed::of(entry) != Owed::AnyDevice).then(|| share::owed_to_any(entry.flags))
+                let already = cursor.is_some_and(|cursor| share::waits_for_any(cursor, *id, entry));
+                let marked = already || Owed::of(entry) == Owed::LeftBehind;
+                (waits && !marked).then(|| share::owed_to(Owed::LeftBehind, entry.flags))
             };
             let size = archive::reflag(tx, Shelf::Archive, &self.user, *id, change).await?;
             if waits {
@@ -353,9 +358,9 @@ impl Left {
             }
         }
         if let Some(first) = first {
-            match offline::get(tx, &self.user).await? {
-                Some(cursor) if cursor < first => {}
-                _ => offline::set(tx, &self.user, first.before()),
+            let back = cursor.map_or(Cursor::before(first, self.drained), |cursor| cursor.back(first));
+            if cursor != Some(back) {
+                offline::set(tx, &self.user, back);
             }
         }
         Ok((count, first))

@@ -112,7 +112,7 @@ impl Step {
     pub(super) fn id(&self) -> Option<ArchiveId> {
         match self {
             Self::In { id, .. } | Self::Sent { id, .. } => *id,
-            Self::Kept { .. } | Self::Held { .. } | Self::Page(_) => None,
+            Self::Kept { .. } | Self::Again { .. } | Self::Held { .. } | Self::Page(_) => None,
         }
     }
 }

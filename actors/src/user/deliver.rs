@@ -13,6 +13,7 @@ use rookery_proto::xmpp::stanza::Stanza;
 
 use super::numbers::{self, Numbers};
 use super::offline::Ready;
+use super::order::Origin;
 use super::share::{self, About, Owed, Share};
 use super::worth::{worth_keeping, worth_telling};
 use super::{Attached, Msg, User};
@@ -30,6 +31,8 @@ pub(super) enum Step {
     Sent { stanza: Arc<Stanza>, id: Option<ArchiveId>, copies: bool, sid: SessionId, receipt: Receipt },
     /// It is safe in the offline queue; there is nobody to deliver it to.
     Kept { stanza: Arc<Stanza>, receipt: Receipt },
+    /// It has come before, and what became of it then is not known yet.
+    Again { stanza: Arc<Stanza>, origin: Origin, receipt: Receipt },
     /// It is safe in the offline queue; a session has it, with this number, for its client to confirm.
     Held { sid: SessionId, number: u32, id: ArchiveId, stanza: Arc<Stanza>, receipt: Receipt },
     /// Send a session what was read for it.
@@ -80,6 +83,8 @@ pub(super) struct Waiting {
     pub(super) outcome: Option<Outcome>,
     /// What was committed with it.
     pub(super) numbers: Numbers,
+    /// Whose stanza it is.
+    pub(super) origin: Origin,
 }
 
 /// The messages that wait for their commit, or behind one that does.
@@ -94,6 +99,8 @@ pub(super) struct Pending {
     pub(super) stale: bool,
     /// What one of the user's sessions has sent and was refused: it leaves the archive when it has come there.
     pub(super) taken_back: Vec<ArchiveId>,
+    /// What others have sent and was refused: should it come again, it is refused again.
+    pub(super) refused: VecDeque<(SessionId, u32, StanzaError)>,
 }
 
 impl Pending {
@@ -146,7 +153,7 @@ impl User {
         let id = self.next_id();
         let ops = self.keep(Shelf::Queue, id, &entry, None);
         self.queued += 1;
-        self.after_commit(ops, Step::Held { sid, number, id, stanza, receipt }, Numbers::new());
+        self.after_commit(ops, Step::Held { sid, number, id, stanza, receipt }, Numbers::new(), None);
         if let Some(session) = self.session(sid) {
             let _ = session.handle.cast_always(crate::session::Msg::Kept { number, id });
             self.kept.push((sid, id));
@@ -232,19 +239,19 @@ impl User {
         let mut ops = self.keep(Shelf::Archive, id, &entry, origin);
         ops.extend(more);
         metrics::counter!("rookery_archive_appends_total").increment(1);
-        self.after_commit(ops, step, numbers);
+        self.after_commit(ops, step, numbers, origin);
     }
 
     /// Commits `ops`, then takes `step`, after everything that came before it.
-    pub(super) fn after_commit(&mut self, ops: Ops, step: Step, numbers: Numbers) {
+    pub(super) fn after_commit(&mut self, ops: Ops, step: Step, numbers: Numbers, origin: Origin) {
         if self.pending.waiting.len() >= PENDING {
             metrics::counter!("rookery_limits_hit_total", "limit" => "user_pending").increment(1);
-            self.fail(step, &StanzaError::new(Condition::ResourceConstraint));
+            self.fail(step, origin, StanzaError::new(Condition::ResourceConstraint));
             self.release(&numbers, 0); // what waits behind others goes on waiting
             return;
         }
         let seq = self.pending.first + self.pending.waiting.len() as u64;
-        self.pending.waiting.push_back(Waiting { step, outcome: None, numbers });
+        self.pending.waiting.push_back(Waiting { step, outcome: None, numbers, origin });
         self.commit_step(seq, ops);
     }
 
@@ -277,10 +284,15 @@ impl User {
         if self.pending.is_empty() {
             self.take_step(step);
         } else if self.pending.waiting.len() >= PENDING {
-            self.fail(step, &StanzaError::new(Condition::ResourceConstraint));
+            self.fail(step, None, StanzaError::new(Condition::ResourceConstraint));
         } else {
             let numbers = self.reserve(&step); // those behind it count on that
-            self.pending.waiting.push_back(Waiting { step, outcome: Some(Outcome::Stored), numbers });
+            self.pending.waiting.push_back(Waiting {
+                step,
+                outcome: Some(Outcome::Stored),
+                numbers,
+                origin: None,
+            });
         }
     }
 
@@ -288,21 +300,23 @@ impl User {
         let at = usize::try_from(seq.wrapping_sub(self.pending.first)).unwrap_or(usize::MAX);
         let Some(waiting) = self.pending.waiting.get_mut(at) else { return };
         waiting.outcome = Some(outcome);
-        while let Some(Waiting { outcome: Some(outcome), step, numbers }) = self.pending.waiting.front() {
+        while let Some(Waiting { outcome: Some(outcome), step, numbers, .. }) = self.pending.waiting.front() {
             if *outcome == Outcome::Later && self.is_wanted(step) {
                 return self.write_sent_later();
             }
             if *outcome == Outcome::Stored && (self.pending.stale || !self.holds(step, numbers)) {
                 return self.renumber();
             }
-            let Some(Waiting { step, outcome, numbers }) = self.pending.waiting.pop_front() else { return };
+            let Some(Waiting { step, outcome, numbers, origin }) = self.pending.waiting.pop_front() else {
+                return;
+            };
             let seq = self.pending.first;
             self.pending.first += 1;
             self.pending.tries = 0;
             match outcome {
                 Some(Outcome::Stored) => self.take_step(step),
-                Some(Outcome::Never) => self.fail(step, &StanzaError::new(Condition::InternalServerError)),
-                _ => self.fail(step, &StanzaError::new(Condition::ResourceConstraint).text(BUSY)),
+                Some(Outcome::Never) => self.fail(step, origin, Condition::InternalServerError.into()),
+                _ => self.fail(step, origin, StanzaError::new(Condition::ResourceConstraint).text(BUSY)),
             }
             self.release(&numbers, seq);
         }
@@ -312,11 +326,12 @@ impl User {
     }
 
     /// The store refused: the sender is told, nothing is delivered.
-    fn fail(&mut self, step: Step, error: &StanzaError) {
+    fn fail(&mut self, step: Step, origin: Origin, error: StanzaError) {
         match step {
             Step::In { stanza, receipt, .. } | Step::Kept { stanza, receipt } => {
-                self.refuse(&stanza, receipt, error);
+                self.refuse_from(origin, &stanza, receipt, error);
             }
+            Step::Again { stanza, receipt, .. } => self.refuse(&stanza, receipt, &error),
             Step::Sent { id, receipt, .. } => self.sent_is_lost(id, receipt),
             Step::Page(page) => self.drain_failed(page.sid, &error.condition.name()),
             Step::Held { sid, number, id, stanza, receipt } => {
@@ -328,7 +343,7 @@ impl User {
                         let _ = session.handle.cast_always(crate::session::Msg::NotKept { number, receipt });
                     }
                     None if worth_keeping(&stanza) => self.keep_for_later(stanza, receipt),
-                    None => self.refuse(&stanza, receipt, error),
+                    None => self.refuse(&stanza, receipt, &error),
                 }
             }
         }
@@ -350,6 +365,7 @@ impl User {
                 receipt.done();
             }
             Step::Kept { receipt, .. } | Step::Held { receipt, .. } => receipt.done(),
+            Step::Again { stanza, origin, receipt } => self.answer_again(origin, &stanza, receipt),
             Step::Page(page) => self.send_page(*page),
         }
     }
@@ -456,7 +472,7 @@ impl User {
         self.queued += 1;
         self.drains.queue_grew();
         metrics::counter!("rookery_offline_stored_total").increment(1);
-        self.after_commit(ops, Step::Kept { stanza, receipt }, Numbers::new());
+        self.after_commit(ops, Step::Kept { stanza, receipt }, Numbers::new(), origin);
     }
 
     /// XEP-0280: copies of what one of the user's sessions has sent.

@@ -31,7 +31,7 @@ pub(super) struct Drain {
     pub(super) from: Option<ArchiveId>,
     /// Its client has confirmed all that it was sent before the last page.
     pub(super) confirmed: bool,
-    /// What the last page sent of the queue.
+    /// What the last page sent of the queue; of the archive, what ended sessions had left.
     pub(super) page: Vec<ArchiveId>,
     /// Of a replay: the count that the client came back with, and in which numbering; it has what that covers.
     pub(super) has: Option<(u64, u32)>,

@@ -59,7 +59,7 @@ impl User {
         }
         if self.taken_before(origin) {
             // It was taken, which is not to say that it is durable: what waits for its commit goes first.
-            return self.in_order(Step::Kept { stanza, receipt });
+            return self.in_order(Step::Again { stanza, origin, receipt });
         }
         let Some(from) = stanza.from.clone() else { return receipt.done() };
         let mut passing = Passing::new(Arc::unwrap_or_clone(stanza), Direction::In, from.to_bare());
@@ -78,7 +78,9 @@ impl User {
         match self.plan(kind, &stanza) {
             Plan::Deliver => self.keep_and_deliver(stanza, archive, copies, &with, origin, receipt),
             Plan::Ignore => receipt.done(),
-            Plan::Refuse => self.refuse(&stanza, receipt, &StanzaError::new(Condition::ServiceUnavailable)),
+            Plan::Refuse => {
+                self.refuse_from(origin, &stanza, receipt, Condition::ServiceUnavailable.into());
+            }
         }
     }
 
@@ -117,7 +119,7 @@ impl User {
             let id = self.next_id();
             let mut more = Ops::new();
             if waits && self.offline.is_none() {
-                let cursor = before.unwrap_or_else(|| id.before());
+                let cursor = offline::Cursor::at(before.unwrap_or_else(|| id.before()));
                 offline::set(&mut more, &self.entity, cursor);
                 self.offline = Some(cursor);
                 metrics::counter!("rookery_offline_stored_total").increment(1);
@@ -135,7 +137,7 @@ impl User {
         } else if owed.is_live() && self.crowds_all(&stanza) {
             match stanza.type_ {
                 Type::Message(MessageType::Chat | MessageType::Normal) => {
-                    self.refuse(&stanza, receipt, &Condition::ResourceConstraint.into());
+                    self.refuse_from(origin, &stanza, receipt, Condition::ResourceConstraint.into());
                 }
                 _ => receipt.done(), // RFC 6121 section 8.5.2.1.1: headlines and errors may go nowhere
             }
@@ -145,7 +147,8 @@ impl User {
             receipt.done();
         } else if self.queued >= self.host.options().limits.offline_messages {
             metrics::counter!("rookery_limits_hit_total", "limit" => "offline_messages").increment(1);
-            self.refuse(&stanza, receipt, &StanzaError::new(Condition::ServiceUnavailable)); // XEP-0160 section 4
+            // XEP-0160 section 4
+            self.refuse_from(origin, &stanza, receipt, Condition::ServiceUnavailable.into());
         } else {
             self.queue(Arc::new(stanza), with, origin, receipt);
         }

@@ -31,7 +31,7 @@ struct Account {
     blocks: Blocks,
     prefs: Option<mam_prefs::Preferences>,
     last: Option<ArchiveId>,
-    offline: Option<ArchiveId>,
+    offline: Option<offline::Cursor>,
     queued: bool,
     seen: Vec<(SessionId, Known)>,
     sessions: Vec<sessions::Stored>,

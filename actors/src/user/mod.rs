@@ -2,7 +2,7 @@
 //! [`Msg`] is one step that never waits; what takes time is spawned and comes back as a message.
 //!
 //! - `attach`: sessions come and go. `order`, `outgoing`: what the user's sessions send. `incoming`: what is sent to the user.
-//! - `deliver`: the order of archive and delivery. `offline`: what waits for a device.
+//! - `deliver`: the order of archive and delivery. `offline`, `cursor`: what waits for a device. `behind`: what ended sessions left.
 //! - `presence`, `subscription`, `roster`: RFC 6121. `iq`, `strangers`: requests, for [`crate::features`].
 
 use std::collections::{HashMap, VecDeque};
@@ -27,6 +27,7 @@ mod attach;
 mod attached;
 mod behind;
 mod crowded;
+mod cursor;
 mod deliver;
 mod drains;
 mod incoming;
@@ -162,7 +163,7 @@ pub struct User {
     /// The same of the offline queue.
     queue_day: Option<u32>,
     /// Everything incoming after this entry was delivered to no device.
-    offline: Option<ArchiveId>,
+    offline: Option<rookery_cluster::tables::offline::Cursor>,
     /// How many messages wait in the offline queue, about.
     queued: usize,
     /// What lies in the offline queue on behalf of a session that will still confirm it.
@@ -333,8 +334,8 @@ impl User {
                 if let Some(session) = self.session_mut(sid) {
                     session.turns.numbering = Some(numbering);
                 }
-                if self.offline.is_some() {
-                    self.offline = self.offline.max(claim.offline);
+                if let (Some(cursor), Some(upto)) = (self.offline, claim.offline) {
+                    self.offline = Some(cursor.on(upto)); // as the claim has written
                 }
                 self.refresh_presence(sid);
                 self.catch_up();
@@ -395,8 +396,7 @@ impl User {
         if let Some(reply) = stanza.error_reply(error) {
             metrics::counter!("rookery_stanza_errors_total", "condition" => error.condition.name())
                 .increment(1);
-            // Settled when the answer has come to its sender: on its way it could be lost with this node.
-            return self.host.route(reply, receipt, None);
+            return self.host.refuse(reply, receipt);
         }
         receipt.done();
     }

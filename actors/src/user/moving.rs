@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use rookery_cluster::mesh::peer::NodeId;
 use rookery_cluster::tables::archive::ArchiveId;
-use rookery_cluster::tables::{offline, sessions};
+use rookery_cluster::tables::sessions;
 use rookery_proto::xmpp::jid::{BareJid, Jid};
 use rookery_proto::xmpp::stanza::Stanza;
 use tokio::sync::oneshot;
@@ -140,13 +140,10 @@ impl User {
         self.kept.extend(queued.into_iter().map(|id| (sid, id)));
         self.changed(sid);
         if let (Some(cursor), Some(upto)) = (self.offline, drained)
-            && cursor < upto
+            && cursor.after < upto
         {
             // Its client will confirm that, or it goes offline again.
-            self.offline = Some(upto);
-            let mut ops = Ops::new();
-            offline::set(&mut ops, &self.entity, upto);
-            self.submit(ops);
+            self.move_cursor(Some(cursor.on(upto)));
         }
         // What was archived and not sent: once the client has what it was sent before.
         self.replay_behind(sid, last, has);

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use rookery_cluster::store;
 use rookery_cluster::tables::archive::{self, ArchiveId, Shelf};
-use rookery_cluster::tables::{offline, sessions};
+use rookery_cluster::tables::sessions;
 use rookery_proto::xmpp::jid::Jid;
 
 use super::behind::Unread;
 use super::deliver::{Ops, Step};
 use super::drains::{Drain, OLDER_NODE, Why};
-use super::share::{About, Owed, Share};
+use super::share::{self, About, Owed, Share};
 use super::worth::worth_keeping;
 use super::{Attached, Msg, User};
 use crate::features::{xep_0191_blocking as blocking, xep_0203_delay as delay};
@@ -28,6 +28,8 @@ pub(super) struct Ready {
     /// See [`Drain::offline`].
     pub(super) offline: bool,
     pub(super) ids: Vec<ArchiveId>,
+    /// Those of the archive that ended sessions had left.
+    left: Vec<ArchiveId>,
     pub(super) items: Vec<Delivery>,
     /// What its client has confirmed of the archive before.
     pub(super) confirmed: Option<ArchiveId>,
@@ -61,7 +63,7 @@ impl User {
         }
         let place = if self.queued > 0 { Shelf::Queue } else { Shelf::Archive };
         let drain = Drain { offline: true, ..self.new_drain(sid, Why::Offline, place) };
-        let after = if place == Shelf::Queue { None } else { drain.begin(self.offline) };
+        let after = if place == Shelf::Queue { None } else { drain.begin(self.waits_after()) };
         self.drain(Drain { after, from: after, ..drain });
     }
 
@@ -192,7 +194,7 @@ impl User {
         let Some(drain) = self.drains.all.iter().find(|drain| drain.turn == turn) else { return };
         let Some(session) = self.session(sid) else { return self.stop_drain(sid) };
         let place = drain.place;
-        let mut ids = Vec::new();
+        let (mut ids, mut left) = (Vec::new(), Vec::new());
         let mut items = Vec::new();
         for (id, entry) in &page.entries {
             if place == Shelf::Queue && self.kept.iter().any(|(_, kept)| kept == id) {
@@ -215,6 +217,9 @@ impl User {
                     Shelf::Archive => Kept { offline, ..Kept::archived(Some(*id)) },
                     Shelf::Queue => Kept { queued: Some(*id), ..Kept::default() },
                 };
+                if Owed::of(entry) == Owed::LeftBehind {
+                    left.push(*id);
+                }
                 ids.push(*id);
                 items.push(Delivery { outgoing, kept, receipt: Receipt::none() });
             }
@@ -223,7 +228,7 @@ impl User {
         // What was sent live before a drain began may be on its way still.
         let confirmed = drain.after.filter(|_| place == Shelf::Archive && drain.confirmed);
         let offline = drain.offline;
-        let ready = Box::new(Ready { sid, place, offline, ids, items, confirmed, turn, end });
+        let ready = Box::new(Ready { sid, place, offline, ids, left, items, confirmed, turn, end });
         if ready.items.is_empty() {
             return self.send_page(*ready);
         }
@@ -235,7 +240,7 @@ impl User {
         if let Err(error) = sessions::put_sending(&mut ops, &self.entity, &sid.0, &page) {
             return self.drain_failed(sid, &error);
         }
-        self.after_commit(ops, step, numbers);
+        self.after_commit(ops, step, numbers, None);
     }
 
     /// The store does not answer: what is left waits for that.
@@ -260,7 +265,7 @@ impl User {
     }
 
     pub(super) fn send_page(&mut self, ready: Ready) {
-        let Ready { sid, place, ids, items, turn, end: (last, complete), .. } = ready;
+        let Ready { sid, place, ids, left, items, turn, end: (last, complete), .. } = ready;
         tracing::trace!(user = %self.jid, turn, ?place, items = items.len(), complete, "a page is sent");
         let Some(at) = self.drains.all.iter().position(|drain| drain.turn == turn) else { return };
         let Some(session) = self.session(sid) else { return };
@@ -272,7 +277,7 @@ impl User {
         drain.failed = false;
         drain.from = drain.after;
         drain.after = last.or(drain.after);
-        drain.page = if place == Shelf::Queue { ids } else { Vec::new() };
+        drain.page = if place == Shelf::Queue { ids } else { left };
         let behind = drain.skipped.is_some_and(|(_, last)| drain.after < Some(last));
         drain.sent = complete && !(behind && place == Shelf::Archive);
         let live = drain.sent && place == Shelf::Archive;
@@ -323,9 +328,9 @@ impl User {
             let copied = own && about.copies && session.reader.copy_sent(id) && !from_here;
             return copied.then(|| self.sent(&stanza, &self.stanza_id(id), session));
         }
-        let any = about.owed == Owed::AnyDevice || about.owed == Owed::Unsaid && !own;
-        let offline = drain.offline && self.offline.is_some_and(|cursor| cursor < id);
-        if any && offline && worth_keeping(&stanza) {
+        let any = !(own && about.owed == Owed::Unsaid);
+        let waits = self.offline.is_some_and(|cursor| share::waits_for_any(cursor, id, entry));
+        if any && drain.offline && waits && worth_keeping(&stanza) {
             return Some(message(Some(id)));
         }
         match own.then(|| session.share(about))?? {
@@ -342,7 +347,7 @@ impl User {
         let this = |drain: &&mut Drain| number == drain.turn || number == OLDER_NODE;
         let Some(drain) = self.drains.of(sid).filter(this) else { return };
         let mut ops = Ops::new();
-        let more = drain.more.map(ArchiveId::before);
+        let more = drain.more;
         drain.sent &= !(drain.place == Shelf::Queue && drain.queue_grew);
         // What was passed over since all was sent is still to come.
         let passed_over = drain.skipped.is_some_and(|(_, last)| drain.after < Some(last));
@@ -354,7 +359,7 @@ impl User {
             // The queue is through; go on with the archive.
             drain.place = Shelf::Archive;
             drain.sent = false;
-            drain.after = drain.begin(cursor);
+            drain.after = drain.begin(cursor.map(|cursor| cursor.after));
             drain.from = drain.after;
         }
         let only_queue = drain.why == Why::Offline && cursor.is_none() && drain.skipped.is_none();
@@ -370,20 +375,14 @@ impl User {
             if sent && offline {
                 self.queued = self.kept.len();
             }
-        } else if offline && cursor.is_some() {
+        } else if offline && let Some(cursor) = cursor {
+            let given = upto.map_or(cursor, |upto| cursor.on(upto));
             // What has gone offline where it had passed stays so.
-            let upto = match (finished, more) {
-                (true, more) => more,
-                (false, None) => upto,
-                (false, more) => upto.min(more),
-            };
-            if finished && upto.is_none() {
-                self.offline = None;
-                offline::clear(&mut ops, &self.entity);
-            } else if let Some(upto) = upto.filter(|upto| finished || cursor < Some(*upto)) {
-                self.offline = Some(upto);
-                offline::set(&mut ops, &self.entity, upto);
-            }
+            self.move_cursor(match more {
+                Some(more) => Some(given.back(more)),
+                None => (!finished).then_some(given),
+            });
+            self.settle_left(page);
         }
         if !ops.is_empty() {
             self.submit(ops);

@@ -1,19 +1,26 @@
-//! The sender's half of a message. Its recipient's home alone says whether it is taken: an error comes from there, once. So the
+//! One verdict per message. Its recipient's home alone says whether it is taken: an error comes from there, once. So the
 //! sender's entry is written until it is stored, or until the message was refused: then it is taken back.
 
 use std::time::Duration;
 
 use rookery_cluster::tables::archive::{self, ArchiveId, Shelf};
+use rookery_proto::xmpp::error::StanzaError;
 use rookery_proto::xmpp::jid::Jid;
+use rookery_proto::xmpp::stanza::Stanza;
 
 use super::deliver::{Ops, Step};
+use super::order::Origin;
 use super::share::{self, Owed};
 use super::{Msg, User, numbers};
 use crate::feature::Direction;
 use crate::ledger::Receipt;
+use crate::session::SessionId;
 
 /// When an entry that the store did not take is written again.
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// How many refused messages are remembered: those that may come again were refused a moment ago.
+const REFUSED: usize = 64;
 
 impl User {
     /// Whether a step's entry must be stored, however long that takes.
@@ -80,6 +87,32 @@ impl User {
         let Some(entry) = at.map(|at| self.pending.taken_back.swap_remove(at)) else { return false };
         self.remove_sent(entry);
         true
+    }
+
+    /// Refuses a message, for good: its sender's home may die before the sender hears so, and the message comes again.
+    pub(super) fn refuse_from(
+        &mut self,
+        origin: Origin,
+        stanza: &Stanza,
+        receipt: Receipt,
+        error: StanzaError,
+    ) {
+        self.refuse(stanza, receipt, &error);
+        if let Some((sid, n)) = origin {
+            if self.pending.refused.len() >= REFUSED {
+                self.pending.refused.pop_front();
+            }
+            self.pending.refused.push_back((sid, n, error));
+        }
+    }
+
+    /// A message has come again, and it is known by now what became of it the first time.
+    pub(super) fn answer_again(&self, origin: Origin, stanza: &Stanza, receipt: Receipt) {
+        let same = |refused: &&(SessionId, u32, StanzaError)| origin == Some((refused.0, refused.1));
+        match self.pending.refused.iter().find(same) {
+            Some((.., error)) => self.refuse(stanza, receipt, error),
+            None => receipt.done(),
+        }
     }
 
     /// The entry will not be stored: its message was refused, or is on its way, and no error may be said of it.

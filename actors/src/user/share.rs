@@ -3,6 +3,7 @@
 //! delivery, for what is read from the store (offline messages, replay, hand-over), and for what an ended session leaves.
 
 use rookery_cluster::tables::archive::{self, ArchiveId};
+use rookery_cluster::tables::offline::Cursor;
 use rookery_cluster::tables::sessions;
 use rookery_proto::xmpp::jid::{FullJid, Jid};
 use rookery_proto::xmpp::stanza::Stanza;
@@ -25,6 +26,8 @@ pub(super) enum Owed {
     Nobody,
     /// In the offline queue: the session whose mark it has, and no other.
     Session,
+    /// Any device, although a session was to get it: that has ended without.
+    LeftBehind,
 }
 
 /// The bits of an entry's flags that hold it.
@@ -41,6 +44,7 @@ impl Owed {
             Self::AnyDevice => 3,
             Self::Nobody => 4,
             Self::Session => 5,
+            Self::LeftBehind => 6,
         }
     }
 
@@ -51,6 +55,7 @@ impl Owed {
             3 => Self::AnyDevice,
             4 => Self::Nobody,
             5 => Self::Session,
+            6 => Self::LeftBehind,
             _ => Self::Unsaid,
         }
     }
@@ -61,9 +66,13 @@ impl Owed {
     }
 }
 
-/// Whether an entry behind the offline cursor waits for a device, and was not handed to a session when it came.
-pub(crate) fn waits_for_any(entry: &archive::Entry) -> bool {
-    matches!(Owed::of(entry), Owed::AnyDevice | Owed::Unsaid)
+/// Whether an entry of an archive with this offline cursor waits for a device, and for no session in particular.
+pub(crate) fn waits_for_any(cursor: Cursor, id: ArchiveId, entry: &archive::Entry) -> bool {
+    match Owed::of(entry) {
+        Owed::AnyDevice | Owed::Unsaid => !cursor.is_given(id),
+        Owed::LeftBehind => cursor.after < id,
+        Owed::Takers | Owed::Resource | Owed::Nobody | Owed::Session => false,
+    }
 }
 
 /// An entry's flags.
@@ -71,9 +80,9 @@ pub(super) fn flags(owed: Owed, copies: bool) -> u32 {
     owed.code() | if copies { 0 } else { PRIVATE }
 }
 
-/// The same flags for a message that was owed to somebody else until now.
-pub(super) fn owed_to_any(flags: u32) -> u32 {
-    flags & !OWED | Owed::AnyDevice.code()
+/// The same flags for a message that is owed to somebody else from now on.
+pub(super) fn owed_to(owed: Owed, flags: u32) -> u32 {
+    flags & !OWED | owed.code()
 }
 
 /// What of a message decides who gets it.
@@ -188,7 +197,7 @@ impl Reader {
         let full = to.filter(|to| to.resource().is_some());
         let named = || full.is_some_and(|to| to.as_str() == own.as_str()) && self.bound < id;
         let mine = match owed {
-            Owed::AnyDevice | Owed::Nobody | Owed::Session => return None,
+            Owed::AnyDevice | Owed::LeftBehind | Owed::Nobody | Owed::Session => return None,
             Owed::Resource => named(),
             Owed::Takers => self.takes.contains(id),
             Owed::Unsaid if full.is_some() => named(),
@@ -285,7 +294,7 @@ impl User {
                 *copies && copied && session.sid != *sid && !(session.draining && id.is_some())
             }
             Step::Page(page) => page.sid == session.sid,
-            Step::Kept { .. } | Step::Held { .. } => false,
+            Step::Kept { .. } | Step::Again { .. } | Step::Held { .. } => false,
         })
     }
 
@@ -365,7 +374,7 @@ mod tests {
 
     #[test]
     fn flags_hold_what_was_decided() {
-        for code in 0..6 {
+        for code in 0..7 {
             let owed = Owed::of(&archive::Entry { flags: code, ..archive::Entry::default() });
             assert_eq!(owed.code(), code);
             for copies in [false, true] {
@@ -373,8 +382,8 @@ mod tests {
                 let stanza = Stanza::new(rookery_proto::xmpp::stanza::MessageType::Chat);
                 let about = About::entry(id(1), &entry, &stanza);
                 assert_eq!((about.owed, about.copies), (owed, copies));
-                let any = archive::Entry { flags: owed_to_any(entry.flags), ..entry };
-                assert_eq!(About::entry(id(1), &any, &stanza).owed, Owed::AnyDevice);
+                let any = archive::Entry { flags: owed_to(Owed::LeftBehind, entry.flags), ..entry };
+                assert_eq!(About::entry(id(1), &any, &stanza).owed, Owed::LeftBehind);
                 assert_eq!(About::entry(id(1), &any, &stanza).copies, copies);
             }
         }

@@ -159,7 +159,7 @@ impl User {
                 let _ = me.cast_always(Msg::Then(Box::new(then)));
             }
         };
-        let receipt = Receipt::owed(Reply::heard(heard));
+        let receipt = Receipt::owed(Reply::heard(heard), false);
         self.host.to_user(contact, stanza, receipt, None, Some(Box::new(change)));
     }
 

@@ -304,7 +304,7 @@ mod tests {
         for shelf in [Shelf::Archive, Shelf::Queue] {
             archive::append(tx, shelf, user, id, &archive::Entry::default(), None).unwrap();
         }
-        offline::set(tx, user, id);
+        offline::set(tx, user, offline::Cursor::at(id));
         sessions::put(tx, user, &[1; 16], &sessions::Record::default()).unwrap();
         seen::put(tx, user, &[1; 16], seen::Seen::default());
         vcard::put(tx, user, &Bytes::from(vec![b'x'; 30_000])).unwrap();

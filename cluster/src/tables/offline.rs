@@ -11,15 +11,62 @@ use crate::store::{Isolation, Mutate, Result, Transaction};
 
 /// The cursor's record.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
-struct Cursor {
+struct Record {
     /// The archive id, 16 bytes.
     #[prost(bytes = "bytes", tag = "1")]
     after: Bytes,
+    /// See [`Cursor::drained`]: 16 bytes, or none.
+    #[prost(bytes = "bytes", tag = "2")]
+    drained: Bytes,
 }
 
-/// Notes that everything incoming after `id` was delivered to no device.
-pub fn set(out: &mut (impl Mutate + ?Sized), user: &Entity, id: ArchiveId) {
-    let record = Cursor { after: Bytes::copy_from_slice(&id.to_bytes()) };
+/// Where what waits for a device begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cursor {
+    /// Nothing up to here waits for a device.
+    pub after: ArchiveId,
+    /// The cursor has gone back: a session had left behind what nobody else had got. Of what waited for a device when it
+    /// came, everything up to here has been given to one since.
+    pub drained: Option<ArchiveId>,
+}
+
+impl Cursor {
+    /// Everything that waits for a device came after `id`.
+    pub const fn at(id: ArchiveId) -> Self {
+        Self { after: id, drained: None }
+    }
+
+    /// A cursor before `first`, which a session has left behind; `drained` is where everything that came for any device has
+    /// been given to one.
+    pub fn before(first: ArchiveId, drained: Option<ArchiveId>) -> Self {
+        Self { after: first.before(), drained: drained.filter(|drained| first <= *drained) }
+    }
+
+    /// The same cursor, once a session has left `first` behind. A cursor that is before that already stays.
+    pub fn back(self, first: ArchiveId) -> Self {
+        match self.after < first {
+            true => self,
+            false => Self::before(first, self.drained.max(Some(self.after))),
+        }
+    }
+
+    /// The same cursor, once a device has everything up to `upto`.
+    pub fn on(self, upto: ArchiveId) -> Self {
+        let after = self.after.max(upto);
+        Self { after, drained: self.drained.filter(|drained| after < *drained) }
+    }
+
+    /// Whether an entry that came for any device has been given to one.
+    pub fn is_given(&self, id: ArchiveId) -> bool {
+        id <= self.after || self.drained.is_some_and(|drained| id <= drained)
+    }
+}
+
+/// Notes where what waits for a device begins.
+pub fn set(out: &mut (impl Mutate + ?Sized), user: &Entity, cursor: Cursor) {
+    let bytes = |id: ArchiveId| Bytes::copy_from_slice(&id.to_bytes());
+    let record =
+        Record { after: bytes(cursor.after), drained: cursor.drained.map(bytes).unwrap_or_default() };
     out.put(key(user), encode(&record));
 }
 
@@ -28,10 +75,12 @@ pub fn clear(out: &mut (impl Mutate + ?Sized), user: &Entity) {
     out.delete(key(user));
 }
 
-/// The id after which everything incoming was delivered to no device; `None` if nothing waits.
-pub async fn get(tx: &mut dyn Transaction, user: &Entity) -> Result<Option<ArchiveId>> {
-    let found = tx.get(&key(user), Isolation::Serializable).await?;
-    found.map(|value| ArchiveId::read(&decode::<Cursor>(value)?.after)).transpose()
+/// Where what waits for a device begins; `None` if nothing waits.
+pub async fn get(tx: &mut dyn Transaction, user: &Entity) -> Result<Option<Cursor>> {
+    let Some(value) = tx.get(&key(user), Isolation::Serializable).await? else { return Ok(None) };
+    let Record { after, drained } = decode(value)?;
+    let drained = (!drained.is_empty()).then(|| ArchiveId::read(&drained)).transpose()?;
+    Ok(Some(Cursor { after: ArchiveId::read(&after)?, drained }))
 }
 
 fn key(user: &Entity) -> Bytes {
@@ -48,8 +97,20 @@ mod tests {
     fn old_records_decode() {
         still_decodes(
             "0a1007070707070707070707070707070707",
-            &Cursor { after: Bytes::from_static(&[7; 16]) },
+            &Record { after: Bytes::from_static(&[7; 16]), ..Record::default() },
         );
+    }
+
+    #[test]
+    fn what_was_given_to_a_device_is_known_when_the_cursor_goes_back() {
+        let id = |micros| ArchiveId { micros, epoch: 1, counter: 0 };
+        let cursor = Cursor::at(id(50)).back(id(20));
+        assert_eq!(cursor, Cursor { after: id(20).before(), drained: Some(id(50)) });
+        assert!(cursor.is_given(id(50)) && !cursor.is_given(id(51)) && cursor.is_given(id(10)));
+        assert_eq!(cursor.back(id(30)), cursor);
+        assert_eq!(cursor.on(id(30)).back(id(10)).drained, Some(id(50)));
+        assert_eq!(cursor.on(id(50)), Cursor::at(id(50)));
+        assert_eq!(Cursor::before(id(20), Some(id(10))), Cursor::at(id(20).before()));
     }
 
     #[tokio::test]
@@ -58,9 +119,13 @@ mod tests {
         let user = Entity::new("juliet@a");
         let id = ArchiveId { micros: 1, epoch: 2, counter: 3 };
         let mut ops = Ops::new();
-        set(&mut ops, &user, id);
-        ops[0].apply(&mut tx);
-        assert_eq!(get(&mut tx, &user).await.unwrap(), Some(id));
+        let later = ArchiveId { micros: 9, ..id };
+        for cursor in [Cursor::at(id), Cursor { after: id, drained: Some(later) }] {
+            ops.clear();
+            set(&mut ops, &user, cursor);
+            ops[0].apply(&mut tx);
+            assert_eq!(get(&mut tx, &user).await.unwrap(), Some(cursor));
+        }
         assert_eq!(get(&mut tx, &Entity::new("juliet@aa")).await.unwrap(), None);
         clear(&mut tx as &mut dyn Transaction, &user);
         assert_eq!(get(&mut tx, &user).await.unwrap(), None);

@@ -1,24 +1,23 @@
-//! A request whose answer has come to the connection is not asked again of the next home of its session.
+//! A request whose answer has come to the connection is not asked again of the next home of its session; nor is a message sent
+//! again whose error has come.
 
 use bytes::Bytes;
-use rookery_proto::xmpp::stanza::{IqType, Stanza, Type};
+use rookery_proto::xmpp::stanza::{IqType, MessageType, Stanza, Type};
 
 use super::{Item, State};
 
 impl State {
-    /// A stanza for the client. If that answers a request which the home had not settled, only the request's number goes to the next
-    /// home: what is asked twice is answered twice.
+    /// A stanza for the client. If that answers one which the home had not settled, only the number of that goes to the next
+    /// home: what is asked twice is answered twice, and what was refused must not be taken then.
     pub(super) fn note_answer(&mut self, stanza: &Bytes) {
-        if !is_iq(stanza) || !self.ups.iter().any(|item| matches!(item, Item::Stanza(bytes) if is_iq(bytes)))
-        {
+        let Some(name) = answer(stanza) else { return };
+        let alike = |item: &Item| matches!(item, Item::Stanza(bytes) if bytes.starts_with(name));
+        if !self.ups.iter().any(alike) {
             return;
         }
         let Some(answer) = crate::stored::stanza(stanza) else { return };
-        if !matches!(answer.type_, Type::Iq(IqType::Result | IqType::Error)) {
-            return;
-        }
         let asked = |item: &&mut Item| match item {
-            Item::Stanza(bytes) if is_iq(bytes) => {
+            Item::Stanza(bytes) if bytes.starts_with(name) => {
                 crate::stored::stanza(bytes).is_some_and(|request| answers(&answer, &request))
             }
             _ => false,
@@ -29,11 +28,18 @@ impl State {
     }
 }
 
-fn is_iq(bytes: &Bytes) -> bool {
-    bytes.starts_with(b"<iq")
+/// With what the stanza begins that this may be the answer to; nothing if it is none.
+fn answer(stanza: &Bytes) -> Option<&'static [u8]> {
+    let tag = stanza.split(|byte| *byte == b'>').next().unwrap_or_default();
+    let has = |type_: &[u8]| tag.windows(type_.len()).any(|part| part == type_);
+    match tag {
+        [b'<', b'i', b'q', ..] if has(b" type='result'") || has(b" type='error'") => Some(b"<iq"),
+        [b'<', b'm', ..] if has(b" type='error'") => Some(b"<message"),
+        _ => None,
+    }
 }
 
-/// RFC 6120 section 8.2.3. A request without `to` was for the account.
+/// RFC 6120 sections 8.2.3 and 8.3.1. A request without `to` was for the account.
 fn answers(answer: &Stanza, request: &Stanza) -> bool {
     let from = match (&request.to, &answer.from, &answer.to) {
         (Some(to), Some(from), _) => to == from,
@@ -41,8 +47,15 @@ fn answers(answer: &Stanza, request: &Stanza) -> bool {
         (None, None, _) => true,
         (Some(_), None, _) | (None, Some(_), None) => false,
     };
-    let request_kind = matches!(request.type_, Type::Iq(IqType::Get | IqType::Set));
-    request_kind && from && request.id == answer.id
+    let kinds = match (answer.type_, request.type_) {
+        (Type::Iq(IqType::Result | IqType::Error), Type::Iq(kind)) => {
+            matches!(kind, IqType::Get | IqType::Set)
+        }
+        (Type::Message(MessageType::Error), Type::Message(kind)) => kind != MessageType::Error,
+        _ => false,
+    };
+    // Messages need no id (RFC 6120 section 8.1.3): one without may be any.
+    kinds && from && request.id == answer.id && (request.id.is_some() || matches!(request.type_, Type::Iq(_)))
 }
 
 #[cfg(test)]
@@ -62,5 +75,23 @@ mod tests {
             assert!(!answers(&answer, &iq(other)), "{other}");
         }
         assert!(answers(&iq("type='error' from='j@a' to='j@a/x'"), &iq("type='set'")));
+    }
+
+    #[test]
+    fn an_error_answers_the_message_that_was_refused() {
+        let message = |text: &str| crate::stored::stanza(&Bytes::from(text.to_owned())).unwrap();
+        let error = "<message id='m' type='error' from='b@c/d' to='j@a/x'><error type='wait'/></message>";
+        assert_eq!(answer(&Bytes::from_static(error.as_bytes())), Some(&b"<message"[..]));
+        assert_eq!(
+            answer(&Bytes::from_static(b"<message from='b@c'><body> type='error'</body></message>")),
+            None
+        );
+        assert_eq!(answer(&Bytes::from_static(b"<iq type='get' id='a'>")), None);
+        let (error, body) = (message(error), "<body>x</body></message>");
+        assert!(answers(&error, &message(&format!("<message id='m' type='chat' to='b@c/d'>{body}"))));
+        for other in ["id='n' to='b@c/d'", "id='m' to='b@c'", "id='m' type='error' to='b@c/d'", "to='b@c/d'"]
+        {
+            assert!(!answers(&error, &message(&format!("<message {other}>{body}"))), "{other}");
+        }
     }
 }

@@ -74,12 +74,15 @@ impl User {
         let receipt = match (waiting.peek(), self.me.as_ref().map(Handle::downgrade)) {
             (Some(_), Some(me)) => {
                 let last = last.clone();
-                Receipt::owed(Reply::heard(move |taken| {
-                    if let Some(me) = me.upgrade().filter(|_| taken) {
-                        let next = move |user: &mut User| user.show_requests(sid, Some(&last));
-                        let _ = me.cast_always(Msg::Then(Box::new(next)));
-                    }
-                }))
+                Receipt::owed(
+                    Reply::heard(move |taken| {
+                        if let Some(me) = me.upgrade().filter(|_| taken) {
+                            let next = move |user: &mut User| user.show_requests(sid, Some(&last));
+                            let _ = me.cast_always(Msg::Then(Box::new(next)));
+                        }
+                    }),
+                    false,
+                )
             }
             _ => Receipt::none(),
         };
