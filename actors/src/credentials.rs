@@ -54,7 +54,8 @@ pub fn to_account(credentials: &Credentials, created_at: u64) -> Account {
 }
 
 /// Writes these keys in place of an account's, and ends on record what was opened with the old ones: all sessions but `keep`
-/// can't be resumed any more, whatever becomes of the node that they are on. `false` if there is no such account.
+/// can't be resumed any more, whatever becomes of the node that they are on. `now` is in microseconds since 1970. `false` if there is
+/// no such account.
 ///
 /// # Errors
 /// Those of the store.
@@ -63,9 +64,10 @@ pub async fn replace(
     user: &Entity,
     keys: &[accounts::ScramKeys],
     keep: Option<&Sid>,
+    now: u64,
 ) -> store::Result<bool> {
     let Some(old) = accounts::get(tx, user).await? else { return Ok(false) };
-    accounts::put(tx, user, &Account { credentials: keys.to_vec(), ..old });
+    accounts::put(tx, user, &Account { credentials: keys.to_vec(), password_at: now, ..old });
     sessions::clear_others(tx, user, keep).await?;
     Ok(true)
 }

@@ -78,7 +78,7 @@ async fn nothing_is_left_on_record_by_the_commit_itself() {
     }
     let user = &Entity::new("juliet@localhost");
     let set = world.store.write(Default::default(), |tx| {
-        Box::pin(async move { credentials::replace(&mut **tx, user, &[], None).await })
+        Box::pin(async move { credentials::replace(&mut **tx, user, &[], None, 1).await })
     });
     assert!(set.await.unwrap());
     assert_eq!(on_record(&world.store, "juliet").await, 0);
@@ -110,6 +110,30 @@ async fn the_operator_ends_them_through_any_node() {
     while on_record(&store, &juliet).await > 0 {
         tokio::task::yield_now().await;
     }
+}
+
+/// The home dies between the commit of a new password and the end of the sessions: what was opened with the old one is not
+/// brought back by its connection on another node.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_elsewhere_does_not_bring_an_old_session_back() {
+    let mut world = Nodes::start(3).await;
+    let juliet = world.user(2, "juliet").await;
+    let mut phone = world.nodes[0].phone(&juliet).await;
+    let mut window = world.nodes[1].bind(&juliet, "window").await;
+    for client in [&mut phone, &mut window] {
+        client.settled().await;
+    }
+    let store = Store::new(Arc::clone(&world.db) as Arc<_>, Seams::system());
+    let (user, now) = (&Entity::new(format!("{juliet}@localhost")), Seams::system().clock.now_micros());
+    let set = store.write(Default::default(), |tx| {
+        Box::pin(async move { credentials::replace(&mut **tx, user, &[], None, now).await })
+    });
+    assert!(set.await.unwrap());
+    world.kill(2);
+    for client in [&mut phone, &mut window] {
+        while !support::closed(&client.recv().await) {}
+    }
+    assert!(world.nodes[1].resume(&phone).await.is_none());
 }
 
 #[tokio::test]

@@ -142,9 +142,9 @@ async fn change_password(
     let made = hash(host.seams(), password, host.options().iterations).await?;
     let user = Entity::new(account.as_str());
     let (user, keys) = (&user, &credentials::to_account(&made, 0).credentials);
-    let keep = keep.map(|SessionId(sid)| sid);
+    let (keep, now) = (keep.map(|SessionId(sid)| sid), host.seams().clock.now_micros());
     let changed = host.store().write(store::Options::owner(user), |tx| {
-        Box::pin(async move { credentials::replace(&mut **tx, user, keys, keep.as_ref()).await })
+        Box::pin(async move { credentials::replace(&mut **tx, user, keys, keep.as_ref(), now).await })
     });
     match changed.await {
         Ok(true) => Ok(()),

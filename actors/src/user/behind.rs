@@ -66,12 +66,22 @@ pub(super) struct Behind {
     past: VecDeque<Other>,
     /// How many are being written down.
     busy: usize,
+    /// The last ones that have ended: a connection that was not told must not bring one back.
+    ended: VecDeque<SessionId>,
 }
+
+/// How many of those are remembered.
+const ENDED: usize = 32;
 
 /// How many ended sessions are remembered. To forget one costs a message that comes to a second device, later.
 const PAST: usize = 16;
 
 impl Behind {
+    /// Whether this session has ended here a while ago.
+    pub(super) fn has_ended(&self, sid: SessionId) -> bool {
+        self.ended.contains(&sid)
+    }
+
     /// Whether something is being written down.
     pub(super) fn is_busy(&self) -> bool {
         self.busy > 0
@@ -117,6 +127,10 @@ impl User {
     /// A session has left the list; [`User::leave_behind`] is next.
     pub(super) fn departed(&mut self, session: &Attached, unread: Unread) {
         let (sid, jid, reader) = (session.sid, session.jid.clone(), session.reader.clone());
+        if self.behind.ended.len() >= ENDED {
+            self.behind.ended.pop_front();
+        }
+        self.behind.ended.push_back(sid);
         self.behind.departed.push(Departed { sid, jid, reader, unread });
     }
 

@@ -25,6 +25,7 @@ pub(crate) struct Loaded {
 }
 
 struct Account {
+    password_at: u64,
     roster: Roster,
     /// Changes to the rosters of contacts of which those may not have heard.
     untold: Vec<(String, u64)>,
@@ -38,13 +39,14 @@ struct Account {
 }
 
 async fn read(tx: &mut dyn store::Transaction, user: &Entity, limits: &Limits) -> store::Result<Loaded> {
-    if !accounts::exists(tx, user).await? {
+    let Some(account) = accounts::get(tx, user).await? else {
         return Ok(Loaded { account: None });
-    }
+    };
     let items = roster::load(tx, user, limits.roster_rows()).await?.rows;
     let seen = seen::load(tx, user, 4_096).await?.rows;
     Ok(Loaded {
         account: Some(Account {
+            password_at: account.password_at.max(account.created_at),
             roster: Roster::load(&items, limits.requests),
             untold: items.into_iter().filter(|i| i.untold != 0).map(|i| (i.jid, i.untold)).collect(),
             blocks: Blocks::load(blocks::load(tx, user, BLOCKED).await?.rows),
@@ -112,6 +114,7 @@ impl User {
     }
 
     fn take(&mut self, account: Account) {
+        self.password_at = account.password_at;
         self.roster = account.roster;
         self.blocks = account.blocks;
         self.prefs = account.prefs;

@@ -164,6 +164,8 @@ pub struct User {
     queue_day: Option<u32>,
     /// Everything incoming after this entry was delivered to no device.
     offline: Option<rookery_cluster::tables::offline::Cursor>,
+    /// When the password was changed, if that was before the user was read: older sessions hold no more.
+    password_at: u64,
     /// How many messages wait in the offline queue, about.
     queued: usize,
     /// What lies in the offline queue on behalf of a session that will still confirm it.
@@ -199,6 +201,7 @@ impl User {
             day: None,
             queue_day: None,
             offline: None,
+            password_at: 0,
             queued: 0,
             kept: Vec::new(),
             drains,

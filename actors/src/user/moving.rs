@@ -107,6 +107,10 @@ impl User {
             return; // dropped, the reply says: elsewhere
         }
         if self.session(sid).is_none() {
+            // It was ended here, or by a new password at a home that died before it could say so.
+            if self.behind.has_ended(sid) || record.created_at < self.password_at {
+                return drop(attach.reply.send(None));
+            }
             // A newer session has its resource, or there is no room.
             let taken = self.sessions.iter().any(|session| session.jid.resource() == record.resource);
             if taken || self.sessions.len() >= self.host.options().limits.sessions_per_user {

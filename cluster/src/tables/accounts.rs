@@ -62,6 +62,9 @@ pub struct Account {
     /// Whether logins are refused.
     #[prost(bool, tag = "3")]
     pub disabled: bool,
+    /// When its password was last changed, microseconds since 1970: sessions that are older hold no more. 0: never.
+    #[prost(uint64, tag = "4")]
+    pub password_at: u64,
 }
 
 impl Account {
@@ -234,7 +237,7 @@ mod tests {
             stored_key: Bytes::from_static(b"stored"),
             server_key: Bytes::from_static(b"server"),
         };
-        Account { credentials: vec![keys], created_at: 1_700_000_000_000_000, disabled: true }
+        Account { credentials: vec![keys], created_at: 1_700_000_000_000_000, disabled: true, password_at: 0 }
     }
 
     #[test]

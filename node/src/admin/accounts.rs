@@ -50,10 +50,10 @@ impl Accounts {
     pub async fn passwd(&self, jid: &str, password: &Password) -> Result<BareJid, Error> {
         let jid = self.parse(jid)?;
         let new = self.account(password).await?;
-        let user = Entity::new(jid.as_str());
+        let (user, now) = (Entity::new(jid.as_str()), self.seams.clock.now_micros());
         let (user, new) = (&user, &new);
         let found = self.store.write(store::Options::default(), |tx| {
-            Box::pin(async move { credentials::replace(&mut **tx, user, &new.credentials, None).await })
+            Box::pin(async move { credentials::replace(&mut **tx, user, &new.credentials, None, now).await })
         });
         if found.await.map_err(|e| super::store(&e))? { Ok(jid) } else { Err(missing(&jid)) }
     }

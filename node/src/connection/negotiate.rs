@@ -27,6 +27,7 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use super::rate::Meter;
 use super::wire::Wire;
 use super::{End, Kind, Settings, Shared, closing, features, header};
+use crate::net::seldom::Seldom;
 use crate::net::{Origin, Pass, Standing, Stream, proxy};
 use crate::tls::{TlsStream, accept_direct, accept_starttls, version};
 
@@ -164,12 +165,18 @@ fn public_home(map: &Map, user: &BareJid) -> Option<String> {
     (status.state() == State::Active && !status.public.is_empty()).then(|| status.public.clone())
 }
 
+/// Any stranger can come to a port that is for load balancers.
+static UNTRUSTED: Seldom = Seldom::new();
+
 /// Where the connection really comes from; `None` if that can't be told as it must.
 async fn origin<S: Stream>(settings: &Settings, stream: &mut S, peer: SocketAddr) -> Option<SocketAddr> {
     match settings.proxy_trusts(peer.ip()) {
         None => Some(peer),
         Some(false) => {
-            tracing::warn!(%peer, "connection refused: a PROXY header is required, and this is no trusted proxy");
+            metrics::counter!("rookery_limits_hit_total", "limit" => "proxy_trusted").increment(1);
+            if let Some(others) = UNTRUSTED.now() {
+                tracing::warn!(%peer, others, "connection refused: a PROXY header is required, and this is no trusted proxy");
+            }
             None
         }
         Some(true) => match timeout(PROXY_HEADER, proxy::read(stream)).await {

@@ -15,6 +15,7 @@ pub mod guesses;
 pub mod origin;
 pub mod proxy;
 mod reserve;
+pub mod seldom;
 mod tcp;
 
 pub use gate::{Gate, Pass, Refusal, Standing};
