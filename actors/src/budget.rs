@@ -136,13 +136,20 @@ impl Waits {
         }
     }
 
+    /// The same; returns the limit that had been reached before, if one had: one stanza may be as long as it is.
+    pub(crate) fn charge_within(&self, outgoing: &mut Outgoing) -> Option<&'static str> {
+        self.charge(outgoing);
+        let last = outgoing.charged.0.as_ref().map_or(0, |charge| charge.bytes);
+        self.over(self.0.bytes.load(Ordering::Relaxed).saturating_sub(last), 1)
+    }
+
     /// Charges so many bytes, until what this returns is dropped.
     pub(crate) fn bytes(&self, bytes: usize) -> Charged {
         let bytes = bytes + OVERHEAD;
         self.0.stanzas.fetch_add(1, Ordering::Relaxed);
         self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.0.tell();
-        Charged(Some(Arc::new(Charge { waits: self.0.clone(), bytes })))
+        Charged(Some(Charge { waits: self.0.clone(), bytes }))
     }
 
     /// The limit near which the session is: what can be read back is not sent to it now, and what it asks for is not begun.
@@ -153,12 +160,6 @@ impl Waits {
             return Some("unacked_stanzas");
         }
         self.over(self.0.bytes.load(Ordering::Relaxed), LOW)
-    }
-
-    /// The limit that was reached before `last` was charged: one stanza may be as long as it is.
-    pub(crate) fn full(&self, last: &Outgoing) -> Option<&'static str> {
-        let own = self.0.bytes.load(Ordering::Relaxed);
-        self.over(own.saturating_sub(last.size() + OVERHEAD), 1)
     }
 
     fn over(&self, own: usize, part: usize) -> Option<&'static str> {
@@ -210,9 +211,16 @@ impl Drop for Charge {
     }
 }
 
-/// What holds a stanza for a client holds this: when the last of them is dropped, the stanza waits no more.
-#[derive(Clone, Default)]
-pub struct Charged(Option<Arc<Charge>>);
+/// What holds a stanza for a client holds this: when it is dropped, the stanza waits no more. A copy of the stanza is not
+/// charged: the original outlives it, as what a client has not confirmed outlives what is still to be written to it.
+#[derive(Default)]
+pub struct Charged(Option<Charge>);
+
+impl Clone for Charged {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
 
 impl std::fmt::Debug for Charged {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -242,10 +250,9 @@ mod tests {
         let waits = budget.account().session();
         let one = waits.bytes(999_744);
         assert_eq!((budget.waiting(), waits.low()), (1_000_000, Some("unacked_bytes")));
-        let same = one.clone();
-        drop(one);
+        drop(one.clone());
         assert_eq!(budget.waiting(), 1_000_000);
-        drop(same);
+        drop(one);
         assert_eq!((budget.waiting(), waits.low()), (0, None));
     }
 

@@ -167,7 +167,7 @@ impl Ledger {
         let mut inner = self.inner.lock();
         inner.open.push_back(1);
         let n = inner.settled.wrapping_add(u32::try_from(inner.open.len()).unwrap_or(u32::MAX));
-        Receipt { duty: Some(Duty::Ledger(self.clone())), n, entry: None }
+        Receipt { duty: Some(Duty::Ledger(self.clone())), n, entry: NOWHERE }
     }
 
     /// Everything up to this number is settled for good: the `h` of `<a/>`. Where the session can be resumed, its
@@ -279,33 +279,36 @@ impl Duty {
 pub struct Receipt {
     duty: Option<Duty>,
     n: u32,
-    /// The stanza's entry in its sender's archive.
-    entry: Option<ArchiveId>,
+    /// The stanza's entry in its sender's archive, or [`NOWHERE`]: it goes along with each message, and a word counts.
+    entry: ArchiveId,
 }
+
+/// The place of no entry: in the year 586,524.
+const NOWHERE: ArchiveId = ArchiveId { micros: u64::MAX, epoch: u32::MAX, counter: u32::MAX };
 
 impl Receipt {
     /// A receipt nobody waits for.
     pub fn none() -> Self {
-        Self { duty: None, n: 0, entry: None }
+        Self { duty: None, n: 0, entry: NOWHERE }
     }
 
     /// One that another node waits for, which may take an error for an answer.
     pub(crate) fn owed(reply: Reply, verdicts: bool) -> Self {
         let owed =
             Owed { reply: Mutex::new(Some((reply, bytes::Bytes::new()))), open: AtomicU32::new(1), verdicts };
-        Self { duty: Some(Duty::Far(Arc::new(owed))), n: 0, entry: None }
+        Self { duty: Some(Duty::Far(Arc::new(owed))), n: 0, entry: NOWHERE }
     }
 
     /// For a stanza that stands in its sender's archive. If it is refused, the error takes this along, and the entry is taken
     /// back: what was refused is archived nowhere.
     pub(crate) fn archived(mut self, entry: Option<ArchiveId>) -> Self {
-        self.entry = entry;
+        self.entry = entry.unwrap_or(NOWHERE);
         self
     }
 
     /// See [`Receipt::archived`].
     pub(crate) fn entry(&self) -> Option<ArchiveId> {
-        self.entry
+        Some(self.entry).filter(|entry| *entry != NOWHERE)
     }
 
     /// The number of the stanza in its session.
@@ -323,7 +326,7 @@ impl Receipt {
         if let Some(duty) = &self.duty {
             duty.change(self.n, 1, false);
         }
-        Self { duty: self.duty.as_ref().map(Duty::same), n: self.n, entry: None }
+        Self { duty: self.duty.as_ref().map(Duty::same), n: self.n, entry: NOWHERE }
     }
 
     /// Whether anybody waits for it.

@@ -379,7 +379,7 @@ impl Stub {
                     let id = wire::id_of(&stanza.id);
                     state.last = state.last.max(id);
                     state.drained = state.drained.max(id.filter(|_| stanza.offline));
-                    let charged = self.waits.bytes(bytes.len());
+                    let mut charged = self.waits.bytes(bytes.len());
                     if state.managed {
                         let sent = wire::Stanza {
                             stanza: bytes.clone(),
@@ -387,7 +387,8 @@ impl Stub {
                             queued: Bytes::copy_from_slice(&stanza.queued),
                             offline: stanza.offline,
                         };
-                        state.tail.push_back((sent, charged.clone()));
+                        // The client confirms it after it was written.
+                        state.tail.push_back((sent, std::mem::take(&mut charged)));
                     }
                     out.push(Down::Written(bytes, charged));
                 }

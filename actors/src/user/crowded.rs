@@ -99,8 +99,7 @@ impl User {
 impl Attached {
     /// From here on it waits for the session, which ends if that is too much.
     pub(super) fn charge(&self, delivery: &mut Delivery) {
-        self.shared.waits.charge(&mut delivery.outgoing);
-        if let Some(limit) = self.shared.waits.full(&delivery.outgoing) {
+        if let Some(limit) = self.shared.waits.charge_within(&mut delivery.outgoing) {
             metrics::counter!("rookery_limits_hit_total", "limit" => limit).increment(1);
             let _ = self.handle.cast_always(session::Msg::TooSlow);
         }

@@ -417,7 +417,8 @@ impl User {
         let mut reached = false;
         for session in self.sessions.iter().filter(|session| session.is_meant(full)) {
             reached = true;
-            if !worth_keeping(stanza) && self.crowds(session, stanza) {
+            let low = session.shared.waits.low().is_some();
+            if low && !worth_keeping(stanza) && self.crowds(session, stanza) {
                 continue;
             }
             session.hand_now(Delivery {
