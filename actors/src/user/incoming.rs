@@ -55,7 +55,10 @@ impl User {
         if kind == MessageType::Error
             && let Some(entry) = receipt.entry()
         {
-            self.take_back(entry);
+            self.take_back(entry, &stanza, receipt.number());
+        }
+        if let Some(error) = self.refused_before(origin) {
+            return self.refuse(&stanza, receipt, error);
         }
         if self.taken_before(origin) {
             // It was taken, which is not to say that it is durable: what waits for its commit goes first.

@@ -8,6 +8,7 @@ use rookery_proto::xmpp::stanza::{IqType, PresenceType, Stanza, Type};
 
 use super::deliver::{Ops, Step};
 use super::order::Origin;
+use super::sent;
 use super::share::{self, Owed};
 use super::{Inbound, User};
 use crate::feature::{Direction, Passing, Verdict};
@@ -82,6 +83,7 @@ impl User {
         let mut archived = None;
         if passing.archive && !own {
             if self.taken_before(origin) {
+                archived = Some(sent::SOMEWHERE);
                 self.in_order(Step::Kept { stanza: stanza.clone(), receipt: receipt.split() });
             } else if self.pending.is_full() {
                 // Refused means delivered nowhere: so nothing is sent on.

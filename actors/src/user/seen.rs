@@ -65,7 +65,37 @@ impl Seen {
     }
 }
 
+impl Seen {
+    /// What was taken and is refused after all: it may come again.
+    fn untake(&mut self, n: u32) {
+        match self.last.wrapping_sub(n) {
+            0 => {
+                // The next one before it is the last; with none among 64, the first of those of which nothing is known.
+                let step = self.before.trailing_zeros() + 1;
+                let shifted = self.before.checked_shr(step).unwrap_or(0);
+                let unknown = u64::MAX.checked_shl(64u32.saturating_sub(step)).unwrap_or(u64::MAX);
+                self.before = if step > 64 { u64::MAX } else { shifted | unknown };
+                self.last = self.last.wrapping_sub(step);
+            }
+            behind @ 1..=64 => self.before &= !(1 << (behind - 1)),
+            _ => {}
+        }
+    }
+}
+
 impl User {
+    /// A stanza that was taken is refused, and kept nowhere. If its sender has not heard so when its home dies, it comes again,
+    /// and is looked at anew.
+    pub(super) fn forget_taken(&mut self, (sid, n): (SessionId, u32), out: &mut super::deliver::Ops) {
+        let at = self.host.seams().clock.now_micros();
+        let Some(known) = self.seen.get_mut(&sid) else { return };
+        known.taken.untake(n);
+        let Some(kept) = known.kept.as_mut().filter(|kept| kept.has(n)) else { return };
+        kept.untake(n);
+        let row = table::Seen { last: kept.last.into(), at, before: Some(kept.before) };
+        table::put(out, &self.entity, &sid.0, row);
+    }
+
     /// Whether this stanza of a resumable session was taken before.
     pub(super) fn taken_before(&self, origin: Option<(SessionId, u32)>) -> bool {
         origin.is_some_and(|(sid, n)| self.seen.get(&sid).is_some_and(|known| known.taken.has(n)))
@@ -124,6 +154,16 @@ mod tests {
         assert!(seen.has(69) && !seen.has(68));
         seen.take(200);
         assert!(seen.has(100) && !seen.has(150) && !seen.has(199) && !seen.has(201));
+        for n in [199, 200, 64, 300] {
+            let mut other = seen;
+            other.untake(n);
+            for number in [1u32, 63, 64, 65, 69, 134, 135, 136, 198, 199, 200, 201] {
+                assert_eq!(other.has(number), seen.has(number) && number != n || n == 64 && number == 64);
+            }
+        }
+        seen.take(198);
+        seen.untake(200);
+        assert!(seen.has(198) && !seen.has(200) && !seen.has(199) && !seen.has(197) && seen.has(134));
         let row = |before| Known::row(table::Seen { last: 7, at: 0, before }).taken;
         assert!((0..=7).all(|n| row(None).has(n)) && !row(None).has(8));
         assert!(row(Some(2)).has(7) && !row(Some(2)).has(6) && row(Some(2)).has(5));

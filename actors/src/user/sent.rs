@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use rookery_cluster::store::Options;
 use rookery_cluster::tables::archive::{self, ArchiveId, Shelf};
 use rookery_proto::xmpp::error::StanzaError;
 use rookery_proto::xmpp::jid::Jid;
@@ -19,8 +20,19 @@ use crate::session::SessionId;
 /// When an entry that the store did not take is written again.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// The entry of a message that came again: another home of its sender has written it.
+pub(super) const SOMEWHERE: ArchiveId = ArchiveId::first_at(0);
+
+/// Among how many of the newest entries that is looked for: it was sent a moment ago.
+const LAST: usize = 200;
+
 /// How many refused messages are remembered: those that may come again were refused a moment ago.
 const REFUSED: usize = 64;
+
+fn is_answered(stanza: &Stanza, error: &Stanza) -> bool {
+    let bare = |jid: &Option<Jid>| jid.as_ref().map(|jid| jid.bare_str().to_owned());
+    stanza.id.is_some() && stanza.id == error.id && bare(&stanza.to) == bare(&error.from)
+}
 
 impl User {
     /// Whether a step's entry must be stored, however long that takes.
@@ -66,13 +78,71 @@ impl User {
         self.commit_step(seq, ops);
     }
 
-    /// A message that one of the sessions has sent was refused: nothing of it stays.
-    pub(super) fn take_back(&mut self, entry: ArchiveId) {
+    /// A message that one of the sessions has sent was refused with this error: nothing of it stays.
+    /// `n` is the message's number in its session. Should the error not come to its client, the message comes again, and is
+    /// written again.
+    pub(super) fn take_back(&mut self, entry: ArchiveId, error: &Stanza, n: u32) {
+        let sender =
+            self.sessions.iter().find(|s| error.to.as_ref().is_some_and(|to| to.as_str() == s.jid.as_str()));
+        let origin = sender.and_then(|session| session.origin_name(self.host.far().is_some()));
+        let mut ops = Ops::new();
+        if let Some(sid) = origin {
+            self.forget_taken((sid, n), &mut ops);
+        }
+        let Some(entry) = Some(entry).filter(|entry| *entry != SOMEWHERE).or_else(|| self.pending_of(error))
+        else {
+            if !ops.is_empty() {
+                self.submit(ops);
+            }
+            return self.look_and_remove(error);
+        };
         let waits = |step: &Step| matches!(step, Step::Sent { id, .. } if *id == Some(entry));
         if self.pending.waiting.iter().any(|waiting| waits(&waiting.step)) {
+            // The row of a later message says that it is there.
+            if !ops.is_empty() {
+                self.submit(ops);
+            }
             return self.pending.taken_back.push(entry);
         }
-        self.remove_sent(entry);
+        archive::remove(&mut ops, Shelf::Archive, &self.entity, entry);
+        self.submit(ops);
+    }
+
+    /// The entry of a refused message, if that waits for its commit.
+    fn pending_of(&self, error: &Stanza) -> Option<ArchiveId> {
+        self.pending.waiting.iter().rev().find_map(|waiting| match &waiting.step {
+            Step::Sent { stanza, id, .. } if is_answered(stanza, error) => *id,
+            _ => None,
+        })
+    }
+
+    /// The same where another home of the user has written the entry, and its place is not known here.
+    fn look_and_remove(&self, error: &Stanza) {
+        if error.id.is_none() {
+            return; // nothing names the message
+        }
+        let (store, user, error) = (self.host.store().clone(), self.entity.clone(), error.clone());
+        self.host.spawn(async move {
+            let removed = store.write(Options::owner(&user), |tx| {
+                let (user, error) = (user.clone(), error.clone());
+                Box::pin(async move {
+                    let query = archive::Query { backwards: true, ..archive::Query::all(LAST) };
+                    let page = archive::page(&mut **tx, Shelf::Archive, &user, &query).await?;
+                    let its = |(_, entry): &&(ArchiveId, archive::Entry)| {
+                        let sent = entry.direction() == archive::Direction::Out;
+                        let stanza = sent.then(|| crate::stored::stanza(&entry.stanza)).flatten();
+                        stanza.is_some_and(|stanza| is_answered(&stanza, &error))
+                    };
+                    if let Some((id, _)) = page.entries.iter().find(its) {
+                        archive::remove(&mut **tx, Shelf::Archive, &user, *id);
+                    }
+                    Ok(())
+                })
+            });
+            if let Err(error) = removed.await {
+                tracing::warn!(%user, %error, "a message that was refused stays in its sender's archive");
+            }
+        });
     }
 
     fn remove_sent(&self, entry: ArchiveId) {
@@ -99,6 +169,11 @@ impl User {
     ) {
         self.refuse(stanza, receipt, &error);
         if let Some((sid, n)) = origin {
+            let mut ops = Ops::new();
+            self.forget_taken((sid, n), &mut ops);
+            if !ops.is_empty() {
+                self.submit(ops);
+            }
             if self.pending.refused.len() >= REFUSED {
                 self.pending.refused.pop_front();
             }
@@ -106,11 +181,16 @@ impl User {
         }
     }
 
+    /// With what a message was refused before.
+    pub(super) fn refused_before(&self, origin: Origin) -> Option<&StanzaError> {
+        let same = |refused: &&(SessionId, u32, StanzaError)| origin == Some((refused.0, refused.1));
+        self.pending.refused.iter().find(same).map(|(.., error)| error)
+    }
+
     /// A message has come again, and it is known by now what became of it the first time.
     pub(super) fn answer_again(&self, origin: Origin, stanza: &Stanza, receipt: Receipt) {
-        let same = |refused: &&(SessionId, u32, StanzaError)| origin == Some((refused.0, refused.1));
-        match self.pending.refused.iter().find(same) {
-            Some((.., error)) => self.refuse(stanza, receipt, error),
+        match self.refused_before(origin) {
+            Some(error) => self.refuse(stanza, receipt, error),
             None => receipt.done(),
         }
     }

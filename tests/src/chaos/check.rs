@@ -36,6 +36,10 @@ pub struct Verdict {
     /// More than once, to clients (or from clients) that had to begin a new session.
     pub twice_anew: usize,
     pub bounced: usize,
+    /// Refused, as may be while the store stands still; not in `missing`.
+    pub refused: usize,
+    /// Of those, what was delivered or is in an archive nevertheless.
+    pub refused_and_kept: usize,
     pub disordered: usize,
     pub archive_missing: usize,
     pub archive_twice: usize,
@@ -47,8 +51,8 @@ pub struct Verdict {
 impl Verdict {
     /// Whether every promise was kept.
     pub fn is_good(&self) -> bool {
-        let Verdict { missing, twice, bounced, disordered, .. } = self;
-        missing + twice + bounced + disordered == 0
+        let Verdict { missing, twice, bounced, disordered, refused_and_kept, .. } = self;
+        missing + twice + bounced + disordered + refused_and_kept == 0
             && self.archive_missing + self.archive_twice + self.archive_disordered == 0
             && self.problems.is_empty()
     }
@@ -60,13 +64,14 @@ impl Verdict {
     }
 }
 
-/// Reads all archives and judges all that happened.
-pub async fn check(options: &Options, talkers: &[Talker]) -> Result<Verdict, Error> {
+/// Reads all archives and judges all that happened. With a store that stood `still` messages may be refused: then they are
+/// nowhere.
+pub async fn check(options: &Options, talkers: &[Talker], still: bool) -> Result<Verdict, Error> {
     let archives = archives(options, talkers).await?;
     let mut verdict = Verdict::default();
     for (at, receiver) in talkers.iter().enumerate() {
         let from = talkers.iter().position(|t| t.name == receiver.partner).expect("everybody has a partner");
-        direction(&mut verdict, &talkers[from], receiver, &archives[from], &archives[at]);
+        direction(&mut verdict, still, (&talkers[from], &archives[from]), (receiver, &archives[at]));
         for strange in &receiver.log.strange {
             verdict.problem(format!("{} got what it did not expect: {strange}", receiver.name));
         }
@@ -81,18 +86,22 @@ fn always_resumed(talker: &Talker) -> bool {
 /// All that `sender` said to `receiver`.
 fn direction(
     verdict: &mut Verdict,
-    sender: &Talker,
-    receiver: &Talker,
-    of_sender: &[Entry],
-    of_receiver: &[Entry],
+    still: bool,
+    (sender, of_sender): (&Talker, &[Entry]),
+    (receiver, of_receiver): (&Talker, &[Entry]),
 ) {
     let who = format!("{} to {}", sender.name, receiver.name);
     let all = sender.log.sent.len();
     let smooth = always_resumed(sender) && always_resumed(receiver);
     verdict.sent += all;
-    verdict.bounced += sender.log.bounced.len();
+    let mut refused = HashSet::new();
     for (number, why) in &sender.log.bounced {
-        verdict.problem(format!("{who}: {number} came back: {why}"));
+        if still && why == "resource-constraint" && refused.insert(*number) {
+            verdict.refused += 1;
+        } else {
+            verdict.bounced += 1;
+            verdict.problem(format!("{who}: {number} came back: {why}"));
+        }
     }
 
     let (mut seen, mut first, mut doubled) = (HashSet::new(), Vec::<&Got>::new(), Vec::new());
@@ -109,7 +118,12 @@ fn direction(
     } else {
         verdict.twice_anew += doubled.len();
     }
-    let missing: Vec<usize> = (0..all).filter(|n| !seen.contains(n)).collect();
+    let missing: Vec<usize> = (0..all).filter(|n| !seen.contains(n) && !refused.contains(n)).collect();
+    let kept: Vec<usize> = refused.intersection(&seen).copied().collect();
+    if !kept.is_empty() {
+        verdict.refused_and_kept += kept.len();
+        verdict.problem(format!("{who}: refused, and delivered: {}", few(&kept)));
+    }
     verdict.missing += missing.len();
     if !missing.is_empty() {
         verdict.problem(format!("{who}: {} of {all} never came: {}", missing.len(), few(&missing)));
@@ -125,7 +139,12 @@ fn direction(
         let entries: Vec<&Entry> = archive.iter().filter(|e| e.from == sender.name).collect();
         let numbers: Vec<usize> = entries.iter().map(|e| e.number).collect();
         let known: HashSet<usize> = numbers.iter().copied().collect();
-        let missing: Vec<usize> = (0..all).filter(|n| !known.contains(n)).collect();
+        let kept: Vec<usize> = refused.intersection(&known).copied().collect();
+        if !kept.is_empty() {
+            verdict.refused_and_kept += kept.len();
+            verdict.problem(format!("{who}: refused, and in the archive of {}: {}", whose.name, few(&kept)));
+        }
+        let missing: Vec<usize> = (0..all).filter(|n| !known.contains(n) && !refused.contains(n)).collect();
         let whose = format!("{who}, in the archive of {}", whose.name);
         verdict.archive_missing += missing.len();
         if !missing.is_empty() {
@@ -139,7 +158,10 @@ fn direction(
             verdict.problem(format!("{whose}: more than once: {}", few(&twice)));
         }
         let late = out_of_order(&numbers);
-        if strict && !late.is_empty() {
+        // What was refused while the store stood still, and could not be told so, was sent again and taken then: its sender's
+        // archive has it at that time.
+        let again = still && whose.ends_with(&sender.name);
+        if strict && !again && !late.is_empty() {
             verdict.archive_disordered += late.len();
             verdict.problem(format!("{whose}: out of order: {}", few(&late)));
         }

@@ -50,6 +50,8 @@ impl Dice {
 pub enum What {
     Kill,
     Drain,
+    /// A drain while the store stands still.
+    DrainStill,
     /// Nobody did it.
     EndedByItself,
 }
@@ -99,8 +101,9 @@ impl<'a> Faults<'a> {
         }
     }
 
-    /// Kills for so long, drains one node in the middle, and leaves all nodes running.
-    pub async fn run(&mut self, length: Duration) -> Result<(), Error> {
+    /// Kills for so long, drains one node in the middle and one in the end, while the store stands `still` for so long, and
+    /// leaves all nodes running. A store of somebody else's is left alone.
+    pub async fn run(&mut self, length: Duration, still: Duration) -> Result<(), Error> {
         let begin = Instant::now();
         let (middle, end) = (begin + length / 2, begin + length);
         let mut next = begin + WARM_UP;
@@ -110,7 +113,7 @@ impl<'a> Faults<'a> {
             self.look_for_the_fallen()?;
             if !drained && Instant::now() > middle {
                 drained = true;
-                self.drain().await?;
+                self.drain(Duration::ZERO).await?;
                 next = Instant::now() + self.dice.between(1_000, 3_000);
             }
             if Instant::now() >= next && self.kill().await? {
@@ -118,6 +121,9 @@ impl<'a> Faults<'a> {
                 next = Instant::now() + self.dice.between(least, most);
             }
             sleep(LOOK).await;
+        }
+        if !still.is_zero() && self.world.store.is_some() {
+            self.drain(still).await?;
         }
         self.all_up().await?;
         for (at, watching) in self.watching.drain(..) {
@@ -231,16 +237,29 @@ impl<'a> Faults<'a> {
         Ok(true)
     }
 
-    /// SIGTERM to a node, when all are there and have come to rest.
-    async fn drain(&mut self) -> Result<(), Error> {
+    /// SIGTERM to a node, when all are there and have come to rest; the store stands `still` from then on for so long.
+    async fn drain(&mut self, still: Duration) -> Result<(), Error> {
         self.all_up().await?;
         sleep(Duration::from_secs(5)).await;
         let victim = self.dice.below(self.world.nodes.iter().filter(|node| node.is_up()).count());
         let held = view(self.world.nodes[victim].behind.http).await.unwrap_or_default().held;
         let name = self.world.nodes[victim].behind.name.clone();
         let homes = homes(self.world, victim, &name, self.users).await?;
-        self.note(What::Drain, victim, true, held, homes);
-        let status = self.world.stop(victim).await?;
+        let what = if still.is_zero() { What::Drain } else { What::DrainStill };
+        self.note(what, victim, true, held, homes);
+        let store = self.world.store.take();
+        let stop = async {
+            if let Some(store) = store.as_ref().filter(|_| !still.is_zero()) {
+                store.signal("STOP").await?;
+                sleep(still).await;
+                store.signal("CONT").await?;
+            }
+            Ok::<(), Error>(())
+        };
+        let (status, stopped) = tokio::join!(self.world.stop(victim), stop);
+        self.world.store = store;
+        stopped?;
+        let status = status?;
         if let Some(fault) = self.log.last_mut() {
             fault.until = Instant::now();
         }

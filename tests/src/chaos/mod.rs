@@ -40,6 +40,8 @@ pub struct Plan {
     pub seed: u64,
     /// From one message of a client to the next.
     pub pace: Duration,
+    /// How long the store stands still in the last drain.
+    pub still: Duration,
     /// A store that is there already, instead of `rookery store`.
     pub store: Option<String>,
     /// Do not remove the folder with the logs.
@@ -48,7 +50,8 @@ pub struct Plan {
 
 impl Plan {
     /// What the environment says, and these numbers where it says nothing: `ROOKERY_CHAOS_CLIENTS`, `ROOKERY_CHAOS_SECONDS`,
-    /// `ROOKERY_CHAOS_SEED`, `ROOKERY_CHAOS_PACE` (milliseconds), `ROOKERY_CHAOS_STORE`, `ROOKERY_CHAOS_KEEP`.
+    /// `ROOKERY_CHAOS_SEED`, `ROOKERY_CHAOS_PACE` (milliseconds), `ROOKERY_CHAOS_STILL` (seconds), `ROOKERY_CHAOS_STORE`,
+    /// `ROOKERY_CHAOS_KEEP`.
     pub fn from_environment(clients: usize, seconds: u64, seed: u64) -> Plan {
         let text = |name: &str| std::env::var(format!("ROOKERY_CHAOS_{name}")).ok();
         let number = |name: &str, other: u64| text(name).and_then(|t| t.parse().ok()).unwrap_or(other);
@@ -59,6 +62,7 @@ impl Plan {
             length: Duration::from_secs(number("SECONDS", seconds)),
             seed: number("SEED", seed),
             pace: Duration::from_millis(pace),
+            still: Duration::from_secs(number("STILL", 12)),
             store: text("STORE"),
             keep: text("KEEP").is_some(),
         }
@@ -101,8 +105,9 @@ async fn within(plan: &Plan, world: &mut World, say: &(dyn Fn(&str) + Sync)) -> 
     }
     let begun = Instant::now();
     let mut faults = faults::Faults::new(world, plan.seed, &users);
-    faults.run(plan.length).await?;
+    faults.run(plan.length, plan.still).await?;
     let log = std::mem::take(&mut faults.log);
+    let still = log.iter().any(|fault| fault.what == What::DrainStill);
 
     say("quiet: waiting for what is on its way");
     let _ = phase.send(Phase::Quiet);
@@ -118,7 +123,7 @@ async fn within(plan: &Plan, world: &mut World, say: &(dyn Fn(&str) + Sync)) -> 
 
     say("reading the archives");
     let mut verdict =
-        check::check(&world.options(), &talkers).await.map_err(|e| Error::Failed(e.to_string()))?;
+        check::check(&world.options(), &talkers, still).await.map_err(|e| Error::Failed(e.to_string()))?;
     if !quiet {
         verdict.problems.push(format!("after {} s of quiet not everything was acknowledged", LAST.as_secs()));
     }
@@ -148,5 +153,5 @@ fn all_done(tallies: &[Arc<Tally>]) -> bool {
     let sum = |of: fn(&Tally) -> &std::sync::atomic::AtomicUsize| {
         tallies.iter().map(|tally| of(tally).load(Ordering::Relaxed)).sum::<usize>()
     };
-    sum(|t| &t.unacked) == 0 && sum(|t| &t.sent) == sum(|t| &t.received)
+    sum(|t| &t.unacked) == 0 && sum(|t| &t.sent) <= sum(|t| &t.received) + sum(|t| &t.refused)
 }

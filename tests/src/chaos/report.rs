@@ -172,6 +172,7 @@ impl Report {
             let what = match fault.what {
                 What::Kill => "killed",
                 What::Drain => "drained",
+                What::DrainStill => "drained while the store stood still",
                 What::EndedByItself => "ended by itself",
             };
             let cut = cuts.iter().filter(|cut| cut.at >= fault.at && cut.at < fault.at + Duration::from_secs(1));
@@ -179,7 +180,7 @@ impl Report {
                 time.map_or_else(|| "-".to_owned(), |time| format!("{:.2} s", time.as_secs_f64()))
             };
             let took = match fault.what {
-                What::Drain => format!("{:.2} s", (fault.until - fault.at).as_secs_f64()),
+                What::Drain | What::DrainStill => format!("{:.2} s", (fault.until - fault.at).as_secs_f64()),
                 _ => format!("seen after {}, whole after {}", seconds(fault.detected), seconds(fault.whole)),
             };
             format!(
@@ -248,6 +249,13 @@ impl fmt::Display for Report {
             "messages   {} sent, {} delivered, {} missing, {} twice, {} out of order, {} came back as errors",
             v.sent, v.delivered, v.missing, v.twice, v.disordered, v.bounced
         )?;
+        if v.refused > 0 {
+            let (all, kept) = (v.refused, v.refused_and_kept);
+            writeln!(
+                f,
+                "refused    {all} while the store stood still, of which {kept} delivered or archived"
+            )?;
+        }
         writeln!(
             f,
             "archives   {} missing, {} twice, {} out of order",

@@ -37,6 +37,8 @@ pub enum Phase {
 pub struct Tally {
     pub sent: AtomicUsize,
     pub unacked: AtomicUsize,
+    /// Messages that came back.
+    pub refused: AtomicUsize,
     /// Different messages of the partner.
     pub received: AtomicUsize,
 }
@@ -218,7 +220,10 @@ impl Talker {
             let number = message.attr("id").and_then(|id| id.strip_prefix('m')?.parse().ok());
             let why = message.get("error").map(condition).unwrap_or_default();
             match number {
-                Some(number) => self.log.bounced.push((number, why)),
+                Some(number) => {
+                    self.log.bounced.push((number, why));
+                    self.tally.refused.store(self.log.bounced.len(), Ordering::Relaxed);
+                }
                 None => self.log.strange.push(message.to_string()),
             }
             return;

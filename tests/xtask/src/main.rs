@@ -76,6 +76,9 @@ enum Task {
         /// Milliseconds from one message of a client to the next.
         #[arg(long, default_value_t = 1_000)]
         pace: u64,
+        /// Seconds that the store stands still while the last node drains; 0: it does not.
+        #[arg(long, default_value_t = 12)]
+        still: u64,
         /// A store that is there already, as in fdb:/etc/foundationdb/fdb.cluster, instead of `rookery store`.
         #[arg(long)]
         store: Option<String>,
@@ -99,13 +102,14 @@ fn main() -> ExitCode {
         Task::Chaos { store, .. } if cfg!(debug_assertions) => {
             suite::again_in_release(store.as_deref().unwrap_or_default())
         }
-        Task::Chaos { clients, minutes, seed, pace, store, keep } => {
+        Task::Chaos { clients, minutes, seed, pace, still, store, keep } => {
             install::for_chaos();
             chaos(&rookery_tests::chaos::Plan {
                 clients: clients.next_multiple_of(2),
                 length: Duration::from_secs_f64(minutes * 60.0),
                 seed,
                 pace: Duration::from_millis(pace.max(1)),
+                still: Duration::from_secs(still),
                 store,
                 keep,
             })
