@@ -15,6 +15,7 @@ pub mod export;
 mod far;
 pub mod feature;
 pub mod features;
+mod had;
 pub mod host;
 mod ledger;
 pub mod link;

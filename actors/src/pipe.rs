@@ -22,6 +22,7 @@ use tokio::sync::Notify;
 
 use crate::budget::Charged;
 use crate::far::Stub;
+use crate::session::SessionId;
 
 /// A stanza on its way to one recipient. The stanza is shared by all recipients; only the start tag's `to` and what
 /// is appended differ.
@@ -117,6 +118,8 @@ pub struct Kept {
     pub queued: Option<ArchiveId>,
     /// Until now it was offline for all devices.
     pub offline: bool,
+    /// Of a request or an answer: its sender's session and its number there. It may come again.
+    pub origin: Option<(SessionId, u32)>,
 }
 
 impl Kept {

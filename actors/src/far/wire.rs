@@ -13,6 +13,7 @@ pub(crate) use rookery_rpc::parcel::v1::{
     Refused, Resume, Retell, Session, Sessions, Stanza, TooHigh, Up, close, item, order, up,
 };
 
+use crate::had;
 use crate::pipe::{self, Kept};
 use crate::session::SessionId;
 use crate::user;
@@ -78,7 +79,8 @@ pub(super) fn item(down: &pipe::Down) -> item::What {
             let mut bytes = Vec::with_capacity(outgoing.stanza.size() + outgoing.extra.len() + 16);
             outgoing.write(&mut bytes);
             let (id, queued) = (id_bytes(kept.id), id_bytes(kept.queued));
-            item::What::Stanza(Stanza { stanza: bytes.into(), id, queued, offline: kept.offline })
+            let key = had::key(&outgoing.stanza, kept.origin);
+            item::What::Stanza(Stanza { stanza: bytes.into(), id, queued, offline: kept.offline, key })
         }
         pipe::Down::Written(bytes, _) => {
             item::What::Stanza(Stanza { stanza: bytes.clone(), ..Stanza::default() })
@@ -128,7 +130,7 @@ pub(super) fn close_of(close: Close) -> pipe::Close {
 
 /// Where a stanza lies.
 pub(crate) fn kept(stanza: &Stanza) -> Kept {
-    Kept { id: id_of(&stanza.id), queued: id_of(&stanza.queued), offline: stanza.offline }
+    Kept { id: id_of(&stanza.id), queued: id_of(&stanza.queued), offline: stanza.offline, origin: None }
 }
 
 /// A capsule of what a session's record in the store says, at a home that has its shard in `epoch`.

@@ -16,6 +16,7 @@ use rookery_proto::xmpp::stanza::Stanza;
 use crate::budget::{Account, Waits};
 use crate::features::xep_0191_blocking::Blocks;
 use crate::features::xep_0352_csi as csi;
+use crate::had::Had;
 use crate::host::{Host, NotResumed};
 use crate::ledger::{Ledger, Receipt};
 use crate::link::{Grip, Way};
@@ -147,8 +148,8 @@ pub(crate) enum Msg {
     Hold,
     /// What came before that is through.
     Holding,
-    /// It moves now.
-    Leave(tokio::sync::oneshot::Sender<()>),
+    /// It moves now. These were the last requests and answers that it was sent.
+    Leave(Had, tokio::sync::oneshot::Sender<()>),
     /// It lives on another node already.
     Lose,
     /// A stanza of the client is settled: what it was told because of that is in front of this.
@@ -446,8 +447,8 @@ impl Resident for Session {
             Msg::Attach(attach) => self.attach(*attach, me),
             Msg::Hold => self.hold(me),
             Msg::Holding => drop(self.user.cast_always(user::Msg::Held)),
-            Msg::Leave(left) => {
-                self.leave(me);
+            Msg::Leave(had, left) => {
+                self.leave(had, me);
                 let _ = left.send(());
             }
             Msg::Lose => self.lose(),

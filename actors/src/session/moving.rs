@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use rookery_cluster::entity::Entity;
 use rookery_cluster::store::{Ops, Writes};
+use rookery_cluster::tables::archive::ArchiveId;
 use rookery_cluster::tables::sessions;
 use rookery_proto::xmpp::error::StreamCondition;
 use tokio::sync::oneshot;
@@ -12,6 +13,7 @@ use tokio::sync::oneshot;
 use super::{Msg, Session, Unacked};
 use crate::far::{Stub, Tail, wire};
 use crate::features::xep_0352_csi as csi;
+use crate::had::{self, Had};
 use crate::ledger::{Ledger, Receipt};
 use crate::link::{Grip, Link};
 use crate::pipe::{self, Close, Down, Outgoing};
@@ -52,7 +54,13 @@ impl Session {
         self.flush_held();
         // What came while there was no connection. What of it is archived will be read.
         let came = self.sm.as_mut().map(|sm| sm.take_unacked()).unwrap_or_default();
-        let came: Vec<Unacked> = came.into_iter().filter(|item| item.kept.id.is_none()).collect();
+        let (twice, came): (Vec<Unacked>, Vec<Unacked>) = came
+            .into_iter()
+            .filter(|item| item.kept.id.is_none())
+            .partition(|item| attach.had.contains(&had::key(&item.outgoing.stanza, item.kept.origin)));
+        let had: Vec<ArchiveId> = twice.iter().filter_map(|item| item.kept.queued).collect();
+        twice.into_iter().for_each(|item| item.receipt.done());
+        self.unqueue(&had);
         let tail = attach.tail.iter().filter_map(|sent| {
             let stanza = crate::stored::stanza(&sent.stanza)?;
             let mut outgoing = Outgoing::new(stanza);
@@ -169,7 +177,7 @@ impl Session {
     /// Writes down how the session counts now, and what its client was sent: should all be lost, it brings its count.
     fn write_attached(
         &mut self,
-        tail: &[Option<rookery_cluster::tables::archive::ArchiveId>],
+        tail: &[Option<ArchiveId>],
         me: &Handle<Self>,
     ) {
         let Some((record, cursor)) = self.record() else { return };
@@ -216,7 +224,7 @@ impl Session {
     }
 
     /// Everything is settled: whoever has the connection looks for the next home.
-    pub(super) fn leave(&mut self, me: &Handle<Self>) {
+    pub(super) fn leave(&mut self, had: Had, me: &Handle<Self>) {
         self.flush_held();
         if self.sm.as_ref().is_some_and(|sm| sm.resumable()) && self.restored.is_none() {
             // Even if another write of it is under way: nothing comes after this one.
@@ -242,7 +250,7 @@ impl Session {
             let mut bytes = Vec::with_capacity(item.outgoing.stanza.size() + 64);
             item.outgoing.write(&mut bytes);
             let (id, queued) = (wire::id_bytes(item.kept.id), wire::id_bytes(item.kept.queued));
-            wire::Stanza { stanza: bytes.into(), id, queued, offline: item.kept.offline }
+            wire::Stanza { stanza: bytes.into(), id, queued, offline: item.kept.offline, key: 0 }
         });
         let tail = Tail {
             capsule,
@@ -253,6 +261,7 @@ impl Session {
             acked: self.acked,
             last,
             drained,
+            had,
         };
         // Either is durable, or in the tail, which its client will confirm.
         unacked.into_iter().for_each(|item| item.receipt.done());

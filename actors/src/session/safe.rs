@@ -7,7 +7,7 @@ use rookery_proto::xmpp::stanza::{IqType, MessageType, Stanza, Type};
 use super::Session;
 use super::sm::{Sm, Unacked};
 use crate::ledger::Receipt;
-use crate::pipe::Outgoing;
+use crate::pipe::{Kept, Outgoing};
 use crate::user;
 
 impl Session {
@@ -48,7 +48,9 @@ impl Session {
             item.safe = true;
             let receipt = std::mem::replace(&mut item.receipt, Receipt::none());
             let (stanza, number) = (item.outgoing.stanza.clone(), acked.wrapping_add(number));
-            let keep = move |user: &mut user::User| user.keep_for_session(sid, number, stanza, receipt);
+            let origin = item.kept.origin;
+            let keep =
+                move |user: &mut user::User| user.keep_for_session(sid, number, stanza, origin, receipt);
             let _ = user.cast_always(user::Msg::Then(Box::new(keep)));
         }
     }
@@ -57,8 +59,9 @@ impl Session {
         let Some(sm) = &mut self.sm else { return };
         let at = number.wrapping_sub(sm.acked).wrapping_sub(1);
         match sm.unacked.get_mut(at as usize) {
-            Some(item) if item.safe => {
-                item.kept.queued = Some(id);
+            // Put there by this home, or by the last one, whose client has not confirmed it.
+            Some(item) if item.safe || item.kept == Kept::default() => {
+                (item.safe, item.kept.queued) = (true, Some(id));
                 self.tell_more();
             }
             _ => {

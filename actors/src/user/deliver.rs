@@ -13,6 +13,7 @@ use rookery_proto::xmpp::stanza::Stanza;
 
 use super::numbers::{self, Numbers};
 use super::offline::Ready;
+use super::order::Origin;
 use super::share::{self, About, Owed, Share};
 use super::worth::{worth_keeping, worth_telling};
 use super::{Attached, Msg, User};
@@ -131,6 +132,7 @@ impl User {
         sid: SessionId,
         number: u32,
         stanza: Arc<Stanza>,
+        origin: Origin,
         receipt: Receipt,
     ) {
         let with = stanza.from.as_ref().map_or_else(|| self.jid.clone(), Jid::to_bare);
@@ -144,7 +146,7 @@ impl User {
             entry.sent.push(archive::Sent { numbering: sid.mark(), n: 0 });
         }
         let id = self.next_id();
-        let ops = self.keep(Shelf::Queue, id, &entry, None);
+        let ops = self.keep(Shelf::Queue, id, &entry, origin);
         self.queued += 1;
         self.after_commit(ops, Step::Held { sid, number, id, stanza, receipt }, Numbers::new());
         if let Some(session) = self.session(sid) {

@@ -14,7 +14,6 @@ use super::{Inbound, User};
 use crate::feature::{Direction, Passing, Phase, Verdict};
 use crate::features;
 use crate::ledger::Receipt;
-use crate::pipe::Outgoing;
 use crate::session::SessionId;
 
 impl User {
@@ -174,7 +173,10 @@ impl User {
                 },
                 Some(session) => {
                     // Settled when its client has it, or it is safe for a session that sleeps.
-                    session.deliver(Outgoing::new(stanza), None, receipt);
+                    let sid = session.sid;
+                    if let Some(session) = self.session_mut(sid) {
+                        session.deliver_iq(stanza, receipt, origin);
+                    }
                 }
                 None if request => {
                     self.refuse(&stanza, receipt, &StanzaError::new(Condition::ServiceUnavailable))

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use rookery_cluster::mesh::peer::NodeId;
-use rookery_cluster::tables::archive::ArchiveId;
+use rookery_cluster::tables::archive::{self, ArchiveId};
 use rookery_cluster::tables::{offline, sessions};
 use rookery_proto::xmpp::jid::{BareJid, Jid};
 use rookery_proto::xmpp::stanza::Stanza;
@@ -14,6 +14,7 @@ use super::deliver::Ops;
 use super::{Attached as Session, Available, Inbound, Msg, Numbering, Phase, Reader, User, presence};
 use crate::far::{Loss, Stub, wire};
 use crate::feature::{Direction, Verdict};
+use crate::had::Had;
 use crate::link::Link;
 use crate::pipe::Pipe;
 use crate::session::{self, SessionId};
@@ -126,8 +127,16 @@ impl User {
         let goes_on = session.shared.connected.load(Ordering::Relaxed) || session.turns.numbering.is_some();
         if !goes_on {
             session.take_record(&jid, &record, wire::id_of(&attach.attach.acked));
+            session.had = Had::of(&attach.attach.had);
         }
         let handle = session.handle.clone();
+        let mut ops = Ops::new();
+        for id in attach.attach.unqueue.iter().filter_map(|id| wire::id_of(id)) {
+            archive::remove(&mut ops, archive::Shelf::Queue, &self.entity, id);
+        }
+        if !ops.is_empty() {
+            self.submit(ops);
+        }
         let _ = handle.cast_always(session::Msg::Attach(Box::new(attach)));
         self.catch_up();
     }
@@ -203,7 +212,7 @@ impl User {
         for session in self.sessions.drain(..) {
             metrics::gauge!("rookery_sessions").decrement(1.0);
             let (left, answer) = oneshot::channel();
-            if session.handle.cast_always(session::Msg::Leave(left)).is_ok() {
+            if session.handle.cast_always(session::Msg::Leave(session.had, left)).is_ok() {
                 answers.push((session.sid, session.handle, answer));
             }
         }

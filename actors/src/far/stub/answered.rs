@@ -1,4 +1,5 @@
-//! A request whose answer has come to the connection is not asked again of the next home of its session.
+//! A request whose answer has come to the connection is not asked again of the next home of its session, and what it was sent
+//! is not sent again by that.
 
 use bytes::Bytes;
 use rookery_proto::xmpp::stanza::{IqType, Stanza, Type};
@@ -25,6 +26,17 @@ impl State {
         };
         if let Some(item) = self.ups.iter_mut().find(asked) {
             *item = Item::Answer(Bytes::new());
+        }
+    }
+
+    /// The client asks something: an answer like one that it has had is a new one.
+    pub(super) fn note_request(&mut self, item: &Item) {
+        let Item::Stanza(bytes) = item else { return };
+        if self.had.is_empty() || !is_iq(bytes) {
+            return;
+        }
+        if let Some(request) = crate::stored::stanza(bytes) {
+            self.had.asked(&request);
         }
     }
 }
