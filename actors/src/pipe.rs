@@ -120,6 +120,8 @@ pub struct Kept {
     pub offline: bool,
     /// Of a request or an answer: its sender's session and its number there. It may come again.
     pub origin: Option<(SessionId, u32)>,
+    /// By which it is known then. 0: it is not.
+    pub key: u64,
 }
 
 impl Kept {

@@ -437,7 +437,7 @@ impl super::stub::State {
             last: wire::id_bytes(self.last),
             drained: wire::id_bytes(self.drained),
             moved: self.moved,
-            had: self.had.keys().collect(),
+            had: self.had.wire(),
             unqueue: self.unqueue.iter().cloned().collect(),
         })
     }

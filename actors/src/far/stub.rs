@@ -224,7 +224,8 @@ impl Stub {
     pub(crate) fn up(self: &Arc<Self>, item: Item) {
         let mut state = self.state.lock();
         state.ledger.enter_only();
-        state.note_request(&item);
+        let n = state.ledger.received();
+        state.note_request(&item, n);
         state.ups.push_back(item.clone());
         self.pass(&state, item.up());
     }
@@ -236,6 +237,7 @@ impl Stub {
         state.before = state.ledger.processed();
         state.ledger = Ledger::of_stub(0, 0, Arc::downgrade(self));
         state.counted = true;
+        state.had = Had::default(); // numbers begin anew
         self.pass(&state, item.up());
     }
 
@@ -385,7 +387,6 @@ impl Stub {
                     let bytes = Bytes::copy_from_slice(&stanza.stanza);
                     state.bytes += bytes.len();
                     state.note_answer(&bytes);
-                    state.had.note(stanza.key);
                     let id = wire::id_of(&stanza.id);
                     state.last = state.last.max(id);
                     state.drained = state.drained.max(id.filter(|_| stanza.offline));
@@ -400,6 +401,7 @@ impl Stub {
                         };
                         state.tail.push_back((sent, charged.clone()));
                     }
+                    state.note_had(stanza.key);
                     out.push(Down::Written(bytes, charged));
                 }
                 Some(item::What::Nonza(bytes)) => out.push(Down::Nonza(Bytes::copy_from_slice(&bytes))),

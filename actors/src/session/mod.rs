@@ -1,7 +1,7 @@
 //! The session actor: a bound resource. It numbers what goes to its client, keeps it until the client has it
 //! (XEP-0198), holds back what need not wake a phone (XEP-0352), and outlives its connection.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -13,10 +13,9 @@ use rookery_proto::xmpp::error::StreamCondition;
 use rookery_proto::xmpp::jid::{FullJid, Jid};
 use rookery_proto::xmpp::stanza::Stanza;
 
-use crate::budget::{Account, Waits};
 use crate::features::xep_0191_blocking::Blocks;
 use crate::features::xep_0352_csi as csi;
-use crate::had::Had;
+use crate::had::{Asks, Had};
 use crate::host::{Host, NotResumed};
 use crate::ledger::{Ledger, Receipt};
 use crate::link::{Grip, Way};
@@ -26,6 +25,7 @@ use crate::user::{self, Available, Numbering, User};
 
 mod claim;
 mod end;
+mod had;
 mod id;
 mod inactive;
 mod moving;
@@ -33,11 +33,13 @@ mod record;
 mod resume;
 mod roster;
 mod safe;
+mod shared;
 mod sm;
 mod traffic;
 
 pub(crate) use claim::Claim;
 pub use id::SessionId;
+pub(crate) use shared::Shared;
 use sm::Sm;
 pub(crate) use sm::Unacked;
 pub(crate) use sm::parse_resumption_id;
@@ -48,24 +50,6 @@ pub(crate) struct Delivery {
     /// Where it is durable.
     pub(crate) kept: Kept,
     pub(crate) receipt: Receipt,
-}
-
-/// What a session lets its user see at any time.
-pub(crate) struct Shared {
-    /// Whether it has a connection.
-    pub(crate) connected: AtomicBool,
-    /// How many of the stanzas that it was handed it will never send, since a newer one took their place (XEP-0352).
-    pub(crate) dropped: AtomicU32,
-    /// How much waits for it.
-    pub(crate) waits: Waits,
-}
-
-impl Shared {
-    /// For a new session, or for one that has just come from the store.
-    pub(crate) fn new(connected: bool, budget: &Account) -> Arc<Self> {
-        let waits = budget.session();
-        Arc::new(Self { connected: connected.into(), dropped: AtomicU32::new(0), waits })
-    }
 }
 
 /// What of a session survives in its record.
@@ -148,8 +132,8 @@ pub(crate) enum Msg {
     Hold,
     /// What came before that is through.
     Holding,
-    /// It moves now. These were the last requests and answers that it was sent.
-    Leave(Had, tokio::sync::oneshot::Sender<()>),
+    /// It moves now.
+    Leave(tokio::sync::oneshot::Sender<()>),
     /// It lives on another node already.
     Lose,
     /// A stanza of the client is settled: what it was told because of that is in front of this.
@@ -201,6 +185,8 @@ pub(crate) struct Session {
     handed: u32,
     /// Somebody waits for the record to say what is settled, and it may not: the client has to confirm an answer first.
     settle_waits: bool,
+    /// The requests and answers that its client was sent last.
+    had: Had,
 }
 
 impl Session {
@@ -220,6 +206,7 @@ impl Session {
             shared,
             handed: 0,
             settle_waits: false,
+            had: Had::default(),
             host,
             user,
             sid,
@@ -278,6 +265,7 @@ impl Session {
             shared,
             handed: 0,
             settle_waits: false,
+            had: Had::read(&stored.cursor.had).covered_by(stored.cursor.down_acked),
             csi: flag(sessions::flags::INACTIVE).then(Box::default),
             flags: Box::new(flags),
             address: record.address.as_str().into(),
@@ -303,6 +291,10 @@ impl Session {
             return receipt.leave(); // its connection sends it again to the next home
         }
         traffic::count(stanza.kind(), traffic::Way::In);
+        let acked = self.sm.as_ref().map_or(0, |sm| sm.acked);
+        if self.had.asks(&stanza, receipt.number(), acked) == Asks::Again {
+            return receipt.done();
+        }
         self.note_answer(&stanza);
         let msg = user::Msg::Out { sid: self.sid, stanza: Box::new(stanza), receipt };
         match self.user.cast(msg) {
@@ -355,6 +347,10 @@ impl Session {
         if self.ended {
             return self.hand_back(delivery);
         }
+        if self.had.has(delivery.kept.key) {
+            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+            return self.has_had(delivery);
+        }
         if let Some(held) = &mut self.csi {
             let before = held.len();
             let Some(delivery) = held.hold(delivery) else {
@@ -379,6 +375,10 @@ impl Session {
                 let pushed = push(Down::Stanza(outgoing.clone(), kept));
                 let limits = &self.host.options().limits;
                 let moves = self.host.far().is_some();
+                if kept.key != 0 && self.restored.is_none() {
+                    self.had.note(kept.key, sm.sent().wrapping_add(1), self.ledger.received());
+                    sm.need_cursor();
+                }
                 if !sm.keep(Unacked::new(outgoing, kept, receipt), limits, moves) {
                     metrics::counter!("rookery_limits_hit_total", "limit" => "unacked").increment(1);
                     return self.too_slow();
@@ -390,6 +390,7 @@ impl Session {
                 pushed
             }
             None => {
+                self.had.note(kept.key, 0, self.ledger.received());
                 let pushed = push(Down::Stanza(outgoing, kept));
                 receipt.done();
                 pushed
@@ -447,8 +448,8 @@ impl Resident for Session {
             Msg::Attach(attach) => self.attach(*attach, me),
             Msg::Hold => self.hold(me),
             Msg::Holding => drop(self.user.cast_always(user::Msg::Held)),
-            Msg::Leave(had, left) => {
-                self.leave(had, me);
+            Msg::Leave(left) => {
+                self.leave(me);
                 let _ = left.send(());
             }
             Msg::Lose => self.lose(),

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::{Msg, Session, Unacked};
 use crate::far::{Stub, Tail, wire};
 use crate::features::xep_0352_csi as csi;
-use crate::had::{self, Had};
+use crate::had::Had;
 use crate::ledger::{Ledger, Receipt};
 use crate::link::{Grip, Link};
 use crate::pipe::{self, Close, Down, Outgoing};
@@ -54,13 +54,7 @@ impl Session {
         self.flush_held();
         // What came while there was no connection. What of it is archived will be read.
         let came = self.sm.as_mut().map(|sm| sm.take_unacked()).unwrap_or_default();
-        let (twice, came): (Vec<Unacked>, Vec<Unacked>) = came
-            .into_iter()
-            .filter(|item| item.kept.id.is_none())
-            .partition(|item| attach.had.contains(&had::key(&item.outgoing.stanza, item.kept.origin)));
-        let had: Vec<ArchiveId> = twice.iter().filter_map(|item| item.kept.queued).collect();
-        twice.into_iter().for_each(|item| item.receipt.done());
-        self.unqueue(&had);
+        let came: Vec<Unacked> = came.into_iter().filter(|item| item.kept.id.is_none()).collect();
         let tail = attach.tail.iter().filter_map(|sent| {
             let stanza = crate::stored::stanza(&sent.stanza)?;
             let mut outgoing = Outgoing::new(stanza);
@@ -71,6 +65,15 @@ impl Session {
         let queued = tail.iter().filter_map(|item| item.kept.queued).collect();
         let (tail_ids, dropped) = (tail.iter().map(|item| item.kept.id).collect::<Vec<_>>(), came.len());
         let got = attach.h.wrapping_add(u32::try_from(tail.len()).unwrap_or(0));
+        // What the connection knows, and what the record says that it has brought its client before.
+        self.had = Had::of_wire(&attach.had);
+        self.had.add(&Had::read(&restored.cursor.had).covered_by(got));
+        let (twice, rest): (Vec<_>, Vec<_>) =
+            came.into_iter().partition(|item| self.had.has(item.kept.key));
+        let came = rest;
+        let had_queued: Vec<ArchiveId> = twice.iter().filter_map(|item| item.kept.queued).collect();
+        twice.into_iter().for_each(|item| item.receipt.done());
+        self.unqueue(&had_queued);
         pipe.refill(came.iter().map(Unacked::down));
         if attach.managed {
             let numbering = u64::from_le_bytes(self.host.seams().bytes());
@@ -79,6 +82,7 @@ impl Session {
             sm.has = Has::all(record_roster);
             sm.attached(attach.h, numbering, tail.into_iter().chain(came));
             sm.drained = drained;
+            sm.note_had(&mut self.had, self.ledger.received());
         } else {
             came.into_iter().for_each(|item| item.receipt.done());
             self.sm = None;
@@ -224,7 +228,7 @@ impl Session {
     }
 
     /// Everything is settled: whoever has the connection looks for the next home.
-    pub(super) fn leave(&mut self, had: Had, me: &Handle<Self>) {
+    pub(super) fn leave(&mut self, me: &Handle<Self>) {
         self.flush_held();
         if self.sm.as_ref().is_some_and(|sm| sm.resumable()) && self.restored.is_none() {
             // Even if another write of it is under way: nothing comes after this one.
@@ -250,7 +254,7 @@ impl Session {
             let mut bytes = Vec::with_capacity(item.outgoing.stanza.size() + 64);
             item.outgoing.write(&mut bytes);
             let (id, queued) = (wire::id_bytes(item.kept.id), wire::id_bytes(item.kept.queued));
-            wire::Stanza { stanza: bytes.into(), id, queued, offline: item.kept.offline, key: 0 }
+            wire::Stanza { stanza: bytes.into(), id, queued, offline: item.kept.offline, key: item.kept.key }
         });
         let tail = Tail {
             capsule,
@@ -261,7 +265,7 @@ impl Session {
             acked: self.acked,
             last,
             drained,
-            had,
+            had: std::mem::take(&mut self.had),
         };
         // Either is durable, or in the tail, which its client will confirm.
         unacked.into_iter().for_each(|item| item.receipt.done());

@@ -7,7 +7,7 @@ use rookery_proto::xmpp::stanza::{IqType, MessageType, Stanza, Type};
 use super::Session;
 use super::sm::{Sm, Unacked};
 use crate::ledger::Receipt;
-use crate::pipe::{Kept, Outgoing};
+use crate::pipe::Outgoing;
 use crate::user;
 
 impl Session {
@@ -60,7 +60,7 @@ impl Session {
         let at = number.wrapping_sub(sm.acked).wrapping_sub(1);
         match sm.unacked.get_mut(at as usize) {
             // Put there by this home, or by the last one, whose client has not confirmed it.
-            Some(item) if item.safe || item.kept == Kept::default() => {
+            Some(item) if item.safe || item.is_nowhere() => {
                 (item.safe, item.kept.queued) = (true, Some(id));
                 self.tell_more();
             }

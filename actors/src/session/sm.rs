@@ -18,6 +18,7 @@ use subtle::ConstantTimeEq as _;
 use super::roster::Has;
 use super::{Session, SessionId};
 use crate::budget::MOVED;
+use crate::had::Had;
 use crate::ledger::{Ledger, Receipt};
 use crate::options::Limits;
 use crate::pipe::{Close, Down, Kept, Outgoing};
@@ -191,6 +192,10 @@ impl Sm {
         self.count_from(h, numbering);
     }
 
+    pub(super) fn forget_bytes(&mut self, item: &Unacked) {
+        self.bytes = self.bytes.saturating_sub(item.bytes);
+    }
+
     pub(super) fn take_unacked(&mut self) -> Vec<Unacked> {
         self.bytes = 0;
         std::mem::take(&mut self.unacked).into()
@@ -308,6 +313,7 @@ impl Session {
             ledger.keep(me.downgrade());
         }
         self.ledger = ledger;
+        self.had = Had::default(); // numbers begin anew
         let now = self.host.seams().clock.now_micros();
         let mut sm = Sm::new(max, resume.then(|| key_hash(&key)), now, numbering);
         sm.has = Has::all(self.flags.roster);
@@ -430,6 +436,13 @@ impl Sm {
             Record::Clean | Record::Due => Record::Due,
             Record::Writing | Record::WritingAndDue => Record::WritingAndDue,
         };
+    }
+
+    /// The same if it can be resumed.
+    pub(super) fn need_cursor(&mut self) {
+        if self.resumable() {
+            self.need_record();
+        }
     }
 
     pub(super) fn writing(&mut self) {

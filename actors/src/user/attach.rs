@@ -15,7 +15,6 @@ use super::share::Owed;
 use super::worth::worth_keeping;
 use super::{Attached, Available, Reader, Turns, User, presence};
 use crate::features::xep_0191_blocking as blocking;
-use crate::had::Had;
 use crate::host::NotResumed;
 use crate::ledger::Ledger;
 use crate::link::{ConnInfo, Link};
@@ -145,7 +144,6 @@ impl User {
             reader: Reader::bound(self.ids.last),
             turns: Turns::default(),
             directed: Vec::new(),
-            had: Had::default(),
             shared,
             handle,
         });

@@ -9,7 +9,7 @@ use rookery_proto::xmpp::stanza::Stanza;
 
 use super::order::Origin;
 use super::{Reader, Turns};
-use crate::had::{self, Had};
+use crate::had;
 use crate::ledger::Receipt;
 use crate::pipe::{Kept, Outgoing};
 use crate::resident::Handle;
@@ -56,8 +56,6 @@ pub struct Attached {
     pub(crate) turns: Turns,
     /// Whom it sent directed presence to (RFC 6121 section 4.6).
     pub(crate) directed: Vec<Jid>,
-    /// The requests and answers that it was sent last.
-    pub(crate) had: Had,
     /// What the session says of itself.
     pub(crate) shared: Arc<session::Shared>,
     pub(crate) handle: Handle<Session>,
@@ -75,14 +73,9 @@ impl Attached {
         self.hand(session::Delivery { outgoing, kept: Kept::archived(id), receipt });
     }
 
-    /// The same of a request or an answer of somebody else, unless it has had that.
-    pub(super) fn deliver_iq(&mut self, stanza: Arc<Stanza>, receipt: Receipt, origin: Origin) {
-        let key = had::key(&stanza, origin);
-        if self.had.has(key) {
-            return receipt.done();
-        }
-        self.had.note(key);
-        let kept = Kept { origin, ..Kept::default() };
+    /// The same of a request or an answer of somebody else, which may come again.
+    pub(super) fn deliver_iq(&self, stanza: Arc<Stanza>, receipt: Receipt, origin: Origin) {
+        let kept = Kept { origin, key: had::key(&stanza, origin), ..Kept::default() };
         self.hand(session::Delivery { outgoing: Outgoing::new(stanza), kept, receipt });
     }
 }

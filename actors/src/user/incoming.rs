@@ -173,10 +173,7 @@ impl User {
                 },
                 Some(session) => {
                     // Settled when its client has it, or it is safe for a session that sleeps.
-                    let sid = session.sid;
-                    if let Some(session) = self.session_mut(sid) {
-                        session.deliver_iq(stanza, receipt, origin);
-                    }
+                    session.deliver_iq(stanza, receipt, origin);
                 }
                 None if request => {
                     self.refuse(&stanza, receipt, &StanzaError::new(Condition::ServiceUnavailable))

@@ -14,7 +14,6 @@ use super::deliver::Ops;
 use super::{Attached as Session, Available, Inbound, Msg, Numbering, Phase, Reader, User, presence};
 use crate::far::{Loss, Stub, wire};
 use crate::feature::{Direction, Verdict};
-use crate::had::Had;
 use crate::link::Link;
 use crate::pipe::Pipe;
 use crate::session::{self, SessionId};
@@ -117,6 +116,7 @@ impl User {
                 up_handled: 0, // there is no record that says more
                 down_acked: attach.attach.h,
                 acked: wire::id_of(&attach.attach.acked),
+                ..sessions::Cursor::default()
             };
             let user = self.entity.clone();
             self.restore(sessions::Stored { user, sid: sid.0, record: record.clone(), cursor });
@@ -127,7 +127,6 @@ impl User {
         let goes_on = session.shared.connected.load(Ordering::Relaxed) || session.turns.numbering.is_some();
         if !goes_on {
             session.take_record(&jid, &record, wire::id_of(&attach.attach.acked));
-            session.had = Had::of(&attach.attach.had);
         }
         let handle = session.handle.clone();
         let mut ops = Ops::new();
@@ -212,7 +211,7 @@ impl User {
         for session in self.sessions.drain(..) {
             metrics::gauge!("rookery_sessions").decrement(1.0);
             let (left, answer) = oneshot::channel();
-            if session.handle.cast_always(session::Msg::Leave(session.had, left)).is_ok() {
+            if session.handle.cast_always(session::Msg::Leave(left)).is_ok() {
                 answers.push((session.sid, session.handle, answer));
             }
         }

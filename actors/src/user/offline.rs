@@ -16,6 +16,7 @@ use super::share::{About, Owed, Share};
 use super::worth::worth_keeping;
 use super::{Attached, Msg, User};
 use crate::features::{xep_0191_blocking as blocking, xep_0203_delay as delay};
+use crate::had;
 use crate::ledger::Receipt;
 use crate::pipe::{Kept, Outgoing};
 use crate::resident::Handle;
@@ -219,7 +220,10 @@ impl User {
                 let offline = drain.offline;
                 let kept = match place {
                     Shelf::Archive => Kept { offline, ..Kept::archived(Some(*id)) },
-                    Shelf::Queue => Kept { queued: Some(*id), ..Kept::default() },
+                    Shelf::Queue => {
+                        let key = had::key(&outgoing.stanza, None);
+                        Kept { queued: Some(*id), key, ..Kept::default() }
+                    }
                 };
                 ids.push(*id);
                 items.push(Delivery { outgoing, kept, receipt: Receipt::none() });

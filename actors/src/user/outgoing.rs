@@ -138,12 +138,7 @@ impl User {
             return if request { self.answer(Some(sid), &stanza, receipt) } else { receipt.done() };
         }
         match self.filter(Direction::Out, &stanza, &to) {
-            Verdict::Pass => {
-                if let Some(session) = self.session_mut(sid) {
-                    session.had.asked(&stanza);
-                }
-                self.send_to(Arc::new(stanza), receipt, origin);
-            }
+            Verdict::Pass => self.send_to(Arc::new(stanza), receipt, origin),
             Verdict::Refuse(error) => {
                 self.answer_own(sid, &stanza, &error);
                 receipt.done();

@@ -30,13 +30,13 @@ impl State {
     }
 
     /// The client asks something: an answer like one that it has had is a new one.
-    pub(super) fn note_request(&mut self, item: &Item) {
+    pub(super) fn note_request(&mut self, item: &Item, n: u32) {
         let Item::Stanza(bytes) = item else { return };
         if self.had.is_empty() || !is_iq(bytes) {
             return;
         }
         if let Some(request) = crate::stored::stanza(bytes) {
-            self.had.asked(&request);
+            self.had.asks(&request, n, self.h);
         }
     }
 }

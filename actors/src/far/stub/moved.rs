@@ -59,10 +59,15 @@ impl Stub {
         (state.capsule, state.ups) = (Some(tail.capsule), waiting);
         let answers: Vec<_> = state.tail.iter().map(|(sent, _)| sent.stanza.clone()).collect();
         answers.iter().for_each(|stanza| state.note_answer(stanza));
-        // They have waited, and no home has seen them.
-        let requests = std::mem::take(&mut state.ups);
-        requests.iter().for_each(|item| state.note_request(item));
-        state.ups = requests;
+        if enable.is_some() {
+            state.had = Had::default(); // numbers begin anew
+        }
+        // What has waited: no home has seen that.
+        let ups = std::mem::take(&mut state.ups);
+        for (n, item) in (1u32..).zip(ups.iter().filter(|item| item.is_counted())) {
+            state.note_request(item, base.wrapping_add(n));
+        }
+        state.ups = ups;
         state.closed = rest.closed;
         if let Some(h) = rest.confirmed.filter(|h| h.wrapping_sub(state.h) as usize <= state.tail.len()) {
             state.confirm(h);

@@ -26,6 +26,12 @@ impl State {
         self.counted && !self.managed
     }
 
+    /// The client is sent something that may come again.
+    pub(super) fn note_had(&mut self, key: u64) {
+        let number = self.h.wrapping_add(u32::try_from(self.tail.len()).unwrap_or(0));
+        self.had.note(key, number, self.ledger.received());
+    }
+
     pub(super) fn confirm(&mut self, h: u32) {
         while self.h != h {
             let Some((stanza, _)) = self.tail.pop_front() else { break };
