@@ -280,7 +280,9 @@ impl Session {
         if resumable {
             ledger.keep(handle.downgrade());
         }
-        end::expire_later(&host, &handle, max, 0);
+        // Among other nodes it may have its connection still, which looks for it.
+        let looked_for = host.far().map_or(Duration::ZERO, |_| Duration::from_secs(user::WAIT.into()));
+        end::expire_later(&host, &handle, max.max(looked_for), 0);
         handle
     }
 

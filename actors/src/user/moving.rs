@@ -97,7 +97,7 @@ impl Session {
 
 impl User {
     /// A session of this node goes on with a connection that knew it on another.
-    pub(super) fn attach_again(&mut self, attach: Attach) {
+    pub(super) fn attach_again(&mut self, mut attach: Attach) {
         tracing::trace!(user = %self.jid, leaving = self.leaving.is_some(), "a connection comes");
         let capsule = attach.attach.capsule.clone().unwrap_or_default();
         let (Some(sid), Some(record)) = (SessionId::from_slice(&capsule.sid), wire::record(&capsule)) else {
@@ -120,6 +120,8 @@ impl User {
             };
             let user = self.entity.clone();
             self.restore(sessions::Stored { user, sid: sid.0, record: record.clone(), cursor });
+            // It may have been here, and have ended while its connection looked for it: others were told that it is gone.
+            attach.attach.moved = false;
         }
         let jid = self.jid.clone();
         let Some(session) = self.session_mut(sid) else { return drop(attach.reply.send(None)) };
