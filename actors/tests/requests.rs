@@ -223,6 +223,7 @@ async fn what_is_settled_while_a_client_is_away_is_written_down() {
     orchard.send(&ask("juliet@localhost/phone", "first"));
     phone.until("first-").await;
     orchard.lose();
+    record(&world, "romeo", |cursor| cursor.up_handled == 1).await; // its presence
     phone.send(&answer("romeo@localhost/phone", "first"));
     record(&world, "romeo", |cursor| cursor.up_handled == 2).await;
 }

@@ -9,8 +9,8 @@ use rookery_cluster::tables::roster::Item as RosterItem;
 use rookery_proto::xmpp::error::StreamCondition;
 pub(crate) use rookery_rpc::parcel::v1::parcel::What;
 pub(crate) use rookery_rpc::parcel::v1::{
-    Attach, Bind, Bound, Capsule, Change, Close, Conn, Crowd, Down, Enable, Had, In, Item, Kick, Order, Parcel,
-    Refused, Resume, Retell, Session, Sessions, Stanza, TooHigh, Up, close, item, order, up,
+    Attach, Bind, Bound, Capsule, Change, Close, Conn, Crowd, Down, Enable, Had, In, Item, Kick, Order,
+    Parcel, Refused, Resume, Retell, Session, Sessions, Stanza, TooHigh, Up, close, item, order, up,
 };
 
 use crate::pipe::{self, Kept};

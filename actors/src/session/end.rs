@@ -79,8 +79,6 @@ impl Session {
                 expire_later(&self.host, me, max, self.generation);
                 self.keep_open_messages(true);
                 self.write_record();
-                // When the last of what its client sent is settled, the record says so: else it is asked again, should its home die.
-                self.ledger.at_rest();
             }
             _ => {
                 let reason = if clean { "closed" } else { "lost" };

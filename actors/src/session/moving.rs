@@ -68,8 +68,7 @@ impl Session {
         // What the connection knows, and what the record says that it has brought its client before.
         self.had = Had::of_wire(&attach.had);
         self.had.add(&Had::read(&restored.cursor.had).covered_by(got));
-        let (twice, rest): (Vec<_>, Vec<_>) =
-            came.into_iter().partition(|item| self.had.has(item.kept.key));
+        let (twice, rest): (Vec<_>, Vec<_>) = came.into_iter().partition(|item| self.had.has(item.kept.key));
         let came = rest;
         let had_queued: Vec<ArchiveId> = twice.iter().filter_map(|item| item.kept.queued).collect();
         twice.into_iter().for_each(|item| item.receipt.done());
@@ -179,11 +178,7 @@ impl Session {
     }
 
     /// Writes down how the session counts now, and what its client was sent: should all be lost, it brings its count.
-    fn write_attached(
-        &mut self,
-        tail: &[Option<ArchiveId>],
-        me: &Handle<Self>,
-    ) {
+    fn write_attached(&mut self, tail: &[Option<ArchiveId>], me: &Handle<Self>) {
         let Some((record, cursor)) = self.record() else { return };
         let Some(sm) = &mut self.sm else { return };
         *sm.changed() = false;
