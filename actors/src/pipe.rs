@@ -122,6 +122,8 @@ pub struct Kept {
     pub origin: Option<(SessionId, u32)>,
     /// By which it is known then. 0: it is not.
     pub key: u64,
+    /// It was handed over before: only whoever waits for it is another.
+    pub again: bool,
 }
 
 impl Kept {

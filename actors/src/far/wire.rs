@@ -130,7 +130,7 @@ pub(super) fn close_of(close: Close) -> pipe::Close {
 /// Where a stanza lies.
 pub(crate) fn kept(stanza: &Stanza) -> Kept {
     let Stanza { id, queued, offline, key, .. } = stanza;
-    Kept { id: id_of(id), queued: id_of(queued), offline: *offline, key: *key, origin: None }
+    Kept { id: id_of(id), queued: id_of(queued), offline: *offline, key: *key, ..Kept::default() }
 }
 
 /// A capsule of what a session's record in the store says, at a home that has its shard in `epoch`.

@@ -5,17 +5,24 @@ use rookery_cluster::tables::archive::ArchiveId;
 use super::sm::Sm;
 use super::{Delivery, Session};
 use crate::had::Had;
+use crate::user;
 
 impl Session {
     /// The client was sent this. Whoever sends it again hears of it when the client has it.
     pub(super) fn has_had(&mut self, delivery: Delivery) {
-        let Delivery { kept, receipt, .. } = delivery;
+        let Delivery { outgoing, kept, receipt } = delivery;
         let sm = self.sm.as_mut();
         let item = sm.and_then(|sm| sm.unacked.iter_mut().find(|item| item.kept.key == kept.key));
         match item {
             Some(item) if !item.safe && !item.answered => {
                 std::mem::replace(&mut item.receipt, receipt).done();
                 self.want_tick();
+            }
+            // It is on its way into the offline queue, or there.
+            Some(item) if item.safe => {
+                let stanza = outgoing.stanza;
+                let wait = move |user: &mut user::User| user.settle_kept(stanza, receipt);
+                let _ = self.user.cast_always(user::Msg::Then(Box::new(wait)));
             }
             _ => receipt.done(),
         }

@@ -346,12 +346,12 @@ impl Session {
 
     fn deliver(&mut self, delivery: Delivery) {
         self.handed = self.handed.wrapping_add(1);
-        if self.ended {
-            return self.hand_back(delivery);
-        }
-        if self.had.has(delivery.kept.key) {
+        if delivery.kept.again || self.had.has(delivery.kept.key) {
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
             return self.has_had(delivery);
+        }
+        if self.ended {
+            return self.hand_back(delivery);
         }
         if let Some(held) = &mut self.csi {
             let before = held.len();

@@ -74,8 +74,8 @@ impl Attached {
     }
 
     /// The same of a request or an answer of somebody else, which may come again.
-    pub(super) fn deliver_iq(&self, stanza: Arc<Stanza>, receipt: Receipt, origin: Origin) {
-        let kept = Kept { origin, key: had::key(&stanza, origin), ..Kept::default() };
+    pub(super) fn deliver_iq(&self, stanza: Arc<Stanza>, receipt: Receipt, origin: Origin, again: bool) {
+        let kept = Kept { origin, key: had::key(&stanza, origin), again, ..Kept::default() };
         self.hand(session::Delivery { outgoing: Outgoing::new(stanza), kept, receipt });
     }
 }

@@ -154,7 +154,14 @@ impl User {
         let Inbound { stanza, receipt, origin, .. } = inbound;
         let Some(from) = stanza.from.clone() else { return receipt.done() };
         if self.taken_before(origin) {
-            return receipt.done(); // it has come by another way, and was answered or handed on
+            // It has come by another way, and was answered or handed on; the session may be all that has it.
+            let to = stanza.to.clone();
+            let session =
+                self.sessions.iter().find(|s| to.as_ref().is_some_and(|to| s.jid.as_str() == to.as_str()));
+            return match session {
+                Some(session) => session.deliver_iq(stanza, receipt, origin, true),
+                None => receipt.done(),
+            };
         }
         if let Some((sid, n)) = origin {
             self.remember(sid, n);
@@ -173,7 +180,7 @@ impl User {
                 },
                 Some(session) => {
                     // Settled when its client has it, or it is safe for a session that sleeps.
-                    session.deliver_iq(stanza, receipt, origin);
+                    session.deliver_iq(stanza, receipt, origin, false);
                 }
                 None if request => {
                     self.refuse(&stanza, receipt, &StanzaError::new(Condition::ServiceUnavailable))

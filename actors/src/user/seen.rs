@@ -1,8 +1,13 @@
 //! What was taken already: a stanza that may come again carries its session and number.
 
+use std::sync::Arc;
+
 use rookery_cluster::tables::seen as table;
+use rookery_proto::xmpp::stanza::Stanza;
 
 use super::User;
+use super::deliver::Step;
+use crate::ledger::Receipt;
 use crate::session::SessionId;
 
 /// What is known of a session's numbers.
@@ -69,6 +74,11 @@ impl User {
     /// Whether this stanza of a resumable session was taken before.
     pub(super) fn taken_before(&self, origin: Option<(SessionId, u32)>) -> bool {
         origin.is_some_and(|(sid, n)| self.seen.get(&sid).is_some_and(|known| known.taken.has(n)))
+    }
+
+    /// What was taken before is settled with what waits for its commit now.
+    pub(crate) fn settle_kept(&mut self, stanza: Arc<Stanza>, receipt: Receipt) {
+        self.in_order(Step::Kept { stanza, receipt });
     }
 
     pub(super) fn remember(&mut self, sid: SessionId, n: u32) {

@@ -60,6 +60,12 @@ fn what_was_answered_while_a_client_was_away_is_not_asked_again() {
     well(&["--seed", "4", "--small"]);
 }
 
+/// A request came again while a sleeping session held it in memory alone; it was called settled, and died with its home.
+#[test]
+fn a_request_that_comes_again_waits_for_the_first() {
+    well(&["--seed", "235", "--small"]);
+}
+
 /// Somebody whom a client heard no longer went away, and the home that was told so died.
 #[test]
 fn a_contact_that_is_heard_no_longer_is_no_ghost() {
