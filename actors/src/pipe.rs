@@ -13,7 +13,6 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rookery_cluster::mesh::peer::NodeId;
-use rookery_cluster::tables::archive::ArchiveId;
 use rookery_proto::xmpp::error::StreamCondition;
 use rookery_proto::xmpp::jid::Jid;
 use rookery_proto::xmpp::stanza::Stanza;
@@ -22,6 +21,7 @@ use tokio::sync::Notify;
 
 use crate::budget::Charged;
 use crate::far::Stub;
+pub use crate::kept::Kept;
 
 /// A stanza on its way to one recipient. The stanza is shared by all recipients; only the start tag's `to` and what
 /// is appended differ.
@@ -105,24 +105,6 @@ impl Down {
             Self::Written(bytes, _) | Self::Nonza(bytes) | Self::Enabled(bytes) => bytes.len(),
             Self::Mark(_) | Self::Close(_) | Self::Moved => 0,
         }
-    }
-}
-
-/// Where a stanza lies that is sent to a client.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Kept {
-    /// Its place in the user's archive.
-    pub id: Option<ArchiveId>,
-    /// Its place in the user's offline queue.
-    pub queued: Option<ArchiveId>,
-    /// Until now it was offline for all devices.
-    pub offline: bool,
-}
-
-impl Kept {
-    /// In the archive, if it is there.
-    pub(crate) fn archived(id: Option<ArchiveId>) -> Self {
-        Self { id, ..Self::default() }
     }
 }
 

@@ -437,6 +437,8 @@ impl super::stub::State {
             last: wire::id_bytes(self.last),
             drained: wire::id_bytes(self.drained),
             moved: self.moved,
+            had: self.had.wire(),
+            unqueue: self.unqueue.iter().cloned().collect(),
         })
     }
 }

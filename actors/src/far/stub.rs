@@ -18,12 +18,14 @@ use super::receive::Reply;
 use super::wire::{self, What, item, up};
 use super::{Far, Host};
 use crate::budget::{Charged, Waits};
+use crate::had::Had;
 use crate::ledger::Ledger;
 use crate::link::Way;
 use crate::pipe::{Close, Down, Pipe};
 
 mod answered;
 mod moved;
+mod state;
 
 pub(crate) use moved::Tail;
 
@@ -87,6 +89,10 @@ pub(super) struct State {
     /// The newest of what was offline for all devices that it was sent.
     pub(super) drained: Option<ArchiveId>,
     pub(super) capsule: Option<wire::Capsule>,
+    /// The requests and answers that the client was sent last.
+    pub(super) had: Had,
+    /// What of the offline queue it has confirmed last.
+    pub(super) unqueue: VecDeque<Bytes>,
     /// The client is gone; whether it said so.
     pub(super) closed: Option<bool>,
     /// Since when the map has named another home, while the old one lives.
@@ -154,6 +160,8 @@ impl Stub {
                     last: None,
                     drained: None,
                     capsule: None,
+                    had: Had::default(),
+                    unqueue: VecDeque::new(),
                     closed: None,
                     doubt: None,
                     refused: false,
@@ -216,6 +224,8 @@ impl Stub {
     pub(crate) fn up(self: &Arc<Self>, item: Item) {
         let mut state = self.state.lock();
         state.ledger.enter_only();
+        let n = state.ledger.received();
+        state.note_request(&item, n);
         state.ups.push_back(item.clone());
         self.pass(&state, item.up());
     }
@@ -227,6 +237,7 @@ impl Stub {
         state.before = state.ledger.processed();
         state.ledger = Ledger::of_stub(0, 0, Arc::downgrade(self));
         state.counted = true;
+        state.had = Had::default(); // numbers begin anew
         self.pass(&state, item.up());
     }
 
@@ -386,10 +397,12 @@ impl Stub {
                             id: Bytes::copy_from_slice(&stanza.id),
                             queued: Bytes::copy_from_slice(&stanza.queued),
                             offline: stanza.offline,
+                            key: stanza.key,
                         };
                         // The client confirms it after it was written.
                         state.tail.push_back((sent, std::mem::take(&mut charged)));
                     }
+                    state.note_had(stanza.key);
                     out.push(Down::Written(bytes, charged));
                 }
                 Some(item::What::Nonza(bytes)) => out.push(Down::Nonza(Bytes::copy_from_slice(&bytes))),
@@ -441,49 +454,6 @@ impl Stub {
 
     pub(super) fn jid(bound: &wire::Bound) -> Option<FullJid> {
         FullJid::parse(&bound.jid).ok()
-    }
-}
-
-impl State {
-    /// The session has lost its home, or that has given it up in order.
-    pub(super) fn look(&mut self, moved: bool) {
-        self.moved = moved;
-        self.era = self.era.wrapping_add(1);
-        self.at = if self.ending { At::Over } else { At::Looking { since: Instant::now(), asked: false } };
-        (self.doubt, self.refused) = (None, false);
-        // Credit and marks are of the one pipe.
-        (self.taken, self.marked) = (0, None);
-    }
-
-    /// `<enable/>` is on its way: what is settled is counted by the ledger before.
-    pub(super) fn is_enabling(&self) -> bool {
-        self.counted && !self.managed
-    }
-
-    fn confirm(&mut self, h: u32) {
-        while self.h != h {
-            let Some((stanza, _)) = self.tail.pop_front() else { break };
-            self.h = self.h.wrapping_add(1);
-            self.acked = self.acked.max(wire::id_of(&stanza.id));
-        }
-        if self.tail.is_empty() && self.tail.capacity() > 32 {
-            self.tail = VecDeque::new();
-        }
-    }
-
-    /// The home has settled so many; they need not be kept.
-    fn trim(&mut self, settled: u32) {
-        let mut more = settled.wrapping_sub(self.ledger.processed());
-        if more as usize > self.ups.len() {
-            return;
-        }
-        while more > 0 && self.ups.front().is_some_and(Item::is_counted) {
-            self.ups.pop_front();
-            more -= 1;
-        }
-        if self.ups.is_empty() && self.ups.capacity() > 32 {
-            self.ups = VecDeque::new();
-        }
     }
 }
 

@@ -9,8 +9,8 @@ use rookery_cluster::tables::roster::Item as RosterItem;
 use rookery_proto::xmpp::error::StreamCondition;
 pub(crate) use rookery_rpc::parcel::v1::parcel::What;
 pub(crate) use rookery_rpc::parcel::v1::{
-    Attach, Bind, Bound, Capsule, Change, Close, Conn, Crowd, Down, Enable, In, Item, Kick, Order, Parcel,
-    Refused, Resume, Retell, Session, Sessions, Stanza, TooHigh, Up, close, item, order, up,
+    Attach, Bind, Bound, Capsule, Change, Close, Conn, Crowd, Down, Enable, Had, In, Item, Kick, Order,
+    Parcel, Refused, Resume, Retell, Session, Sessions, Stanza, TooHigh, Up, close, item, order, up,
 };
 
 use crate::pipe::{self, Kept};
@@ -77,8 +77,9 @@ pub(super) fn item(down: &pipe::Down) -> item::What {
         pipe::Down::Stanza(outgoing, kept) => {
             let mut bytes = Vec::with_capacity(outgoing.stanza.size() + outgoing.extra.len() + 16);
             outgoing.write(&mut bytes);
-            let (id, queued) = (id_bytes(kept.id), id_bytes(kept.queued));
-            item::What::Stanza(Stanza { stanza: bytes.into(), id, queued, offline: kept.offline })
+            let (id, queued) = (id_bytes(kept.id()), id_bytes(kept.queued()));
+            let (offline, key) = (kept.offline(), kept.key());
+            item::What::Stanza(Stanza { stanza: bytes.into(), id, queued, offline, key })
         }
         pipe::Down::Written(bytes, _) => {
             item::What::Stanza(Stanza { stanza: bytes.clone(), ..Stanza::default() })
@@ -128,7 +129,12 @@ pub(super) fn close_of(close: Close) -> pipe::Close {
 
 /// Where a stanza lies.
 pub(crate) fn kept(stanza: &Stanza) -> Kept {
-    Kept { id: id_of(&stanza.id), queued: id_of(&stanza.queued), offline: stanza.offline }
+    let Stanza { id, queued, offline, key, .. } = stanza;
+    match id_of(queued) {
+        Some(queued) => Kept::queue(queued),
+        None => Kept::archive(id_of(id), *offline),
+    }
+    .keyed(*key)
 }
 
 /// A capsule of what a session's record in the store says, at a home that has its shard in `epoch`.

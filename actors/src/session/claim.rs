@@ -10,6 +10,7 @@ use rookery_cluster::tables::archive::{self, ArchiveId, Shelf};
 use rookery_cluster::tables::{offline, sessions};
 
 use super::{Msg, Session};
+use crate::had::Had;
 use crate::host::{Host, NotResumed};
 use crate::resident::Handle;
 
@@ -34,7 +35,8 @@ const MOST: usize = 20_000;
 impl Session {
     /// Finds out what a client with `h` stanzas has; the answer is [`Msg::Claimed`].
     pub(super) fn claim(&mut self, h: u32, me: &Handle<Self>) {
-        let Some((record, cursor)) = self.record() else { return };
+        let Some((record, mut cursor)) = self.record() else { return };
+        cursor.had = Had::read(&cursor.had).covered_by(h).bytes();
         let (Some(stored), Some(sm)) = (&self.restored, &mut self.sm) else { return };
         sm.claiming();
         let claim = Claim {
@@ -69,9 +71,14 @@ impl Session {
         let Some(resume) = self.resuming.take() else { return };
         match claim {
             Ok(claim) if claim.h == resume.h => {
+                if let Some(stored) = self.restored.take() {
+                    self.had = Had::read(&stored.cursor.had).covered_by(claim.h);
+                }
+                let queued = sm.take_had(&self.had);
                 sm.count_from(claim.h, claim.numbering);
+                sm.note_had(&mut self.had, self.ledger.received());
                 self.acked = claim.acked;
-                self.restored = None;
+                self.unqueue(&queued);
                 self.resume(resume, me, Some(*claim));
             }
             // Another connection has come meanwhile, with another count.
@@ -127,7 +134,7 @@ async fn take(tx: &mut dyn Transaction, stored: &sessions::Stored, claim: Claim)
     }
     let record = sessions::Record { numbering: claim.numbering, ..stored.record.clone() };
     sessions::put(tx, user, sid, &record)?;
-    let cursor = sessions::Cursor { down_acked: claim.h, acked: claim.acked, ..stored.cursor };
+    let cursor = sessions::Cursor { down_acked: claim.h, acked: claim.acked, ..stored.cursor.clone() };
     sessions::put_cursor(tx, user, sid, &cursor);
     Ok(claim)
 }

@@ -1,7 +1,7 @@
 //! The session actor: a bound resource. It numbers what goes to its client, keeps it until the client has it
 //! (XEP-0198), holds back what need not wake a phone (XEP-0352), and outlives its connection.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -13,9 +13,9 @@ use rookery_proto::xmpp::error::StreamCondition;
 use rookery_proto::xmpp::jid::{FullJid, Jid};
 use rookery_proto::xmpp::stanza::Stanza;
 
-use crate::budget::{Account, Waits};
 use crate::features::xep_0191_blocking::Blocks;
 use crate::features::xep_0352_csi as csi;
+use crate::had::{Asks, Had};
 use crate::host::{Host, NotResumed};
 use crate::ledger::{Ledger, Receipt};
 use crate::link::{Grip, Way};
@@ -25,6 +25,7 @@ use crate::user::{self, Available, Numbering, User};
 
 mod claim;
 mod end;
+mod had;
 mod id;
 mod inactive;
 mod moving;
@@ -32,11 +33,13 @@ mod record;
 mod resume;
 mod roster;
 mod safe;
+mod shared;
 mod sm;
 mod traffic;
 
 pub(crate) use claim::Claim;
 pub use id::SessionId;
+pub(crate) use shared::Shared;
 use sm::Sm;
 pub(crate) use sm::Unacked;
 pub(crate) use sm::parse_resumption_id;
@@ -47,24 +50,6 @@ pub(crate) struct Delivery {
     /// Where it is durable.
     pub(crate) kept: Kept,
     pub(crate) receipt: Receipt,
-}
-
-/// What a session lets its user see at any time.
-pub(crate) struct Shared {
-    /// Whether it has a connection.
-    pub(crate) connected: AtomicBool,
-    /// How many of the stanzas that it was handed it will never send, since a newer one took their place (XEP-0352).
-    pub(crate) dropped: AtomicU32,
-    /// How much waits for it.
-    pub(crate) waits: Waits,
-}
-
-impl Shared {
-    /// For a new session, or for one that has just come from the store.
-    pub(crate) fn new(connected: bool, budget: &Account) -> Arc<Self> {
-        let waits = budget.session();
-        Arc::new(Self { connected: connected.into(), dropped: AtomicU32::new(0), waits })
-    }
 }
 
 /// What of a session survives in its record.
@@ -200,6 +185,8 @@ pub(crate) struct Session {
     handed: u32,
     /// Somebody waits for the record to say what is settled, and it may not: the client has to confirm an answer first.
     settle_waits: bool,
+    /// The requests and answers that its client was sent last.
+    had: Had,
 }
 
 impl Session {
@@ -219,6 +206,7 @@ impl Session {
             shared,
             handed: 0,
             settle_waits: false,
+            had: Had::default(),
             host,
             user,
             sid,
@@ -277,6 +265,7 @@ impl Session {
             shared,
             handed: 0,
             settle_waits: false,
+            had: Had::read(&stored.cursor.had).covered_by(stored.cursor.down_acked),
             csi: flag(sessions::flags::INACTIVE).then(Box::default),
             flags: Box::new(flags),
             address: record.address.as_str().into(),
@@ -291,7 +280,9 @@ impl Session {
         if resumable {
             ledger.keep(handle.downgrade());
         }
-        end::expire_later(&host, &handle, max, 0);
+        // Among other nodes it may have its connection still, which looks for it.
+        let looked_for = host.far().map_or(Duration::ZERO, |_| Duration::from_secs(user::WAIT.into()));
+        end::expire_later(&host, &handle, max.max(looked_for), 0);
         handle
     }
 
@@ -302,6 +293,10 @@ impl Session {
             return receipt.leave(); // its connection sends it again to the next home
         }
         traffic::count(stanza.kind(), traffic::Way::In);
+        let acked = self.sm.as_ref().map_or(0, |sm| sm.acked);
+        if self.had.asks(&stanza, receipt.number(), acked) == Asks::Again {
+            return receipt.done();
+        }
         self.note_answer(&stanza);
         let msg = user::Msg::Out { sid: self.sid, stanza: Box::new(stanza), receipt };
         match self.user.cast(msg) {
@@ -351,6 +346,10 @@ impl Session {
 
     fn deliver(&mut self, delivery: Delivery) {
         self.handed = self.handed.wrapping_add(1);
+        if delivery.kept.again() || self.had.has(delivery.kept.key()) {
+            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+            return self.has_had(delivery);
+        }
         if self.ended {
             return self.hand_back(delivery);
         }
@@ -375,9 +374,13 @@ impl Session {
         let push = |down| self.pipe.as_ref().map_or(Ok(()), |pipe| pipe.push(down));
         let pushed = match &mut self.sm {
             Some(sm) => {
-                let pushed = push(Down::Stanza(outgoing.clone(), kept));
+                let pushed = push(Down::Stanza(outgoing.clone(), kept.clone()));
                 let limits = &self.host.options().limits;
                 let moves = self.host.far().is_some();
+                if kept.key() != 0 && self.restored.is_none() {
+                    self.had.note(kept.key(), sm.sent().wrapping_add(1), self.ledger.received());
+                    sm.need_cursor();
+                }
                 if !sm.keep(Unacked::new(outgoing, kept, receipt), limits, moves) {
                     metrics::counter!("rookery_limits_hit_total", "limit" => "unacked").increment(1);
                     return self.too_slow();
@@ -389,6 +392,7 @@ impl Session {
                 pushed
             }
             None => {
+                self.had.note(kept.key(), 0, self.ledger.received());
                 let pushed = push(Down::Stanza(outgoing, kept));
                 receipt.done();
                 pushed

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use rookery_cluster::entity::Entity;
 use rookery_cluster::store::{Ops, Writes};
+use rookery_cluster::tables::archive::ArchiveId;
 use rookery_cluster::tables::sessions;
 use rookery_proto::xmpp::error::StreamCondition;
 use tokio::sync::oneshot;
@@ -12,6 +13,7 @@ use tokio::sync::oneshot;
 use super::{Msg, Session, Unacked};
 use crate::far::{Stub, Tail, wire};
 use crate::features::xep_0352_csi as csi;
+use crate::had::Had;
 use crate::ledger::{Ledger, Receipt};
 use crate::link::{Grip, Link};
 use crate::pipe::{self, Close, Down, Outgoing};
@@ -52,7 +54,7 @@ impl Session {
         self.flush_held();
         // What came while there was no connection. What of it is archived will be read.
         let came = self.sm.as_mut().map(|sm| sm.take_unacked()).unwrap_or_default();
-        let came: Vec<Unacked> = came.into_iter().filter(|item| item.kept.id.is_none()).collect();
+        let came: Vec<Unacked> = came.into_iter().filter(|item| item.kept.id().is_none()).collect();
         let tail = attach.tail.iter().filter_map(|sent| {
             let stanza = crate::stored::stanza(&sent.stanza)?;
             let mut outgoing = Outgoing::new(stanza);
@@ -60,9 +62,18 @@ impl Session {
             Some(Unacked::new(outgoing, wire::kept(sent), Receipt::none()))
         });
         let tail: Vec<Unacked> = tail.collect();
-        let queued = tail.iter().filter_map(|item| item.kept.queued).collect();
-        let (tail_ids, dropped) = (tail.iter().map(|item| item.kept.id).collect::<Vec<_>>(), came.len());
+        let queued = tail.iter().filter_map(|item| item.kept.queued()).collect();
+        let (tail_ids, dropped) = (tail.iter().map(|item| item.kept.id()).collect::<Vec<_>>(), came.len());
         let got = attach.h.wrapping_add(u32::try_from(tail.len()).unwrap_or(0));
+        // What the connection knows, and what the record says that it has brought its client before.
+        self.had = Had::of_wire(&attach.had);
+        self.had.add(&Had::read(&restored.cursor.had).covered_by(got));
+        let (twice, rest): (Vec<_>, Vec<_>) =
+            came.into_iter().partition(|item| self.had.has(item.kept.key()));
+        let came = rest;
+        let had_queued: Vec<ArchiveId> = twice.iter().filter_map(|item| item.kept.queued()).collect();
+        twice.into_iter().for_each(|item| item.receipt.done());
+        self.unqueue(&had_queued);
         pipe.refill(came.iter().map(Unacked::down));
         if attach.managed {
             let numbering = u64::from_le_bytes(self.host.seams().bytes());
@@ -71,6 +82,7 @@ impl Session {
             sm.has = Has::all(record_roster);
             sm.attached(attach.h, numbering, tail.into_iter().chain(came));
             sm.drained = drained;
+            sm.note_had(&mut self.had, self.ledger.received());
         } else {
             came.into_iter().for_each(|item| item.receipt.done());
             self.sm = None;
@@ -167,11 +179,7 @@ impl Session {
     }
 
     /// Writes down how the session counts now, and what its client was sent: should all be lost, it brings its count.
-    fn write_attached(
-        &mut self,
-        tail: &[Option<rookery_cluster::tables::archive::ArchiveId>],
-        me: &Handle<Self>,
-    ) {
+    fn write_attached(&mut self, tail: &[Option<ArchiveId>], me: &Handle<Self>) {
         let Some((record, cursor)) = self.record() else { return };
         let Some(sm) = &mut self.sm else { return };
         *sm.changed() = false;
@@ -236,13 +244,19 @@ impl Session {
         let h = self.sm.as_ref().map_or(0, |sm| sm.counts().0);
         let managed = self.sm.is_some();
         let unacked = self.sm.as_mut().map(|sm| sm.take_unacked()).unwrap_or_default();
-        let last = unacked.iter().filter_map(|item| item.kept.id).max().max(self.acked);
+        let last = unacked.iter().filter_map(|item| item.kept.id()).max().max(self.acked);
         let drained = self.sm.as_ref().and_then(|sm| sm.drained);
         let sent = unacked.iter().map(|item| {
             let mut bytes = Vec::with_capacity(item.outgoing.stanza.size() + 64);
             item.outgoing.write(&mut bytes);
-            let (id, queued) = (wire::id_bytes(item.kept.id), wire::id_bytes(item.kept.queued));
-            wire::Stanza { stanza: bytes.into(), id, queued, offline: item.kept.offline }
+            let (id, queued) = (wire::id_bytes(item.kept.id()), wire::id_bytes(item.kept.queued()));
+            wire::Stanza {
+                stanza: bytes.into(),
+                id,
+                queued,
+                offline: item.kept.offline(),
+                key: item.kept.key(),
+            }
         });
         let tail = Tail {
             capsule,
@@ -253,6 +267,7 @@ impl Session {
             acked: self.acked,
             last,
             drained,
+            had: std::mem::take(&mut self.had),
         };
         // Either is durable, or in the tail, which its client will confirm.
         unacked.into_iter().for_each(|item| item.receipt.done());

@@ -73,7 +73,11 @@ impl Session {
         hash?;
         let up_handled = self.sm.as_ref()?.tellable(self.ledger.processed());
         let up_handled = self.ledger.at_least_recorded(up_handled);
-        Some((self.whole_record(), sessions::Cursor { up_handled, down_acked, acked: self.acked }))
+        let had = match &self.restored {
+            Some(restored) => restored.cursor.had.clone(),
+            None => self.had.bytes(),
+        };
+        Some((self.whole_record(), sessions::Cursor { up_handled, down_acked, acked: self.acked, had }))
     }
 
     /// What it takes to bring the session back.

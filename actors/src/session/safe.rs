@@ -48,7 +48,9 @@ impl Session {
             item.safe = true;
             let receipt = std::mem::replace(&mut item.receipt, Receipt::none());
             let (stanza, number) = (item.outgoing.stanza.clone(), acked.wrapping_add(number));
-            let keep = move |user: &mut user::User| user.keep_for_session(sid, number, stanza, receipt);
+            let origin = item.kept.origin();
+            let keep =
+                move |user: &mut user::User| user.keep_for_session(sid, number, stanza, origin, receipt);
             let _ = user.cast_always(user::Msg::Then(Box::new(keep)));
         }
     }
@@ -57,8 +59,10 @@ impl Session {
         let Some(sm) = &mut self.sm else { return };
         let at = number.wrapping_sub(sm.acked).wrapping_sub(1);
         match sm.unacked.get_mut(at as usize) {
-            Some(item) if item.safe => {
-                item.kept.queued = Some(id);
+            // Put there by this home, or by the last one, whose client has not confirmed it.
+            Some(item) if item.safe || item.is_nowhere() => {
+                item.safe = true;
+                item.kept.set_queued(Some(id));
                 self.tell_more();
             }
             _ => {
@@ -111,7 +115,8 @@ impl Session {
         let at = number.wrapping_sub(sm.acked).wrapping_sub(1);
         match sm.unacked.get_mut(at as usize) {
             Some(item) if item.safe => {
-                (item.safe, item.receipt, item.kept.queued) = (false, receipt, None);
+                (item.safe, item.receipt) = (false, receipt);
+                item.kept.set_queued(None);
                 self.want_tick();
             }
             _ => receipt.done(), // its client has confirmed it meanwhile
@@ -136,7 +141,7 @@ fn is_answer(stanza: &Stanza) -> bool {
 impl Unacked {
     /// It is durable nowhere.
     pub(super) fn is_nowhere(&self) -> bool {
-        self.kept.id.is_none() && self.kept.queued.is_none()
+        self.kept.is_nowhere()
     }
 
     /// A stanza that is durable nowhere and that somebody waits for, or, if its client has `gone`, would miss.

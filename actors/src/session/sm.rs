@@ -18,6 +18,7 @@ use subtle::ConstantTimeEq as _;
 use super::roster::Has;
 use super::{Session, SessionId};
 use crate::budget::MOVED;
+use crate::had::Had;
 use crate::ledger::{Ledger, Receipt};
 use crate::options::Limits;
 use crate::pipe::{Close, Down, Kept, Outgoing};
@@ -50,7 +51,7 @@ impl Unacked {
 
     /// For the pipe.
     pub(super) fn down(&self) -> Down {
-        Down::Stanza(self.outgoing.clone(), self.kept)
+        Down::Stanza(self.outgoing.clone(), self.kept.clone())
     }
 }
 
@@ -147,7 +148,7 @@ impl Sm {
     /// Among other nodes all of it must fit into a message between two.
     pub(super) fn keep(&mut self, item: Unacked, limits: &Limits, moves: bool) -> bool {
         self.sent = self.sent.wrapping_add(1);
-        self.drained = self.drained.max(item.kept.id.filter(|_| item.kept.offline));
+        self.drained = self.drained.max(item.kept.id().filter(|_| item.kept.offline()));
         self.unasked += item.bytes;
         self.bytes += item.bytes + if moves { OVERHEAD } else { 0 };
         self.unacked.push_back(item);
@@ -189,6 +190,10 @@ impl Sm {
         self.unacked = unacked.collect();
         self.bytes = self.unacked.iter().map(|unacked| unacked.bytes).sum();
         self.count_from(h, numbering);
+    }
+
+    pub(super) fn forget_bytes(&mut self, item: &Unacked) {
+        self.bytes = self.bytes.saturating_sub(item.bytes);
     }
 
     pub(super) fn take_unacked(&mut self) -> Vec<Unacked> {
@@ -256,8 +261,8 @@ impl Sm {
             let Some(item) = self.unacked.pop_front() else { break };
             self.acked = self.acked.wrapping_add(1);
             self.bytes -= item.bytes.min(self.bytes);
-            last = item.kept.id.or(last);
-            queued.extend(item.kept.queued);
+            last = item.kept.id().or(last);
+            queued.extend(item.kept.queued());
             item.receipt.done();
         }
         if self.unacked.is_empty() && self.unacked.capacity() > 32 {
@@ -308,6 +313,7 @@ impl Session {
             ledger.keep(me.downgrade());
         }
         self.ledger = ledger;
+        self.had = Had::default(); // numbers begin anew
         let now = self.host.seams().clock.now_micros();
         let mut sm = Sm::new(max, resume.then(|| key_hash(&key)), now, numbering);
         sm.has = Has::all(self.flags.roster);
@@ -430,6 +436,13 @@ impl Sm {
             Record::Clean | Record::Due => Record::Due,
             Record::Writing | Record::WritingAndDue => Record::WritingAndDue,
         };
+    }
+
+    /// The same if it can be resumed.
+    pub(super) fn need_cursor(&mut self) {
+        if self.resumable() {
+            self.need_record();
+        }
     }
 
     pub(super) fn writing(&mut self) {

@@ -18,7 +18,7 @@ use crate::features::xep_0191_blocking as blocking;
 use crate::host::NotResumed;
 use crate::ledger::Ledger;
 use crate::link::{ConnInfo, Link};
-use crate::pipe::{Kept, Pipe};
+use crate::pipe::Pipe;
 use crate::resident::Handle;
 use crate::session::{self, Session, SessionId, Unacked};
 
@@ -200,8 +200,8 @@ impl User {
         self.detach(sid);
         let mut ids = Vec::new();
         for item in unacked {
-            let Unacked { outgoing, kept: Kept { id, queued, .. }, receipt, answered, .. } = item;
-            let stanza = outgoing.stanza;
+            let Unacked { outgoing, kept, receipt, answered, .. } = item;
+            let (stanza, id, queued) = (outgoing.stanza, kept.id(), kept.queued());
             if let Some(queued) = queued.filter(|_| !worth_keeping(&stanza)) {
                 self.unqueue(sid, &[queued]); // it was for this session alone
             }

@@ -7,7 +7,9 @@ use rookery_cluster::tables::roster::RosterVersion;
 use rookery_proto::xmpp::jid::{FullJid, Jid};
 use rookery_proto::xmpp::stanza::Stanza;
 
+use super::order::Origin;
 use super::{Reader, Turns};
+use crate::had;
 use crate::ledger::Receipt;
 use crate::pipe::{Kept, Outgoing};
 use crate::resident::Handle;
@@ -69,5 +71,11 @@ impl Attached {
     /// client has it, or it is safe elsewhere.
     pub(crate) fn deliver(&self, outgoing: Outgoing, id: Option<ArchiveId>, receipt: Receipt) {
         self.hand(session::Delivery { outgoing, kept: Kept::archived(id), receipt });
+    }
+
+    /// The same of a request or an answer of somebody else, which may come again.
+    pub(super) fn deliver_iq(&self, stanza: Arc<Stanza>, receipt: Receipt, origin: Origin, again: bool) {
+        let kept = Kept::default().from(origin, had::key(&stanza, origin), again);
+        self.hand(session::Delivery { outgoing: Outgoing::new(stanza), kept, receipt });
     }
 }

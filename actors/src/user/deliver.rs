@@ -138,6 +138,7 @@ impl User {
         sid: SessionId,
         number: u32,
         stanza: Arc<Stanza>,
+        origin: Origin,
         receipt: Receipt,
     ) {
         let with = stanza.from.as_ref().map_or_else(|| self.jid.clone(), Jid::to_bare);
@@ -151,7 +152,7 @@ impl User {
             entry.sent.push(archive::Sent { numbering: sid.mark(), n: 0 });
         }
         let id = self.next_id();
-        let ops = self.keep(Shelf::Queue, id, &entry, None);
+        let ops = self.keep(Shelf::Queue, id, &entry, origin);
         self.queued += 1;
         self.after_commit(ops, Step::Held { sid, number, id, stanza, receipt }, Numbers::new(), None);
         if let Some(session) = self.session(sid) {

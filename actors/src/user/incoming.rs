@@ -14,7 +14,6 @@ use super::{Inbound, User};
 use crate::feature::{Direction, Passing, Phase, Verdict};
 use crate::features;
 use crate::ledger::Receipt;
-use crate::pipe::Outgoing;
 use crate::session::SessionId;
 
 impl User {
@@ -161,11 +160,16 @@ impl User {
         let Inbound { stanza, receipt, origin, .. } = inbound;
         let Some(from) = stanza.from.clone() else { return receipt.done() };
         if self.taken_before(origin) {
-            return receipt.done(); // it has come by another way, and was answered or handed on
+            // It has come by another way, and was answered or handed on; the session may be all that has it.
+            let to = stanza.to.clone();
+            let session =
+                self.sessions.iter().find(|s| to.as_ref().is_some_and(|to| s.jid.as_str() == to.as_str()));
+            return match session {
+                Some(session) => session.deliver_iq(stanza, receipt, origin, true),
+                None => receipt.done(),
+            };
         }
-        if let Some((sid, n)) = origin {
-            self.remember(sid, n);
-        }
+        // What is refused is not remembered: an answer that was lost with the parcel it was for is given again.
         let request = matches!(kind, IqType::Get | IqType::Set);
         match self.filter(Direction::In, &stanza, &from) {
             Verdict::Pass => {}
@@ -180,14 +184,18 @@ impl User {
                 },
                 Some(session) => {
                     // Settled when its client has it, or it is safe for a session that sleeps.
-                    session.deliver(Outgoing::new(stanza), None, receipt);
+                    session.deliver_iq(stanza, receipt, origin, false);
+                    self.remember_iq(origin);
                 }
                 None if request => {
                     self.refuse(&stanza, receipt, &StanzaError::new(Condition::ServiceUnavailable))
                 }
                 None => receipt.done(),
             },
-            None if request => self.answer(None, &stanza, receipt),
+            None if request => {
+                self.remember_iq(origin);
+                self.answer(None, &stanza, receipt);
+            }
             None => receipt.done(), // an answer that nobody here has asked for
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use rookery_cluster::mesh::peer::NodeId;
-use rookery_cluster::tables::archive::ArchiveId;
+use rookery_cluster::tables::archive::{self, ArchiveId};
 use rookery_cluster::tables::sessions;
 use rookery_proto::xmpp::jid::{BareJid, Jid};
 use rookery_proto::xmpp::stanza::Stanza;
@@ -97,7 +97,7 @@ impl Session {
 
 impl User {
     /// A session of this node goes on with a connection that knew it on another.
-    pub(super) fn attach_again(&mut self, attach: Attach) {
+    pub(super) fn attach_again(&mut self, mut attach: Attach) {
         tracing::trace!(user = %self.jid, leaving = self.leaving.is_some(), "a connection comes");
         let capsule = attach.attach.capsule.clone().unwrap_or_default();
         let (Some(sid), Some(record)) = (SessionId::from_slice(&capsule.sid), wire::record(&capsule)) else {
@@ -120,9 +120,12 @@ impl User {
                 up_handled: 0, // there is no record that says more
                 down_acked: attach.attach.h,
                 acked: wire::id_of(&attach.attach.acked),
+                ..sessions::Cursor::default()
             };
             let user = self.entity.clone();
             self.restore(sessions::Stored { user, sid: sid.0, record: record.clone(), cursor });
+            // It may have been here, and have ended while its connection looked for it: others were told that it is gone.
+            attach.attach.moved = false;
         }
         let jid = self.jid.clone();
         let Some(session) = self.session_mut(sid) else { return drop(attach.reply.send(None)) };
@@ -132,6 +135,13 @@ impl User {
             session.take_record(&jid, &record, wire::id_of(&attach.attach.acked));
         }
         let handle = session.handle.clone();
+        let mut ops = Ops::new();
+        for id in attach.attach.unqueue.iter().filter_map(|id| wire::id_of(id)) {
+            archive::remove(&mut ops, archive::Shelf::Queue, &self.entity, id);
+        }
+        if !ops.is_empty() {
+            self.submit(ops);
+        }
         let _ = handle.cast_always(session::Msg::Attach(Box::new(attach)));
         self.catch_up();
     }

@@ -16,6 +16,7 @@ use super::share::{self, About, Owed, Share};
 use super::worth::worth_keeping;
 use super::{Attached, Msg, User};
 use crate::features::{xep_0191_blocking as blocking, xep_0203_delay as delay};
+use crate::had;
 use crate::ledger::Receipt;
 use crate::pipe::{Kept, Outgoing};
 use crate::resident::Handle;
@@ -196,13 +197,19 @@ impl User {
         let place = drain.place;
         let (mut ids, mut left) = (Vec::new(), Vec::new());
         let mut items = Vec::new();
+        let mut held = Vec::new();
         for (id, entry) in &page.entries {
             if place == Shelf::Queue && self.kept.iter().any(|(_, kept)| kept == id) {
                 continue; // a session has it, and will say so
             }
             let number = drain.has.and_then(|(numbering, h)| Some((entry.number(numbering)?, h)));
-            if number.is_some_and(|(number, h)| number.covered_by(h)) {
-                continue; // its client has said so
+            if let Some((number, _)) = number.filter(|(number, h)| number.covered_by(*h)) {
+                if place == Shelf::Queue {
+                    // It leaves the queue when the client has it: its session may not know that it lies there.
+                    let _ = session.handle.cast_always(session::Msg::Kept { number: number.n, id: *id });
+                    held.push((sid, *id));
+                }
+                continue; // its client has said so, or was sent it by another home
             }
             let now = session.turns.numbering.map(|numbering| numbering.name);
             if place == Shelf::Archive
@@ -214,8 +221,8 @@ impl User {
             if let Some(outgoing) = self.stored_for(session, drain, *id, entry) {
                 let offline = drain.offline;
                 let kept = match place {
-                    Shelf::Archive => Kept { offline, ..Kept::archived(Some(*id)) },
-                    Shelf::Queue => Kept { queued: Some(*id), ..Kept::default() },
+                    Shelf::Archive => Kept::archive(Some(*id), offline),
+                    Shelf::Queue => Kept::queue(*id).keyed(had::key(&outgoing.stanza, None)),
                 };
                 if Owed::of(entry) == Owed::LeftBehind {
                     left.push(*id);
@@ -224,6 +231,7 @@ impl User {
                 items.push(Delivery { outgoing, kept, receipt: Receipt::none() });
             }
         }
+        self.kept.extend(held);
         let end = (page.cursor, page.end == archive::End::Complete);
         // What was sent live before a drain began may be on its way still.
         let confirmed = drain.after.filter(|_| place == Shelf::Archive && drain.confirmed);

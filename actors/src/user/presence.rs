@@ -100,8 +100,8 @@ impl User {
         let Some(session) = self.session(sid) else { return };
         let own = Jid::from(session.jid.clone());
         let probe = Arc::new(Stanza::new(Type::Presence(PresenceType::Probe)).from(own.clone()));
-        let seen = self.roster.iter().filter(|contact| contact.to());
-        self.tell_all(&probe, seen.map(|contact| &contact.jid), true);
+        // Also of those whom it does not hear any more: that it was told so may have been lost with its home.
+        self.tell_all(&probe, self.roster.iter().map(|contact| &contact.jid), true);
     }
 
     /// Asks for the presence of one contact, who has just begun to show it.
@@ -217,12 +217,18 @@ impl User {
 
     /// 4.3.2: answers a probe of a contact that sees this user.
     fn probed(&self, from: &Jid) {
-        if !self.roster.sees_me(from) && from.bare_str() != self.jid.as_str() {
-            return;
-        }
+        let sees = self.roster.sees_me(from) || from.bare_str() == self.jid.as_str();
+        let told = |whom: &Jid| whom == from || whom.as_str() == from.bare_str();
         for session in &self.sessions {
-            if let Some(presence) = &session.presence {
-                self.send_on(stanza_to(&presence.stanza, from.clone()));
+            match &session.presence {
+                Some(presence) if sees => self.send_on(stanza_to(&presence.stanza, from.clone())),
+                // It has shown itself to them alone (4.6), and that may have been lost.
+                presence if session.directed.iter().any(told) => {
+                    let bare = || Stanza::new(Type::Presence(PresenceType::Available));
+                    let stanza = presence.as_ref().map_or_else(bare, |presence| (*presence.stanza).clone());
+                    self.send_on(stanza.from(Jid::from(session.jid.clone())).to(from.clone()));
+                }
+                _ => {}
             }
         }
     }

@@ -1,8 +1,13 @@
 //! What was taken already: a stanza that may come again carries its session and number.
 
+use std::sync::Arc;
+
 use rookery_cluster::tables::seen as table;
+use rookery_proto::xmpp::stanza::Stanza;
 
 use super::User;
+use super::deliver::Step;
+use crate::ledger::Receipt;
 use crate::session::SessionId;
 
 /// What is known of a session's numbers.
@@ -101,6 +106,11 @@ impl User {
         origin.is_some_and(|(sid, n)| self.seen.get(&sid).is_some_and(|known| known.taken.has(n)))
     }
 
+    /// What was taken before is settled with what waits for its commit now.
+    pub(crate) fn settle_kept(&mut self, stanza: Arc<Stanza>, receipt: Receipt) {
+        self.in_order(Step::Kept { stanza, receipt });
+    }
+
     pub(super) fn remember(&mut self, sid: SessionId, n: u32) {
         if self.seen.len() >= 4_096 && !self.seen.contains_key(&sid) {
             // The rows in the store are pruned by age; memory may forget any of them, at the price of one read at the
@@ -112,6 +122,13 @@ impl User {
         }
         let first = Known { taken: Seen::only(n), kept: None };
         self.seen.entry(sid).or_insert(first).taken.take(n);
+    }
+
+    /// The same of a request or an answer that is handed on.
+    pub(super) fn remember_iq(&mut self, origin: super::order::Origin) {
+        if let Some((sid, n)) = origin {
+            self.remember(sid, n);
+        }
     }
 
     /// The same of what is about to be stored; returns the row that goes with it.

@@ -90,7 +90,7 @@ impl std::fmt::Debug for Record {
 }
 
 /// How far a session has come.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Cursor {
     /// How many stanzas of the client are durable: the `h` that it may be told. Wraps (XEP-0198 section 4).
     pub up_handled: u32,
@@ -98,6 +98,8 @@ pub struct Cursor {
     pub down_acked: u32,
     /// Everything in the archive up to this has been acknowledged by the client, or was delivered elsewhere.
     pub acked: Option<ArchiveId>,
+    /// Which requests and answers it was sent last, and when: what that is, the writer knows.
+    pub had: Bytes,
 }
 
 /// The cursor's record.
@@ -112,6 +114,9 @@ struct Progress {
     /// See [`Cursor::acked`]: 16 bytes, or none.
     #[prost(bytes = "bytes", tag = "3")]
     acked: Bytes,
+    /// See [`Cursor::had`].
+    #[prost(bytes = "bytes", tag = "4")]
+    had: Bytes,
 }
 
 /// What a session is being sent from the store: the stanzas of one page have numbers one after the other. Written
@@ -200,7 +205,8 @@ pub fn put(out: &mut (impl Mutate + ?Sized), user: &Entity, sid: &Sid, record: &
 /// Writes how far a session has come. Its record must be stored, or be stored with it.
 pub fn put_cursor(out: &mut (impl Mutate + ?Sized), user: &Entity, sid: &Sid, cursor: &Cursor) {
     let acked = cursor.acked.map(|id| Bytes::copy_from_slice(&id.to_bytes())).unwrap_or_default();
-    let record = Progress { up_handled: cursor.up_handled, down_acked: cursor.down_acked, acked };
+    let Cursor { up_handled, down_acked, .. } = *cursor;
+    let record = Progress { up_handled, down_acked, acked, had: cursor.had.clone() };
     // It has one part always, so there is nothing to clear first.
     out.put(key(user, sid).u8(CURSOR).fixed(&[0; split::SUFFIX]).finish(), encode(&record));
 }
@@ -303,7 +309,7 @@ fn progress(value: Bytes) -> Result<Cursor> {
         [] => None,
         bytes => Some(ArchiveId::read(bytes)?),
     };
-    Ok(Cursor { up_handled: record.up_handled, down_acked: record.down_acked, acked })
+    Ok(Cursor { up_handled: record.up_handled, down_acked: record.down_acked, acked, had: record.had })
 }
 
 #[cfg(test)]
@@ -340,7 +346,12 @@ mod tests {
         );
         still_decodes(
             "080110021a1007070707070707070707070707070707",
-            &Progress { up_handled: 1, down_acked: 2, acked: Bytes::from_static(&[7; 16]) },
+            &Progress {
+                up_handled: 1,
+                down_acked: 2,
+                acked: Bytes::from_static(&[7; 16]),
+                had: Bytes::new(),
+            },
         );
         assert_eq!(format!("{:?}", record("x")), "Record(created at 300, flags 0x11)");
     }
@@ -350,7 +361,8 @@ mod tests {
         let mut tx = Double::new();
         let user = Entity::new("juliet@a");
         let id = ArchiveId { micros: 1, epoch: 2, counter: 3 };
-        let cursor = Cursor { up_handled: u32::MAX, down_acked: 2, acked: Some(id) };
+        let had = Bytes::from_static(&[8; 16]);
+        let cursor = Cursor { up_handled: u32::MAX, down_acked: 2, acked: Some(id), had };
         let mut ops = Ops::new();
         put(&mut ops, &user, &[1; 16], &record("one")).unwrap();
         put(&mut ops, &user, &[0xff; 16], &record("two")).unwrap();
@@ -360,7 +372,7 @@ mod tests {
         ops.iter().for_each(|op| op.apply(&mut tx));
         let all = load(&mut tx, &user, 9).await.unwrap();
         assert_eq!(all.rows.iter().map(|s| &*s.record.resource).collect::<Vec<_>>(), ["one", "two"]);
-        assert_eq!((all.rows[0].cursor, all.rows[1].cursor), (Cursor::default(), cursor));
+        assert_eq!((&all.rows[0].cursor, &all.rows[1].cursor), (&Cursor::default(), &cursor));
         let larger = Record { presence: vec![b'x'; 100_000].into(), ..record("two") };
         put(&mut tx as &mut dyn Transaction, &user, &[0xff; 16], &larger).unwrap();
         let two = get(&mut tx, &user, &[0xff; 16]).await.unwrap().unwrap();

@@ -60,6 +60,10 @@ pub(crate) fn presence(client: &mut Client, text: &str) -> Option<String> {
     match attribute(text, "type").as_deref() {
         None => {
             let status = between(text, "<status>", "</status>").unwrap_or_default();
+            if from == client.full() && client.comes.take_if(|comes| comes == status).is_some() {
+                // What comes before this was said to it when it was there last, and may not hold any more.
+                client.seen.clear();
+            }
             client.seen.insert(from, status.to_owned());
         }
         Some("unavailable") => match from.contains('/') {

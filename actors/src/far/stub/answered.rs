@@ -1,5 +1,5 @@
-//! A request whose answer has come to the connection is not asked again of the next home of its session; nor is a message sent
-//! again whose error has come.
+//! A request whose answer has come to the connection is not asked again of the next home of its session, and what it was sent
+//! is not sent again by that; nor is a message sent again whose error has come.
 
 use bytes::Bytes;
 use rookery_proto::xmpp::stanza::{IqType, MessageType, Stanza, Type};
@@ -24,6 +24,17 @@ impl State {
         };
         if let Some(item) = self.ups.iter_mut().find(asked) {
             *item = Item::Answer(Bytes::new());
+        }
+    }
+
+    /// The client asks something: an answer like one that it has had is a new one.
+    pub(super) fn note_request(&mut self, item: &Item, n: u32) {
+        let Item::Stanza(bytes) = item else { return };
+        if self.had.is_empty() || !bytes.starts_with(b"<iq") {
+            return;
+        }
+        if let Some(request) = crate::stored::stanza(bytes) {
+            self.had.asks(&request, n, self.h);
         }
     }
 }

@@ -8,6 +8,7 @@ use rookery_proto::xmpp::jid::BareJid;
 
 use super::{Item, Stub};
 use crate::far::wire;
+use crate::had::Had;
 use crate::host::Host;
 use crate::ledger::Ledger;
 use crate::link::Rest;
@@ -23,6 +24,7 @@ pub(crate) struct Tail {
     pub(crate) acked: Option<ArchiveId>,
     pub(crate) last: Option<ArchiveId>,
     pub(crate) drained: Option<ArchiveId>,
+    pub(crate) had: Had,
 }
 
 impl Stub {
@@ -50,13 +52,22 @@ impl Stub {
         }
         (state.counted, state.before) = (tail.managed || enable.is_some(), settled);
         (state.managed, state.h, state.acked, state.last) = (tail.managed, tail.h, tail.acked, tail.last);
-        state.drained = tail.drained;
+        (state.drained, state.had) = (tail.drained, tail.had);
         state.inactive = rest.active.map_or(tail.inactive, |active| !active);
         let sent = tail.sent.into_iter().map(|sent| (stub.waits.bytes(sent.stanza.len()), sent));
         state.tail = sent.map(|(charged, sent)| (sent, charged)).collect();
         (state.capsule, state.ups) = (Some(tail.capsule), waiting);
         let answers: Vec<_> = state.tail.iter().map(|(sent, _)| sent.stanza.clone()).collect();
         answers.iter().for_each(|stanza| state.note_answer(stanza));
+        if enable.is_some() {
+            state.had = Had::default(); // numbers begin anew
+        }
+        // What has waited: no home has seen that.
+        let ups = std::mem::take(&mut state.ups);
+        for (n, item) in (1u32..).zip(ups.iter().filter(|item| item.is_counted())) {
+            state.note_request(item, base.wrapping_add(n));
+        }
+        state.ups = ups;
         state.closed = rest.closed;
         if let Some(h) = rest.confirmed.filter(|h| h.wrapping_sub(state.h) as usize <= state.tail.len()) {
             state.confirm(h);

@@ -193,6 +193,8 @@ pub(crate) struct Client {
     pub(crate) closed: String,
     /// The presence of others, by full JID.
     pub(crate) seen: BTreeMap<String, String>,
+    /// It has said that it is there again, with this status, and has not seen that itself.
+    pub(crate) comes: Option<String>,
     /// Its own.
     pub(crate) status: String,
     pub(super) statuses: u32,
@@ -242,6 +244,7 @@ impl Client {
             lives: Vec::new(),
             closed: String::new(),
             seen: BTreeMap::new(),
+            comes: None,
             status: String::new(),
             statuses: 0,
             roster: None,
@@ -317,6 +320,7 @@ impl Client {
         if first || !available {
             // What holds it hears anew when it is there again.
             self.seen.clear();
+            self.comes = available.then(|| self.status.clone());
         }
         (xml, What::Shown(at))
     }
