@@ -169,7 +169,8 @@ impl User {
                 None => receipt.done(),
             };
         }
-        // What is refused is not remembered: an answer that was lost with the parcel it was for is given again.
+        // What is answered here is not remembered: an answer that was lost with the parcel it was for is given again, and a
+        // client that has had it gets it once (`had`).
         let request = matches!(kind, IqType::Get | IqType::Set);
         match self.filter(Direction::In, &stanza, &from) {
             Verdict::Pass => {}
@@ -192,10 +193,7 @@ impl User {
                 }
                 None => receipt.done(),
             },
-            None if request => {
-                self.remember_iq(origin);
-                self.answer(None, &stanza, receipt);
-            }
+            None if request => self.answer(None, &stanza, receipt),
             None => receipt.done(), // an answer that nobody here has asked for
         }
     }

@@ -77,13 +77,13 @@ impl User {
                 .await;
             let loaded = loaded.map(Box::new).map_err(|error| {
                 tracing::warn!(user = %entity, %error, "a user could not be loaded; requests to it fail until the store answers");
-                store_error(&error)
+                Box::new(store_error(&error))
             });
             let _ = me.cast_always(Msg::Loaded(loaded));
         });
     }
 
-    pub(super) fn loaded(&mut self, loaded: Result<Box<Loaded>, StanzaError>) {
+    pub(super) fn loaded(&mut self, loaded: Result<Box<Loaded>, Box<StanzaError>>) {
         let Phase::Loading(waiting) = std::mem::replace(&mut self.phase, Phase::Ready) else { return };
         match loaded {
             Ok(loaded) => match loaded.account {
@@ -97,7 +97,7 @@ impl User {
                 for msg in waiting {
                     match msg {
                         Msg::In(inbound) => self.turn_away(*inbound, &error),
-                        Msg::Bind(bind) => drop(bind.reply.send(Err(error.clone()))),
+                        Msg::Bind(bind) => drop(bind.reply.send(Err((*error).clone()))),
                         Msg::Resume(resume) => drop(resume.reply.send(Err(NotResumed::Unable))),
                         _ => {}
                     }

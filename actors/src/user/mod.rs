@@ -74,7 +74,7 @@ pub(crate) struct Inbound {
 /// What a user actor is sent.
 pub(crate) enum Msg {
     /// What the store knows of this user.
-    Loaded(Result<Box<Loaded>, StanzaError>),
+    Loaded(Result<Box<Loaded>, Box<StanzaError>>),
     Bind(Box<Bind>),
     Resume(Box<Resume>),
     /// From one of the user's own sessions.

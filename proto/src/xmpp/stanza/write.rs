@@ -36,9 +36,11 @@ impl Stanza {
     /// About how many bytes it takes on a stream; never less than its payload.
     #[must_use]
     pub fn size(&self) -> usize {
-        let jids = [&self.to, &self.from].into_iter().flatten().map(|jid| jid.as_str().len() + 8);
-        let texts = [&self.id, &self.lang].into_iter().flatten().map(|text| text.len() + 12);
-        64 + jids.sum::<usize>() + texts.sum::<usize>() + self.payload.len()
+        // Straight on: this is asked several times for each stanza.
+        let jid = |jid: &Option<Jid>| jid.as_ref().map_or(0, |jid| jid.as_str().len() + 8);
+        let mut size = 64 + self.payload.len() + jid(&self.to) + jid(&self.from);
+        size += self.id.as_ref().map_or(0, |id| id.len() + 12);
+        size + self.lang.as_ref().map_or(0, |lang| lang.len() + 12)
     }
 
     fn write_all(&self, out: &mut Vec<u8>, ns: Option<&str>, to: Option<&Jid>, extra: &[u8]) {
