@@ -389,7 +389,9 @@ impl Session {
                 pushed
             }
             None => {
+                let queued: Vec<_> = outgoing.among.came().into_iter().collect();
                 let pushed = push(Down::Stanza(outgoing, kept));
+                self.unqueue(&queued);
                 receipt.done();
                 pushed
             }
