@@ -8,6 +8,7 @@
 //!
 //! Nothing in here opens a socket, reads a file or knows TLS. Nothing in here blocks or waits inside an actor.
 
+mod among;
 mod budget;
 pub mod credentials;
 mod directory;
@@ -32,6 +33,7 @@ mod stored;
 pub mod user;
 mod wheel;
 
+pub use among::Among;
 pub use budget::Charged;
 pub use host::{Host, NotResumed};
 pub use ledger::{Ledger, Receipt};

@@ -19,6 +19,7 @@ use rookery_proto::xmpp::stanza::Stanza;
 use rookery_rpc::parcel::v1::Capsule;
 use tokio::sync::Notify;
 
+use crate::among::Among;
 use crate::budget::Charged;
 use crate::far::Stub;
 pub use crate::kept::Kept;
@@ -35,12 +36,20 @@ pub struct Outgoing {
     pub extra: Bytes,
     /// To whom it is charged while it waits.
     pub charged: Charged,
+    /// To whom else it is sent.
+    pub among: Among,
 }
 
 impl Outgoing {
     /// The stanza as it is.
     pub fn new(stanza: impl Into<Arc<Stanza>>) -> Self {
-        Self { stanza: stanza.into(), to: None, extra: Bytes::new(), charged: Charged::default() }
+        Self {
+            stanza: stanza.into(),
+            to: None,
+            extra: Bytes::new(),
+            charged: Charged::default(),
+            among: Among::default(),
+        }
     }
 
     /// The stanza, to `to` if that is another than its own, with `extra` behind its payload.

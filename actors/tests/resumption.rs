@@ -262,3 +262,44 @@ async fn a_count_of_the_connection_before_ends_nothing() {
     juliet.with(|link| link.down_ack(behind));
     juliet.nothing().await;
 }
+
+/// What is held back and what is replaced by something newer is counted as the client counts (as Conversations' issue 2661 has it).
+#[tokio::test]
+async fn counts_hold_with_client_states() {
+    let world = World::new().await;
+    let mut juliet = phone(&world, "juliet").await;
+    juliet.nothing().await;
+    let mut romeo = world.bind("romeo", "orchard").await;
+    for round in 0..4 {
+        juliet.with(|link| link.csi(false));
+        for n in 0..5 {
+            romeo.send(&format!("<presence to='juliet@localhost/phone'><status>p{n}</status></presence>"));
+            romeo.send("<message to='juliet@localhost/phone' type='chat'><composing xmlns='http://jabber.org/protocol/chatstates'/></message>");
+        }
+        romeo.send(&chat("juliet@localhost", &format!("r{round}")));
+        romeo.send("<presence to='juliet@localhost/phone'><status>behind</status></presence>");
+        romeo.settled().await;
+        if round % 2 == 0 {
+            juliet.until(&format!("r{round}")).await;
+            juliet.ack();
+        }
+        juliet.ack();
+        juliet.settled().await;
+        juliet.lose();
+        juliet = world.resume(&juliet).await.expect("resumed");
+        juliet.expect("<resumed").await;
+        if round % 2 == 1 {
+            let mut presence = 0;
+            loop {
+                let got = juliet.recv().await;
+                presence += usize::from(got.contains("<presence"));
+                if got.contains("<body>") {
+                    break;
+                }
+            }
+            assert!(presence <= 2);
+        }
+        juliet.until("behind").await;
+        juliet.nothing().await;
+    }
+}

@@ -147,3 +147,41 @@ async fn what_nobody_takes_leaves_the_sender_s_archive() {
     assert!(romeo.until("<body>").await.contains("kept"));
     romeo.until("id='mam'").await;
 }
+
+/// Nothing tells somebody who is blocked whether the other is there (as ejabberd's pull requests 1086 and 1087 have it).
+#[tokio::test]
+async fn the_blocked_cannot_tell_whether_somebody_is_there() {
+    let world = World::new().await;
+    let mut juliet = world.online("juliet", "desk").await;
+    juliet.send(
+        "<iq type='set' id='b'><block xmlns='urn:xmpp:blocking'><item jid='romeo@localhost'/></block></iq>",
+    );
+    juliet.until("id='b'").await;
+    let mut romeo = world.bind("romeo", "orchard").await;
+    let ask = [
+        "<iq type='get' id='1' to='juliet@localhost'><query xmlns='jabber:iq:last'/></iq>",
+        "<iq type='get' id='1' to='juliet@localhost/desk'><query xmlns='jabber:iq:last'/></iq>",
+        "<iq type='get' id='1' to='juliet@localhost'><vCard xmlns='vcard-temp'/></iq>",
+        "<iq type='get' id='1' to='juliet@localhost'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>",
+        "<iq type='get' id='1' to='juliet@localhost'><ping xmlns='urn:xmpp:ping'/></iq>",
+        "<message to='juliet@localhost' id='1' type='chat'><body>x</body></message>",
+        "<message to='juliet@localhost/desk' id='1' type='chat'><body>x</body></message>",
+        "<message to='juliet@localhost/desk' id='1'><body>x</body></message>",
+    ];
+    let mut answers = Vec::new();
+    for there in [true, false] {
+        let mut got = Vec::new();
+        for ask in ask {
+            romeo.send(ask);
+            got.push(romeo.until("id='1'").await);
+        }
+        answers.push(got);
+        if there {
+            juliet.send("<presence type='unavailable'/>");
+            juliet.settled().await;
+            juliet.quit();
+            juliet = world.bind("nurse", "x").await;
+        }
+    }
+    assert_eq!(answers[0], answers[1]);
+}

@@ -386,3 +386,34 @@ async fn a_session_that_fell_behind_goes_on_at_its_next_home() {
         }
     }
 }
+
+/// However small they are, and also from somebody whose request for a subscription waits.
+#[tokio::test]
+async fn many_small_stanzas_of_a_stranger_end_no_session() {
+    for archive in [Archive::Always, Archive::Never] {
+        let world = World::with(|options| {
+            options.limits.unacked_stanzas = 100;
+            options.archive = archive;
+        })
+        .await;
+        let mut juliet = phone(&world, "juliet").await;
+        juliet.lose();
+        let mut romeo = world.online("romeo", "orchard").await;
+        romeo.send("<presence to='juliet@localhost' type='subscribe'/>");
+        let to = "to='juliet@localhost/phone'";
+        for n in 0..50 {
+            romeo.send(&format!("<presence {to}/>"));
+            romeo.send(&format!("<message {to} type='headline'><body>x</body></message>"));
+            romeo.send(&format!("<iq {to} type='result' id='r{n}'/>"));
+            let state = "<active xmlns='http://jabber.org/protocol/chatstates'/>";
+            romeo.send(&format!("<message {to} type='chat'>{state}</message>"));
+            romeo.send(&chat("juliet@localhost", &format!("m{n}"), 1));
+        }
+        romeo.settled().await;
+        let mut juliet = world.resume(&juliet).await.expect("resumed");
+        juliet.expect("<resumed").await;
+        for n in 0..9 {
+            juliet.until(&format!("<body>m{n}:")).await;
+        }
+    }
+}

@@ -393,7 +393,9 @@ impl Session {
             }
             None => {
                 self.had.note(kept.key(), 0, self.ledger.received());
+                let queued: Vec<_> = outgoing.among.came().into_iter().collect();
                 let pushed = push(Down::Stanza(outgoing, kept));
+                self.unqueue(&queued);
                 receipt.done();
                 pushed
             }

@@ -263,6 +263,7 @@ impl Sm {
             self.bytes -= item.bytes.min(self.bytes);
             last = item.kept.id().or(last);
             queued.extend(item.kept.queued());
+            queued.extend(item.outgoing.among.came());
             item.receipt.done();
         }
         if self.unacked.is_empty() && self.unacked.capacity() > 32 {

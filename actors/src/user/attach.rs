@@ -14,11 +14,12 @@ use super::deliver::{Ops, Step};
 use super::share::Owed;
 use super::worth::worth_keeping;
 use super::{Attached, Available, Reader, Turns, User, presence};
+use crate::among::Gone;
 use crate::features::xep_0191_blocking as blocking;
 use crate::host::NotResumed;
 use crate::ledger::Ledger;
 use crate::link::{ConnInfo, Link};
-use crate::pipe::Pipe;
+use crate::pipe::{Outgoing, Pipe};
 use crate::resident::Handle;
 use crate::session::{self, Session, SessionId, Unacked};
 
@@ -201,7 +202,17 @@ impl User {
         let mut ids = Vec::new();
         for item in unacked {
             let Unacked { outgoing, kept, receipt, answered, .. } = item;
-            let (stanza, id, queued) = (outgoing.stanza, kept.id(), kept.queued());
+            let Outgoing { stanza, among, .. } = outgoing;
+            let (receipt, queued) = match among.left(receipt, kept.queued()) {
+                Gone::Last(receipt, queued) => (receipt, queued),
+                Gone::Elsewhere => continue,
+                Gone::Had(receipt, queued) => {
+                    self.unqueue(sid, queued.as_slice());
+                    receipt.done();
+                    continue;
+                }
+            };
+            let id = kept.id();
             if let Some(queued) = queued.filter(|_| !worth_keeping(&stanza)) {
                 self.unqueue(sid, &[queued]); // it was for this session alone
             }
@@ -219,7 +230,7 @@ impl User {
                 Type::Message(_) if worth_keeping(&stanza) && queued.is_none() => {
                     if self.takes_messages() {
                         let to = Jid::from(self.jid.clone());
-                        let (stanza, owed) = (Arc::new(Stanza::clone(&stanza).to(to)), Owed::Takers);
+                        let (stanza, owed) = (Arc::new(Stanza::clone(&stanza).to(to)), Owed::LeftBehind);
                         self.in_order(Step::In { stanza, id: None, owed, copies: false, receipt });
                     } else {
                         self.keep_for_later(stanza, receipt);

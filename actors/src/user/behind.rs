@@ -40,11 +40,14 @@ pub(super) struct Departed {
     jid: FullJid,
     reader: Reader,
     unread: Unread,
+    /// It was handed what was for it up to here.
+    upto: ArchiveId,
 }
 
 /// A session of the user that has got messages, or will get them.
 #[derive(Clone)]
 struct Other {
+    sid: SessionId,
     jid: FullJid,
     reader: Reader,
     /// Up to where, if it has ended.
@@ -82,9 +85,17 @@ impl Behind {
         self.ended.contains(&sid)
     }
 
-    /// Whether something is being written down.
+    /// Whether something is being written down, or is about to be: an ended session has not said yet what it had sent.
     pub(super) fn is_busy(&self) -> bool {
-        self.busy > 0
+        self.busy > 0 || !self.departed.is_empty()
+    }
+
+    /// A session that has ended was handed these nevertheless: its client has not got them.
+    fn not_got(&mut self, sid: SessionId, ids: &[ArchiveId]) {
+        let Some(before) = ids.iter().copied().min().map(ArchiveId::before) else { return };
+        for past in self.past.iter_mut().filter(|past| past.sid == sid) {
+            past.upto = Some(past.upto.map_or(before, |upto| upto.min(before)));
+        }
     }
 }
 
@@ -131,7 +142,10 @@ impl User {
             self.behind.ended.pop_front();
         }
         self.behind.ended.push_back(sid);
-        self.behind.departed.push(Departed { sid, jid, reader, unread });
+        // What waits for its commit is not delivered yet, and comes to those who are there then.
+        let pending = self.pending.waiting.iter().find_map(|waiting| waiting.step.id());
+        let upto = pending.map(ArchiveId::before).or(self.ids.last).unwrap_or(ArchiveId::first_at(0));
+        self.behind.departed.push(Departed { sid, jid, reader, unread, upto });
     }
 
     /// What a session had sent that its client has not confirmed is known now: `ids`; and if it was never resumed since it came
@@ -153,14 +167,15 @@ impl User {
             (Some(one), Some(two)) => Some((one.0.min(two.0), one.1.max(two.1))),
             (one, two) => one.or(two),
         };
+        self.behind.not_got(sid, &ids);
         let others = self.others();
-        if let Some(Departed { jid, reader, .. }) = &departed {
+        if let Some(Departed { jid, reader, upto: handed, .. }) = &departed {
             // Archives are in the order of delivery: what comes before the first that it has not confirmed, it has.
             let first = ids.iter().copied().min().map(ArchiveId::before);
             let upto =
                 first.into_iter().chain(range.map(|(after, _)| after.unwrap_or(ArchiveId::first_at(0))));
-            let upto = upto.min().or(last);
-            self.behind.past.push_back(Other { jid: jid.clone(), reader: reader.clone(), upto });
+            let upto = upto.chain([*handed]).min();
+            self.behind.past.push_back(Other { sid, jid: jid.clone(), reader: reader.clone(), upto });
             if self.behind.past.len() > PAST {
                 self.behind.past.pop_front();
             }
@@ -169,7 +184,8 @@ impl User {
             self.behind.past = VecDeque::new();
         }
         if ids.is_empty() && range.is_none() && mark.is_none() {
-            return self.forget(sid, recorded);
+            self.forget(sid, recorded);
+            return self.go_on_draining();
         }
         let reader = departed.map(|departed| (departed.jid, departed.reader));
         let (host, user) = (self.host.clone(), self.entity.clone());
@@ -192,6 +208,7 @@ impl User {
 
     fn others(&self) -> Vec<Other> {
         let attached = self.sessions.iter().map(|session| Other {
+            sid: session.sid,
             jid: session.jid.clone(),
             reader: session.reader.clone(),
             upto: None,
@@ -216,9 +233,7 @@ impl User {
                     user.now_offline(first, drained);
                 }
                 then(user, ok);
-                if !user.behind.is_busy() {
-                    user.go_on_draining();
-                }
+                user.go_on_draining();
             });
             done
         });
@@ -226,12 +241,15 @@ impl User {
 
     /// An entry, and perhaps some behind it, is owed to any device now.
     fn now_offline(&mut self, first: ArchiveId, drained: Option<ArchiveId>) {
-        let back = Cursor::before(first, drained);
+        // Where nothing waits by now, a device was given more since that began to be written.
+        let back = Cursor::before(first, drained.max(self.drained()));
         self.offline = Some(self.offline.map_or(back, |cursor| cursor.back(first)));
         // Once more: a cursor that was on its way to the store may have come after the one that was written with the entry.
         self.write_cursor();
         metrics::counter!("rookery_offline_stored_total").increment(1);
-        self.drains.again_from(first);
+        for sid in self.drains.again_from(first) {
+            self.read_page(sid);
+        }
         self.drain_somewhere();
     }
 }

@@ -8,14 +8,14 @@ use rookery_cluster::store::{Class, Writes};
 use rookery_cluster::tables::archive::{ArchiveId, Shelf};
 use rookery_cluster::tables::{archive, seen};
 use rookery_proto::xmpp::error::{Condition, StanzaError};
-use rookery_proto::xmpp::jid::{BareJid, Jid};
+use rookery_proto::xmpp::jid::BareJid;
 use rookery_proto::xmpp::stanza::Stanza;
 
 use super::numbers::{self, Numbers};
 use super::offline::Ready;
 use super::order::Origin;
-use super::share::{self, About, Owed, Share};
-use super::worth::{worth_keeping, worth_telling};
+use super::share::{About, Owed, Share};
+use super::worth::worth_keeping;
 use super::{Attached, Msg, User};
 use crate::feature::Direction;
 use crate::features::{xep_0280_carbons as carbons, xep_0359_stanza_ids as stanza_ids};
@@ -130,46 +130,6 @@ impl User {
     /// Writes in the background what may as well be lost in a crash.
     pub(super) fn submit(&self, ops: Ops) {
         let _ = self.host.batcher().submit(Writes::new(&self.entity, ops), |_| {});
-    }
-
-    /// Into the offline queue, for a session whose client takes long to confirm it.
-    pub(crate) fn keep_for_session(
-        &mut self,
-        sid: SessionId,
-        number: u32,
-        stanza: Arc<Stanza>,
-        origin: Origin,
-        receipt: Receipt,
-    ) {
-        let with = stanza.from.as_ref().map_or_else(|| self.jid.clone(), Jid::to_bare);
-        let mut entry = self.entry(Direction::In, &stanza, &with);
-        let owed = if worth_keeping(&stanza) { Owed::AnyDevice } else { Owed::Session };
-        entry.flags = share::flags(owed, true);
-        let numbering = self.session(sid).and_then(|session| session.turns.numbering);
-        entry.sent.extend(numbering.map(|numbering| archive::Sent { numbering: numbering.name, n: number }));
-        if owed == Owed::Session {
-            // Numberings change; whose it is does not.
-            entry.sent.push(archive::Sent { numbering: sid.mark(), n: 0 });
-        }
-        let id = self.next_id();
-        let ops = self.keep(Shelf::Queue, id, &entry, origin);
-        self.queued += 1;
-        self.after_commit(ops, Step::Held { sid, number, id, stanza, receipt }, Numbers::new(), None);
-        if let Some(session) = self.session(sid) {
-            let _ = session.handle.cast_always(crate::session::Msg::Kept { number, id });
-            self.kept.push((sid, id));
-        }
-    }
-
-    /// A session's client has what lies in the offline queue under these ids.
-    pub(crate) fn unqueue(&mut self, sid: SessionId, ids: &[ArchiveId]) {
-        let mut ops = Ops::new();
-        for id in ids {
-            archive::remove(&mut ops, Shelf::Queue, &self.entity, *id);
-            self.kept.retain(|kept| *kept != (sid, *id));
-            self.queued = self.queued.saturating_sub(1);
-        }
-        self.submit(ops);
     }
 
     /// The next archive id.
@@ -356,7 +316,9 @@ impl User {
                 self.deliver(&stanza, id, (owed, copies), receipt);
                 self.relieve(Some(id));
             }
-            Step::In { stanza, id: None, copies, receipt, .. } => self.pass_on(&stanza, copies, receipt),
+            Step::In { stanza, id: None, owed, copies, receipt } => {
+                self.pass_on(&stanza, (owed, copies), receipt);
+            }
             Step::Sent { stanza, id, copies, sid, receipt } => {
                 let stays = !self.is_taken_back(id);
                 if copies && stays {
@@ -406,42 +368,6 @@ impl User {
         receipt.done(); // it is in the archive
     }
 
-    /// The same of a message that is archived nowhere: one of the sessions carries the obligation.
-    fn pass_on(&mut self, stanza: &Arc<Stanza>, copies: bool, receipt: Receipt) {
-        let full = self.recipient(stanza);
-        let mut receipt = Some(receipt);
-        if !worth_telling(stanza)
-            && let Some(receipt) = receipt.take()
-        {
-            receipt.done(); // nobody answers for a chat state
-        }
-        let mut reached = false;
-        for session in self.sessions.iter().filter(|session| session.is_meant(full)) {
-            reached = true;
-            let low = session.shared.waits.low().is_some();
-            if low && !worth_keeping(stanza) && self.crowds(session, stanza) {
-                continue;
-            }
-            session.hand_now(Delivery {
-                outgoing: Outgoing::new(stanza.clone()),
-                kept: Kept::default(),
-                receipt: receipt.take().unwrap_or_else(Receipt::none),
-            });
-        }
-        if !reached && worth_keeping(stanza) {
-            let receipt = receipt.take().unwrap_or_else(Receipt::none);
-            return self.keep_for_later(stanza.clone(), receipt);
-        }
-        let copied = |session: &&Attached| reached && copies && session.carbons && !session.is_meant(full);
-        for session in self.sessions.iter().filter(copied) {
-            let outgoing = self.received(stanza, &[], session);
-            session.hand_now(Delivery { outgoing, kept: Kept::default(), receipt: Receipt::none() });
-        }
-        if let Some(receipt) = receipt {
-            receipt.done();
-        }
-    }
-
     /// XEP-0280: the copy of what another of the user's sessions has got.
     pub(super) fn received(&self, stanza: &Stanza, extra: &[u8], session: &Attached) -> Outgoing {
         let kind = carbons::Kind::Received;
@@ -452,29 +378,6 @@ impl User {
     pub(super) fn sent(&self, stanza: &Stanza, extra: &[u8], session: &Attached) -> Outgoing {
         let kind = carbons::Kind::Sent;
         Outgoing::new(carbons::carbon(kind, &self.jid, stanza, extra, &session.jid))
-    }
-
-    /// Into the offline queue: for messages that the archive does not keep.
-    pub(super) fn keep_for_later(&mut self, stanza: Arc<Stanza>, receipt: Receipt) {
-        let with = stanza.from.as_ref().map_or_else(|| self.jid.clone(), Jid::to_bare);
-        self.queue(stanza, &with, None, receipt);
-    }
-
-    /// Into the offline queue.
-    pub(super) fn queue(
-        &mut self,
-        stanza: Arc<Stanza>,
-        with: &BareJid,
-        origin: Option<(SessionId, u32)>,
-        receipt: Receipt,
-    ) {
-        let entry = self.entry(Direction::In, &stanza, with);
-        let id = self.next_id();
-        let ops = self.keep(Shelf::Queue, id, &entry, origin);
-        self.queued += 1;
-        self.drains.queue_grew();
-        metrics::counter!("rookery_offline_stored_total").increment(1);
-        self.after_commit(ops, Step::Kept { stanza, receipt }, Numbers::new(), origin);
     }
 
     /// XEP-0280: copies of what one of the user's sessions has sent.

@@ -41,6 +41,8 @@ pub(super) struct Drain {
     pub(super) more: Option<ArchiveId>,
     /// Something was put into the queue since it was read.
     pub(super) queue_grew: bool,
+    /// A page is being read, or is about to be sent.
+    pub(super) under_way: bool,
     /// All is sent; the last page is not confirmed yet.
     pub(super) sent: bool,
     /// It begins when all is written down that ended sessions have left.
@@ -105,13 +107,15 @@ impl Drains {
 
     /// The same in the queue.
     pub(super) fn queue_grew(&mut self) {
-        if let Some(drain) = self.all.iter_mut().find(|drain| drain.offline) {
+        for drain in self.all.iter_mut().filter(|drain| drain.offline || drain.place == Shelf::Queue) {
             drain.queue_grew = true;
         }
     }
 
-    /// The same of an older one: it may have been passed already.
-    pub(super) fn again_from(&mut self, id: ArchiveId) {
+    /// The same of an older one: it may have been passed already. Returns for whom a page is to be read again: it may have been
+    /// read before.
+    pub(super) fn again_from(&mut self, id: ArchiveId) -> Vec<SessionId> {
+        let (mut turn, mut again) = (self.next_turn(), Vec::new());
         for drain in self.all.iter_mut().filter(|drain| drain.offline && drain.place == Shelf::Archive) {
             if drain.waits && drain.from == drain.after {
                 // It has read nothing yet.
@@ -119,8 +123,13 @@ impl Drains {
                 drain.from = drain.after;
             } else if drain.sent || drain.after >= Some(id) {
                 drain.more = Some(drain.more.map_or(id, |more| more.min(id)));
+            } else if drain.under_way {
+                (self.turn, drain.turn) = (turn, turn);
+                turn = turn.wrapping_add(1).max(OLDER_NODE + 1);
+                again.push(drain.sid);
             }
         }
+        again
     }
 }
 

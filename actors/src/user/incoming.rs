@@ -136,7 +136,7 @@ impl User {
                 Step::Kept { stanza, receipt }
             };
             self.archive(id, entry, origin, more, step);
-        } else if owed.is_live() && self.crowds_all(&stanza) {
+        } else if owed.is_live() && (self.crowds_all(&stanza) || self.is_late_and_full(&stanza)) {
             match stanza.type_ {
                 Type::Message(MessageType::Chat | MessageType::Normal) => {
                     self.refuse_from(origin, &stanza, receipt, Condition::ResourceConstraint.into());

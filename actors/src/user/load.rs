@@ -9,7 +9,7 @@ use rookery_cluster::tables::{accounts, blocks, mam_prefs, offline, roster, seen
 use rookery_proto::xmpp::error::StanzaError;
 
 use super::seen::Known;
-use super::{Msg, Phase, User, roster::Roster};
+use super::{Msg, Phase, User, roster::Roster, share};
 use crate::features::{store_error, xep_0191_blocking::Blocks};
 use crate::host::NotResumed;
 use crate::options::Limits;
@@ -33,7 +33,7 @@ struct Account {
     prefs: Option<mam_prefs::Preferences>,
     last: Option<ArchiveId>,
     offline: Option<offline::Cursor>,
-    queued: bool,
+    queued: usize,
     seen: Vec<(SessionId, Known)>,
     sessions: Vec<sessions::Stored>,
 }
@@ -53,12 +53,19 @@ async fn read(tx: &mut dyn store::Transaction, user: &Entity, limits: &Limits) -
             prefs: mam_prefs::get(tx, user).await?,
             last: archive::last_id(tx, archive::Shelf::Archive, user).await?,
             offline: offline::get(tx, user).await?,
-            queued: archive::last_id(tx, archive::Shelf::Queue, user).await?.is_some(),
+            queued: queued(tx, user).await?,
             // Numbers of a session are 32 bits (XEP-0198); the table has room for more.
             seen: seen.into_iter().map(|(sid, row)| (SessionId(sid), Known::row(row))).collect(),
             sessions: sessions::load(tx, user, limits.sessions_per_user).await?.rows,
         }),
     })
+}
+
+/// How many messages wait in the offline queue.
+async fn queued(tx: &mut dyn store::Transaction, user: &Entity) -> store::Result<usize> {
+    let shelf = archive::Shelf::Queue;
+    let Some(last) = archive::last_id(tx, shelf, user).await? else { return Ok(0) };
+    Ok(archive::get(tx, shelf, user, last).await?.map_or(1, |last| share::queued(&last)))
 }
 
 impl User {
@@ -121,7 +128,7 @@ impl User {
         self.ids = archive::Clock::after(account.last);
         self.day = account.last.map(ArchiveId::day);
         self.offline = account.offline;
-        self.queued = usize::from(account.queued);
+        self.queued = account.queued;
         self.seen = account.seen.into_iter().collect();
         for record in account.sessions {
             self.restore(record);

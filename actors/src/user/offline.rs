@@ -62,7 +62,9 @@ impl User {
         if nothing || busy || waits {
             return;
         }
-        let place = if self.queued > 0 { Shelf::Queue } else { Shelf::Archive };
+        // What a session that is ending had sent comes first, and may come into the queue.
+        let queue = self.queued > 0 || self.behind.is_busy();
+        let place = if queue { Shelf::Queue } else { Shelf::Archive };
         let drain = Drain { offline: true, ..self.new_drain(sid, Why::Offline, place) };
         let after = if place == Shelf::Queue { None } else { drain.begin(self.waits_after()) };
         self.drain(Drain { after, from: after, ..drain });
@@ -78,6 +80,9 @@ impl User {
 
     /// All is written down that ended sessions have left.
     pub(super) fn go_on_draining(&mut self) {
+        if self.behind.is_busy() {
+            return;
+        }
         let waiting: Vec<SessionId> =
             self.drains.all.iter().filter(|drain| drain.waits).map(|drain| drain.sid).collect();
         for sid in waiting {
@@ -85,6 +90,9 @@ impl User {
                 drain.waits = false;
                 self.read_page(sid);
             }
+        }
+        if self.queued > self.kept.len() {
+            self.drain_somewhere(); // an ended session was to get some of it
         }
     }
 
@@ -138,6 +146,7 @@ impl User {
             skipped: None,
             more: None,
             queue_grew: false,
+            under_way: false,
             sent: false,
             waits: false,
             failed: false,
@@ -154,7 +163,7 @@ impl User {
         self.read_page(sid);
     }
 
-    fn read_page(&mut self, sid: SessionId) {
+    pub(super) fn read_page(&mut self, sid: SessionId) {
         let held = self.behind.is_busy();
         let Some(drain) = self.drains.of(sid) else { return };
         if held && drain.offline {
@@ -162,6 +171,7 @@ impl User {
             return;
         }
         let (place, after, turn) = (drain.place, drain.after, drain.turn);
+        drain.under_way = true;
         drain.queue_grew &= place != Shelf::Queue;
         let (host, entity, max_bytes) = (self.host.clone(), self.entity.clone(), self.page_bytes());
         self.spawn(async move {
@@ -282,7 +292,7 @@ impl User {
             session.hand_now(item);
         }
         let Some(drain) = self.drains.all.get_mut(at) else { return };
-        drain.failed = false;
+        (drain.failed, drain.under_way) = (false, false);
         drain.from = drain.after;
         drain.after = last.or(drain.after);
         drain.page = if place == Shelf::Queue { ids } else { left };
@@ -321,12 +331,18 @@ impl User {
         };
         if drain.place == Shelf::Queue {
             // What waits for any device, or what this session was sent and had not confirmed.
-            let mine = drain.has.is_some_and(|(numbering, _)| entry.number(numbering).is_some());
+            let sent = drain.has.is_some_and(|(numbering, _)| entry.number(numbering).is_some());
+            let marked = |session: &Attached| entry.number(session.sid.mark()).is_some();
+            // Another one that is being served will come to it.
+            let served = |other: &Attached| self.drains.all.iter().any(|drain| drain.sid == other.sid);
+            let another = |other: &Attached| other.sid != session.sid && marked(other) && served(other);
+            let others = || self.sessions.iter().any(another);
             return match Owed::of(entry) {
-                Owed::Session => {
-                    entry.number(session.sid.mark()).is_some().then(|| Outgoing::new(stanza.clone()))
+                Owed::Session if !worth_keeping(&stanza) => {
+                    marked(session).then(|| Outgoing::new(stanza.clone()))
                 }
-                _ => (drain.offline || mine).then(|| message(None)),
+                Owed::Session => marked(session).then(|| message(None)),
+                _ => (sent || marked(session) || drain.offline && !others()).then(|| message(None)),
             };
         }
         let about = About::entry(id, entry, &stanza);

@@ -9,6 +9,7 @@ use rookery_proto::xmpp::jid::{FullJid, Jid};
 use rookery_proto::xmpp::stanza::Stanza;
 
 use super::deliver::Step;
+use super::worth::worth_keeping;
 use super::{Attached, User};
 
 /// To whom a message is owed (RFC 6121 section 8.5).
@@ -83,6 +84,19 @@ pub(super) fn flags(owed: Owed, copies: bool) -> u32 {
 /// The same flags for a message that is owed to somebody else from now on.
 pub(super) fn owed_to(owed: Owed, flags: u32) -> u32 {
     flags & !OWED | owed.code()
+}
+
+/// From which bit on an entry of the offline queue says how many waited when it came, itself included.
+const PLACE: u32 = 8;
+
+/// The flags of the entry of the offline queue that is the `n`th.
+pub(super) fn nth(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX).min(u32::MAX >> PLACE) << PLACE
+}
+
+/// How many wait in an offline queue with this last entry: at most too many. One from before this was kept counts as one.
+pub(super) fn queued(last: &archive::Entry) -> usize {
+    usize::try_from(last.flags >> PLACE).unwrap_or(usize::MAX).max(1)
 }
 
 /// What of a message decides who gets it.
@@ -287,7 +301,10 @@ impl User {
         self.sessions.iter().filter(move |session| match step {
             Step::In { stanza, id, owed, copies, .. } => match self.about(stanza, *id, *owed, *copies) {
                 Some(message) => reached && !session.draining && session.share(message).is_some(),
-                None => session.is_meant(self.recipient(stanza)) || reached && *copies && session.carbons,
+                None if session.is_meant(self.recipient(stanza)) => {
+                    !self.is_late(session) || *owed == Owed::LeftBehind || !worth_keeping(stanza)
+                }
+                None => reached && *copies && session.carbons,
             },
             Step::Sent { id, copies, sid, .. } => {
                 let copied = id.map_or(session.carbons, |id| session.reader.copy_sent(id));
@@ -382,6 +399,8 @@ mod tests {
                 let stanza = Stanza::new(rookery_proto::xmpp::stanza::MessageType::Chat);
                 let about = About::entry(id(1), &entry, &stanza);
                 assert_eq!((about.owed, about.copies), (owed, copies));
+                let last = archive::Entry { flags: entry.flags | nth(1_000), ..archive::Entry::default() };
+                assert_eq!((Owed::of(&last), queued(&last), queued(&entry)), (owed, 1_000, 1));
                 let any = archive::Entry { flags: owed_to(Owed::LeftBehind, entry.flags), ..entry };
                 assert_eq!(About::entry(id(1), &any, &stanza).owed, Owed::LeftBehind);
                 assert_eq!(About::entry(id(1), &any, &stanza).copies, copies);

@@ -4,11 +4,36 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rookery_actors::options::{Archive, Domain};
+use rookery_actors::{Host, Options};
+use rookery_cluster::seams::Seams;
+use rookery_cluster::store::Store;
+use rookery_cluster::store::faults::Faults;
 use rookery_cluster::store::keys::Kind;
+use rookery_cluster::store::memory::Memory;
 use rookery_cluster::store::{
     Committed, Database, Fut, Isolation, Page, Result, Select, Transaction, Version,
 };
 use tokio::sync::watch;
+
+use crate::support::World;
+
+/// A world whose store waits where the test says.
+pub async fn gated(archive: Archive) -> (World, Arc<Gate>) {
+    let memory = Arc::new(Memory::new());
+    let faults = Arc::new(Faults::new(memory.clone()));
+    let gate = Gate::new(faults.clone());
+    let store = Store::new(gate.clone(), Seams::system());
+    let mut options =
+        Options::new(vec![Domain { name: "localhost".into(), open_registration: true, contact: vec![] }]);
+    options.archive = archive;
+    let host = Host::start(options.clone(), store.clone(), Seams::system()).await.unwrap();
+    let world = World { memory, store, faults, host, options };
+    for name in ["romeo", "juliet", "nurse"] {
+        world.account(name).await;
+    }
+    (world, gate)
+}
 
 /// What waits while the gate is shut: reads, or commits, of rows of one kind.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -21,11 +46,18 @@ pub enum Shut {
 pub struct Gate {
     inner: Arc<dyn Database>,
     shut: watch::Sender<Shut>,
+    /// How many commits have come while it was shut for them.
+    held: watch::Sender<usize>,
 }
 
 impl Gate {
     pub fn new(inner: Arc<dyn Database>) -> Arc<Self> {
-        Arc::new(Self { inner, shut: watch::Sender::new(Shut::Nothing) })
+        Arc::new(Self { inner, shut: watch::Sender::new(Shut::Nothing), held: watch::Sender::new(0) })
+    }
+
+    /// So many commits have come while it was shut for them.
+    pub async fn holds(&self, commits: usize) {
+        self.held.subscribe().wait_for(|held| *held >= commits).await.unwrap();
     }
 
     pub fn shut(&self, shut: Shut) {
@@ -39,7 +71,8 @@ impl Gate {
 
 impl Database for Gate {
     fn begin(&self) -> Box<dyn Transaction> {
-        Box::new(Gated { inner: self.inner.begin(), shut: self.shut.subscribe(), written: Vec::new() })
+        let (shut, held) = (self.shut.subscribe(), self.held.clone());
+        Box::new(Gated { inner: self.inner.begin(), shut, held, written: Vec::new() })
     }
 
     fn engine(&self) -> &'static str {
@@ -54,6 +87,7 @@ impl Database for Gate {
 struct Gated {
     inner: Box<dyn Transaction>,
     shut: watch::Receiver<Shut>,
+    held: watch::Sender<usize>,
     /// The kinds of the rows that it writes.
     written: Vec<u16>,
 }
@@ -136,9 +170,12 @@ impl Transaction for Gated {
     }
 
     fn commit(self: Box<Self>) -> Fut<'static, Result<Committed>> {
-        let Self { inner, mut shut, written } = *self;
+        let Self { inner, mut shut, held, written } = *self;
         Box::pin(async move {
             let mine = |shut: &Shut| matches!(shut, Shut::Commits(kind) if written.contains(&kind.number()));
+            if mine(&shut.borrow()) {
+                held.send_modify(|held| *held += 1);
+            }
             shut.wait_for(|now| !mine(now)).await.unwrap();
             inner.commit().await
         })
