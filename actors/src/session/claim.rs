@@ -128,7 +128,7 @@ async fn take(tx: &mut dyn Transaction, stored: &sessions::Stored, claim: Claim)
     }
     if let Some(upto) = claim.offline {
         match offline::get(tx, user).await? {
-            Some(cursor) if cursor.after < upto => offline::set(tx, user, cursor.on(upto)),
+            Some(cursor) if cursor.after < upto => offline::set(tx, user, cursor.given(upto)),
             _ => claim.offline = None,
         }
     }

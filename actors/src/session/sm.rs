@@ -49,6 +49,11 @@ impl Unacked {
         Self { bytes, outgoing, kept, receipt, answered: false, answers: None, aged: false, safe: false }
     }
 
+    /// What the client is to get.
+    pub(super) fn stanza(&self) -> &rookery_proto::xmpp::stanza::Stanza {
+        &self.outgoing.stanza
+    }
+
     /// For the pipe.
     pub(super) fn down(&self) -> Down {
         Down::Stanza(self.outgoing.clone(), self.kept.clone())

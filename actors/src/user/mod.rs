@@ -339,7 +339,7 @@ impl User {
                     session.turns.numbering = Some(numbering);
                 }
                 if let (Some(cursor), Some(upto)) = (self.offline, claim.offline) {
-                    self.offline = Some(cursor.on(upto)); // as the claim has written
+                    self.offline = Some(cursor.given(upto)); // as the claim has written
                 }
                 self.refresh_presence(sid);
                 self.catch_up();

@@ -157,7 +157,7 @@ impl User {
             && cursor.after < upto
         {
             // Its client will confirm that, or it goes offline again.
-            self.move_cursor(Some(cursor.on(upto)));
+            self.move_cursor(Some(cursor.given(upto)));
         }
         // What was archived and not sent: once the client has what it was sent before.
         self.replay_behind(sid, last, has);

@@ -56,6 +56,15 @@ impl Cursor {
         Self { after, drained: self.drained.filter(|drained| after < *drained) }
     }
 
+    /// The same cursor, once a device has what came for any up to `upto`; of what sessions have left behind since that is not
+    /// said.
+    pub fn given(self, upto: ArchiveId) -> Self {
+        match self.drained {
+            Some(drained) => Self { drained: Some(drained.max(upto)), ..self },
+            None => self.on(upto),
+        }
+    }
+
     /// Whether an entry that came for any device has been given to one.
     pub fn is_given(&self, id: ArchiveId) -> bool {
         id <= self.after || self.drained.is_some_and(|drained| id <= drained)
@@ -110,6 +119,8 @@ mod tests {
         assert_eq!(cursor.back(id(30)), cursor);
         assert_eq!(cursor.on(id(30)).back(id(10)).drained, Some(id(50)));
         assert_eq!(cursor.on(id(50)), Cursor::at(id(50)));
+        assert_eq!(cursor.given(id(60)), Cursor { drained: Some(id(60)), ..cursor });
+        assert_eq!(Cursor::at(id(50)).given(id(60)), Cursor::at(id(60)));
         assert_eq!(Cursor::before(id(20), Some(id(10))), Cursor::at(id(20).before()));
     }
 
