@@ -8,7 +8,7 @@
 //! Account and node hear of a session's bytes in steps of 4 kB: every stanza passes here, and many threads share their counts.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::options::Limits;
 use crate::pipe::{Outgoing, PIPE_ITEMS};
@@ -96,19 +96,36 @@ impl Account {
         }
         Waits(Arc::new(OfSession {
             account: self.0.clone(),
-            bytes: AtomicUsize::new(0),
+            waits: AtomicU64::new(0),
             told: AtomicUsize::new(0),
-            stanzas: AtomicUsize::new(0),
         }))
     }
 }
 
 struct OfSession {
     account: Arc<OfAccount>,
-    bytes: AtomicUsize,
-    /// What account and node know of that.
+    /// Stanzas above, bytes below [`STANZA`]: both change with each stanza, and one write is half as dear as two.
+    waits: AtomicU64,
+    /// What account and node know of the bytes.
     told: AtomicUsize,
-    stanzas: AtomicUsize,
+}
+
+/// One stanza among what waits for a session; a session has room for less than this in bytes.
+const STANZA: u64 = 1 << 40;
+
+impl OfSession {
+    fn stanzas(&self) -> usize {
+        usize::try_from(self.waits.load(Ordering::Relaxed) / STANZA).unwrap_or(usize::MAX)
+    }
+
+    fn bytes(&self) -> usize {
+        usize::try_from(self.waits.load(Ordering::Relaxed) % STANZA).unwrap_or(usize::MAX)
+    }
+}
+
+/// A stanza of so many bytes in [`OfSession::waits`].
+fn one(bytes: usize) -> u64 {
+    STANZA + u64::try_from(bytes).unwrap_or(STANZA).min(STANZA - 1)
 }
 
 impl Drop for OfSession {
@@ -140,14 +157,13 @@ impl Waits {
     pub(crate) fn charge_within(&self, outgoing: &mut Outgoing) -> Option<&'static str> {
         self.charge(outgoing);
         let last = outgoing.charged.0.as_ref().map_or(0, |charge| charge.bytes);
-        self.over(self.0.bytes.load(Ordering::Relaxed).saturating_sub(last), 1)
+        self.over(self.0.bytes().saturating_sub(last), 1)
     }
 
     /// Charges so many bytes, until what this returns is dropped.
     pub(crate) fn bytes(&self, bytes: usize) -> Charged {
         let bytes = bytes + OVERHEAD;
-        self.0.stanzas.fetch_add(1, Ordering::Relaxed);
-        self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.0.waits.fetch_add(one(bytes), Ordering::Relaxed);
         self.0.tell();
         Charged(Some(Charge { waits: self.0.clone(), bytes }))
     }
@@ -156,10 +172,10 @@ impl Waits {
     pub(crate) fn low(&self) -> Option<&'static str> {
         let node = &self.0.account.node;
         let most = (node.stanzas.load(Ordering::Relaxed) / 2).min(PIPE_LOW);
-        if self.0.stanzas.load(Ordering::Relaxed) >= most {
+        if self.0.stanzas() >= most {
             return Some("unacked_stanzas");
         }
-        self.over(self.0.bytes.load(Ordering::Relaxed), LOW)
+        self.over(self.0.bytes(), LOW)
     }
 
     fn over(&self, own: usize, part: usize) -> Option<&'static str> {
@@ -184,7 +200,7 @@ impl OfSession {
     /// Tells account and node, if they know too much or too little.
     fn tell(&self) {
         loop {
-            let (told, now) = (self.told.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed));
+            let (told, now) = (self.told.load(Ordering::Relaxed), self.bytes());
             if now.abs_diff(told) < STEP && (now != 0 || told == 0) {
                 return;
             }
@@ -205,8 +221,7 @@ struct Charge {
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.waits.stanzas.fetch_sub(1, Ordering::Relaxed);
-        self.waits.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.waits.waits.fetch_sub(one(self.bytes), Ordering::Relaxed);
         self.waits.tell();
     }
 }

@@ -33,7 +33,7 @@ pub struct Outgoing {
     /// The `to` to write instead of the stanza's own.
     pub to: Option<Jid>,
     /// Complete child elements to append after the payload (`<stanza-id/>`, `<delay/>`); mostly empty.
-    pub extra: Bytes,
+    pub extra: Option<Arc<[u8]>>,
     /// To whom it is charged while it waits.
     pub charged: Charged,
     /// To whom else it is sent.
@@ -46,25 +46,29 @@ impl Outgoing {
         Self {
             stanza: stanza.into(),
             to: None,
-            extra: Bytes::new(),
+            extra: None,
             charged: Charged::default(),
             among: Among::default(),
         }
     }
 
     /// The stanza, to `to` if that is another than its own, with `extra` behind its payload.
-    pub fn with(stanza: Arc<Stanza>, to: Option<Jid>, extra: impl Into<Bytes>) -> Self {
-        Self { to, extra: extra.into(), ..Self::new(stanza) }
+    pub fn with(stanza: Arc<Stanza>, to: Option<Jid>, extra: Option<Arc<[u8]>>) -> Self {
+        Self { to, extra, ..Self::new(stanza) }
     }
 
     /// About how many bytes it has.
     pub fn size(&self) -> usize {
-        self.stanza.size() + self.extra.len()
+        self.stanza.size() + self.extra.as_ref().map_or(0, |extra| extra.len())
     }
 
     /// Appends the stanza's bytes to `out`.
     pub fn write(&self, out: &mut Vec<u8>) {
-        self.stanza.write_with(out, self.to.as_ref().or(self.stanza.to.as_ref()), &self.extra);
+        self.stanza.write_with(
+            out,
+            self.to.as_ref().or(self.stanza.to.as_ref()),
+            self.extra.as_deref().unwrap_or_default(),
+        );
     }
 }
 

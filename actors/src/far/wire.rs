@@ -75,7 +75,7 @@ pub(super) fn change_of(change: Change) -> Option<user::Change> {
 pub(super) fn item(down: &pipe::Down) -> item::What {
     match down {
         pipe::Down::Stanza(outgoing, kept) => {
-            let mut bytes = Vec::with_capacity(outgoing.stanza.size() + outgoing.extra.len() + 16);
+            let mut bytes = Vec::with_capacity(outgoing.size() + 16);
             outgoing.write(&mut bytes);
             let (id, queued) = (id_bytes(kept.id()), id_bytes(kept.queued()));
             let (offline, key) = (kept.offline(), kept.key());

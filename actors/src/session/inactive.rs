@@ -51,7 +51,7 @@ fn empty(item: &mut Unacked) {
     }
     let mut nothing = Stanza::new(MessageType::Headline);
     nothing.to.clone_from(&item.stanza().to);
-    item.outgoing.extra = bytes::Bytes::new();
+    item.outgoing.extra = None;
     item.outgoing.stanza = Arc::new(nothing);
     std::mem::replace(&mut item.receipt, Receipt::none()).done();
 }

@@ -352,7 +352,7 @@ impl User {
             // Whoever it was for has ended since.
             return self.leave_behind_one(id, receipt);
         }
-        let extra = bytes::Bytes::from(self.stanza_id(id));
+        let extra: Arc<[u8]> = self.stanza_id(id).into();
         for session in &self.sessions {
             let Some(share) = shares(session) else { continue };
             if session.draining {
@@ -360,7 +360,7 @@ impl User {
                 continue;
             }
             let outgoing = match share {
-                Share::Message => Outgoing::with(stanza.clone(), None, extra.clone()),
+                Share::Message => Outgoing::with(stanza.clone(), None, Some(extra.clone())),
                 Share::Copy => self.received(stanza, &extra, session),
             };
             session.hand_now(Delivery { outgoing, kept: Kept::archived(Some(id)), receipt: Receipt::none() });

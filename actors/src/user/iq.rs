@@ -371,7 +371,7 @@ impl User {
         let push = Arc::new(push.from(Jid::from(self.jid.clone())));
         for session in wants {
             let to = Some(Jid::from(session.jid.clone()));
-            session.deliver(Outgoing::with(push.clone(), to, bytes::Bytes::new()), None, Receipt::none());
+            session.deliver(Outgoing::with(push.clone(), to, None), None, Receipt::none());
         }
     }
 }

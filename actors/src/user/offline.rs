@@ -327,7 +327,7 @@ impl User {
         let message = |id: Option<ArchiveId>| {
             let mut extra = id.map(|id| self.stanza_id(id)).unwrap_or_default();
             extra.extend_from_slice(&late);
-            Outgoing::with(stanza.clone(), None, extra)
+            Outgoing::with(stanza.clone(), None, Some(extra.into()))
         };
         if drain.place == Shelf::Queue {
             // What waits for any device, or what this session was sent and had not confirmed.

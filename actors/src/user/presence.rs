@@ -120,7 +120,7 @@ impl User {
     }
 
     fn to_session(&self, stanza: &Arc<Stanza>, jid: &rookery_proto::xmpp::jid::FullJid) -> Outgoing {
-        Outgoing::with(stanza.clone(), Some(Jid::from(jid.clone())), bytes::Bytes::new())
+        Outgoing::with(stanza.clone(), Some(Jid::from(jid.clone())), None)
     }
 
     /// Routes a presence, if the filters let it.
@@ -204,7 +204,7 @@ impl User {
                     };
                     if meant && !self.crowds(session, &stanza) {
                         let to = stanza.to.is_none().then(|| Jid::from(session.jid.clone()));
-                        let outgoing = Outgoing::with(stanza.clone(), to, bytes::Bytes::new());
+                        let outgoing = Outgoing::with(stanza.clone(), to, None);
                         session.deliver(outgoing, None, Receipt::none());
                     }
                 }
