@@ -8,40 +8,17 @@ mod gate;
 mod nodes;
 mod support;
 
-use std::sync::Arc;
-
-use gate::{Gate, Shut};
+use gate::{Gate, Shut, gated};
 use nodes::Nodes;
-use rookery_actors::options::{Archive, Domain};
-use rookery_actors::{Host, Options};
+use rookery_actors::options::Archive;
 use rookery_cluster::entity::Entity;
-use rookery_cluster::seams::Seams;
-use rookery_cluster::store::faults::Faults;
+use rookery_cluster::store;
 use rookery_cluster::store::keys::Kind;
-use rookery_cluster::store::memory::Memory;
-use rookery_cluster::store::{self, Store};
 use rookery_cluster::tables::roster;
 use support::{Client, World};
 
 /// A case is tried that often: the order must not be luck.
 const TIMES: usize = 20;
-
-/// A world whose store waits where the test says.
-async fn gated(archive: Archive) -> (World, Arc<Gate>) {
-    let memory = Arc::new(Memory::new());
-    let faults = Arc::new(Faults::new(memory.clone()));
-    let gate = Gate::new(faults.clone());
-    let store = Store::new(gate.clone(), Seams::system());
-    let mut options =
-        Options::new(vec![Domain { name: "localhost".into(), open_registration: true, contact: vec![] }]);
-    options.archive = archive;
-    let host = Host::start(options.clone(), store.clone(), Seams::system()).await.unwrap();
-    let world = World { memory, store, faults, host, options };
-    for name in ["romeo", "juliet", "nurse"] {
-        world.account(name).await;
-    }
-    (world, gate)
-}
 
 /// The two see each other. Before their first session.
 async fn friends(world: &World, one: &str, other: &str) {

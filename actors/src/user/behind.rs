@@ -40,11 +40,14 @@ pub(super) struct Departed {
     jid: FullJid,
     reader: Reader,
     unread: Unread,
+    /// Up to where it was handed what was for it.
+    handed: ArchiveId,
 }
 
 /// A session of the user that has got messages, or will get them.
 #[derive(Clone)]
 struct Other {
+    sid: SessionId,
     jid: FullJid,
     reader: Reader,
     /// Up to where, if it has ended.
@@ -131,7 +134,10 @@ impl User {
             self.behind.ended.pop_front();
         }
         self.behind.ended.push_back(sid);
-        self.behind.departed.push(Departed { sid, jid, reader, unread });
+        // What waits for its commit was handed to nobody.
+        let pending = self.pending.waiting.iter().find_map(|waiting| waiting.step.id());
+        let handed = pending.map(ArchiveId::before).or(self.ids.last).unwrap_or(ArchiveId::first_at(0));
+        self.behind.departed.push(Departed { sid, jid, reader, unread, handed });
     }
 
     /// What a session had sent that its client has not confirmed is known now: `ids`; and if it was never resumed since it came
@@ -153,14 +159,18 @@ impl User {
             (Some(one), Some(two)) => Some((one.0.min(two.0), one.1.max(two.1))),
             (one, two) => one.or(two),
         };
+        // Archives are in the order of delivery: what comes before the first that it has not confirmed, it has.
+        let first = ids.iter().copied().min().map(ArchiveId::before);
+        let again = self.behind.past.iter_mut().find(|other| other.sid == sid);
+        if let (Some(other), Some(first)) = (again, first) {
+            other.upto = other.upto.min(Some(first)); // it was on its way to the session when that ended
+        }
         let others = self.others();
-        if let Some(Departed { jid, reader, .. }) = &departed {
-            // Archives are in the order of delivery: what comes before the first that it has not confirmed, it has.
-            let first = ids.iter().copied().min().map(ArchiveId::before);
+        if let Some(Departed { jid, reader, handed, .. }) = &departed {
             let upto =
                 first.into_iter().chain(range.map(|(after, _)| after.unwrap_or(ArchiveId::first_at(0))));
-            let upto = upto.min().or(last);
-            self.behind.past.push_back(Other { jid: jid.clone(), reader: reader.clone(), upto });
+            let upto = Some(upto.fold(*handed, ArchiveId::min));
+            self.behind.past.push_back(Other { sid, jid: jid.clone(), reader: reader.clone(), upto });
             if self.behind.past.len() > PAST {
                 self.behind.past.pop_front();
             }
@@ -192,6 +202,7 @@ impl User {
 
     fn others(&self) -> Vec<Other> {
         let attached = self.sessions.iter().map(|session| Other {
+            sid: session.sid,
             jid: session.jid.clone(),
             reader: session.reader.clone(),
             upto: None,

@@ -8,13 +8,13 @@ use rookery_cluster::store::{Class, Writes};
 use rookery_cluster::tables::archive::{ArchiveId, Shelf};
 use rookery_cluster::tables::{archive, seen};
 use rookery_proto::xmpp::error::{Condition, StanzaError};
-use rookery_proto::xmpp::jid::{BareJid, Jid};
+use rookery_proto::xmpp::jid::BareJid;
 use rookery_proto::xmpp::stanza::Stanza;
 
 use super::numbers::{self, Numbers};
 use super::offline::Ready;
 use super::order::Origin;
-use super::share::{self, About, Owed, Share};
+use super::share::{About, Owed, Share};
 use super::worth::{worth_keeping, worth_telling};
 use super::{Attached, Msg, User};
 use crate::feature::Direction;
@@ -130,46 +130,6 @@ impl User {
     /// Writes in the background what may as well be lost in a crash.
     pub(super) fn submit(&self, ops: Ops) {
         let _ = self.host.batcher().submit(Writes::new(&self.entity, ops), |_| {});
-    }
-
-    /// Into the offline queue, for a session whose client takes long to confirm it.
-    pub(crate) fn keep_for_session(
-        &mut self,
-        sid: SessionId,
-        number: u32,
-        stanza: Arc<Stanza>,
-        origin: Origin,
-        receipt: Receipt,
-    ) {
-        let with = stanza.from.as_ref().map_or_else(|| self.jid.clone(), Jid::to_bare);
-        let mut entry = self.entry(Direction::In, &stanza, &with);
-        let owed = if worth_keeping(&stanza) { Owed::AnyDevice } else { Owed::Session };
-        entry.flags = share::flags(owed, true);
-        let numbering = self.session(sid).and_then(|session| session.turns.numbering);
-        entry.sent.extend(numbering.map(|numbering| archive::Sent { numbering: numbering.name, n: number }));
-        if owed == Owed::Session {
-            // Numberings change; whose it is does not.
-            entry.sent.push(archive::Sent { numbering: sid.mark(), n: 0 });
-        }
-        let id = self.next_id();
-        let ops = self.keep(Shelf::Queue, id, &entry, origin);
-        self.queued += 1;
-        self.after_commit(ops, Step::Held { sid, number, id, stanza, receipt }, Numbers::new(), None);
-        if let Some(session) = self.session(sid) {
-            let _ = session.handle.cast_always(crate::session::Msg::Kept { number, id });
-            self.kept.push((sid, id));
-        }
-    }
-
-    /// A session's client has what lies in the offline queue under these ids.
-    pub(crate) fn unqueue(&mut self, sid: SessionId, ids: &[ArchiveId]) {
-        let mut ops = Ops::new();
-        for id in ids {
-            archive::remove(&mut ops, Shelf::Queue, &self.entity, *id);
-            self.kept.retain(|kept| *kept != (sid, *id));
-            self.queued = self.queued.saturating_sub(1);
-        }
-        self.submit(ops);
     }
 
     /// The next archive id.
@@ -351,6 +311,7 @@ impl User {
     }
 
     fn take_step(&mut self, step: Step) {
+        self.stored = self.stored.max(step.id());
         match step {
             Step::In { stanza, id: Some(id), owed, copies, receipt } => {
                 self.deliver(&stanza, id, (owed, copies), receipt);
@@ -386,8 +347,8 @@ impl User {
     ) {
         let message = About { id, owed, to: stanza.to.as_ref(), copies };
         let shares = |session: &Attached| session.share(message);
-        if !self.sessions.iter().any(|session| shares(session) == Some(Share::Message)) {
-            // Whoever it was for has ended since.
+        if !self.sessions.iter().any(|session| shares(session).is_some()) {
+            // Whoever it was for has ended since. A copy for another device is as good as when they end later.
             return self.leave_behind_one(id, receipt);
         }
         let extra = bytes::Bytes::from(self.stanza_id(id));
@@ -452,29 +413,6 @@ impl User {
     pub(super) fn sent(&self, stanza: &Stanza, extra: &[u8], session: &Attached) -> Outgoing {
         let kind = carbons::Kind::Sent;
         Outgoing::new(carbons::carbon(kind, &self.jid, stanza, extra, &session.jid))
-    }
-
-    /// Into the offline queue: for messages that the archive does not keep.
-    pub(super) fn keep_for_later(&mut self, stanza: Arc<Stanza>, receipt: Receipt) {
-        let with = stanza.from.as_ref().map_or_else(|| self.jid.clone(), Jid::to_bare);
-        self.queue(stanza, &with, None, receipt);
-    }
-
-    /// Into the offline queue.
-    pub(super) fn queue(
-        &mut self,
-        stanza: Arc<Stanza>,
-        with: &BareJid,
-        origin: Option<(SessionId, u32)>,
-        receipt: Receipt,
-    ) {
-        let entry = self.entry(Direction::In, &stanza, with);
-        let id = self.next_id();
-        let ops = self.keep(Shelf::Queue, id, &entry, origin);
-        self.queued += 1;
-        self.drains.queue_grew();
-        metrics::counter!("rookery_offline_stored_total").increment(1);
-        self.after_commit(ops, Step::Kept { stanza, receipt }, Numbers::new(), origin);
     }
 
     /// XEP-0280: copies of what one of the user's sessions has sent.

@@ -4,11 +4,18 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rookery_actors::options::{Archive, Domain};
+use rookery_actors::{Host, Options};
+use rookery_cluster::seams::Seams;
+use rookery_cluster::store::faults::Faults;
 use rookery_cluster::store::keys::Kind;
+use rookery_cluster::store::memory::Memory;
 use rookery_cluster::store::{
-    Committed, Database, Fut, Isolation, Page, Result, Select, Transaction, Version,
+    Committed, Database, Fut, Isolation, Page, Result, Select, Store, Transaction, Version,
 };
 use tokio::sync::watch;
+
+use crate::support::World;
 
 /// What waits while the gate is shut: reads, or commits, of rows of one kind.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -143,4 +150,21 @@ impl Transaction for Gated {
             inner.commit().await
         })
     }
+}
+
+/// A world whose store waits where the test says.
+pub async fn gated(archive: Archive) -> (World, Arc<Gate>) {
+    let memory = Arc::new(Memory::new());
+    let faults = Arc::new(Faults::new(memory.clone()));
+    let gate = Gate::new(faults.clone());
+    let store = Store::new(gate.clone(), Seams::system());
+    let mut options =
+        Options::new(vec![Domain { name: "localhost".into(), open_registration: true, contact: vec![] }]);
+    options.archive = archive;
+    let host = Host::start(options.clone(), store.clone(), Seams::system()).await.unwrap();
+    let world = World { memory, store, faults, host, options };
+    for name in ["romeo", "juliet", "nurse"] {
+        world.account(name).await;
+    }
+    (world, gate)
 }

@@ -84,6 +84,19 @@ fn what_was_said_before_a_client_hid_is_old() {
     well(&["--seed", "34", "--small"]);
 }
 
+/// A session was replaced while a message to it waited for the store; it was thought to have got it, or another device a copy.
+#[test]
+fn what_was_being_stored_for_a_session_that_ended_is_not_lost() {
+    well(&["--seed", "162", "--small"]);
+}
+
+/// A session was bound behind an id that its home could not store, by a clock ahead of the next home's, whose messages were
+/// then older than the session.
+#[test]
+fn a_session_gets_what_its_next_home_archives() {
+    well(&["--seed", "164", "--small"]);
+}
+
 /// A parcel to a home that could not be reached was overtaken by one to the next home, and was then taken for one that
 /// had come before.
 #[test]
