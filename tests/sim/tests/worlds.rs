@@ -97,6 +97,13 @@ fn a_session_gets_what_its_next_home_archives() {
     well(&["--seed", "164", "--small"]);
 }
 
+/// A home resumed a session, gave it up, and its word of that came late, when the next home had resumed it, too: a client was
+/// resumed twice on one stream, and its counts were wrong.
+#[test]
+fn a_connection_hears_the_home_that_it_has() {
+    well(&["--seed", "151", "--small"]);
+}
+
 /// A parcel to a home that could not be reached was overtaken by one to the next home, and was then taken for one that
 /// had come before.
 #[test]
