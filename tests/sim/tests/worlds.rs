@@ -104,6 +104,12 @@ fn a_connection_hears_the_home_that_it_has() {
     well(&["--seed", "151", "--small"]);
 }
 
+/// A session showed itself while it was served what it had missed; what was new came then, and before what was offline.
+#[test]
+fn what_is_offline_comes_before_what_is_new() {
+    well(&["--seed", "135", "--small"]);
+}
+
 /// A parcel to a home that could not be reached was overtaken by one to the next home, and was then taken for one that
 /// had come before.
 #[test]
