@@ -363,3 +363,28 @@ async fn what_was_offline_does_not_come_again_for_what_a_session_left() {
         no_message(&mut last).await;
     }
 }
+
+/// A session takes messages only since it is served what it had missed: what is offline comes before what is new.
+#[tokio::test]
+async fn what_is_offline_comes_before_what_is_new_during_a_replay() {
+    let world = World::new().await;
+    let quiet = "<presence><priority>-1</priority></presence>";
+    let juliet = sleeps(resumable(&world, "juliet", "phone", quiet).await).await;
+    says(&world, "juliet@localhost", &["offline"]).await;
+    says(&world, "juliet@localhost/phone", &["missed"]).await;
+    recorded(&world).await;
+    let world = world.restart().await;
+    let mut juliet = world.resume(&juliet).await.unwrap();
+    juliet.quiet = true;
+    juliet.until("<body>missed</body>").await;
+    juliet.send("<presence/>");
+    juliet.until("<presence").await;
+    says(&world, "juliet@localhost", &["new"]).await;
+    juliet.quiet = false;
+    juliet.ack();
+    for body in ["offline", "new"] {
+        let got = juliet.until("<message").await;
+        assert!(got.contains(&format!("<body>{body}</body>")), "{got}");
+    }
+    no_message(&mut juliet).await;
+}

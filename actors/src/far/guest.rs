@@ -258,7 +258,7 @@ impl Host {
             let last = parcel.items.iter().any(close);
             if here {
                 // The shard came here while the connection asked for its session.
-                if !self.take_down(parcel) {
+                if !self.take_down(&guest.node, parcel) {
                     return self.forget_guest(guest);
                 }
                 if last {

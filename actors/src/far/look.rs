@@ -416,6 +416,7 @@ impl Stub {
         {
             tracing::trace!(user = %self.user, "nobody took a session");
             state.at = At::Looking { since, asked: false };
+            state.era = state.era.wrapping_add(1); // should somebody have taken it after all, it says nothing here
         }
     }
 }

@@ -119,7 +119,7 @@ impl Host {
         let what = match what {
             // A connection that is not here any more: whoever has its session must know.
             What::Down(down) => {
-                return if self.take_down(down) { reply.taken() } else { reply.not_here(0, None) };
+                return if self.take_down(from, down) { reply.taken() } else { reply.not_here(0, None) };
             }
             // Each is looked at by itself; one alone is like any other parcel.
             What::Crowd(crowd) if crowd.users.len() > 1 => return reply.answer(self.take_crowd(crowd)),

@@ -108,6 +108,8 @@ pub(super) struct State {
     bytes: usize,
     /// The last mark that was written out while there was no home to hear it.
     pub(super) marked: Option<u64>,
+    /// What came before it was known who has taken the session. A home that gave it up meanwhile may have said something, too.
+    early: Vec<(NodeId, wire::Down)>,
 }
 
 /// See the module.
@@ -170,6 +172,7 @@ impl Stub {
                     taken: 0,
                     bytes: 0,
                     marked: None,
+                    early: Vec::new(),
                 }),
             }
         });
@@ -198,7 +201,12 @@ impl Stub {
             return;
         }
         state.ledger = Ledger::of_stub(settled, settled, Arc::downgrade(self));
-        state.at = At::Home(node, generation);
+        state.at = At::Home(node.clone(), generation);
+        for (from, down) in std::mem::take(&mut state.early) {
+            if from == node {
+                self.take(&mut state, down);
+            }
+        }
         self.catch_up(&mut state);
         drop(state);
         // It may have moved while the answer was on its way.
@@ -371,13 +379,29 @@ impl Stub {
         self.host.look_soon();
     }
 
-    /// Something from the session.
-    pub(super) fn down(self: &Arc<Self>, down: wire::Down) {
+    /// Something from a session, at that node.
+    pub(super) fn down(self: &Arc<Self>, from: &NodeId, down: wire::Down) {
         let mut state = self.state.lock();
-        tracing::trace!(user = %self.user, era = state.era, at = ?state.at, sent = down.era, items = down.items.len(), "down");
-        if state.era != down.era || state.at == At::Over {
+        tracing::trace!(user = %self.user, era = state.era, at = ?state.at, %from, sent = down.era, items = down.items.len(), "down");
+        if state.era != down.era {
             return;
         }
+        match &state.at {
+            At::Asking => state.early.push((from.clone(), down)),
+            // A home that had taken it, and gave it up before its answer came.
+            At::Home(node, _) if node != from => {}
+            At::Home(..) | At::Looking { .. } => {
+                if self.take(&mut state, down) {
+                    drop(state);
+                    self.host.look_soon();
+                }
+            }
+            At::Over => {}
+        }
+    }
+
+    /// Takes it; returns whether the session looks for its next home from now on.
+    fn take(self: &Arc<Self>, state: &mut State, down: wire::Down) -> bool {
         let mut out = Vec::with_capacity(down.items.len());
         let mut moved = false;
         for item in down.items {
@@ -440,10 +464,7 @@ impl Stub {
         }
         // In order with what comes next, so under the lock; the connection drains it without.
         self.pipe.refill(out.into_iter());
-        drop(state);
-        if moved {
-            self.host.look_soon();
-        }
+        moved
     }
 
     /// There is nothing to go on with: the client is to log in anew.
@@ -458,12 +479,12 @@ impl Stub {
 }
 
 impl Host {
-    /// Something for a connection; false if it is not here.
-    pub(super) fn take_down(&self, down: wire::Down) -> bool {
+    /// Something for a connection, from that node; false if it is not here.
+    pub(super) fn take_down(&self, from: &NodeId, down: wire::Down) -> bool {
         let stub = self.far().and_then(|far| far.stubs.lock().get(&down.conn).cloned());
         let found = stub.is_some();
         if let Some(stub) = stub {
-            stub.down(down);
+            stub.down(from, down);
         }
         found
     }

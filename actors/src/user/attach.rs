@@ -87,7 +87,7 @@ impl User {
         let Some(me) = self.me.clone() else { return };
         let sid = SessionId::random(self.host.seams());
         let ledger = Ledger::new(0);
-        let acked = self.ids.last;
+        let acked = self.stored; // another home reads on from there: the last id may never be stored
         let moves = self.host.far().is_some() && !pipe.is_far();
         let shared = session::Shared::new(true, &self.budget());
         let session = Session::new(

@@ -311,6 +311,7 @@ impl User {
     }
 
     fn take_step(&mut self, step: Step) {
+        self.stored = self.stored.max(step.id());
         match step {
             Step::In { stanza, id: Some(id), owed, copies, receipt } => {
                 self.deliver(&stanza, id, (owed, copies), receipt);
@@ -348,8 +349,8 @@ impl User {
     ) {
         let message = About { id, owed, to: stanza.to.as_ref(), copies };
         let shares = |session: &Attached| session.share(message);
-        if !self.sessions.iter().any(|session| shares(session) == Some(Share::Message)) {
-            // Whoever it was for has ended since.
+        if !self.sessions.iter().any(|session| shares(session).is_some()) {
+            // Whoever it was for has ended since. A copy for another device is as good as when they end later.
             return self.leave_behind_one(id, receipt);
         }
         let extra: Arc<[u8]> = self.stanza_id(id).into();

@@ -25,6 +25,8 @@ pub(super) struct Drain {
     pub(super) floor: Option<ArchiveId>,
     /// What the client confirms is offline for no device any more.
     pub(super) offline: bool,
+    /// Its session takes messages only since this began: what is offline is to come before what is new.
+    pub(super) takes: bool,
     /// What was sent up to.
     pub(super) after: Option<ArchiveId>,
     /// Where the last page that was sent begins: its client may not have got it.
@@ -134,6 +136,20 @@ impl Drains {
 }
 
 impl Drain {
+    /// Whether nothing was read for it yet.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.place == Shelf::Queue && self.after.is_none() && !self.sent
+    }
+
+    /// What is offline comes as well, from now on. What was sent, its client has.
+    pub(super) fn turn_offline(&mut self) {
+        if self.place == Shelf::Archive {
+            self.floor = self.floor.max(self.after);
+        }
+        (self.offline, self.takes, self.sent) = (true, false, false);
+        (self.place, self.after, self.from) = (Shelf::Queue, None, None);
+    }
+
     /// Behind which entry of the archive it begins; `cursor` is where what is offline begins.
     pub(super) fn begin(&self, cursor: Option<ArchiveId>) -> Option<ArchiveId> {
         if self.offline && cursor.is_some() { self.floor.min(cursor) } else { self.floor }

@@ -126,6 +126,7 @@ impl User {
         self.blocks = account.blocks;
         self.prefs = account.prefs;
         self.ids = archive::Clock::after(account.last);
+        self.stored = account.last;
         self.day = account.last.map(ArchiveId::day);
         self.offline = account.offline;
         self.queued = account.queued;

@@ -159,6 +159,8 @@ pub struct User {
     /// The user's archiving preferences (XEP-0441), if any are set.
     pub prefs: Option<mam_prefs::Preferences>,
     ids: archive::Clock,
+    /// The newest entry of the archive that is known to be stored.
+    stored: Option<archive::ArchiveId>,
     /// The day of the last archive entry.
     day: Option<u32>,
     /// The same of the offline queue.
@@ -199,6 +201,7 @@ impl User {
             blocks: Blocks::default(),
             prefs: None,
             ids: archive::Clock::default(),
+            stored: None,
             day: None,
             queue_day: None,
             offline: None,

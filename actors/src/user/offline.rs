@@ -54,6 +54,18 @@ impl User {
             {
                 session.draining = true; // it has missed something: that comes before what is new
             }
+            if let Some(drain) = self.drains.of(sid) {
+                drain.takes = drain.why == Why::Replay && !drain.offline;
+                let fresh = drain.is_fresh();
+                if self.may_turn_offline(sid)
+                    && let Some(session) = self.session_mut(sid)
+                {
+                    session.draining = true; // it may have been sent all, and have confirmed nothing
+                }
+                if fresh {
+                    self.turn_offline(sid);
+                }
+            }
             return;
         }
         let busy = self.drains.all.iter().any(|drain| drain.offline);
@@ -68,6 +80,23 @@ impl User {
         let drain = Drain { offline: true, ..self.new_drain(sid, Why::Offline, place) };
         let after = if place == Shelf::Queue { None } else { drain.begin(self.waits_after()) };
         self.drain(Drain { after, from: after, ..drain });
+    }
+
+    /// Whether a session that is served what it has missed takes messages since, and is the one to get what is offline.
+    fn may_turn_offline(&mut self, sid: SessionId) -> bool {
+        let nothing = self.offline.is_none() && self.queued == 0;
+        let busy = self.drains.all.iter().any(|drain| drain.offline);
+        let takes = self.session(sid).is_some_and(Attached::takes_messages);
+        takes && !busy && !nothing && self.drains.of(sid).is_some_and(|drain| drain.takes)
+    }
+
+    /// What is offline comes before what is new, if so. Its client must have all that it was sent. Returns whether it begins.
+    fn turn_offline(&mut self, sid: SessionId) -> bool {
+        let turns = self.may_turn_offline(sid);
+        if let Some(drain) = self.drains.of(sid).filter(|_| turns) {
+            drain.turn_offline();
+        }
+        turns
     }
 
     /// Something is offline that was not: a device that is there gets it.
@@ -138,6 +167,7 @@ impl User {
             place,
             floor: pending.map(ArchiveId::before).or(self.ids.last),
             offline: false,
+            takes: false,
             after: None,
             from: None,
             confirmed: why == Why::Replay,
@@ -202,6 +232,9 @@ impl User {
             Ok(page) => page,
             Err(error) => return self.drain_failed(sid, &error),
         };
+        if self.turn_offline(sid) {
+            return self.read_page(sid); // of this page nothing was sent
+        }
         let Some(drain) = self.drains.all.iter().find(|drain| drain.turn == turn) else { return };
         let Some(session) = self.session(sid) else { return self.stop_drain(sid) };
         let place = drain.place;
@@ -411,7 +444,7 @@ impl User {
         if !ops.is_empty() {
             self.submit(ops);
         }
-        if finished {
+        if finished && !self.turn_offline(sid) {
             self.stop_drain(sid);
         } else {
             self.read_page(sid);

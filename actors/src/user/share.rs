@@ -135,7 +135,9 @@ const SPANS: usize = 8;
 
 impl Spans {
     fn contains(&self, id: ArchiveId) -> bool {
-        self.0.iter().any(|(since, until)| *since < id && until.is_none_or(|until| id <= until))
+        self.0
+            .iter()
+            .any(|(since, until)| id.comes_after(*since) && until.is_none_or(|until| !id.comes_after(until)))
     }
 
     /// From now on entries belong to it, or do not.
@@ -209,7 +211,7 @@ impl Reader {
     pub(super) fn share(&self, own: &FullJid, message: About<'_>) -> Option<Share> {
         let About { id, owed, to, copies } = message;
         let full = to.filter(|to| to.resource().is_some());
-        let named = || full.is_some_and(|to| to.as_str() == own.as_str()) && self.bound < id;
+        let named = || full.is_some_and(|to| to.as_str() == own.as_str()) && id.comes_after(self.bound);
         let mine = match owed {
             Owed::AnyDevice | Owed::LeftBehind | Owed::Nobody | Owed::Session => return None,
             Owed::Resource => named(),
@@ -292,15 +294,14 @@ impl User {
     /// The sessions that a step's stanza is handed to now.
     pub(super) fn targets<'a>(&'a self, step: &'a Step) -> impl Iterator<Item = &'a Attached> {
         let reached = match step {
-            Step::In { stanza, id, owed, copies, .. } => match self.about(stanza, *id, *owed, *copies) {
-                Some(message) => self.sessions.iter().any(|s| s.share(message) == Some(Share::Message)),
-                None => self.sessions.iter().any(|s| s.is_meant(self.recipient(stanza))),
-            },
+            Step::In { stanza, id: None, .. } => {
+                self.sessions.iter().any(|session| session.is_meant(self.recipient(stanza)))
+            }
             _ => true,
         };
         self.sessions.iter().filter(move |session| match step {
             Step::In { stanza, id, owed, copies, .. } => match self.about(stanza, *id, *owed, *copies) {
-                Some(message) => reached && !session.draining && session.share(message).is_some(),
+                Some(message) => !session.draining && session.share(message).is_some(),
                 None if session.is_meant(self.recipient(stanza)) => {
                     !self.is_late(session) || *owed == Owed::LeftBehind || !worth_keeping(stanza)
                 }
@@ -364,6 +365,24 @@ mod tests {
         let mut record = sessions::Record::default();
         reader.write(&mut record);
         assert_eq!(Reader::read(&record, None), reader);
+    }
+
+    /// A home noted places by ids that it could not store, and its clock was ahead of the next home's.
+    #[test]
+    fn what_the_next_home_archives_comes_after_what_the_last_one_had_noted() {
+        let own = rookery_proto::xmpp::jid::BareJid::parse("j@a").unwrap().with_resource("x").unwrap();
+        let at = |micros, epoch| ArchiveId { micros, epoch, counter: 0 };
+        let mut reader = Reader::bound(Some(at(50, 1)));
+        reader.follow(true, true, Some(at(60, 1)));
+        let share = |reader: &Reader, owed, to: &Jid, id| {
+            reader.share(&own, About { id, owed, to: Some(to), copies: true })
+        };
+        assert_eq!(share(&reader, Owed::Takers, &jid("j@a"), at(40, 1)), None);
+        assert_eq!(share(&reader, Owed::Takers, &jid("j@a"), at(40, 2)), Some(Share::Message));
+        assert_eq!(share(&reader, Owed::Resource, &jid("j@a/x"), at(40, 2)), Some(Share::Message));
+        assert_eq!(share(&reader, Owed::Resource, &jid("j@a/y"), at(40, 2)), Some(Share::Copy));
+        reader.follow(false, false, Some(at(70, 1)));
+        assert_eq!(share(&reader, Owed::Takers, &jid("j@a"), at(40, 2)), None);
     }
 
     #[test]

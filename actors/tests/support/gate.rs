@@ -7,12 +7,11 @@ use bytes::Bytes;
 use rookery_actors::options::{Archive, Domain};
 use rookery_actors::{Host, Options};
 use rookery_cluster::seams::Seams;
-use rookery_cluster::store::Store;
 use rookery_cluster::store::faults::Faults;
 use rookery_cluster::store::keys::Kind;
 use rookery_cluster::store::memory::Memory;
 use rookery_cluster::store::{
-    Committed, Database, Fut, Isolation, Page, Result, Select, Transaction, Version,
+    Committed, Database, Fut, Isolation, Page, Result, Select, Store, Transaction, Version,
 };
 use tokio::sync::watch;
 

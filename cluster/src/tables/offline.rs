@@ -67,7 +67,7 @@ impl Cursor {
 
     /// Whether an entry that came for any device has been given to one.
     pub fn is_given(&self, id: ArchiveId) -> bool {
-        id <= self.after || self.drained.is_some_and(|drained| id <= drained)
+        id <= self.after || self.drained.is_some_and(|drained| !id.comes_after(drained))
     }
 }
 

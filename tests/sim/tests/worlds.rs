@@ -84,6 +84,32 @@ fn what_was_said_before_a_client_hid_is_old() {
     well(&["--seed", "34", "--small"]);
 }
 
+/// A session was replaced while a message to it waited for the store; it was thought to have got it, or another device a copy.
+#[test]
+fn what_was_being_stored_for_a_session_that_ended_is_not_lost() {
+    well(&["--seed", "162", "--small"]);
+}
+
+/// A session was bound behind an id that its home could not store, by a clock ahead of the next home's, whose messages were
+/// then older than the session.
+#[test]
+fn a_session_gets_what_its_next_home_archives() {
+    well(&["--seed", "164", "--small"]);
+}
+
+/// A home resumed a session, gave it up, and its word of that came late, when the next home had resumed it, too: a client was
+/// resumed twice on one stream, and its counts were wrong.
+#[test]
+fn a_connection_hears_the_home_that_it_has() {
+    well(&["--seed", "151", "--small"]);
+}
+
+/// A session showed itself while it was served what it had missed; what was new came then, and before what was offline.
+#[test]
+fn what_is_offline_comes_before_what_is_new() {
+    well(&["--seed", "135", "--small"]);
+}
+
 /// A parcel to a home that could not be reached was overtaken by one to the next home, and was then taken for one that
 /// had come before.
 #[test]

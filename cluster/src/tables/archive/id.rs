@@ -35,6 +35,12 @@ impl ArchiveId {
         Self::from_bytes(u128::from_be_bytes(self.to_bytes()).saturating_sub(1).to_be_bytes())
     }
 
+    /// Whether an entry of this id came after a home of the user had noted `place` as the last id. That home may have lost what
+    /// it made last, and its clock may have been ahead of the next home's: ids of a later epoch come later whatever they say.
+    pub fn comes_after(self, place: Self) -> bool {
+        place.epoch < self.epoch || place < self
+    }
+
     /// The 16 bytes in keys, whose order is that of ids.
     pub fn to_bytes(self) -> [u8; 16] {
         let number = u128::from(self.micros) << 64 | u128::from(self.epoch) << 32 | u128::from(self.counter);
