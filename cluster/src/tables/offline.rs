@@ -117,6 +117,7 @@ mod tests {
         assert_eq!(cursor, Cursor { after: id(20).before(), drained: Some(id(50)) });
         assert!(cursor.is_given(id(50)) && !cursor.is_given(id(51)) && cursor.is_given(id(10)));
         assert_eq!(cursor.back(id(30)), cursor);
+        assert!(!cursor.is_given(ArchiveId { epoch: 2, ..id(40) }), "of a home with a slower clock");
         assert_eq!(cursor.on(id(30)).back(id(10)).drained, Some(id(50)));
         assert_eq!(cursor.on(id(50)), Cursor::at(id(50)));
         assert_eq!(cursor.given(id(60)), Cursor { drained: Some(id(60)), ..cursor });
