@@ -2,6 +2,8 @@
 
 use rookery_cluster::tables::archive::{ArchiveId, Shelf};
 
+use super::behind::Unread;
+use super::{Attached, User};
 use crate::host::Host;
 use crate::session::SessionId;
 
@@ -132,6 +134,29 @@ impl Drains {
             }
         }
         again
+    }
+}
+
+impl User {
+    /// Ends a drain whose session is gone. Returns where there may be messages for it that it was not sent, or was sent
+    /// without a word of its client about them.
+    pub(super) fn give_up_drain(&mut self, gone: &Attached) -> Unread {
+        let Some(drain) = self.drains.take(gone.sid) else { return Unread::default() };
+        if drain.offline {
+            self.drain_somewhere(); // another device takes over
+        }
+        // What a client with XEP-0198 was sent and has not confirmed, its session reports.
+        let sent = if gone.is_managed() { drain.after } else { drain.from };
+        let passed = sent.filter(|_| drain.place == Shelf::Archive).max(drain.floor);
+        let (first, last) = match drain.why {
+            Why::Replay => (drain.floor, self.ids.last),
+            Why::Offline => {
+                (drain.skipped.map(|(first, _)| first.before()), drain.skipped.map(|(_, last)| last))
+            }
+        };
+        let after = first.max(passed);
+        let range = last.filter(|last| after < Some(*last)).map(|last| (after, last));
+        Unread { range, queue: drain.why == Why::Replay && drain.place == Shelf::Queue }
     }
 }
 

@@ -9,7 +9,6 @@ use rookery_cluster::tables::archive::{self, ArchiveId, Shelf};
 use rookery_cluster::tables::sessions;
 use rookery_proto::xmpp::jid::Jid;
 
-use super::behind::Unread;
 use super::deliver::{Ops, Step};
 use super::drains::{Drain, OLDER_NODE, Why};
 use super::share::{self, About, Owed, Share};
@@ -479,26 +478,5 @@ impl User {
         if drain.offline && self.offline.is_some() {
             self.drain_somewhere();
         }
-    }
-
-    /// Ends a drain whose session is gone. Returns where there may be messages for it that it was not sent, or was sent
-    /// without a word of its client about them.
-    pub(super) fn give_up_drain(&mut self, gone: &Attached) -> Unread {
-        let Some(drain) = self.drains.take(gone.sid) else { return Unread::default() };
-        if drain.offline {
-            self.drain_somewhere(); // another device takes over
-        }
-        // What a client with XEP-0198 was sent and has not confirmed, its session reports.
-        let sent = if gone.is_managed() { drain.after } else { drain.from };
-        let passed = sent.filter(|_| drain.place == Shelf::Archive).max(drain.floor);
-        let (first, last) = match drain.why {
-            Why::Replay => (drain.floor, self.ids.last),
-            Why::Offline => {
-                (drain.skipped.map(|(first, _)| first.before()), drain.skipped.map(|(_, last)| last))
-            }
-        };
-        let after = first.max(passed);
-        let range = last.filter(|last| after < Some(*last)).map(|last| (after, last));
-        Unread { range, queue: drain.why == Why::Replay && drain.place == Shelf::Queue }
     }
 }
