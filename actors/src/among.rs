@@ -53,7 +53,7 @@ impl Among {
         let (receipt, queued) = (shared.receipt.take(), shared.queued.take());
         drop(shared);
         if let Some(receipt) = receipt {
-            receipt.done();
+            receipt.done(); // a client has it
         }
         queued
     }

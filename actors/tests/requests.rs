@@ -158,7 +158,7 @@ async fn queued(store: &Store, name: &str, count: usize) {
             if read.await.unwrap().entries.len() == count {
                 return;
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(Duration::from_secs(30), look).await.expect("the queue is otherwise");
@@ -176,7 +176,7 @@ async fn record(world: &World, name: &str, is: impl Fn(&sessions::Cursor) -> boo
             if read.await.unwrap().rows.iter().any(|stored| is(&stored.cursor)) {
                 return;
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(Duration::from_secs(30), look).await.expect("the record is otherwise");

@@ -24,7 +24,7 @@ impl Session {
                 let wait = move |user: &mut user::User| user.settle_kept(stanza, receipt);
                 let _ = self.user.cast_always(user::Msg::Then(Box::new(wait)));
             }
-            _ => receipt.done(),
+            _ => receipt.done(), // its client has confirmed it, or answered
         }
     }
 }
@@ -40,7 +40,7 @@ impl Sm {
             for item in twice {
                 self.forget_bytes(&item);
                 queued.extend(item.kept.queued());
-                item.receipt.done();
+                item.receipt.done(); // its client has had it
             }
         }
         queued

@@ -295,7 +295,7 @@ impl Session {
         traffic::count(stanza.kind(), traffic::Way::In);
         let acked = self.sm.as_ref().map_or(0, |sm| sm.acked);
         if self.had.asks(&stanza, receipt.number(), acked) == Asks::Again {
-            return receipt.done();
+            return receipt.done(); // its client has had the answer
         }
         self.note_answer(&stanza);
         let msg = user::Msg::Out { sid: self.sid, stanza: Box::new(stanza), receipt };

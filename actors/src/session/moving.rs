@@ -72,7 +72,7 @@ impl Session {
             came.into_iter().partition(|item| self.had.has(item.kept.key()));
         let came = rest;
         let had_queued: Vec<ArchiveId> = twice.iter().filter_map(|item| item.kept.queued()).collect();
-        twice.into_iter().for_each(|item| item.receipt.done());
+        twice.into_iter().for_each(|item| item.receipt.done()); // its client has had them
         self.unqueue(&had_queued);
         pipe.refill(came.iter().map(Unacked::down));
         if attach.managed {

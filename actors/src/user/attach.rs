@@ -208,7 +208,7 @@ impl User {
                 Gone::Elsewhere => continue,
                 Gone::Had(receipt, queued) => {
                     self.unqueue(sid, queued.as_slice());
-                    receipt.done();
+                    receipt.done(); // another client has it
                     continue;
                 }
             };

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rookery_cluster::store::{Class, Writes};
+use rookery_cluster::store::{Class, Line, Writes};
 use rookery_cluster::tables::archive::{ArchiveId, Shelf};
 use rookery_cluster::tables::{archive, seen};
 use rookery_proto::xmpp::error::{Condition, StanzaError};
@@ -65,6 +65,8 @@ pub(crate) enum Outcome {
     Later,
     /// Nor will it ever.
     Never,
+    /// The user lives on another node.
+    Elsewhere,
 }
 
 impl Outcome {
@@ -98,9 +100,11 @@ pub(super) struct Pending {
     /// The store has other numbers than the steps.
     pub(super) stale: bool,
     /// What one of the user's sessions has sent and was refused: it leaves the archive when it has come there.
-    pub(super) taken_back: Vec<ArchiveId>,
-    /// What others have sent and was refused: should it come again, it is refused again.
-    pub(super) refused: VecDeque<(SessionId, u32, StanzaError)>,
+    pub(super) taken_back: Vec<(ArchiveId, Origin)>,
+    /// What others have sent and was refused, and has come again and waits.
+    pub(super) refused: Vec<(SessionId, u32, StanzaError)>,
+    /// What is committed says what came before: that must be stored then.
+    pub(super) line: Option<Line>,
 }
 
 impl Pending {
@@ -129,6 +133,9 @@ pub(super) use rookery_cluster::store::Ops;
 impl User {
     /// Writes in the background what may as well be lost in a crash.
     pub(super) fn submit(&self, ops: Ops) {
+        if ops.is_empty() {
+            return;
+        }
         let _ = self.host.batcher().submit(Writes::new(&self.entity, ops), |_| {});
     }
 
@@ -220,7 +227,9 @@ impl User {
     pub(super) fn commit_step(&mut self, seq: u64, ops: Ops) {
         let Some(me) = self.me.clone() else { return };
         let host = self.host.downgrade();
-        let submitted = self.host.batcher().submit(Writes::new(&self.entity, ops), move |result| {
+        let line = self.pending.line.get_or_insert_default();
+        let writes = Writes::new(&self.entity, ops).in_line(line);
+        let submitted = self.host.batcher().submit(writes, move |result| {
             let result = result.map_err(|error| error.class);
             if result == Err(Class::Fenced) {
                 // No failure: the user lives elsewhere, and is about to hear of it. The message comes to it there.
@@ -228,7 +237,7 @@ impl User {
                 let (Some(host), me) = (host.upgrade(), me.downgrade()) else { return };
                 host.wheel().after(ELSEWHERE, move || {
                     if let Some(me) = me.upgrade() {
-                        let _ = me.cast_always(Msg::Committed { seq, outcome: Outcome::Later });
+                        let _ = me.cast_always(Msg::Committed { seq, outcome: Outcome::Elsewhere });
                     }
                 });
                 return;
@@ -257,10 +266,22 @@ impl User {
         }
     }
 
+    /// The store has answered.
+    pub(super) fn stored_or_not(&mut self, seq: u64, outcome: Outcome) {
+        if let (Outcome::Later | Outcome::Never, Some(line)) = (outcome, &mut self.pending.line) {
+            line.heard();
+        }
+        let outcome = if outcome == Outcome::Elsewhere { Outcome::Later } else { outcome };
+        self.committed(seq, outcome);
+    }
+
     pub(super) fn committed(&mut self, seq: u64, outcome: Outcome) {
         let at = usize::try_from(seq.wrapping_sub(self.pending.first)).unwrap_or(usize::MAX);
         let Some(waiting) = self.pending.waiting.get_mut(at) else { return };
         waiting.outcome = Some(outcome);
+        if let Some(origin) = waiting.origin.filter(|_| outcome != Outcome::Stored) {
+            self.not_kept(origin);
+        }
         while let Some(Waiting { outcome: Some(outcome), step, numbers, .. }) = self.pending.waiting.front() {
             if *outcome == Outcome::Later && self.is_wanted(step) {
                 return self.write_sent_later();
@@ -281,8 +302,11 @@ impl User {
             }
             self.release(&numbers, seq);
         }
-        if self.pending.is_empty() && self.pending.waiting.capacity() > 32 {
-            self.pending.waiting = VecDeque::new();
+        if self.pending.is_empty() {
+            self.pending.refused = Vec::new(); // whatever has come again was answered
+            if self.pending.waiting.capacity() > 32 {
+                self.pending.waiting = VecDeque::new();
+            }
         }
     }
 

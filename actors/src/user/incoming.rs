@@ -56,9 +56,6 @@ impl User {
         {
             self.take_back(entry, &stanza, receipt.number());
         }
-        if let Some(error) = self.refused_before(origin) {
-            return self.refuse(&stanza, receipt, error);
-        }
         if self.taken_before(origin) {
             // It was taken, which is not to say that it is durable: what waits for its commit goes first.
             return self.in_order(Step::Again { stanza, origin, receipt });
@@ -166,7 +163,7 @@ impl User {
                 self.sessions.iter().find(|s| to.as_ref().is_some_and(|to| s.jid.as_str() == to.as_str()));
             return match session {
                 Some(session) => session.deliver_iq(stanza, receipt, origin, true),
-                None => receipt.done(),
+                None => receipt.done(), // the session that had it has ended, and has refused it
             };
         }
         // What is answered here is not remembered: an answer that was lost with the parcel it was for is given again, and a

@@ -333,7 +333,7 @@ impl User {
             Msg::Resume(resume) => self.resume(*resume),
             Msg::Out { sid, stanza, receipt } => self.sent_by(sid, stanza, receipt),
             Msg::In(inbound) => self.incoming(*inbound),
-            Msg::Committed { seq, outcome } => self.committed(seq, outcome),
+            Msg::Committed { seq, outcome } => self.stored_or_not(seq, outcome),
             Msg::Then(then) => then(self),
             Msg::Ended(ended) => self.session_ended(ended),
             Msg::Marked { sid, number } => self.marked(sid, number),
@@ -455,6 +455,9 @@ impl Resident for User {
         self.kept.shrink_to_fit();
         self.seen.shrink_to_fit();
         self.pending.waiting.shrink_to_fit();
+        if self.pending.is_empty() {
+            self.pending.line = None;
+        }
         self.ops.shrink();
     }
 

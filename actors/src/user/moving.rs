@@ -139,9 +139,7 @@ impl User {
         for id in attach.attach.unqueue.iter().filter_map(|id| wire::id_of(id)) {
             archive::remove(&mut ops, archive::Shelf::Queue, &self.entity, id);
         }
-        if !ops.is_empty() {
-            self.submit(ops);
-        }
+        self.submit(ops);
         let _ = handle.cast_always(session::Msg::Attach(Box::new(attach)));
         self.catch_up();
     }

@@ -440,9 +440,7 @@ impl User {
             });
             self.settle_left(page);
         }
-        if !ops.is_empty() {
-            self.submit(ops);
-        }
+        self.submit(ops);
         if finished && !self.turn_offline(sid) {
             self.stop_drain(sid);
         } else {

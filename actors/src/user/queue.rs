@@ -160,6 +160,11 @@ impl User {
         self.submit(ops);
     }
 
+    /// What comes again lies in the queue, or is on its way there: that settles it.
+    pub(crate) fn settle_kept(&mut self, stanza: Arc<Stanza>, receipt: Receipt) {
+        self.in_order(Step::Kept { stanza, receipt });
+    }
+
     /// Into the offline queue: for messages that the archive does not keep.
     pub(super) fn keep_for_later(&mut self, stanza: Arc<Stanza>, receipt: Receipt) {
         let with = stanza.from.as_ref().map_or_else(|| self.jid.clone(), Jid::to_bare);

@@ -1,13 +1,9 @@
 //! What was taken already: a stanza that may come again carries its session and number.
 
-use std::sync::Arc;
-
 use rookery_cluster::tables::seen as table;
-use rookery_proto::xmpp::stanza::Stanza;
 
 use super::User;
-use super::deliver::Step;
-use crate::ledger::Receipt;
+use super::order::Origin;
 use crate::session::SessionId;
 
 /// What is known of a session's numbers.
@@ -68,9 +64,7 @@ impl Seen {
         };
         self.last = n;
     }
-}
 
-impl Seen {
     /// What was taken and is refused after all: it may come again.
     fn untake(&mut self, n: u32) {
         match self.last.wrapping_sub(n) {
@@ -89,26 +83,33 @@ impl Seen {
 }
 
 impl User {
-    /// A stanza that was taken is refused, and kept nowhere. If its sender has not heard so when its home dies, it comes again,
-    /// and is looked at anew.
-    pub(super) fn forget_taken(&mut self, (sid, n): (SessionId, u32), out: &mut super::deliver::Ops) {
+    /// The store did not take what goes with this stanza: no later row may say that it is there.
+    pub(super) fn not_kept(&mut self, (sid, n): (SessionId, u32)) {
+        if let Some(kept) = self.seen.get_mut(&sid).and_then(|known| known.kept.as_mut()) {
+            kept.untake(n);
+        }
+    }
+
+    /// A stanza that was taken is refused. If its sender has not heard so when its home dies, it comes again, and is looked at
+    /// anew.
+    pub(super) fn not_taken(&mut self, (sid, n): (SessionId, u32)) {
+        if let Some(known) = self.seen.get_mut(&sid) {
+            known.taken.untake(n);
+        }
+    }
+
+    /// The same of one that was stored, and is removed; returns the row that goes with that.
+    pub(super) fn taken_out(&mut self, (sid, n): (SessionId, u32)) -> Option<table::Seen> {
+        self.not_taken((sid, n));
         let at = self.host.seams().clock.now_micros();
-        let Some(known) = self.seen.get_mut(&sid) else { return };
-        known.taken.untake(n);
-        let Some(kept) = known.kept.as_mut().filter(|kept| kept.has(n)) else { return };
+        let kept = self.seen.get_mut(&sid)?.kept.as_mut()?;
         kept.untake(n);
-        let row = table::Seen { last: kept.last.into(), at, before: Some(kept.before) };
-        table::put(out, &self.entity, &sid.0, row);
+        Some(table::Seen { last: kept.last.into(), at, before: Some(kept.before) })
     }
 
     /// Whether this stanza of a resumable session was taken before.
     pub(super) fn taken_before(&self, origin: Option<(SessionId, u32)>) -> bool {
         origin.is_some_and(|(sid, n)| self.seen.get(&sid).is_some_and(|known| known.taken.has(n)))
-    }
-
-    /// What was taken before is settled with what waits for its commit now.
-    pub(crate) fn settle_kept(&mut self, stanza: Arc<Stanza>, receipt: Receipt) {
-        self.in_order(Step::Kept { stanza, receipt });
     }
 
     pub(super) fn remember(&mut self, sid: SessionId, n: u32) {
@@ -125,7 +126,7 @@ impl User {
     }
 
     /// The same of a request or an answer that is handed on.
-    pub(super) fn remember_iq(&mut self, origin: super::order::Origin) {
+    pub(super) fn remember_iq(&mut self, origin: Origin) {
         if let Some((sid, n)) = origin {
             self.remember(sid, n);
         }

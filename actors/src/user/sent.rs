@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rookery_cluster::store::Options;
 use rookery_cluster::tables::archive::{self, ArchiveId, Shelf};
+use rookery_cluster::tables::seen;
 use rookery_proto::xmpp::error::StanzaError;
 use rookery_proto::xmpp::jid::Jid;
 use rookery_proto::xmpp::stanza::Stanza;
@@ -12,7 +13,7 @@ use rookery_proto::xmpp::stanza::Stanza;
 use super::deliver::{Ops, Step};
 use super::order::Origin;
 use super::share::{self, Owed};
-use super::{Msg, User, numbers};
+use super::{Attached, Msg, User, numbers};
 use crate::feature::Direction;
 use crate::ledger::Receipt;
 use crate::session::SessionId;
@@ -26,9 +27,6 @@ pub(super) const SOMEWHERE: ArchiveId = ArchiveId::first_at(0);
 /// Among how many of the newest entries that is looked for: it was sent a moment ago.
 const LAST: usize = 200;
 
-/// How many refused messages are remembered: those that may come again were refused a moment ago.
-const REFUSED: usize = 64;
-
 fn is_answered(stanza: &Stanza, error: &Stanza) -> bool {
     let bare = |jid: &Option<Jid>| jid.as_ref().map(|jid| jid.bare_str().to_owned());
     stanza.id.is_some() && stanza.id == error.id && bare(&stanza.to) == bare(&error.from)
@@ -38,7 +36,7 @@ impl User {
     /// Whether a step's entry must be stored, however long that takes.
     pub(super) fn is_wanted(&self, step: &Step) -> bool {
         match step {
-            Step::Sent { id: Some(id), .. } => !self.pending.taken_back.contains(id),
+            Step::Sent { id: Some(id), .. } => !self.was_taken_back(*id),
             _ => false,
         }
     }
@@ -65,7 +63,7 @@ impl User {
             return;
         };
         let (stanza, id, copies, sid, n) = (stanza.clone(), *id, *copies, *sid, receipt.number());
-        if self.pending.taken_back.contains(&id) {
+        if self.was_taken_back(id) {
             return self.committed(seq, super::deliver::Outcome::Never);
         }
         let with = stanza.to.as_ref().map_or_else(|| self.jid.clone(), Jid::to_bare);
@@ -78,34 +76,21 @@ impl User {
         self.commit_step(seq, ops);
     }
 
-    /// A message that one of the sessions has sent was refused with this error: nothing of it stays.
-    /// `n` is the message's number in its session. Should the error not come to its client, the message comes again, and is
-    /// written again.
+    /// A message that one of the sessions has sent was refused with this error: nothing of it stays. `n` is its number in the
+    /// session; 0 if that is not known. Should the error not come to its client, the message comes again, and is written again.
     pub(super) fn take_back(&mut self, entry: ArchiveId, error: &Stanza, n: u32) {
-        let sender =
-            self.sessions.iter().find(|s| error.to.as_ref().is_some_and(|to| to.as_str() == s.jid.as_str()));
-        let origin = sender.and_then(|session| session.origin_name(self.host.far().is_some()));
-        let mut ops = Ops::new();
-        if let Some(sid) = origin {
-            self.forget_taken((sid, n), &mut ops);
-        }
-        let Some(entry) = Some(entry).filter(|entry| *entry != SOMEWHERE).or_else(|| self.pending_of(error))
-        else {
-            if !ops.is_empty() {
-                self.submit(ops);
+        let is_its = |s: &&Attached| error.to.as_ref().is_some_and(|to| to.as_str() == s.jid.as_str());
+        let name = self.sessions.iter().find(is_its).and_then(|s| s.origin_name(self.host.far().is_some()));
+        let origin = name.filter(|_| n != 0).map(|name| (name, n));
+        let entry = Some(entry).filter(|entry| *entry != SOMEWHERE).or_else(|| self.pending_of(error));
+        let waits = |step: &Step| matches!(step, Step::Sent { id, .. } if *id == entry);
+        match entry {
+            Some(entry) if self.pending.waiting.iter().any(|waiting| waits(&waiting.step)) => {
+                self.pending.taken_back.push((entry, origin));
             }
-            return self.look_and_remove(error);
-        };
-        let waits = |step: &Step| matches!(step, Step::Sent { id, .. } if *id == Some(entry));
-        if self.pending.waiting.iter().any(|waiting| waits(&waiting.step)) {
-            // The row of a later message says that it is there.
-            if !ops.is_empty() {
-                self.submit(ops);
-            }
-            return self.pending.taken_back.push(entry);
+            Some(entry) => self.remove_sent(entry, origin),
+            None => self.look_and_remove(error, origin),
         }
-        archive::remove(&mut ops, Shelf::Archive, &self.entity, entry);
-        self.submit(ops);
     }
 
     /// The entry of a refused message, if that waits for its commit.
@@ -117,10 +102,11 @@ impl User {
     }
 
     /// The same where another home of the user has written the entry, and its place is not known here.
-    fn look_and_remove(&self, error: &Stanza) {
+    fn look_and_remove(&mut self, error: &Stanza, origin: Origin) {
         if error.id.is_none() {
             return; // nothing names the message
         }
+        let row = origin.and_then(|origin| Some((origin.0, self.taken_out(origin)?)));
         let (store, user, error) = (self.host.store().clone(), self.entity.clone(), error.clone());
         self.host.spawn(async move {
             let removed = store.write(Options::owner(&user), |tx| {
@@ -136,6 +122,9 @@ impl User {
                     if let Some((id, _)) = page.entries.iter().find(its) {
                         archive::remove(&mut **tx, Shelf::Archive, &user, *id);
                     }
+                    if let Some((name, row)) = row {
+                        seen::put(&mut **tx, &user, &name.0, row);
+                    }
                     Ok(())
                 })
             });
@@ -145,21 +134,30 @@ impl User {
         });
     }
 
-    fn remove_sent(&self, entry: ArchiveId) {
+    fn remove_sent(&mut self, entry: ArchiveId, origin: Origin) {
         let mut ops = Ops::new();
         archive::remove(&mut ops, Shelf::Archive, &self.entity, entry);
+        if let Some((name, row)) = origin.and_then(|origin| Some((origin.0, self.taken_out(origin)?))) {
+            seen::put(&mut ops, &self.entity, &name.0, row);
+        }
         self.submit(ops);
     }
 
     /// Whether the entry that has just been stored is of a message that was refused: it goes.
     pub(super) fn is_taken_back(&mut self, id: Option<ArchiveId>) -> bool {
-        let at = self.pending.taken_back.iter().position(|taken| Some(*taken) == id);
-        let Some(entry) = at.map(|at| self.pending.taken_back.swap_remove(at)) else { return false };
-        self.remove_sent(entry);
+        let at = self.pending.taken_back.iter().position(|(taken, _)| Some(*taken) == id);
+        let Some((entry, origin)) = at.map(|at| self.pending.taken_back.swap_remove(at)) else {
+            return false;
+        };
+        self.remove_sent(entry, origin);
         true
     }
 
-    /// Refuses a message, for good: its sender's home may die before the sender hears so, and the message comes again.
+    fn was_taken_back(&self, id: ArchiveId) -> bool {
+        self.pending.taken_back.iter().any(|(taken, _)| *taken == id)
+    }
+
+    /// Refuses a message. Its sender's home may die before the sender hears so: then the message comes again.
     pub(super) fn refuse_from(
         &mut self,
         origin: Origin,
@@ -169,36 +167,27 @@ impl User {
     ) {
         self.refuse(stanza, receipt, &error);
         if let Some((sid, n)) = origin {
-            let mut ops = Ops::new();
-            self.forget_taken((sid, n), &mut ops);
-            if !ops.is_empty() {
-                self.submit(ops);
+            self.not_taken((sid, n));
+            let again = |step: &Step| matches!(step, Step::Again { origin, .. } if *origin == Some((sid, n)));
+            if self.pending.waiting.iter().any(|waiting| again(&waiting.step)) {
+                self.pending.refused.push((sid, n, error));
             }
-            if self.pending.refused.len() >= REFUSED {
-                self.pending.refused.pop_front();
-            }
-            self.pending.refused.push_back((sid, n, error));
         }
-    }
-
-    /// With what a message was refused before.
-    pub(super) fn refused_before(&self, origin: Origin) -> Option<&StanzaError> {
-        let same = |refused: &&(SessionId, u32, StanzaError)| origin == Some((refused.0, refused.1));
-        self.pending.refused.iter().find(same).map(|(.., error)| error)
     }
 
     /// A message has come again, and it is known by now what became of it the first time.
     pub(super) fn answer_again(&self, origin: Origin, stanza: &Stanza, receipt: Receipt) {
-        match self.refused_before(origin) {
-            Some(error) => self.refuse(stanza, receipt, error),
-            None => receipt.done(),
+        let same = |refused: &&(SessionId, u32, StanzaError)| origin == Some((refused.0, refused.1));
+        match self.pending.refused.iter().find(same) {
+            Some((.., error)) => self.refuse(stanza, receipt, error),
+            None => receipt.done(), // it is stored
         }
     }
 
     /// The entry will not be stored: its message was refused, or is on its way, and no error may be said of it.
     pub(super) fn sent_is_lost(&mut self, id: Option<ArchiveId>, receipt: Receipt) {
         let before = self.pending.taken_back.len();
-        self.pending.taken_back.retain(|taken| Some(*taken) != id);
+        self.pending.taken_back.retain(|(taken, _)| Some(*taken) != id);
         if self.pending.taken_back.len() == before {
             tracing::warn!(user = %self.jid, "a message that was sent is missing in its sender's archive: the store refuses it");
         }

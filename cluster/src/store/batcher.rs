@@ -3,10 +3,11 @@
 //! One commit is under way at a time, and one begins at most every [`Settings::pace`]; what comes meanwhile gathers and goes
 //! together. So a write that comes alone does not wait, and under load the groups grow by themselves (measured: see the
 //! settings). Writes are committed, and their callbacks called,
-//! in the order of submission. Bodies are set and clear only, with keys made before: repeating them is harmless.
+//! in the order of submission; what builds on a refused one is refused (see [`Line`]). Bodies are set and clear only, with keys made before: repeating them is harmless.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use metrics::{gauge, histogram};
@@ -53,12 +54,41 @@ pub struct Writes {
     pub ops: Ops,
     /// The shard of the entity they are about, for the fence.
     pub shard: Shard,
+    /// Whose refused writes they build on, if any.
+    pub line: Option<Line>,
+}
+
+/// Writes of one writer that build on each other: the later say what the earlier have done. When one is refused, those that were
+/// submitted before its writer heard of that are refused too.
+#[derive(Clone, Debug, Default)]
+pub struct Line {
+    /// How many were refused.
+    refused: Arc<AtomicU32>,
+    /// How many of those the writer has heard of.
+    heard: u32,
+}
+
+impl Line {
+    /// The writer has heard that one was refused.
+    pub fn heard(&mut self) {
+        self.heard = self.heard.wrapping_add(1);
+    }
+
+    fn is_broken(&self) -> bool {
+        self.refused.load(Ordering::Acquire) != self.heard
+    }
 }
 
 impl Writes {
     /// Writes about `entity`.
     pub fn new(entity: &Entity, ops: Ops) -> Self {
-        Self { ops, shard: entity.shard() }
+        Self { ops, shard: entity.shard(), line: None }
+    }
+
+    /// The same writes, in a line with others.
+    #[must_use]
+    pub fn in_line(self, line: &Line) -> Self {
+        Self { line: Some(line.clone()), ..self }
     }
 
     /// What they cost, if they may be committed at all.
@@ -87,6 +117,8 @@ impl Body {
         self.writes.ops.is_empty() || (self.epoch.is_some() && self.epoch == store.epoch(self.writes.shard))
     }
 }
+
+const BROKEN: Error = Error::new(Class::Unavailable, "what these writes build on was refused");
 
 const ELSEWHERE: Error = Error::new(Class::Fenced, "the shard is not this node's any more");
 
@@ -149,8 +181,16 @@ impl Batcher {
         let size = writes.check()?;
         let shared = &self.0.0;
         let epoch = shared.store.epoch(writes.shard);
-        let waiting =
-            Waiting { body: Body { writes, epoch }, size, since: Instant::now(), done: Box::new(done) };
+        let refused = writes.line.as_ref().map(|line| line.refused.clone());
+        let done = Box::new(move |result: Result<()>| {
+            // Those of another home's epoch are nobody's any more.
+            let counts = result.as_ref().is_err_and(|error| error.class != Class::Fenced);
+            if let Some(refused) = refused.filter(|_| counts) {
+                refused.fetch_add(1, Ordering::Release);
+            }
+            done(result);
+        });
+        let waiting = Waiting { body: Body { writes, epoch }, size, since: Instant::now(), done };
         let mut queue = shared.queue.lock();
         let full =
             queue.waiting.len() >= shared.settings.queue || queue.bytes + size > shared.settings.queue_bytes;
@@ -186,7 +226,7 @@ impl Batcher {
         if self.0.0.is_idle() {
             return Ok(());
         }
-        self.write(Writes { ops: Ops::new(), shard: Shard(0) }).await
+        self.write(Writes { ops: Ops::new(), shard: Shard(0), line: None }).await
     }
 
     /// Bodies that wait now.
@@ -232,7 +272,10 @@ type Group = (Vec<Body>, Vec<Done>);
 /// until what is refused stands alone.
 async fn write(store: &Store, group: Group, deadline: Duration) {
     let mut parts = vec![group];
-    while let Some((bodies, dones)) = parts.pop() {
+    while let Some((bodies, dones)) = parts.pop().map(unbroken) {
+        if bodies.is_empty() {
+            continue;
+        }
         let Some((refusal, (mut bodies, mut dones))) = settle(store, bodies, dones, deadline).await else {
             continue;
         };
@@ -242,6 +285,24 @@ async fn write(store: &Store, group: Group, deadline: Duration) {
         parts.push(behind);
         parts.push((bodies, dones)); // comes first: the order stays
     }
+}
+
+/// Without those that build on what was refused; who waits for them hears so.
+fn unbroken((bodies, dones): Group) -> Group {
+    let broken = |body: &Body| body.writes.line.as_ref().is_some_and(Line::is_broken);
+    if !bodies.iter().any(broken) {
+        return (bodies, dones);
+    }
+    let (mut whole, mut waiting) = (Vec::with_capacity(bodies.len()), Vec::with_capacity(dones.len()));
+    for (body, done) in bodies.into_iter().zip(dones) {
+        if broken(&body) {
+            done(Err(BROKEN));
+        } else {
+            whole.push(body);
+            waiting.push(done);
+        }
+    }
+    (whole, waiting)
 }
 
 /// Whether an error is about what is written, so that it may be another body's.

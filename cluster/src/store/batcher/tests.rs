@@ -124,6 +124,39 @@ async fn a_refused_body_fails_alone() {
     }
 }
 
+/// What builds on a refused body is refused with it, until its writer has heard; those of others are written.
+#[tokio::test(start_paused = true)]
+async fn what_builds_on_a_refused_body_is_refused() {
+    let faults = Arc::new(Faults::new(Arc::new(Memory::new())));
+    let store = Store::new(faults.clone(), Seams::system());
+    let batcher = Batcher::start(store.clone(), Settings::default());
+    let entity = Entity::new("juliet@localhost");
+    let mut line = Line::default();
+    let writes = |name: &str, line: &Line| Writes::new(&entity, put(name.to_owned())).in_line(line);
+    let (outcome, mut outcomes) = tokio::sync::mpsc::channel(8);
+    faults.script([Fault::Refused, Fault::Refused, Fault::None]);
+    let other = Line::default();
+    for (name, line) in [("a", &line), ("b", &other), ("c", &line)] {
+        let outcome = outcome.clone();
+        let done = move |done: Result<()>| outcome.try_send((name, done.is_ok())).unwrap();
+        batcher.submit(writes(name, line), done).unwrap();
+    }
+    let mut told = Vec::new();
+    for _ in 0..3 {
+        told.push(outcomes.recv().await.unwrap());
+    }
+    told.sort_unstable();
+    assert_eq!(told, [("a", false), ("b", true), ("c", false)]);
+    // Of one of the two it has heard, of the other not yet.
+    line.heard();
+    assert!(batcher.write(writes("d", &line)).await.is_err());
+    (0..2).for_each(|_| line.heard());
+    batcher.write(writes("e", &line)).await.unwrap();
+    for (name, there) in [("a", false), ("b", true), ("c", false), ("d", false), ("e", true)] {
+        assert_eq!(store.get(name.as_bytes()).await.unwrap().is_some(), there, "{name}");
+    }
+}
+
 /// What could never be committed is refused at once, and spoils no group.
 #[tokio::test]
 async fn a_broken_rule_is_refused_at_once() {
