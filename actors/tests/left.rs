@@ -8,7 +8,6 @@ mod support;
 #[path = "support/talk.rs"]
 mod talk;
 
-
 use gate::{Shut, gated};
 use rookery_actors::options::Archive;
 use rookery_cluster::store::keys::Kind;

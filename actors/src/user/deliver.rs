@@ -101,8 +101,8 @@ pub(super) struct Pending {
     pub(super) stale: bool,
     /// What one of the user's sessions has sent and was refused: it leaves the archive when it has come there.
     pub(super) taken_back: Vec<(ArchiveId, Origin)>,
-    /// What others have sent and was refused, and has come again and waits.
-    pub(super) refused: Vec<(SessionId, u32, StanzaError)>,
+    /// What others have sent and the store did not take: should it come again, it is refused again.
+    pub(super) refused: VecDeque<(SessionId, u32, Condition)>,
     /// What is committed says what came before: that must be stored then.
     pub(super) line: Option<Line>,
 }
@@ -125,7 +125,7 @@ const PENDING: usize = 2_048;
 const ELSEWHERE: Duration = Duration::from_secs(5);
 
 /// What a sender is told whose message the store did not take.
-const BUSY: &str = "the store is busy, try again";
+pub(super) const BUSY: &str = "the store is busy, try again";
 
 /// The writes of one message.
 pub(super) use rookery_cluster::store::Ops;
@@ -302,11 +302,8 @@ impl User {
             }
             self.release(&numbers, seq);
         }
-        if self.pending.is_empty() {
-            self.pending.refused = Vec::new(); // whatever has come again was answered
-            if self.pending.waiting.capacity() > 32 {
-                self.pending.waiting = VecDeque::new();
-            }
+        if self.pending.is_empty() && self.pending.waiting.capacity() > 32 {
+            self.pending.waiting = VecDeque::new();
         }
     }
 
@@ -314,7 +311,8 @@ impl User {
     fn fail(&mut self, step: Step, origin: Origin, error: StanzaError) {
         match step {
             Step::In { stanza, receipt, .. } | Step::Kept { stanza, receipt } => {
-                self.refuse_from(origin, &stanza, receipt, error);
+                self.refuse_from(origin, &stanza, receipt, &error);
+                self.remember_refused(origin, error.condition);
             }
             Step::Again { stanza, receipt, .. } => self.refuse(&stanza, receipt, &error),
             Step::Sent { id, receipt, .. } => self.sent_is_lost(id, receipt),

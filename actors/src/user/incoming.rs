@@ -56,6 +56,9 @@ impl User {
         {
             self.take_back(entry, &stanza, receipt.number());
         }
+        if let Some(error) = self.refused_before(origin) {
+            return self.refuse(&stanza, receipt, &error);
+        }
         if self.taken_before(origin) {
             // It was taken, which is not to say that it is durable: what waits for its commit goes first.
             return self.in_order(Step::Again { stanza, origin, receipt });
@@ -78,7 +81,7 @@ impl User {
             Plan::Deliver => self.keep_and_deliver(stanza, archive, copies, &with, origin, receipt),
             Plan::Ignore => receipt.done(),
             Plan::Refuse => {
-                self.refuse_from(origin, &stanza, receipt, Condition::ServiceUnavailable.into());
+                self.refuse_from(origin, &stanza, receipt, &Condition::ServiceUnavailable.into());
             }
         }
     }
@@ -136,7 +139,7 @@ impl User {
         } else if owed.is_live() && (self.crowds_all(&stanza) || self.is_late_and_full(&stanza)) {
             match stanza.type_ {
                 Type::Message(MessageType::Chat | MessageType::Normal) => {
-                    self.refuse_from(origin, &stanza, receipt, Condition::ResourceConstraint.into());
+                    self.refuse_from(origin, &stanza, receipt, &Condition::ResourceConstraint.into());
                 }
                 _ => receipt.done(), // RFC 6121 section 8.5.2.1.1: headlines and errors may go nowhere
             }
@@ -147,7 +150,7 @@ impl User {
         } else if self.queued >= self.host.options().limits.offline_messages {
             metrics::counter!("rookery_limits_hit_total", "limit" => "offline_messages").increment(1);
             // XEP-0160 section 4
-            self.refuse_from(origin, &stanza, receipt, Condition::ServiceUnavailable.into());
+            self.refuse_from(origin, &stanza, receipt, &Condition::ServiceUnavailable.into());
         } else {
             self.queue(Arc::new(stanza), with, origin, receipt);
         }

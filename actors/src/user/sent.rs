@@ -6,11 +6,11 @@ use std::time::Duration;
 use rookery_cluster::store::Options;
 use rookery_cluster::tables::archive::{self, ArchiveId, Shelf};
 use rookery_cluster::tables::seen;
-use rookery_proto::xmpp::error::StanzaError;
+use rookery_proto::xmpp::error::{Condition, StanzaError};
 use rookery_proto::xmpp::jid::Jid;
 use rookery_proto::xmpp::stanza::Stanza;
 
-use super::deliver::{Ops, Step};
+use super::deliver::{BUSY, Ops, Step};
 use super::order::Origin;
 use super::share::{self, Owed};
 use super::{Attached, Msg, User, numbers};
@@ -23,6 +23,9 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// The entry of a message that came again: another home of its sender has written it.
 pub(super) const SOMEWHERE: ArchiveId = ArchiveId::first_at(0);
+
+/// How many refused messages are remembered: as many as may come again when the store is back.
+const REFUSED: usize = 256;
 
 /// Among how many of the newest entries that is looked for: it was sent a moment ago.
 const LAST: usize = 200;
@@ -157,29 +160,41 @@ impl User {
         self.pending.taken_back.iter().any(|(taken, _)| *taken == id)
     }
 
-    /// Refuses a message. Its sender's home may die before the sender hears so: then the message comes again.
+    /// Refuses a message. Its sender's home may die before the sender hears so: then the message comes again, and is looked at
+    /// anew.
     pub(super) fn refuse_from(
         &mut self,
         origin: Origin,
         stanza: &Stanza,
         receipt: Receipt,
-        error: StanzaError,
+        error: &StanzaError,
     ) {
-        self.refuse(stanza, receipt, &error);
-        if let Some((sid, n)) = origin {
-            self.not_taken((sid, n));
-            let again = |step: &Step| matches!(step, Step::Again { origin, .. } if *origin == Some((sid, n)));
-            if self.pending.waiting.iter().any(|waiting| again(&waiting.step)) {
-                self.pending.refused.push((sid, n, error));
-            }
+        self.refuse(stanza, receipt, error);
+        if let Some(origin) = origin {
+            self.not_taken(origin);
         }
+    }
+
+    /// What was true of the store then is not true any more when the message comes again, and the sender may have had the error.
+    pub(super) fn remember_refused(&mut self, origin: Origin, condition: Condition) {
+        let Some((sid, n)) = origin else { return };
+        if self.pending.refused.len() >= REFUSED {
+            self.pending.refused.pop_front();
+        }
+        self.pending.refused.push_back((sid, n, condition));
+    }
+
+    /// With what a message was refused before.
+    pub(super) fn refused_before(&self, origin: Origin) -> Option<StanzaError> {
+        let (sid, n) = origin?;
+        let same = |refused: &&(SessionId, u32, Condition)| (refused.0, refused.1) == (sid, n);
+        self.pending.refused.iter().find(same).map(|(.., condition)| StanzaError::new(*condition).text(BUSY))
     }
 
     /// A message has come again, and it is known by now what became of it the first time.
     pub(super) fn answer_again(&self, origin: Origin, stanza: &Stanza, receipt: Receipt) {
-        let same = |refused: &&(SessionId, u32, StanzaError)| origin == Some((refused.0, refused.1));
-        match self.pending.refused.iter().find(same) {
-            Some((.., error)) => self.refuse(stanza, receipt, error),
+        match self.refused_before(origin) {
+            Some(error) => self.refuse(stanza, receipt, &error),
             None => receipt.done(), // it is stored
         }
     }
