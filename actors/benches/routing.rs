@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use rookery_actors::options::{Archive, Domain};
-use rookery_actors::{Authenticated, ConnInfo, Down, Host, Link, Options, Pipe};
+use rookery_actors::{Authenticated, ConnInfo, Down, Host, Options, Pipe, SessionHandle};
 use rookery_cluster::entity::Entity;
 use rookery_cluster::seams::Seams;
 use rookery_cluster::store::memory::Memory;
@@ -26,7 +26,7 @@ const CHAT: &str = "<message to='juliet@localhost/balcony' id='6cb0b8a4-43a8-4b8
 
 /// A connection's end of a session.
 struct Client {
-    link: Link,
+    link: SessionHandle,
     pipe: Arc<Pipe>,
     items: Vec<Down>,
 }

@@ -8,36 +8,25 @@
 //!
 //! Nothing in here opens a socket, reads a file or knows TLS. Nothing in here blocks or waits inside an actor.
 
-mod among;
-mod budget;
+pub mod connection;
 pub mod credentials;
-mod directory;
 pub mod export;
-mod far;
-pub mod feature;
 pub mod features;
-mod had;
 pub mod host;
-mod kept;
-mod ledger;
-pub mod link;
 mod maintenance;
 mod operator;
-pub mod options;
-pub mod pipe;
-mod quota;
-mod resident;
+mod placement;
+mod routing;
+mod runtime;
 pub mod session;
 mod spread;
-mod stored;
 pub mod user;
-mod wheel;
 
-pub use among::Among;
-pub use budget::Charged;
+pub use connection::budget::Charged;
+pub use connection::ledger::{Ledger, Receipt};
+pub use connection::pipe::{Close, Down, ELSEWHERE, Outgoing, Pipe};
+pub use connection::shared_delivery::SharedDelivery;
+pub use host::options::{self, Options};
 pub use host::{Host, NotResumed};
-pub use ledger::{Ledger, Receipt};
-pub use link::{Authenticated, ConnInfo, Link};
 pub use operator::SessionInfo;
-pub use options::Options;
-pub use pipe::{Close, Down, ELSEWHERE, Outgoing, Pipe};
+pub use session::handle::{Authenticated, ConnInfo, SessionHandle};

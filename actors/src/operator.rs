@@ -11,12 +11,12 @@ use rookery_proto::xmpp::error::{Condition, StanzaError, StreamCondition};
 use rookery_proto::xmpp::jid::{BareJid, Jid};
 use tokio::sync::oneshot;
 
-use crate::far::Reply;
-use crate::far::wire::{self, What, order};
 use crate::features::xep_0077_registration;
 use crate::host::Host;
-use crate::link::ConnInfo;
+use crate::routing::receive::Reply;
+use crate::routing::wire::{self, What, order};
 use crate::session::SessionId;
+use crate::session::handle::ConnInfo;
 use crate::user::{self, User};
 
 /// Sessions in one answer: it must fit into a message between nodes.
@@ -101,8 +101,8 @@ impl Host {
 
     /// The sessions of the other nodes.
     pub(crate) async fn sessions_elsewhere(&self, prefix: &str) -> Vec<SessionInfo> {
-        let Some(far) = self.far() else { return Vec::new() };
-        let map = far.cluster.mesh().map();
+        let Some(placement) = self.placement() else { return Vec::new() };
+        let map = placement.cluster.mesh().map();
         let mut asked = Vec::new();
         for member in map.members() {
             let serves = matches!(member.status.state(), State::Active | State::Draining);
@@ -113,7 +113,7 @@ impl Host {
             let envelope = Envelope::new(Shard(0), 0, Bytes::new(), wire::encode(What::Order(list)));
             let (reply, answer) = oneshot::channel();
             let told = move |outcome| drop(reply.send(outcome));
-            if far.cluster.peers().peer(&member.node).send(envelope, told).is_ok() {
+            if placement.cluster.peers().peer(&member.node).send(envelope, told).is_ok() {
                 asked.push(answer);
             }
         }

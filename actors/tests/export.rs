@@ -16,7 +16,7 @@ use rookery_cluster::seams::{Random, Seams};
 use rookery_cluster::store::memory::Memory;
 use rookery_cluster::store::{self, Store, Transaction};
 use rookery_cluster::tables::accounts::{self, Account, Created};
-use rookery_cluster::tables::archive::{self, Clock, Direction, Entry, Shelf};
+use rookery_cluster::tables::archive::{self, Clock, Collection, Direction, Entry};
 use rookery_cluster::tables::roster::{Item, Subscription};
 use rookery_cluster::tables::{blocks, mam_prefs, offline, private, roster, secrets, vcard};
 use rookery_proto::sasl::{Credentials, Hash};
@@ -163,7 +163,7 @@ async fn fill(tx: &mut dyn Transaction, user: &Entity) -> store::Result<()> {
         } else {
             (Direction::In, message("romeo@elsewhere.example/orchard", own, payload))
         };
-        day = Some(archive::append(tx, Shelf::Archive, user, id, &entry(direction, stanza), day)?);
+        day = Some(archive::append(tx, Collection::Archive, user, id, &entry(direction, stanza), day)?);
         if n == 650 {
             cursor = Some(id);
         }
@@ -175,7 +175,7 @@ async fn fill(tx: &mut dyn Transaction, user: &Entity) -> store::Result<()> {
         let stanza = message("nurse@localhost/x", own, &format!("<body>not archived {n}</body>"));
         let with = ("nurse@localhost".to_owned(), "nurse@localhost/x".to_owned());
         let entry = Entry { with: with.0, with_full: with.1, ..entry(Direction::In, stanza) };
-        archive::append(tx, Shelf::Queue, user, id, &entry, None)?;
+        archive::append(tx, Collection::Queue, user, id, &entry, None)?;
     }
     Ok(())
 }
@@ -392,7 +392,7 @@ async fn a_document_that_breaks_off_leaves_no_half_account() {
     let (left, created) = store
         .write(store::Options::default(), |tx| {
             Box::pin(async move {
-                let left = archive::last_id(&mut **tx, Shelf::Archive, user).await?;
+                let left = archive::last_id(&mut **tx, Collection::Archive, user).await?;
                 Ok((left, accounts::create(&mut **tx, user, &Account::default(), 0).await?))
             })
         })

@@ -360,7 +360,7 @@ async fn subscriptions_are_made_or_answered() {
             world.account(&format!("friend{n}")).await;
         }
         let mut romeo = world.online("romeo", "orchard").await;
-        let mut nurse = world.online("nurse", "lane").await;
+        let mut nurse = world.online("nurse", "queue").await;
         gate.shut(Shut::Reads(Kind::Vcard));
         // A stranger asks for far more than it gets, and holds nobody up.
         for n in 0..300 {

@@ -152,7 +152,7 @@ async fn queued(store: &Store, name: &str, count: usize) {
             let read = store.read(|tx| {
                 let user = user.clone();
                 Box::pin(async move {
-                    archive::page(&mut **tx, archive::Shelf::Queue, &user, &archive::Query::all(9)).await
+                    archive::page(&mut **tx, archive::Collection::Queue, &user, &archive::Query::all(9)).await
                 })
             });
             if read.await.unwrap().entries.len() == count {
@@ -193,10 +193,10 @@ async fn requests_and_answers_come_once_after_a_crash() {
     let said = answer("romeo@localhost/phone", "first");
     orchard.send(&request);
     phone.until("first-").await;
-    record(&world, "juliet", |cursor| !cursor.had.is_empty()).await;
+    record(&world, "juliet", |cursor| !cursor.recent.is_empty()).await;
     phone.send(&said);
     orchard.until("first-").await;
-    record(&world, "romeo", |cursor| !cursor.had.is_empty()).await;
+    record(&world, "romeo", |cursor| !cursor.recent.is_empty()).await;
     let (lost_orchard, lost_phone) = (orchard, phone);
     let world = world.restart().await;
     let mut phone = world.resume(&lost_phone).await.expect("resumed");

@@ -26,7 +26,7 @@ const PRINTED: &[&str] = &[
 const FILES: &[&str] = &[
     "rookery/admin/v1/admin.proto",
     "rookery/mesh/v1/mesh.proto",
-    "rookery/parcel/v1/parcel.proto",
+    "rookery/payload/v1/payload.proto",
     "rookery/store/v1/store.proto",
 ];
 

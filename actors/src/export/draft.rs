@@ -8,7 +8,7 @@ use bytes::Bytes;
 use rookery_cluster::entity::Entity;
 use rookery_cluster::store::{self, Ops, Store, Transaction};
 use rookery_cluster::tables::accounts::{self, Account, Reservation};
-use rookery_cluster::tables::archive::{self, Clock, Entry, IdCipher, Shelf};
+use rookery_cluster::tables::archive::{self, Clock, Collection, Entry, IdCipher};
 use rookery_cluster::tables::mam_prefs::Preferences;
 use rookery_cluster::tables::roster::Item;
 use rookery_cluster::tables::{private, vcard};
@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 
 use super::messages::Message;
 use super::report::{Notes, note};
-use crate::options::Limits;
+use crate::host::options::Limits;
 use crate::user::requests;
 
 /// Why the name of an account that is being imported is reserved. Fixed for ever: it is found again by it.
@@ -44,7 +44,7 @@ pub(super) enum Write {
 
 /// One archive of the account.
 struct Shelving {
-    shelf: Shelf,
+    collection: Collection,
     clock: Clock,
     day: Option<u32>,
 }
@@ -90,7 +90,7 @@ pub(super) struct Draft {
 
 impl Draft {
     pub(super) fn new(store: Store, jid: BareJid, line: u64, limits: Limits, ids: IdCipher) -> Self {
-        let shelving = |shelf| Shelving { shelf, clock: Clock::default(), day: None };
+        let shelving = |collection| Shelving { collection, clock: Clock::default(), day: None };
         Self {
             entity: Entity::new(jid.as_str()),
             jid,
@@ -108,8 +108,8 @@ impl Draft {
             notes: Notes::new(),
             limits,
             ids,
-            archive: shelving(Shelf::Archive),
-            queue: shelving(Shelf::Queue),
+            archive: shelving(Collection::Archive),
+            queue: shelving(Collection::Queue),
             writes: Vec::new(),
             bytes: 0,
         }
@@ -238,7 +238,7 @@ impl Draft {
             self.archive.clock = Clock::after(Some(id));
         }
         let id = known.unwrap_or_else(|| self.archive.clock.next(stamp, EPOCH));
-        self.append(Shelf::Archive, id, Entry { stored_at: stamp, ..message.entry }).await
+        self.append(Collection::Archive, id, Entry { stored_at: stamp, ..message.entry }).await
     }
 
     /// A message that waits for a device.
@@ -247,17 +247,22 @@ impl Draft {
         let stamp = message.stamp.unwrap_or(now).min(now);
         let id = self.queue.clock.next(stamp, EPOCH);
         self.waiting = true;
-        self.append(Shelf::Queue, id, Entry { stored_at: stamp, ..message.entry }).await
+        self.append(Collection::Queue, id, Entry { stored_at: stamp, ..message.entry }).await
     }
 
-    async fn append(&mut self, shelf: Shelf, id: archive::ArchiveId, entry: Entry) -> store::Result<()> {
+    async fn append(
+        &mut self,
+        collection: Collection,
+        id: archive::ArchiveId,
+        entry: Entry,
+    ) -> store::Result<()> {
         if entry.stanza.len() > ITEM {
             self.note("a message that is too large was left out");
             return Ok(());
         }
         let (size, mut ops) = (entry.stanza.len(), Ops::new());
-        let place = if shelf == Shelf::Archive { &mut self.archive } else { &mut self.queue };
-        place.day = Some(archive::append(&mut ops, place.shelf, &self.entity, id, &entry, place.day)?);
+        let place = if collection == Collection::Archive { &mut self.archive } else { &mut self.queue };
+        place.day = Some(archive::append(&mut ops, place.collection, &self.entity, id, &entry, place.day)?);
         self.write(Write::Ops(ops), size).await
     }
 

@@ -2,7 +2,7 @@
 //! account is made. Runs beside the reading of the next accounts.
 
 use rookery_cluster::store::{self, Ops};
-use rookery_cluster::tables::archive::{self, ArchiveId, End, Entry, Query, Shelf, With};
+use rookery_cluster::tables::archive::{self, ArchiveId, Collection, End, Entry, Query, With};
 use rookery_cluster::tables::{blocks, mam_prefs, offline};
 use rookery_proto::sasl::{Credentials, keys};
 use tokio::task::JoinHandle;
@@ -98,11 +98,11 @@ async fn reconcile(draft: &Draft) -> store::Result<()> {
     let mut cursor: Option<ArchiveId> = None;
     let mut query = Query::all(PAGE);
     loop {
-        let slice = page(store, Shelf::Queue, user, &query).await?;
+        let slice = page(store, Collection::Queue, user, &query).await?;
         let mut ops = Ops::new();
         for (id, waiting) in &slice.entries {
             if let Some(archived) = same(draft, *id, waiting).await? {
-                archive::remove(&mut ops, Shelf::Queue, user, *id);
+                archive::remove(&mut ops, Collection::Queue, user, *id);
                 cursor = Some(cursor.map_or(archived, |cursor| cursor.min(archived)));
             }
         }
@@ -129,6 +129,6 @@ async fn reconcile(draft: &Draft) -> store::Result<()> {
 async fn same(draft: &Draft, id: ArchiveId, waiting: &Entry) -> store::Result<Option<ArchiveId>> {
     let with = With::Bare(waiting.with.clone());
     let query = Query { start: Some(id.micros), end: Some(id.micros), with, ..Query::all(PAGE) };
-    let slice = page(&draft.store, Shelf::Archive, &draft.entity, &query).await?;
+    let slice = page(&draft.store, Collection::Archive, &draft.entity, &query).await?;
     Ok(slice.entries.iter().find(|(_, entry)| entry.stanza == waiting.stanza).map(|(id, _)| *id))
 }

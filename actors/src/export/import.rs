@@ -19,7 +19,7 @@ use super::finish::{Ending, Outcome, finish};
 use super::messages::{self, Message};
 use super::report::{Ignored, Report, told};
 use super::{Error, account, blocks, prefs, roster, scram};
-use crate::options::Options;
+use crate::host::options::Options;
 
 /// XInclude 1.0, which may split a document over files (XEP-0227 section 5).
 const XINCLUDE: &str = "http://www.w3.org/2001/XInclude";

@@ -13,7 +13,7 @@ use crate::features::{xep_0203_delay as delay, xep_0297_forwarding as forwarding
 
 /// A `<result/>` of the archive. Its stamp is the time in the id: what clients are told.
 pub(super) fn write_archived(out: &mut Vec<u8>, ids: &IdCipher, id: ArchiveId, entry: &Entry) {
-    let Some(stanza) = crate::stored::stanza(&entry.stanza) else { return };
+    let Some(stanza) = crate::routing::stored::stanza(&entry.stanza) else { return };
     let forwarded = forwarding::forwarded(&stanza, &delay::stamp(id.micros), b"");
     let mut w = Writer::inside(out, ns::PIE_MAM);
     w.start("result", ns::MAM).attr("id", &ids.seal(id)).raw(&forwarded).end();

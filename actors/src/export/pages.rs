@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use rookery_cluster::entity::Entity;
 use rookery_cluster::store::{self, Store};
-use rookery_cluster::tables::archive::{self, ArchiveId, Direction, End, Entry, Query, Shelf};
+use rookery_cluster::tables::archive::{self, ArchiveId, Collection, Direction, End, Entry, Query};
 use rookery_cluster::tables::offline::Cursor;
 use rookery_proto::xmpp::stanza::Stanza;
 
@@ -19,7 +19,7 @@ const EVERYTHING: Cursor = Cursor::at(ArchiveId::first_at(0));
 /// A walk over one archive, from the oldest entry to the newest.
 pub(super) struct Walk<'a> {
     store: &'a Store,
-    shelf: Shelf,
+    collection: Collection,
     owner: &'a Entity,
     /// The next page; `None` behind the last one.
     query: Option<Query>,
@@ -27,14 +27,19 @@ pub(super) struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    pub(super) fn new(store: &'a Store, shelf: Shelf, owner: &'a Entity, after: Option<ArchiveId>) -> Self {
+    pub(super) fn new(
+        store: &'a Store,
+        collection: Collection,
+        owner: &'a Entity,
+        after: Option<ArchiveId>,
+    ) -> Self {
         let query = Some(Query { after, ..Query::all(PAGE) });
-        Self { store, shelf, owner, query, rows: VecDeque::new() }
+        Self { store, collection, owner, query, rows: VecDeque::new() }
     }
 
     /// A walk that is over.
-    fn nowhere(store: &'a Store, shelf: Shelf, owner: &'a Entity) -> Self {
-        Self { query: None, ..Self::new(store, shelf, owner, None) }
+    fn nowhere(store: &'a Store, collection: Collection, owner: &'a Entity) -> Self {
+        Self { query: None, ..Self::new(store, collection, owner, None) }
     }
 
     pub(super) async fn next(&mut self) -> store::Result<Option<(ArchiveId, Entry)>> {
@@ -43,7 +48,7 @@ impl<'a> Walk<'a> {
                 return Ok(Some(row));
             }
             let Some(query) = self.query.take() else { return Ok(None) };
-            let slice = page(self.store, self.shelf, self.owner, &query).await?;
+            let slice = page(self.store, self.collection, self.owner, &query).await?;
             self.rows = slice.entries.into();
             if slice.end != End::Complete {
                 self.query = Some(query.onwards(slice.cursor));
@@ -55,11 +60,11 @@ impl<'a> Walk<'a> {
 /// One page of an archive.
 pub(super) async fn page(
     store: &Store,
-    shelf: Shelf,
+    collection: Collection,
     owner: &Entity,
     query: &Query,
 ) -> store::Result<archive::Slice> {
-    store.read(|tx| Box::pin(async move { archive::page(&mut **tx, shelf, owner, query).await })).await
+    store.read(|tx| Box::pin(async move { archive::page(&mut **tx, collection, owner, query).await })).await
 }
 
 /// What waits for a device of a user: the queue, and what came to the archive and no device has got, merged by time.
@@ -74,11 +79,11 @@ impl<'a> Waiting<'a> {
     /// `cursor` is where what waits in the archive begins.
     pub(super) fn new(store: &'a Store, owner: &'a Entity, cursor: Option<Cursor>) -> Self {
         let archive = match cursor {
-            Some(cursor) => Walk::new(store, Shelf::Archive, owner, Some(cursor.after)),
-            None => Walk::nowhere(store, Shelf::Archive, owner),
+            Some(cursor) => Walk::new(store, Collection::Archive, owner, Some(cursor.after)),
+            None => Walk::nowhere(store, Collection::Archive, owner),
         };
         let cursor = cursor.unwrap_or(EVERYTHING);
-        Self { queue: Walk::new(store, Shelf::Queue, owner, None), archive, heads: [None, None], cursor }
+        Self { queue: Walk::new(store, Collection::Queue, owner, None), archive, heads: [None, None], cursor }
     }
 
     pub(super) async fn next(&mut self) -> store::Result<Option<(ArchiveId, Stanza)>> {
@@ -103,7 +108,7 @@ async fn next_waiting(walk: &mut Walk<'_>, cursor: Cursor) -> store::Result<Opti
         if entry.direction() == Direction::Out || !waits_for_any(cursor, id, &entry) {
             continue;
         }
-        if let Some(stanza) = crate::stored::stanza(&entry.stanza).filter(worth_keeping) {
+        if let Some(stanza) = crate::routing::stored::stanza(&entry.stanza).filter(worth_keeping) {
             return Ok(Some((id, stanza)));
         }
     }

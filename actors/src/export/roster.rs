@@ -31,7 +31,7 @@ pub(super) fn requests(items: &[Item]) -> impl Iterator<Item = Stanza> {
     items.iter().filter_map(|item| {
         let stored = item.pending_in.as_ref()?;
         let plain = || Some(Stanza::new(PresenceType::Subscribe).from(Jid::parse(&item.jid).ok()?));
-        crate::stored::stanza(stored).filter(|stanza| stanza.from.is_some()).or_else(plain)
+        crate::routing::stored::stanza(stored).filter(|stanza| stanza.from.is_some()).or_else(plain)
     })
 }
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use rookery_cluster::entity::Entity;
 use rookery_cluster::store::{self, Store, Transaction};
 use rookery_cluster::tables::accounts::{self, Account};
-use rookery_cluster::tables::archive::{IdCipher, Shelf};
+use rookery_cluster::tables::archive::{Collection, IdCipher};
 use rookery_cluster::tables::{blocks, mam_prefs, offline, private, roster as contacts, secrets, vcard};
 use rookery_proto::xml::{Writer, escape};
 use rookery_proto::xmpp::element::Element;
@@ -150,7 +150,7 @@ impl<S: Sink> Export<'_, S> {
         self.flush(CHUNK).await?;
 
         self.raw("<archive xmlns='urn:xmpp:pie:0#mam'>\n");
-        let mut archive = Walk::new(self.store, Shelf::Archive, entity, None);
+        let mut archive = Walk::new(self.store, Collection::Archive, entity, None);
         while let Some((id, entry)) = archive.next().await? {
             messages::write_archived(&mut self.buf, &self.ids, id, &entry);
             self.flush(CHUNK).await?;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use rookery_proto::xml::escape;
 
-use crate::feature::Xep;
+use crate::features::contract::Xep;
 
 /// The specifications, each once, by number.
 pub fn supported() -> Vec<Xep> {

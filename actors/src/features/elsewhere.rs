@@ -3,7 +3,7 @@
 
 use rookery_proto::xmpp::ns;
 
-use crate::feature::{Feature, Scope, Xep};
+use crate::features::contract::{Feature, Scope, Xep};
 
 const fn xep(number: u16, version: &'static str, name: &'static str, note: &'static str) -> Feature {
     Feature { xep: Xep { number, version, name, note }, ..Feature::NONE }
@@ -15,7 +15,7 @@ pub const DATA_FORMS: Feature = xep(4, "2.13.2", "Data Forms", "");
 pub const RESULT_SETS: Feature = xep(59, "1.0", "Result Set Management", "without indexes and counts");
 /// `rookery_proto::xmpp::datetime`
 pub const DATE_TIME: Feature = xep(82, "1.1.1", "XMPP Date and Time Profiles", "");
-/// [`crate::feature::Feature::form`]
+/// [`crate::features::contract::Feature::form`]
 pub const DISCO_EXTENSIONS: Feature = xep(128, "1.0.1", "Service Discovery Extensions", "");
 /// `crate::user::offline`
 pub const OFFLINE: Feature = Feature {

@@ -9,9 +9,10 @@ use rookery_proto::xmpp::error::{Condition, StanzaError};
 use rookery_proto::xmpp::ns;
 use rookery_proto::xmpp::stanza::{IqType, Stanza, Type};
 
-use crate::feature::{Feature, Iq, MessageHook, Method, Phase, Scope, StanzaFilter};
+use crate::features::contract::{Feature, Iq, MessageHook, Method, Phase, Scope, StanzaFilter};
 use crate::user;
 
+pub mod contract;
 pub mod doap;
 pub mod elsewhere;
 #[cfg(test)]
@@ -163,7 +164,7 @@ pub(crate) fn over(limit: &'static str, condition: Condition, text: &'static str
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::feature::{Run, Who};
+    use crate::features::contract::{Run, Who};
 
     /// What a stranger may ask is answered beside what the owner does, in no order with it.
     #[test]

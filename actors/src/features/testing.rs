@@ -12,8 +12,8 @@ use rookery_proto::xml::{Limits, Scope};
 use rookery_proto::xmpp::jid::BareJid;
 use rookery_proto::xmpp::stanza::Stanza;
 
-use crate::options::Domain;
-use crate::{Authenticated, ConnInfo, Down, Host, Link, Options, Pipe, credentials};
+use crate::host::options::Domain;
+use crate::{Authenticated, ConnInfo, Down, Host, Options, Pipe, SessionHandle, credentials};
 
 /// The password of all users of a scene.
 pub(crate) const PASSWORD: &str = "secret";
@@ -84,7 +84,7 @@ impl Scene {
 
 /// One session.
 pub(crate) struct Session {
-    link: Link,
+    link: SessionHandle,
     pipe: Arc<Pipe>,
     waiting: std::collections::VecDeque<Down>,
 }

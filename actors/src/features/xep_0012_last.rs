@@ -9,7 +9,9 @@ use rookery_proto::xmpp::ns;
 use rookery_proto::xmpp::stanza::{IqType, Stanza, Type};
 use tokio::sync::oneshot;
 
-use crate::feature::{Direction, Done, Feature, Iq, Method, Request, Run, Scope, Verdict, Who, Work, Xep};
+use crate::features::contract::{
+    Direction, Done, Feature, Iq, Method, Request, Run, Scope, Verdict, Who, Work, Xep,
+};
 use crate::host::Host;
 use crate::user::User;
 

@@ -8,7 +8,7 @@ use rookery_proto::xmpp::error::{Condition, StanzaError};
 use rookery_proto::xmpp::ns;
 
 use super::{xep_0092_version, xep_0115_caps};
-use crate::feature::{Feature, Iq, Method, Request, Run, Scope, Who, Xep};
+use crate::features::contract::{Feature, Iq, Method, Request, Run, Scope, Who, Xep};
 use crate::host::Host;
 use crate::user::User;
 

@@ -8,7 +8,7 @@ use rookery_proto::xmpp::element::Element;
 use rookery_proto::xmpp::error::{Condition, StanzaError};
 use rookery_proto::xmpp::ns;
 
-use crate::feature::{Done, Feature, Iq, Method, Request, Run, Scope, Who, Xep};
+use crate::features::contract::{Done, Feature, Iq, Method, Request, Run, Scope, Who, Xep};
 use crate::host::Host;
 
 /// XEP-0049 section 2.

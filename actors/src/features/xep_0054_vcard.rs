@@ -7,7 +7,7 @@ use rookery_cluster::tables::vcard;
 use rookery_proto::xmpp::error::{Condition, StanzaError};
 use rookery_proto::xmpp::ns;
 
-use crate::feature::{Done, Feature, Iq, Method, Request, Run, Scope, Who, Xep};
+use crate::features::contract::{Done, Feature, Iq, Method, Request, Run, Scope, Who, Xep};
 use crate::host::Host;
 
 /// XEP-0054 section 3.

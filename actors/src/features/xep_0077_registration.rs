@@ -17,7 +17,7 @@ use rookery_proto::xmpp::ns;
 use tokio::sync::Semaphore;
 
 use crate::credentials;
-use crate::feature::{Done, Feature, Iq, Method, Request, Run, Scope, Who, Work, Xep};
+use crate::features::contract::{Done, Feature, Iq, Method, Request, Run, Scope, Who, Work, Xep};
 use crate::host::Host;
 use crate::session::SessionId;
 use crate::user::User;

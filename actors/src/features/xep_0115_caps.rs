@@ -14,9 +14,9 @@ use rookery_proto::xmpp::ns;
 use sha1::{Digest as _, Sha1};
 
 use super::xep_0030_disco::Info;
-use crate::feature::{Feature, Scope, Xep};
+use crate::features::contract::{Feature, Scope, Xep};
 use crate::host::Host;
-use crate::options::Options;
+use crate::host::options::Options;
 
 /// XEP-0115.
 pub const CAPS: Feature = Feature {

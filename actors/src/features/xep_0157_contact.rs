@@ -4,7 +4,7 @@ use rookery_proto::xml::Writer;
 use rookery_proto::xmpp::forms::{Field, FieldType, Form, FormType};
 use rookery_proto::xmpp::ns;
 
-use crate::feature::{Feature, Scope, Xep};
+use crate::features::contract::{Feature, Scope, Xep};
 use crate::host::Host;
 
 /// XEP-0157 section 3: a form in the disco#info of the domain (XEP-0128), if its operator gives addresses.

@@ -10,7 +10,7 @@ use rookery_proto::xmpp::jid::Jid;
 use rookery_proto::xmpp::ns;
 use rookery_proto::xmpp::stanza::{IqType, MessageType, PresenceType, Stanza, Type};
 
-use crate::feature::{
+use crate::features::contract::{
     Direction, Feature, Iq, MessageHook, Method, Passing, Phase, Request, Run, Scope, Verdict, Who, Xep,
 };
 use crate::user::User;
@@ -197,7 +197,7 @@ fn show(user: &User, from: &Blocks, to: &Blocks, available: bool) {
         for target in targets.iter().chain(directed.filter(|jid| !targets.contains(jid))) {
             user.host().route_from(
                 Arc::new(stanza.clone().to(target.clone())),
-                crate::ledger::Receipt::none(),
+                crate::connection::ledger::Receipt::none(),
                 None,
             );
         }

@@ -3,7 +3,7 @@
 use rookery_proto::xmpp::error::StanzaError;
 use rookery_proto::xmpp::ns;
 
-use crate::feature::{Feature, Iq, Method, Request, Run, Scope, Who, Xep};
+use crate::features::contract::{Feature, Iq, Method, Request, Run, Scope, Who, Xep};
 use crate::user::User;
 
 /// XEP-0199 section 4. Those who may not see an account's presence learn nothing from a ping (RFC 6120 section 13.10.2).

@@ -4,7 +4,7 @@ use rookery_proto::xml::write;
 use rookery_proto::xmpp::error::StanzaError;
 use rookery_proto::xmpp::{datetime, ns};
 
-use crate::feature::{Feature, Iq, Method, Request, Run, Scope, Who, Xep};
+use crate::features::contract::{Feature, Iq, Method, Request, Run, Scope, Who, Xep};
 use crate::user::User;
 
 /// XEP-0202 section 3.

@@ -5,7 +5,7 @@ use rookery_proto::xmpp::jid::Jid;
 use rookery_proto::xmpp::stanza::Stanza;
 use rookery_proto::xmpp::{datetime, ns};
 
-use crate::feature::{Direction, Feature, MessageHook, Passing, Phase, Verdict, Xep};
+use crate::features::contract::{Direction, Feature, MessageHook, Passing, Phase, Verdict, Xep};
 use crate::host::Host;
 use crate::user::User;
 

@@ -6,7 +6,7 @@ use rookery_proto::xmpp::ns;
 use rookery_proto::xmpp::stanza::{MessageType, Stanza, Type};
 
 use super::xep_0297_forwarding;
-use crate::feature::{
+use crate::features::contract::{
     Direction, Feature, Hints, Iq, MessageHook, Method, Passing, Phase, Request, Run, Scope, Verdict, Who,
     Xep,
 };

@@ -3,7 +3,7 @@
 use rookery_proto::xmpp::ns;
 use rookery_proto::xmpp::stanza::Stanza;
 
-use crate::feature::{Feature, Xep};
+use crate::features::contract::{Feature, Xep};
 
 /// XEP-0297. The server forwards, it takes nothing forwarded: so there is nothing to discover (section 5).
 pub const FORWARDING: Feature = Feature {

@@ -8,12 +8,14 @@
 use rookery_cluster::entity::Entity;
 use rookery_cluster::store::Result as StoreResult;
 use rookery_cluster::store::Tx;
-use rookery_cluster::tables::archive::{self, ArchiveId, Shelf};
+use rookery_cluster::tables::archive::{self, ArchiveId, Collection};
 use rookery_proto::xml::write;
 use rookery_proto::xmpp::error::StanzaError;
 use rookery_proto::xmpp::{datetime, ns};
 
-use crate::feature::{Done, Feature, Iq, MessageHook, Method, Phase, Request, Run, Scope, Who, Work, Xep};
+use crate::features::contract::{
+    Done, Feature, Iq, MessageHook, Method, Phase, Request, Run, Scope, Who, Work, Xep,
+};
 use crate::host::Host;
 use crate::user::User;
 
@@ -102,6 +104,6 @@ async fn metadata(host: Host, request: Request) -> Result<Done, StanzaError> {
 }
 
 async fn ends(tx: &mut Tx<'_>, user: &Entity) -> StoreResult<(Option<ArchiveId>, Option<ArchiveId>)> {
-    let first = archive::first_id(&mut **tx, Shelf::Archive, user).await?;
-    Ok((first, archive::last_id(&mut **tx, Shelf::Archive, user).await?))
+    let first = archive::first_id(&mut **tx, Collection::Archive, user).await?;
+    Ok((first, archive::last_id(&mut **tx, Collection::Archive, user).await?))
 }

@@ -3,7 +3,7 @@
 use rookery_proto::xmpp::ns;
 use rookery_proto::xmpp::stanza::{MessageType, Stanza, Type};
 
-use crate::feature::{Feature, Hints, MessageHook, Passing, Phase, Verdict, Xep};
+use crate::features::contract::{Feature, Hints, MessageHook, Passing, Phase, Verdict, Xep};
 use crate::user::User;
 
 /// XEP-0334. It has no discovery.

@@ -6,7 +6,7 @@ use rookery_proto::xmpp::jid::Jid;
 use rookery_proto::xmpp::ns;
 use rookery_proto::xmpp::stanza::{PresenceType, Stanza, Type};
 
-use crate::feature::{Feature, Xep};
+use crate::features::contract::{Feature, Xep};
 use crate::session::Delivery;
 
 /// XEP-0352. Advertised among the stream features, not in disco.
@@ -98,14 +98,14 @@ fn class(stanza: &Stanza) -> Option<Class> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::Receipt;
-    use crate::pipe::Outgoing;
+    use crate::connection::ledger::Receipt;
+    use crate::connection::pipe::Outgoing;
     use rookery_proto::xmpp::stanza::MessageType;
 
     fn delivery(stanza: Stanza) -> Delivery {
         Delivery {
             outgoing: Outgoing::new(stanza),
-            kept: crate::pipe::Kept::default(),
+            kept: crate::connection::pipe::Kept::default(),
             receipt: Receipt::none(),
         }
     }

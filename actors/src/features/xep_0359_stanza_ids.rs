@@ -6,7 +6,7 @@ use rookery_proto::xmpp::jid::{BareJid, Jid};
 use rookery_proto::xmpp::ns;
 use rookery_proto::xmpp::stanza::{ChildRef, Stanza};
 
-use crate::feature::{Feature, MessageHook, Passing, Phase, Scope, Verdict, Xep};
+use crate::features::contract::{Feature, MessageHook, Passing, Phase, Scope, Verdict, Xep};
 use crate::user::User;
 
 /// XEP-0359. It runs before everything that keeps or copies a message.

@@ -10,9 +10,9 @@ use rookery_proto::xmpp::jid::Jid;
 use rookery_proto::xmpp::ns;
 
 use super::xep_0313_mam::keep;
-use crate::feature::{Done, Feature, Iq, Method, Request, Run, Scope, Who, Xep};
+use crate::features::contract::{Done, Feature, Iq, Method, Request, Run, Scope, Who, Xep};
 use crate::host::Host;
-use crate::options::Archive;
+use crate::host::options::Archive;
 use crate::user::User;
 
 /// XEP-0441. Its feature is that of XEP-0313.

@@ -3,7 +3,7 @@
 use rookery_proto::xml::write;
 use rookery_proto::xmpp::ns;
 
-use crate::feature::{Feature, Xep};
+use crate::features::contract::{Feature, Xep};
 
 /// XEP-0478. Advertised among the stream features, which the connection writes, not in disco.
 pub const STREAM_LIMITS: Feature = Feature {

@@ -6,7 +6,7 @@ use rookery_cluster::store::memory::Memory;
 use rookery_cluster::tables::accounts::Account;
 
 use super::*;
-use crate::options::Domain;
+use crate::host::options::Domain;
 
 /// A clock that stands until it is set.
 #[derive(Default)]
@@ -64,8 +64,8 @@ impl World {
                     for n in days.clone() {
                         let id = clock.next(n * DAY, 1);
                         let entry = archive::Entry::default();
-                        day = Some(archive::append(&mut **tx, Shelf::Archive, entity, id, &entry, day)?);
-                        archive::append(&mut **tx, Shelf::Queue, entity, id, &entry, None)?;
+                        day = Some(archive::append(&mut **tx, Collection::Archive, entity, id, &entry, day)?);
+                        archive::append(&mut **tx, Collection::Queue, entity, id, &entry, None)?;
                         let mut sid = [0; 16];
                         sid[8..].copy_from_slice(&n.to_be_bytes());
                         seen::put(&mut **tx, entity, &sid, seen::Seen { last: 1, at: n * DAY, before: None });
@@ -84,8 +84,8 @@ impl World {
             .read(|tx| {
                 Box::pin(async move {
                     let day = |id: Option<archive::ArchiveId>| id.map(|id| id.micros / DAY);
-                    let archive = day(archive::first_id(&mut **tx, Shelf::Archive, user).await?);
-                    let queue = day(archive::first_id(&mut **tx, Shelf::Queue, user).await?);
+                    let archive = day(archive::first_id(&mut **tx, Collection::Archive, user).await?);
+                    let queue = day(archive::first_id(&mut **tx, Collection::Queue, user).await?);
                     Ok((archive, queue, seen::load(&mut **tx, user, 99).await?.rows.len()))
                 })
             })
@@ -167,14 +167,18 @@ async fn a_store_that_fails_is_counted_and_tried_again() {
     world.store.close().await.unwrap();
     world.maintenance.step(&world.options).await;
     assert_eq!(world.maintenance.done.failures, 1);
-    assert_eq!(world.maintenance.job, Job::Retention(Shelf::Queue), "one shard that fails holds up no other");
+    assert_eq!(
+        world.maintenance.job,
+        Job::Retention(Collection::Queue),
+        "one shard that fails holds up no other"
+    );
 }
 
 #[tokio::test]
 async fn archives_are_weighed_once_a_day() {
     let mut world = World::new();
     let user = &world.account("romeo@a", 19_990..20_001).await;
-    let at = (Shelf::Archive, user);
+    let at = (Collection::Archive, user);
     let one = world.store.read(|tx| {
         Box::pin(async move { archive::quota::weigh(&mut **tx, at, (20_000, None), (u64::MAX, 9)).await })
     });
@@ -184,18 +188,18 @@ async fn archives_are_weighed_once_a_day() {
     assert_eq!(world.left(user).await.0, Some(19_997));
     // What the days weigh is known now: with a quota that is lower they go without being read.
     world.options.quota = 2 * one;
-    world.options.when_full = crate::options::Full::Refuse;
+    world.options.when_full = crate::host::options::Full::Refuse;
     world.set(START + DAY);
     world.round().await;
     assert_eq!(world.left(user).await.0, Some(19_997));
     assert!(world.maintenance.quotas.is_full("romeo@a"));
-    world.options.when_full = crate::options::Full::Oldest;
+    world.options.when_full = crate::host::options::Full::Oldest;
     world.set(START + 2 * DAY);
     world.round().await;
     assert_eq!(world.left(user).await.0, Some(19_999));
     assert!(!world.maintenance.quotas.is_full("romeo@a"));
     let days = world
         .store
-        .read(|tx| Box::pin(async move { archive::quota::days(&mut **tx, Shelf::Archive, user).await }));
+        .read(|tx| Box::pin(async move { archive::quota::days(&mut **tx, Collection::Archive, user).await }));
     assert_eq!(days.await.unwrap(), [(20_000, Some(one)), (19_999, Some(one))]);
 }

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use rookery_cluster::entity::Entity;
 use rookery_cluster::store::{self, Class, Options, Transaction};
-use rookery_cluster::tables::archive::{self, ArchiveId, Shelf};
+use rookery_cluster::tables::archive::{self, ArchiveId, Collection};
 use rookery_cluster::tables::{offline, sessions};
 
 use super::{Msg, Session};
-use crate::had::Had;
+use crate::connection::recent::Recent;
 use crate::host::{Host, NotResumed};
-use crate::resident::Handle;
+use crate::runtime::actor::Handle;
 
 /// What a client has.
 #[derive(Clone, Copy)]
@@ -36,7 +36,7 @@ impl Session {
     /// Finds out what a client with `h` stanzas has; the answer is [`Msg::Claimed`].
     pub(super) fn claim(&mut self, h: u32, me: &Handle<Self>) {
         let Some((record, mut cursor)) = self.record() else { return };
-        cursor.had = Had::read(&cursor.had).covered_by(h).bytes();
+        cursor.recent = Recent::read(&cursor.recent).covered_by(h).bytes();
         let (Some(stored), Some(sm)) = (&self.restored, &mut self.sm) else { return };
         sm.claiming();
         let claim = Claim {
@@ -72,11 +72,11 @@ impl Session {
         match claim {
             Ok(claim) if claim.h == resume.h => {
                 if let Some(stored) = self.restored.take() {
-                    self.had = Had::read(&stored.cursor.had).covered_by(claim.h);
+                    self.recent = Recent::read(&stored.cursor.recent).covered_by(claim.h);
                 }
-                let queued = sm.take_had(&self.had);
+                let queued = sm.take_had(&self.recent);
                 sm.count_from(claim.h, claim.numbering);
-                sm.note_had(&mut self.had, self.ledger.received());
+                sm.note_had(&mut self.recent, self.ledger.received());
                 self.acked = claim.acked;
                 self.unqueue(&queued);
                 self.resume(resume, me, Some(*claim));
@@ -109,15 +109,15 @@ async fn take(tx: &mut dyn Transaction, stored: &sessions::Stored, claim: Claim)
     let (user, sid): (&Entity, _) = (&stored.user, &stored.sid);
     let (old, mut claim) = ((claim.before, claim.h), claim);
     if old.0 != 0 {
-        let found = archive::received(tx, Shelf::Archive, user, claim.acked, old, MOST).await?;
+        let found = archive::received(tx, Collection::Archive, user, claim.acked, old, MOST).await?;
         claim.acked = claim.acked.max(found.last);
-        for id in archive::received(tx, Shelf::Queue, user, None, old, MOST).await?.ids {
-            archive::remove(tx, Shelf::Queue, user, id);
+        for id in archive::received(tx, Collection::Queue, user, None, old, MOST).await?.ids {
+            archive::remove(tx, Collection::Queue, user, id);
         }
         if let Some(page) = sessions::sending(tx, user, sid).await?.filter(|page| page.numbering == old.0) {
             let ids = page.covered_by(claim.h)?;
             if page.queue {
-                ids.iter().for_each(|id| archive::remove(tx, Shelf::Queue, user, *id));
+                ids.iter().for_each(|id| archive::remove(tx, Collection::Queue, user, *id));
             } else {
                 // The page before was confirmed when this one was made.
                 let upto = ids.last().copied().max(page.confirmed()?);

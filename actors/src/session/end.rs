@@ -7,9 +7,9 @@ use rookery_cluster::tables::archive::ArchiveId;
 use rookery_proto::xmpp::error::StreamCondition;
 
 use super::{Delivery, Msg, Session, Unacked};
+use crate::connection::pipe::{Close, Down};
 use crate::host::Host;
-use crate::pipe::{Close, Down};
-use crate::resident::Handle;
+use crate::runtime::actor::Handle;
 use crate::user;
 
 impl Session {
@@ -32,7 +32,7 @@ impl Session {
     }
 
     pub(super) fn close(&mut self, close: Close) {
-        self.way.cut();
+        self.route.cut();
         if let Some(pipe) = self.pipe.take() {
             let _ = pipe.push(Down::Close(close));
         }
@@ -47,8 +47,8 @@ impl Session {
         self.ended = true;
         let unacked = self.sm.as_mut().map(|sm| sm.take_unacked()).unwrap_or_default();
         let resumable = self.sm.as_ref().is_some_and(|sm| sm.resumable());
-        // Among other nodes every session that shows itself has a record.
-        let recorded = resumable || self.host.far().is_some();
+        // SharedDelivery other nodes every session that shows itself has a record.
+        let recorded = resumable || self.host.placement().is_some();
         // A session that was bound to an empty archive has confirmed nothing: everything is to come.
         let replay_after =
             (resumable && self.restored.is_some()).then(|| self.acked.unwrap_or(ArchiveId::first_at(0)));

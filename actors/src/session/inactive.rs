@@ -7,8 +7,8 @@ use rookery_proto::xmpp::jid::Jid;
 use rookery_proto::xmpp::stanza::{MessageType, Stanza, Type};
 
 use super::{Session, Unacked};
+use crate::connection::ledger::Receipt;
 use crate::features::xep_0191_blocking::Blocks;
-use crate::ledger::Receipt;
 
 impl Session {
     pub(super) fn csi(&mut self, active: bool) {

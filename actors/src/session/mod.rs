@@ -13,23 +13,25 @@ use rookery_proto::xmpp::error::StreamCondition;
 use rookery_proto::xmpp::jid::{FullJid, Jid};
 use rookery_proto::xmpp::stanza::Stanza;
 
+use crate::connection::ledger::{Ledger, Receipt};
+use crate::connection::pipe::{Close, Down, Kept, Outgoing, Pipe};
+use crate::connection::recent::{Asks, Recent};
 use crate::features::xep_0191_blocking::Blocks;
 use crate::features::xep_0352_csi as csi;
-use crate::had::{Asks, Had};
 use crate::host::{Host, NotResumed};
-use crate::ledger::{Ledger, Receipt};
-use crate::link::{Grip, Way};
-use crate::pipe::{Close, Down, Kept, Outgoing, Pipe};
-use crate::resident::{Handle, Idle, Resident};
+use crate::runtime::actor::{Actor, Handle, Idle};
+use crate::session::handle::{Route, RouteHold};
 use crate::user::{self, Available, Numbering, User};
 
 mod claim;
 mod end;
-mod had;
+pub mod handle;
+mod handoff;
 mod id;
 mod inactive;
-mod moving;
+mod recent;
 mod record;
+pub(crate) mod remote;
 mod resume;
 mod roster;
 mod safe;
@@ -125,7 +127,7 @@ pub(crate) enum Msg {
     /// What its client has, now that it is written down; or the store refused.
     Claimed(Result<Box<Claim>, NotResumed>),
     /// The way of its connection here, which leads elsewhere when it moves.
-    Way(Weak<Way>),
+    Route(Weak<Route>),
     /// Its connection, which is elsewhere, knew it on another node.
     Attach(Box<user::Attach>),
     /// It is about to move: nothing more comes from its connection.
@@ -161,7 +163,7 @@ pub(crate) struct Session {
     pipe: Option<Arc<Pipe>>,
     /// The connection that it has, or had last, if that is on another node.
     peer: Option<(NodeId, u64)>,
-    way: Grip,
+    route: RouteHold,
     ledger: Arc<Ledger>,
     generation: u32,
     sm: Option<Box<Sm>>,
@@ -186,7 +188,7 @@ pub(crate) struct Session {
     /// Somebody waits for the record to say what is settled, and it may not: the client has to confirm an answer first.
     settle_waits: bool,
     /// The requests and answers that its client was sent last.
-    had: Had,
+    recent: Recent,
 }
 
 impl Session {
@@ -206,14 +208,14 @@ impl Session {
             shared,
             handed: 0,
             settle_waits: false,
-            had: Had::default(),
+            recent: Recent::default(),
             host,
             user,
             sid,
             jid,
             peer: pipe.peer().cloned(),
             pipe: Some(pipe),
-            way: Grip::default(),
+            route: RouteHold::default(),
             ledger,
             generation: 0,
             sm: None,
@@ -259,13 +261,13 @@ impl Session {
             jid,
             pipe: None,
             peer: None,
-            way: Grip::default(),
+            route: RouteHold::default(),
             ledger: ledger.clone(),
             generation: 0,
             shared,
             handed: 0,
             settle_waits: false,
-            had: Had::read(&stored.cursor.had).covered_by(stored.cursor.down_acked),
+            recent: Recent::read(&stored.cursor.recent).covered_by(stored.cursor.down_acked),
             csi: flag(sessions::flags::INACTIVE).then(Box::default),
             flags: Box::new(flags),
             address: record.address.as_str().into(),
@@ -280,8 +282,8 @@ impl Session {
         if resumable {
             ledger.keep(handle.downgrade());
         }
-        // Among other nodes it may have its connection still, which looks for it.
-        let looked_for = host.far().map_or(Duration::ZERO, |_| Duration::from_secs(user::WAIT.into()));
+        // SharedDelivery other nodes it may have its connection still, which looks for it.
+        let looked_for = host.placement().map_or(Duration::ZERO, |_| Duration::from_secs(user::WAIT.into()));
         end::expire_later(&host, &handle, max.max(looked_for), 0);
         handle
     }
@@ -294,14 +296,14 @@ impl Session {
         }
         traffic::count(stanza.kind(), traffic::Way::In);
         let acked = self.sm.as_ref().map_or(0, |sm| sm.acked);
-        if self.had.asks(&stanza, receipt.number(), acked) == Asks::Again {
+        if self.recent.asks(&stanza, receipt.number(), acked) == Asks::Again {
             return receipt.done(); // its client has had the answer
         }
         self.note_answer(&stanza);
         let msg = user::Msg::Out { sid: self.sid, stanza: Box::new(stanza), receipt };
         match self.user.cast(msg) {
             Ok(()) => {}
-            Err(crate::resident::Refused::Full(user::Msg::Out { stanza, receipt, .. })) => {
+            Err(crate::runtime::actor::Refused::Full(user::Msg::Out { stanza, receipt, .. })) => {
                 metrics::counter!("rookery_limits_hit_total", "limit" => "user_queue").increment(1);
                 if !stanza.type_.is_answerable() {
                     // Nobody would hear that it was not taken. A connection's window bounds how much that can be.
@@ -346,7 +348,7 @@ impl Session {
 
     fn deliver(&mut self, delivery: Delivery) {
         self.handed = self.handed.wrapping_add(1);
-        if delivery.kept.again() || self.had.has(delivery.kept.key()) {
+        if delivery.kept.again() || self.recent.has(delivery.kept.key()) {
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
             return self.has_had(delivery);
         }
@@ -376,9 +378,9 @@ impl Session {
             Some(sm) => {
                 let pushed = push(Down::Stanza(outgoing.clone(), kept.clone()));
                 let limits = &self.host.options().limits;
-                let moves = self.host.far().is_some();
+                let moves = self.host.placement().is_some();
                 if kept.key() != 0 && self.restored.is_none() {
-                    self.had.note(kept.key(), sm.sent().wrapping_add(1), self.ledger.received());
+                    self.recent.note(kept.key(), sm.sent().wrapping_add(1), self.ledger.received());
                     sm.need_cursor();
                 }
                 if !sm.keep(Unacked::new(outgoing, kept, receipt), limits, moves) {
@@ -392,7 +394,7 @@ impl Session {
                 pushed
             }
             None => {
-                self.had.note(kept.key(), 0, self.ledger.received());
+                self.recent.note(kept.key(), 0, self.ledger.received());
                 let queued: Vec<_> = outgoing.among.came().into_iter().collect();
                 let pushed = push(Down::Stanza(outgoing, kept));
                 self.unqueue(&queued);
@@ -400,14 +402,14 @@ impl Session {
                 pushed
             }
         };
-        if pushed == Err(crate::pipe::Refused::Full) {
+        if pushed == Err(crate::connection::pipe::Refused::Full) {
             metrics::counter!("rookery_limits_hit_total", "limit" => "pipe").increment(1);
             self.too_slow();
         }
     }
 }
 
-impl Resident for Session {
+impl Actor for Session {
     type Msg = Msg;
     const QUEUE: u32 = 4_096;
 
@@ -445,8 +447,8 @@ impl Resident for Session {
             Msg::Recorded { settled } => self.recorded(settled, me),
             Msg::Settle => self.settle(me),
             Msg::Claimed(claim) => self.claimed(claim, me),
-            Msg::Way(way) => {
-                self.way = Grip::of(way);
+            Msg::Route(route) => {
+                self.route = RouteHold::of(route);
                 self.push_capsule();
             }
             Msg::Attach(attach) => self.attach(*attach, me),
@@ -478,10 +480,10 @@ impl Resident for Session {
     }
 
     fn idle(&self) -> Idle {
-        if self.ended { Idle::Leave } else { Idle::Rest }
+        if self.ended { Idle::Leave } else { Idle::Passivate }
     }
 
-    fn rest(&mut self) {
+    fn passivate(&mut self) {
         if let Some(sm) = &mut self.sm {
             sm.shrink();
         }

@@ -8,7 +8,7 @@ use rookery_cluster::tables::sessions;
 
 use super::sm::Sm;
 use super::{Msg, Session};
-use crate::resident::Handle;
+use crate::runtime::actor::Handle;
 use crate::user;
 
 impl Session {
@@ -73,11 +73,11 @@ impl Session {
         hash?;
         let up_handled = self.sm.as_ref()?.tellable(self.ledger.processed());
         let up_handled = self.ledger.at_least_recorded(up_handled);
-        let had = match &self.restored {
-            Some(restored) => restored.cursor.had.clone(),
-            None => self.had.bytes(),
+        let recent = match &self.restored {
+            Some(restored) => restored.cursor.recent.clone(),
+            None => self.recent.bytes(),
         };
-        Some((self.whole_record(), sessions::Cursor { up_handled, down_acked, acked: self.acked, had }))
+        Some((self.whole_record(), sessions::Cursor { up_handled, down_acked, acked: self.acked, recent }))
     }
 
     /// What it takes to bring the session back.

@@ -6,11 +6,11 @@ use rookery_proto::xmpp::error::StreamCondition;
 
 use super::claim::Claim;
 use super::{Session, sm};
+use crate::connection::ledger::Ledger;
+use crate::connection::pipe::{Close, Down};
 use crate::host::NotResumed;
-use crate::ledger::Ledger;
-use crate::link::{Grip, Link};
-use crate::pipe::{Close, Down};
-use crate::resident::Handle;
+use crate::runtime::actor::Handle;
+use crate::session::handle::{RouteHold, SessionHandle};
 use crate::user;
 
 impl Session {
@@ -56,14 +56,14 @@ impl Session {
             let _ =
                 self.user.cast_always(user::Msg::Resumed { sid, acked, numbering, claim: Box::new(claim) });
         }
-        let link = Link::new(
+        let link = SessionHandle::new(
             me.clone(),
             self.jid.clone(),
             self.ledger.clone(),
             self.generation,
-            self.host.far().is_some() && !pipe.is_far(),
+            self.host.placement().is_some() && !pipe.is_far(),
         );
-        self.way = Grip::of(link.way());
+        self.route = RouteHold::of(link.route());
         if let Err(Ok(link)) = reply.send(Ok(link)) {
             link.closed(false);
             return;

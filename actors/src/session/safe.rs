@@ -6,8 +6,8 @@ use rookery_proto::xmpp::stanza::{IqType, MessageType, Stanza, Type};
 
 use super::Session;
 use super::sm::{Sm, Unacked};
-use crate::ledger::Receipt;
-use crate::pipe::Outgoing;
+use crate::connection::ledger::Receipt;
+use crate::connection::pipe::Outgoing;
 use crate::user;
 
 impl Session {

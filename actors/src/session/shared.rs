@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 
-use crate::budget::{Account, Waits};
+use crate::connection::budget::{Account, Waits};
 
 /// What a session lets its user see at any time.
 pub(crate) struct Shared {

@@ -17,12 +17,12 @@ use subtle::ConstantTimeEq as _;
 
 use super::roster::Has;
 use super::{Session, SessionId};
-use crate::budget::MOVED;
-use crate::had::Had;
-use crate::ledger::{Ledger, Receipt};
-use crate::options::Limits;
-use crate::pipe::{Close, Down, Kept, Outgoing};
-use crate::resident::Handle;
+use crate::connection::budget::MOVED;
+use crate::connection::ledger::{Ledger, Receipt};
+use crate::connection::pipe::{Close, Down, Kept, Outgoing};
+use crate::connection::recent::Recent;
+use crate::host::options::Limits;
+use crate::runtime::actor::Handle;
 use crate::user;
 
 /// A stanza that the client has not confirmed.
@@ -150,7 +150,7 @@ impl Sm {
     }
 
     /// Numbers and keeps a stanza; false if there are too many.
-    /// Among other nodes all of it must fit into a message between two.
+    /// SharedDelivery other nodes all of it must fit into a message between two.
     pub(super) fn keep(&mut self, item: Unacked, limits: &Limits, moves: bool) -> bool {
         self.sent = self.sent.wrapping_add(1);
         self.drained = self.drained.max(item.kept.id().filter(|_| item.kept.offline()));
@@ -319,7 +319,7 @@ impl Session {
             ledger.keep(me.downgrade());
         }
         self.ledger = ledger;
-        self.had = Had::default(); // numbers begin anew
+        self.recent = Recent::default(); // numbers begin anew
         let now = self.host.seams().clock.now_micros();
         let mut sm = Sm::new(max, resume.then(|| key_hash(&key)), now, numbering);
         sm.has = Has::all(self.flags.roster);

@@ -13,14 +13,14 @@ use tokio::sync::oneshot;
 use super::deliver::{Ops, Step};
 use super::share::Owed;
 use super::worth::worth_keeping;
-use super::{Attached, Available, Reader, Turns, User, presence};
-use crate::among::Gone;
+use super::{Available, Reader, Sequence, User, UserSession, presence};
+use crate::connection::ledger::Ledger;
+use crate::connection::pipe::{Outgoing, Pipe};
+use crate::connection::shared_delivery::Gone;
 use crate::features::xep_0191_blocking as blocking;
 use crate::host::NotResumed;
-use crate::ledger::Ledger;
-use crate::link::{ConnInfo, Link};
-use crate::pipe::{Outgoing, Pipe};
-use crate::resident::Handle;
+use crate::runtime::actor::Handle;
+use crate::session::handle::{ConnInfo, SessionHandle};
 use crate::session::{self, Session, SessionId, Unacked};
 
 /// A connection wants a session (RFC 6120 section 7).
@@ -28,7 +28,7 @@ pub(crate) struct Bind {
     pub(crate) resource: Option<String>,
     pub(crate) conn: ConnInfo,
     pub(crate) pipe: Arc<Pipe>,
-    pub(crate) reply: oneshot::Sender<Result<Link, StanzaError>>,
+    pub(crate) reply: oneshot::Sender<Result<SessionHandle, StanzaError>>,
 }
 
 /// A connection wants to go on with a session (XEP-0198 section 5).
@@ -38,7 +38,7 @@ pub(crate) struct Resume {
     pub(crate) h: u32,
     pub(crate) conn: ConnInfo,
     pub(crate) pipe: Arc<Pipe>,
-    pub(crate) reply: oneshot::Sender<Result<Link, NotResumed>>,
+    pub(crate) reply: oneshot::Sender<Result<SessionHandle, NotResumed>>,
 }
 
 /// A session is over.
@@ -88,7 +88,7 @@ impl User {
         let sid = SessionId::random(self.host.seams());
         let ledger = Ledger::new(0);
         let acked = self.stored; // another home reads on from there: the last id may never be stored
-        let moves = self.host.far().is_some() && !pipe.is_far();
+        let moves = self.host.placement().is_some() && !pipe.is_far();
         let shared = session::Shared::new(true, &self.budget());
         let session = Session::new(
             self.host.clone(),
@@ -105,8 +105,8 @@ impl User {
         self.attach(sid, jid.clone(), handle.clone(), conn.address.clone(), shared);
         metrics::counter!("rookery_sessions_opened_total").increment(1);
         tracing::info!(jid = %jid, address = %conn.address, "session opened");
-        let link = Link::new(handle.clone(), jid, ledger, 0, moves);
-        let _ = handle.cast_always(session::Msg::Way(link.way()));
+        let link = SessionHandle::new(handle.clone(), jid, ledger, 0, moves);
+        let _ = handle.cast_always(session::Msg::Route(link.route()));
         if let Err(Ok(link)) = reply.send(Ok(link)) {
             link.closed(false); // the connection went while it waited
         }
@@ -114,7 +114,7 @@ impl User {
 
     /// The oldest of the sessions without a connection: it makes room for one that has its client.
     fn oldest_asleep(&self) -> Option<SessionId> {
-        let asleep = |session: &&Attached| !session.shared.connected.load(Ordering::Relaxed);
+        let asleep = |session: &&UserSession| !session.shared.connected.load(Ordering::Relaxed);
         Some(self.sessions.iter().filter(asleep).min_by_key(|session| session.since)?.sid)
     }
 
@@ -129,7 +129,7 @@ impl User {
         self.host.sessions().insert(sid, handle.clone());
         metrics::gauge!("rookery_sessions").increment(1.0);
         self.sessions.reserve_exact(1); // most users have one, and it is large
-        self.sessions.push(Attached {
+        self.sessions.push(UserSession {
             sid,
             jid,
             presence: None,
@@ -140,10 +140,10 @@ impl User {
             since: self.host.seams().clock.now_micros(),
             address,
             resumable: false,
-            counted: super::moving::UNMANAGED,
+            counted: super::handoff::UNMANAGED,
             draining: false,
             reader: Reader::bound(self.ids.last),
-            turns: Turns::default(),
+            sequence: Sequence::default(),
             directed: Vec::new(),
             shared,
             handle,
@@ -155,8 +155,8 @@ impl User {
             _ if self.leaving.is_some() => {} // the same
             Some(session) => {
                 if let Err(
-                    crate::resident::Refused::Full(session::Msg::Resume(resume))
-                    | crate::resident::Refused::Gone(session::Msg::Resume(resume)),
+                    crate::runtime::actor::Refused::Full(session::Msg::Resume(resume))
+                    | crate::runtime::actor::Refused::Gone(session::Msg::Resume(resume)),
                 ) = session.handle.cast_always(session::Msg::Resume(Box::new(resume)))
                 {
                     let _ = resume.reply.send(Err(NotResumed::NotFound));
@@ -206,7 +206,7 @@ impl User {
             let (receipt, queued) = match among.left(receipt, kept.queued()) {
                 Gone::Last(receipt, queued) => (receipt, queued),
                 Gone::Elsewhere => continue,
-                Gone::Had(receipt, queued) => {
+                Gone::Recent(receipt, queued) => {
                     self.unqueue(sid, queued.as_slice());
                     receipt.done(); // another client has it
                     continue;
@@ -257,7 +257,7 @@ impl User {
         let Ok(jid) = self.jid.with_resource(&record.resource) else { return };
         let Some(me) = self.me.clone() else { return };
         let sid = SessionId(stored.sid);
-        let presence = crate::stored::stanza(&record.presence).map(|stanza| {
+        let presence = crate::routing::stored::stanza(&record.presence).map(|stanza| {
             let stanza = stanza.from(Jid::from(jid.clone()));
             Available { priority: presence::priority(&stanza), stanza: Arc::new(stanza) }
         });

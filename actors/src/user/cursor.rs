@@ -1,7 +1,7 @@
 //! How the offline cursor moves: on, as devices get what waits; and back, before what an ended session has left.
 
 use rookery_cluster::store::{self, Options, Transaction};
-use rookery_cluster::tables::archive::{self, ArchiveId, Shelf};
+use rookery_cluster::tables::archive::{self, ArchiveId, Collection};
 use rookery_cluster::tables::offline::{self, Cursor};
 
 use super::User;
@@ -68,7 +68,7 @@ async fn settle(
             let left = Owed::of(entry) == Owed::LeftBehind;
             left.then(|| share::owed_to(Owed::Nobody, entry.flags))
         };
-        archive::reflag(tx, Shelf::Archive, user, *id, change).await?;
+        archive::reflag(tx, Collection::Archive, user, *id, change).await?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rookery_cluster::store::{Class, Line, Writes};
-use rookery_cluster::tables::archive::{ArchiveId, Shelf};
+use rookery_cluster::tables::archive::{ArchiveId, Collection};
 use rookery_cluster::tables::{archive, seen};
 use rookery_proto::xmpp::error::{Condition, StanzaError};
 use rookery_proto::xmpp::jid::BareJid;
@@ -13,14 +13,14 @@ use rookery_proto::xmpp::stanza::Stanza;
 
 use super::numbers::{self, Numbers};
 use super::offline::Ready;
-use super::order::Origin;
+use super::session_queue::Origin;
 use super::share::{About, Owed, Share};
 use super::worth::worth_keeping;
-use super::{Attached, Msg, User};
-use crate::feature::Direction;
+use super::{Msg, User, UserSession};
+use crate::connection::ledger::Receipt;
+use crate::connection::pipe::{Kept, Outgoing};
+use crate::features::contract::Direction;
 use crate::features::{xep_0280_carbons as carbons, xep_0359_stanza_ids as stanza_ids};
-use crate::ledger::Receipt;
-use crate::pipe::{Kept, Outgoing};
 use crate::session::{Delivery, SessionId};
 
 /// What is to be done once a commit is there.
@@ -172,18 +172,18 @@ impl User {
     /// The writes that keep a message, at `place`, under a new id.
     pub(super) fn keep(
         &mut self,
-        place: Shelf,
+        place: Collection,
         id: ArchiveId,
         entry: &archive::Entry,
         origin: Option<(SessionId, u32)>,
     ) -> Ops {
         let mut ops = Ops::new();
-        let last_day = if place == Shelf::Archive { self.day } else { self.queue_day };
+        let last_day = if place == Collection::Archive { self.day } else { self.queue_day };
         // Only a stanza over every limit of a stream could be too large.
         let day = archive::append(&mut ops, place, &self.entity, id, entry, last_day).ok();
         match place {
-            Shelf::Archive => self.day = day,
-            Shelf::Queue => self.queue_day = day,
+            Collection::Archive => self.day = day,
+            Collection::Queue => self.queue_day = day,
         }
         if let Some((sid, n)) = origin {
             // In the same transaction: when the stanza comes again, it is known to be here.
@@ -204,7 +204,7 @@ impl User {
     ) {
         let numbers = self.reserve(&step);
         entry.sent = numbers::sent(&numbers);
-        let mut ops = self.keep(Shelf::Archive, id, &entry, origin);
+        let mut ops = self.keep(Collection::Archive, id, &entry, origin);
         ops.extend(more);
         metrics::counter!("rookery_archive_appends_total").increment(1);
         self.after_commit(ops, step, numbers, origin);
@@ -370,7 +370,7 @@ impl User {
         receipt: Receipt,
     ) {
         let message = About { id, owed, to: stanza.to.as_ref(), copies };
-        let shares = |session: &Attached| session.share(message);
+        let shares = |session: &UserSession| session.share(message);
         if !self.sessions.iter().any(|session| shares(session).is_some()) {
             // Whoever it was for has ended since. A copy for another device is as good as when they end later.
             return self.leave_behind_one(id, receipt);
@@ -392,13 +392,13 @@ impl User {
     }
 
     /// XEP-0280: the copy of what another of the user's sessions has got.
-    pub(super) fn received(&self, stanza: &Stanza, extra: &[u8], session: &Attached) -> Outgoing {
+    pub(super) fn received(&self, stanza: &Stanza, extra: &[u8], session: &UserSession) -> Outgoing {
         let kind = carbons::Kind::Received;
         Outgoing::new(carbons::carbon(kind, &self.jid, stanza, extra, &session.jid))
     }
 
     /// XEP-0280: the copy of what another of the user's sessions has sent.
-    pub(super) fn sent(&self, stanza: &Stanza, extra: &[u8], session: &Attached) -> Outgoing {
+    pub(super) fn sent(&self, stanza: &Stanza, extra: &[u8], session: &UserSession) -> Outgoing {
         let kind = carbons::Kind::Sent;
         Outgoing::new(carbons::carbon(kind, &self.jid, stanza, extra, &session.jid))
     }

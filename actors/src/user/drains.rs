@@ -1,9 +1,9 @@
 //! The sessions that are being served from the store, and how far each has come.
 
-use rookery_cluster::tables::archive::{ArchiveId, Shelf};
+use rookery_cluster::tables::archive::{ArchiveId, Collection};
 
-use super::behind::Unread;
-use super::{Attached, User};
+use super::leftovers::Unread;
+use super::{User, UserSession};
 use crate::host::Host;
 use crate::session::SessionId;
 
@@ -21,7 +21,7 @@ pub(super) enum Why {
 pub(super) struct Drain {
     pub(super) sid: SessionId,
     pub(super) why: Why,
-    pub(super) place: Shelf,
+    pub(super) place: Collection,
     /// What is newer is the session's own: sent live to others meanwhile, or before a restart. What is older, and read
     /// nevertheless, is offline.
     pub(super) floor: Option<ArchiveId>,
@@ -101,7 +101,7 @@ impl Drains {
     pub(super) fn kept(&mut self, id: ArchiveId) {
         if let Some(sid) = self.all.iter().find(|drain| drain.offline).map(|drain| drain.sid) {
             match self.of(sid) {
-                Some(drain) if drain.sent && drain.place == Shelf::Archive => {
+                Some(drain) if drain.sent && drain.place == Collection::Archive => {
                     drain.more.get_or_insert(id);
                 }
                 _ => self.skip(sid, id),
@@ -111,7 +111,7 @@ impl Drains {
 
     /// The same in the queue.
     pub(super) fn queue_grew(&mut self) {
-        for drain in self.all.iter_mut().filter(|drain| drain.offline || drain.place == Shelf::Queue) {
+        for drain in self.all.iter_mut().filter(|drain| drain.offline || drain.place == Collection::Queue) {
             drain.queue_grew = true;
         }
     }
@@ -120,7 +120,7 @@ impl Drains {
     /// read before.
     pub(super) fn again_from(&mut self, id: ArchiveId) -> Vec<SessionId> {
         let (mut turn, mut again) = (self.next_turn(), Vec::new());
-        for drain in self.all.iter_mut().filter(|drain| drain.offline && drain.place == Shelf::Archive) {
+        for drain in self.all.iter_mut().filter(|drain| drain.offline && drain.place == Collection::Archive) {
             if drain.waits && drain.from == drain.after {
                 // It has read nothing yet.
                 drain.after = drain.after.min(Some(id.before()));
@@ -140,14 +140,14 @@ impl Drains {
 impl User {
     /// Ends a drain whose session is gone. Returns where there may be messages for it that it was not sent, or was sent
     /// without a word of its client about them.
-    pub(super) fn give_up_drain(&mut self, gone: &Attached) -> Unread {
+    pub(super) fn give_up_drain(&mut self, gone: &UserSession) -> Unread {
         let Some(drain) = self.drains.take(gone.sid) else { return Unread::default() };
         if drain.offline {
             self.drain_somewhere(); // another device takes over
         }
         // What a client with XEP-0198 was sent and has not confirmed, its session reports.
         let sent = if gone.is_managed() { drain.after } else { drain.from };
-        let passed = sent.filter(|_| drain.place == Shelf::Archive).max(drain.floor);
+        let passed = sent.filter(|_| drain.place == Collection::Archive).max(drain.floor);
         let (first, last) = match drain.why {
             Why::Replay => (drain.floor, self.ids.last),
             Why::Offline => {
@@ -156,23 +156,23 @@ impl User {
         };
         let after = first.max(passed);
         let range = last.filter(|last| after < Some(*last)).map(|last| (after, last));
-        Unread { range, queue: drain.why == Why::Replay && drain.place == Shelf::Queue }
+        Unread { range, queue: drain.why == Why::Replay && drain.place == Collection::Queue }
     }
 }
 
 impl Drain {
     /// Whether nothing was read for it yet.
     pub(super) fn is_fresh(&self) -> bool {
-        self.place == Shelf::Queue && self.after.is_none() && !self.sent
+        self.place == Collection::Queue && self.after.is_none() && !self.sent
     }
 
     /// What is offline comes as well, from now on. What was sent, its client has.
     pub(super) fn turn_offline(&mut self) {
-        if self.place == Shelf::Archive {
+        if self.place == Collection::Archive {
             self.floor = self.floor.max(self.after);
         }
         (self.offline, self.takes, self.sent) = (true, false, false);
-        (self.place, self.after, self.from) = (Shelf::Queue, None, None);
+        (self.place, self.after, self.from) = (Collection::Queue, None, None);
     }
 
     /// Behind which entry of the archive it begins; `cursor` is where what is offline begins.

@@ -11,9 +11,9 @@ use super::deliver::{Ops, Step};
 use super::share::{self, Owed};
 use super::worth::worth_keeping;
 use super::{Inbound, User};
-use crate::feature::{Direction, Passing, Phase, Verdict};
+use crate::connection::ledger::Receipt;
 use crate::features;
-use crate::ledger::Receipt;
+use crate::features::contract::{Direction, Passing, Phase, Verdict};
 use crate::session::SessionId;
 
 impl User {
@@ -169,7 +169,7 @@ impl User {
                 None => receipt.done(), // the session that had it has ended, and has refused it
             };
         }
-        // What is answered here is not remembered: an answer that was lost with the parcel it was for is given again, and a
+        // What is answered here is not remembered: an answer that was lost with the payload it was for is given again, and a
         // client that has had it gets it once (`had`).
         let request = matches!(kind, IqType::Get | IqType::Set);
         match self.filter(Direction::In, &stanza, &from) {

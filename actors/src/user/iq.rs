@@ -9,12 +9,12 @@ use rookery_proto::xmpp::jid::Jid;
 use rookery_proto::xmpp::stanza::{IqType, Stanza, Type};
 
 use super::User;
-use super::order::Lanes;
+use super::session_queue::SessionQueues;
 use super::strangers::Strangers;
-use crate::feature::{Done, Method, Request, Run, Scope, Then, Who};
+use crate::connection::ledger::Receipt;
+use crate::connection::pipe::Outgoing;
 use crate::features;
-use crate::ledger::Receipt;
-use crate::pipe::Outgoing;
+use crate::features::contract::{Done, Method, Request, Run, Scope, Then, Who};
 use crate::session::SessionId;
 
 type Started = Pin<Box<dyn Future<Output = Result<Done, StanzaError>> + Send>>;
@@ -62,7 +62,7 @@ pub(super) struct Ops {
     /// It was the turn of the own ones last: neither waits for more than one of the other.
     own_ran: bool,
     /// What the sessions have sent behind their operations.
-    pub(super) lanes: Lanes,
+    pub(super) queues: SessionQueues,
     pub(super) strangers: Strangers,
 }
 
@@ -71,13 +71,13 @@ impl Ops {
     pub(super) fn shrink(&mut self) {
         self.own.shrink_to_fit();
         self.others.shrink_to_fit();
-        self.lanes.shrink();
+        self.queues.shrink();
         self.strangers.shrink();
     }
 
     /// Whether something is under way.
     pub(super) fn busy(&self) -> bool {
-        self.running.is_some() || self.lanes.are_reading() || self.strangers.are_reading()
+        self.running.is_some() || self.queues.are_reading() || self.strangers.are_reading()
     }
 
     /// Whether no session may change anything more: sessions that have ended have left that much behind.
@@ -152,7 +152,7 @@ impl User {
         start: impl FnOnce() -> Started + Send + 'static,
     ) {
         let of = Of { sid: Some(sid), request };
-        self.ops.lanes.hold(sid);
+        self.ops.queues.hold(sid);
         self.ops.own.push_back(Operation { start: Box::new(|_| start()), of, receipt, catches_up: false });
         self.next_operation();
     }
@@ -169,7 +169,7 @@ impl User {
             }
             (Ok(Dispatch::Now(reply)), None) => self.host.route(stanza.result(reply), receipt, None),
             (Ok(Dispatch::Change(_)), Some(sid)) if self.ops.are_many() => {
-                self.lane_is_full(sid, stanza, receipt)
+                self.queue_is_full(sid, stanza, receipt)
             }
             (Ok(Dispatch::Change(start)), Some(sid)) => {
                 self.begin(sid, Some(Box::new(stanza.clone())), receipt, start);
@@ -252,7 +252,7 @@ impl User {
                 && let Some(sid) = of.sid
             {
                 receipt.leave(); // whoever asks does so again, of the next home, which need not wait for all of these
-                self.leave_lane(sid);
+                self.leave_queue(sid);
                 continue;
             }
             if self.is_nobody() {
@@ -361,7 +361,7 @@ impl User {
     }
 
     /// An IQ set with this payload to each session that `wants` it (roster and block list pushes).
-    pub fn push_to(&self, payload: &[u8], wants: impl Fn(&super::Attached) -> bool) {
+    pub fn push_to(&self, payload: &[u8], wants: impl Fn(&super::UserSession) -> bool) {
         let mut wants = self.sessions.iter().filter(|session| wants(session)).peekable();
         if wants.peek().is_none() {
             return;

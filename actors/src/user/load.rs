@@ -9,10 +9,10 @@ use rookery_cluster::tables::{accounts, blocks, mam_prefs, offline, roster, seen
 use rookery_proto::xmpp::error::StanzaError;
 
 use super::seen::Known;
-use super::{Msg, Phase, User, roster::Roster, share};
+use super::{Lifecycle, Msg, User, roster::Roster, share};
 use crate::features::{store_error, xep_0191_blocking::Blocks};
 use crate::host::NotResumed;
-use crate::options::Limits;
+use crate::host::options::Limits;
 use crate::session::SessionId;
 
 /// Rows of a block list that are read: far more than any limit lets in, so that a lower limit unblocks nobody.
@@ -51,7 +51,7 @@ async fn read(tx: &mut dyn store::Transaction, user: &Entity, limits: &Limits) -
             untold: items.into_iter().filter(|i| i.untold != 0).map(|i| (i.jid, i.untold)).collect(),
             blocks: Blocks::load(blocks::load(tx, user, BLOCKED).await?.rows),
             prefs: mam_prefs::get(tx, user).await?,
-            last: archive::last_id(tx, archive::Shelf::Archive, user).await?,
+            last: archive::last_id(tx, archive::Collection::Archive, user).await?,
             offline: offline::get(tx, user).await?,
             queued: queued(tx, user).await?,
             // Numbers of a session are 32 bits (XEP-0198); the table has room for more.
@@ -63,9 +63,9 @@ async fn read(tx: &mut dyn store::Transaction, user: &Entity, limits: &Limits) -
 
 /// How many messages wait in the offline queue.
 async fn queued(tx: &mut dyn store::Transaction, user: &Entity) -> store::Result<usize> {
-    let shelf = archive::Shelf::Queue;
-    let Some(last) = archive::last_id(tx, shelf, user).await? else { return Ok(0) };
-    Ok(archive::get(tx, shelf, user, last).await?.map_or(1, |last| share::queued(&last)))
+    let collection = archive::Collection::Queue;
+    let Some(last) = archive::last_id(tx, collection, user).await? else { return Ok(0) };
+    Ok(archive::get(tx, collection, user, last).await?.map_or(1, |last| share::queued(&last)))
 }
 
 impl User {
@@ -91,15 +91,17 @@ impl User {
     }
 
     pub(super) fn loaded(&mut self, loaded: Result<Box<Loaded>, Box<StanzaError>>) {
-        let Phase::Loading(waiting) = std::mem::replace(&mut self.phase, Phase::Ready) else { return };
+        let Lifecycle::Loading(waiting) = std::mem::replace(&mut self.phase, Lifecycle::Ready) else {
+            return;
+        };
         match loaded {
             Ok(loaded) => match loaded.account {
                 Some(account) => self.take(account),
-                None => self.phase = Phase::Nobody,
+                None => self.phase = Lifecycle::Nobody,
             },
             Err(error) => {
                 // Answer all who wait; the next message asks the store again.
-                self.phase = Phase::Loading(VecDeque::new());
+                self.phase = Lifecycle::Loading(VecDeque::new());
                 self.me = None;
                 for msg in waiting {
                     match msg {
@@ -114,7 +116,7 @@ impl User {
         }
         for msg in waiting {
             match &self.phase {
-                Phase::Nobody => self.nobody(msg),
+                Lifecycle::Nobody => self.nobody(msg),
                 _ => self.ready(msg),
             }
         }

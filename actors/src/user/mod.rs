@@ -15,51 +15,51 @@ use rookery_proto::xmpp::error::{Condition, StanzaError};
 use rookery_proto::xmpp::jid::BareJid;
 use rookery_proto::xmpp::stanza::Stanza;
 
-use crate::feature::Then;
+use crate::connection::ledger::Receipt;
+use crate::connection::pipe::Outgoing;
+use crate::features::contract::Then;
 use crate::features::xep_0191_blocking::Blocks;
 use crate::host::{Host, NotResumed};
-use crate::ledger::Receipt;
-use crate::pipe::Outgoing;
-use crate::resident::{Handle, Idle, Resident};
+use crate::runtime::actor::{Actor, Handle, Idle};
 use crate::session::{self, SessionId};
 
 mod attach;
-mod attached;
-mod behind;
-mod crowded;
+mod backpressure;
 mod cursor;
 mod deliver;
 mod drains;
+mod handoff;
 mod incoming;
 mod iq;
+mod leftovers;
 mod load;
-mod moving;
 mod numbers;
 mod offline;
-mod order;
 mod outgoing;
 mod presence;
+mod propagation;
 mod queue;
 pub mod roster;
 mod roster_iq;
 mod seen;
 mod sent;
+mod session_queue;
 mod share;
 mod strangers;
 mod subscribe;
 mod subscription;
-mod told;
+mod user_session;
 mod worth;
 
 pub(crate) use attach::{Bind, Ended, Resume};
-pub use attached::{Attached, Available};
+pub(crate) use handoff::{Attach, Reattached, WAIT};
 pub(crate) use load::Loaded;
-pub(crate) use moving::{Attach, Attached as AttachedAgain, WAIT};
-pub(crate) use numbers::{Numbering, Turns};
+pub(crate) use numbers::{Numbering, Sequence};
 pub use roster_iq::ROSTER;
 pub(crate) use roster_iq::remove as remove_contact;
 pub(crate) use share::{Reader, waits_for_any};
 pub(crate) use subscribe::{Change, requests};
+pub use user_session::{Available, UserSession};
 pub(crate) use worth::{worth_keeping, worth_telling};
 
 /// A stanza to a user, or a change of the roster that its other side has committed.
@@ -121,16 +121,16 @@ pub(crate) enum Msg {
     /// A connection elsewhere whose session has lost its home.
     Attach(Box<Attach>),
     /// A session that was restored has its connection back.
-    Attached(Box<AttachedAgain>),
+    Reattached(Box<Reattached>),
     /// The user moves to another node: everything is settled, then this is answered.
     Leave(tokio::sync::oneshot::Sender<()>),
     /// All that a session's connection sent before it was held has come.
     Held,
     /// The user lives on another node already.
-    Lose(Arc<crate::far::Loss>),
+    Lose(Arc<crate::placement::LostShards>),
 }
 
-enum Phase {
+enum Lifecycle {
     /// What came before the store answered.
     Loading(VecDeque<Msg>),
     /// There is no such account.
@@ -151,8 +151,8 @@ pub struct User {
     /// That of the shard: the user is here for no longer.
     epoch: u32,
     me: Option<Handle<User>>,
-    phase: Phase,
-    sessions: Vec<Attached>,
+    phase: Lifecycle,
+    sessions: Vec<UserSession>,
     roster: roster::Roster,
     /// Whom this user has blocked (XEP-0191).
     pub blocks: Blocks,
@@ -175,12 +175,12 @@ pub struct User {
     kept: Vec<(SessionId, ArchiveId)>,
     drains: drains::Drains,
     /// What ended sessions leave to other devices.
-    behind: behind::Behind,
+    behind: leftovers::Behind,
     /// What was taken from each session whose stanzas may come again.
     seen: HashMap<SessionId, seen::Known>,
     pending: deliver::Pending,
     ops: iq::Ops,
-    leaving: Option<moving::Leaving>,
+    leaving: Option<handoff::Leaving>,
     /// How much is tried again soon.
     retries: u16,
 }
@@ -195,7 +195,7 @@ impl User {
             jid,
             entity,
             me: None,
-            phase: Phase::Loading(VecDeque::new()),
+            phase: Lifecycle::Loading(VecDeque::new()),
             sessions: Vec::new(),
             roster: roster::Roster::default(),
             blocks: Blocks::default(),
@@ -209,7 +209,7 @@ impl User {
             queued: 0,
             kept: Vec::new(),
             drains,
-            behind: behind::Behind::default(),
+            behind: leftovers::Behind::default(),
             seen: HashMap::new(),
             pending: deliver::Pending::default(),
             ops: iq::Ops::default(),
@@ -234,22 +234,22 @@ impl User {
     }
 
     /// The sessions, hibernating ones included.
-    pub fn sessions(&self) -> &[Attached] {
+    pub fn sessions(&self) -> &[UserSession] {
         &self.sessions
     }
 
     /// One of the sessions.
-    pub fn session(&self, sid: SessionId) -> Option<&Attached> {
+    pub fn session(&self, sid: SessionId) -> Option<&UserSession> {
         self.sessions.iter().find(|session| session.sid == sid)
     }
 
     /// The same, to change its flags; call [`User::changed`] afterwards if they must survive a restart.
-    pub fn session_mut(&mut self, sid: SessionId) -> Option<&mut Attached> {
+    pub fn session_mut(&mut self, sid: SessionId) -> Option<&mut UserSession> {
         self.sessions.iter_mut().find(|session| session.sid == sid)
     }
 
     /// All of them, to change their flags.
-    pub fn sessions_mut(&mut self) -> impl Iterator<Item = &mut Attached> {
+    pub fn sessions_mut(&mut self) -> impl Iterator<Item = &mut UserSession> {
         self.sessions.iter_mut()
     }
 
@@ -274,16 +274,16 @@ impl User {
 
     /// The account was removed: nothing of it is written any more.
     pub fn removed(&mut self) {
-        self.phase = Phase::Nobody;
+        self.phase = Lifecycle::Nobody;
     }
 
     fn is_nobody(&self) -> bool {
-        matches!(self.phase, Phase::Nobody)
+        matches!(self.phase, Lifecycle::Nobody)
     }
 
     /// An account of this name was made: what the actor knows is read again.
     pub fn created(&mut self) {
-        if matches!(self.phase, Phase::Nobody) {
+        if matches!(self.phase, Lifecycle::Nobody) {
             let fresh = Self::new(self.host.clone(), self.jid.clone());
             let old = std::mem::replace(self, fresh);
             (self.me, self.sessions, self.pending, self.ops) = (old.me, old.sessions, old.pending, old.ops);
@@ -314,7 +314,7 @@ impl User {
 
     /// Whether a session is available with a priority that takes messages to the bare JID.
     fn takes_messages(&self) -> bool {
-        self.sessions.iter().any(Attached::takes_messages)
+        self.sessions.iter().any(UserSession::takes_messages)
     }
 
     /// Runs `work` apart from the actor and takes the step it returns.
@@ -339,14 +339,14 @@ impl User {
             Msg::Marked { sid, number } => self.marked(sid, number),
             Msg::Resumed { sid, acked, numbering, claim } => {
                 if let Some(session) = self.session_mut(sid) {
-                    session.turns.numbering = Some(numbering);
+                    session.sequence.numbering = Some(numbering);
                 }
                 if let (Some(cursor), Some(upto)) = (self.offline, claim.offline) {
                     self.offline = Some(cursor.given(upto)); // as the claim has written
                 }
                 self.refresh_presence(sid);
                 self.catch_up();
-                if self.host.far().is_some() {
+                if self.host.placement().is_some() {
                     self.announce(sid);
                 }
                 self.start_replay(sid, acked, (claim.before, claim.h));
@@ -354,17 +354,17 @@ impl User {
             Msg::Enabled { sid, numbering } => {
                 if let Some(session) = self.session_mut(sid) {
                     session.resumable = true;
-                    session.turns.numbering = Some(numbering);
+                    session.sequence.numbering = Some(numbering);
                 }
                 self.changed(sid);
             }
             Msg::Managed { sid } => {
                 if let Some(session) = self.session_mut(sid) {
-                    session.counted = moving::MANAGED;
+                    session.counted = handoff::MANAGED;
                 }
             }
-            Msg::Attach(attach) => self.attach_again(*attach),
-            Msg::Attached(attached) => self.attached_again(*attached),
+            Msg::Attach(attach) => self.reattach(*attach),
+            Msg::Reattached(attached) => self.reattached(*attached),
             Msg::Leave(left) => self.leave(left),
             Msg::Held => self.held(),
             Msg::Lose(loss) => self.lose(&loss),
@@ -384,16 +384,16 @@ impl User {
             Msg::Committed { seq, .. } => self.committed(seq, deliver::Outcome::Never),
             Msg::Attach(attach) => drop(attach.reply.send(None)),
             Msg::Leave(left) => {
-                self.phase = Phase::Moved;
+                self.phase = Lifecycle::Moved;
                 let _ = left.send(());
             }
-            Msg::Lose(_) => self.phase = Phase::Moved,
+            Msg::Lose(_) => self.phase = Lifecycle::Moved,
             Msg::Loaded(_)
             | Msg::Marked { .. }
             | Msg::Resumed { .. }
             | Msg::Enabled { .. }
             | Msg::Managed { .. }
-            | Msg::Attached(_) => {}
+            | Msg::Reattached(_) => {}
             Msg::Held => self.held(),
         }
     }
@@ -409,7 +409,7 @@ impl User {
     }
 }
 
-impl Resident for User {
+impl Actor for User {
     type Msg = Msg;
     const QUEUE: u32 = 4_096;
 
@@ -419,10 +419,10 @@ impl Resident for User {
             self.load();
         }
         match &mut self.phase {
-            Phase::Ready => self.ready(msg),
-            Phase::Nobody => self.nobody(msg),
-            Phase::Moved => self.moved(msg),
-            Phase::Loading(waiting) => match msg {
+            Lifecycle::Ready => self.ready(msg),
+            Lifecycle::Nobody => self.nobody(msg),
+            Lifecycle::Moved => self.moved(msg),
+            Lifecycle::Loading(waiting) => match msg {
                 Msg::Loaded(loaded) => self.loaded(loaded),
                 Msg::Leave(left) => self.leave_unloaded(Some(left)),
                 Msg::Lose(_) => self.leave_unloaded(None),
@@ -439,18 +439,18 @@ impl Resident for User {
 
     fn idle(&self) -> Idle {
         match &self.phase {
-            Phase::Loading(_) => Idle::Stay,
-            Phase::Moved => Idle::Leave,
+            Lifecycle::Loading(_) => Idle::Stay,
+            Lifecycle::Moved => Idle::Leave,
             _ if self.leaving.is_some() => Idle::Stay,
-            Phase::Nobody if self.sessions.is_empty() => Idle::Leave,
+            Lifecycle::Nobody if self.sessions.is_empty() => Idle::Leave,
             _ if !self.pending.is_empty() || self.ops.busy() || !self.drains.is_empty() => Idle::Stay,
             _ if self.behind.is_busy() => Idle::Stay,
-            Phase::Ready if self.sessions.is_empty() => Idle::Leave,
-            _ => Idle::Rest,
+            Lifecycle::Ready if self.sessions.is_empty() => Idle::Leave,
+            _ => Idle::Passivate,
         }
     }
 
-    fn rest(&mut self) {
+    fn passivate(&mut self) {
         self.sessions.shrink_to_fit();
         self.kept.shrink_to_fit();
         self.seen.shrink_to_fit();

@@ -16,16 +16,16 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rookery_cluster::entity::Entity;
 use rookery_cluster::store::{self, Class, Options};
-use rookery_cluster::tables::archive::{self, ArchiveId, Sent, Shelf};
+use rookery_cluster::tables::archive::{self, ArchiveId, Collection, Sent};
 use rookery_cluster::tables::sessions;
 use smallvec::SmallVec;
 use tokio::time::sleep;
 
 use super::deliver::{Outcome, Step};
-use super::{Attached, Msg, User};
+use super::{Msg, User, UserSession};
+use crate::connection::ledger::Receipt;
 use crate::host::Host;
-use crate::ledger::Receipt;
-use crate::resident::{Handle, Refused};
+use crate::runtime::actor::{Handle, Refused};
 use crate::session::{self, Delivery, SessionId};
 
 /// How a session counts.
@@ -39,7 +39,7 @@ pub(crate) struct Numbering {
 
 /// What was handed to a session, and what is going to be.
 #[derive(Default)]
-pub(crate) struct Turns {
+pub(crate) struct Sequence {
     handed: AtomicU32,
     /// How many stanzas of steps that wait for their commit will be handed to it.
     reserved: u32,
@@ -77,43 +77,43 @@ const TRIES: u8 = 3;
 /// How much may wait behind messages that are being committed, per session.
 const BEHIND: usize = 4_096;
 
-impl Attached {
+impl UserSession {
     /// Hands a stanza to the session, behind the messages for it that wait for their commit.
     pub(super) fn hand(&self, mut delivery: Delivery) {
-        if self.turns.reserved == 0 {
+        if self.sequence.reserved == 0 {
             return self.hand_now(delivery);
         }
         self.charge(&mut delivery);
-        let mut behind = self.turns.behind.lock();
+        let mut behind = self.sequence.behind.lock();
         if behind.len() >= BEHIND {
             let _ = self.handle.cast_always(session::Msg::TooSlow);
         }
-        behind.push_back((self.turns.last, Behind::Stanza(delivery)));
+        behind.push_back((self.sequence.last, Behind::Stanza(delivery)));
     }
 
     /// A stanza of its client is settled once it has handled what it was handed before.
     pub(super) fn settle(&self, receipt: Receipt) {
-        let mut behind = self.turns.behind.lock();
+        let mut behind = self.sequence.behind.lock();
         if behind.is_empty() {
             let _ = self.handle.cast_always(session::Msg::Done(receipt));
         } else {
-            behind.push_back((self.turns.last, Behind::Done(receipt)));
+            behind.push_back((self.sequence.last, Behind::Done(receipt)));
         }
     }
 
     /// Tells the session what its record is to say.
     pub(super) fn tell_flags(&self, flags: session::Flags) {
-        let mut behind = self.turns.behind.lock();
+        let mut behind = self.sequence.behind.lock();
         if behind.is_empty() {
             let _ = self.handle.cast_always(session::Msg::Flags(Box::new(flags)));
         } else {
-            behind.push_back((self.turns.last, Behind::Flags(Box::new(flags))));
+            behind.push_back((self.sequence.last, Behind::Flags(Box::new(flags))));
         }
     }
 
     /// The same in its turn: what it must go behind is handed over.
     pub(super) fn hand_now(&self, mut delivery: Delivery) {
-        self.turns.handed.fetch_add(1, Ordering::Relaxed);
+        self.sequence.handed.fetch_add(1, Ordering::Relaxed);
         self.charge(&mut delivery);
         let msg = session::Msg::Deliver(Box::new(delivery));
         if let Err(Refused::Full(msg)) = self.handle.cast(msg) {
@@ -128,8 +128,8 @@ impl Attached {
     /// Hands over what waited behind the step `seq`, or behind nothing any more.
     pub(super) fn hand_behind(&self, seq: u64) {
         loop {
-            let mut behind = self.turns.behind.lock();
-            let due = behind.front().is_some_and(|(after, _)| *after <= seq || self.turns.reserved == 0);
+            let mut behind = self.sequence.behind.lock();
+            let due = behind.front().is_some_and(|(after, _)| *after <= seq || self.sequence.reserved == 0);
             let Some((_, next)) = due.then(|| behind.pop_front()).flatten() else { return };
             drop(behind);
             match next {
@@ -142,8 +142,8 @@ impl Attached {
 
     /// The number of the stanza that is handed over after `ahead` others; never less than what it will be.
     fn number_after(&self, ahead: u32) -> Option<Sent> {
-        let numbering = self.turns.numbering?;
-        let handed = self.turns.handed.load(Ordering::Relaxed).wrapping_add(ahead).wrapping_add(1);
+        let numbering = self.sequence.numbering?;
+        let handed = self.sequence.handed.load(Ordering::Relaxed).wrapping_add(ahead).wrapping_add(1);
         let dropped = self.shared.dropped.load(Ordering::Relaxed);
         Some(Sent { numbering: numbering.name, n: handed.wrapping_sub(numbering.base).wrapping_sub(dropped) })
     }
@@ -156,7 +156,7 @@ impl Attached {
 
     /// How many stanzas wait behind the steps before `seq`.
     fn behind(&self, seq: u64) -> u32 {
-        let behind = self.turns.behind.lock();
+        let behind = self.sequence.behind.lock();
         u32::try_from(
             behind.iter().filter(|(after, next)| *after < seq && matches!(next, Behind::Stanza(_))).count(),
         )
@@ -177,10 +177,10 @@ impl User {
         let count = step.stanzas();
         let mut numbers = Numbers::new();
         for session in self.sessions.iter_mut().filter(|session| sids.contains(&session.sid)) {
-            let ahead = session.turns.reserved.wrapping_add(session.behind(seq));
+            let ahead = session.sequence.reserved.wrapping_add(session.behind(seq));
             if let Some(sent) = session.number_after(ahead) {
-                session.turns.reserved += count;
-                session.turns.last = seq;
+                session.sequence.reserved += count;
+                session.sequence.last = seq;
                 numbers.push(Number { sid: session.sid, sent, count, void: false });
             }
         }
@@ -191,7 +191,7 @@ impl User {
     pub(super) fn release(&mut self, numbers: &Numbers, seq: u64) {
         for number in numbers {
             if let Some(session) = self.session_mut(number.sid) {
-                session.turns.reserved = session.turns.reserved.saturating_sub(number.count);
+                session.sequence.reserved = session.sequence.reserved.saturating_sub(number.count);
                 session.hand_behind(seq);
             }
         }
@@ -201,7 +201,7 @@ impl User {
     /// go to, and no others were told.
     pub(super) fn holds(&self, step: &Step, numbers: &Numbers) -> bool {
         let told = |sid| numbers.iter().find(|number| number.sid == sid && !number.void);
-        let mut targets = self.targets(step).filter(|target| target.turns.numbering.is_some());
+        let mut targets = self.targets(step).filter(|target| target.sequence.numbering.is_some());
         self.pending.tries > TRIES
             || targets.all(|target| told(target.sid).is_some_and(|number| target.keeps_to(number.sent)))
                 && numbers.iter().filter(|number| !number.void).all(|number| {
@@ -218,7 +218,7 @@ impl User {
         let give_up = self.pending.tries > TRIES;
         let mut waiting = std::mem::take(&mut self.pending.waiting);
         let first = self.pending.first;
-        self.sessions.iter_mut().for_each(|session| session.turns.reserved = 0);
+        self.sessions.iter_mut().for_each(|session| session.sequence.reserved = 0);
         let mut rewrites: Vec<Rewrite> = Vec::new();
         for (seq, waiting) in (first..).zip(waiting.iter_mut()) {
             let sids: SmallVec<[SessionId; 4]> =
@@ -230,10 +230,10 @@ impl User {
                 if void && !before.iter().any(|number| number.sid == session.sid) {
                     continue;
                 }
-                let ahead = session.turns.reserved.wrapping_add(session.behind(seq));
+                let ahead = session.sequence.reserved.wrapping_add(session.behind(seq));
                 let Some(sent) = session.number_after(ahead) else { continue };
-                session.turns.reserved += count;
-                session.turns.last = session.turns.last.max(seq);
+                session.sequence.reserved += count;
+                session.sequence.last = session.sequence.last.max(seq);
                 waiting.numbers.push(Number { sid: session.sid, sent, count, void });
             }
             rewrites.extend(waiting.step.rewrite(&waiting.numbers));
@@ -317,7 +317,7 @@ async fn write(host: &Host, entity: &Entity, rewrites: &[Rewrite]) -> store::Res
                         match rewrite {
                             Rewrite::Entry { id, sent, .. } => {
                                 let sent = sent.clone();
-                                archive::renumber(&mut **tx, Shelf::Archive, entity, *id, sent).await?;
+                                archive::renumber(&mut **tx, Collection::Archive, entity, *id, sent).await?;
                             }
                             Rewrite::Page { sid, page } => {
                                 sessions::put_sending(&mut **tx, entity, &sid.0, page)?;
@@ -340,7 +340,7 @@ impl Step {
         let ids = if number.void { &[] } else { page.ids.as_slice() };
         let Sent { numbering, n } = number.sent;
         let mut sending = sessions::Sending::new(numbering, n, ids, page.confirmed);
-        (sending.queue, sending.offline) = (page.place == Shelf::Queue, page.offline);
+        (sending.queue, sending.offline) = (page.place == Collection::Queue, page.offline);
         Some((page.sid, sending))
     }
 

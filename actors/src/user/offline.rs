@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rookery_cluster::store;
-use rookery_cluster::tables::archive::{self, ArchiveId, Shelf};
+use rookery_cluster::tables::archive::{self, ArchiveId, Collection};
 use rookery_cluster::tables::sessions;
 use rookery_proto::xmpp::jid::Jid;
 
@@ -13,18 +13,18 @@ use super::deliver::{Ops, Step};
 use super::drains::{Drain, OLDER_NODE, Why};
 use super::share::{self, About, Owed, Share};
 use super::worth::worth_keeping;
-use super::{Attached, Msg, User};
+use super::{Msg, User, UserSession};
+use crate::connection::ledger::Receipt;
+use crate::connection::pipe::{Kept, Outgoing};
+use crate::connection::recent;
 use crate::features::{xep_0191_blocking as blocking, xep_0203_delay as delay};
-use crate::had;
-use crate::ledger::Receipt;
-use crate::pipe::{Kept, Outgoing};
-use crate::resident::Handle;
+use crate::runtime::actor::Handle;
 use crate::session::{self, Delivery, SessionId};
 
 /// A page that is about to be sent.
 pub(super) struct Ready {
     pub(super) sid: SessionId,
-    pub(super) place: Shelf,
+    pub(super) place: Collection,
     /// See [`Drain::offline`].
     pub(super) offline: bool,
     pub(super) ids: Vec<ArchiveId>,
@@ -75,9 +75,9 @@ impl User {
         }
         // What a session that is ending had sent comes first, and may come into the queue.
         let queue = self.queued > 0 || self.behind.is_busy();
-        let place = if queue { Shelf::Queue } else { Shelf::Archive };
+        let place = if queue { Collection::Queue } else { Collection::Archive };
         let drain = Drain { offline: true, ..self.new_drain(sid, Why::Offline, place) };
-        let after = if place == Shelf::Queue { None } else { drain.begin(self.waits_after()) };
+        let after = if place == Collection::Queue { None } else { drain.begin(self.waits_after()) };
         self.drain(Drain { after, from: after, ..drain });
     }
 
@@ -85,7 +85,7 @@ impl User {
     fn may_turn_offline(&mut self, sid: SessionId) -> bool {
         let nothing = self.offline.is_none() && self.queued == 0;
         let busy = self.drains.all.iter().any(|drain| drain.offline);
-        let takes = self.session(sid).is_some_and(Attached::takes_messages);
+        let takes = self.session(sid).is_some_and(UserSession::takes_messages);
         takes && !busy && !nothing && self.drains.of(sid).is_some_and(|drain| drain.takes)
     }
 
@@ -100,7 +100,7 @@ impl User {
 
     /// Something is offline that was not: a device that is there gets it.
     pub(super) fn drain_somewhere(&mut self) {
-        let takes = |session: &&Attached| session.takes_messages() && !session.draining;
+        let takes = |session: &&UserSession| session.takes_messages() && !session.draining;
         if let Some(next) = self.sessions.iter().find(takes).map(|session| session.sid) {
             self.start_drain(next);
         }
@@ -150,13 +150,13 @@ impl User {
     }
 
     fn new_replay(&mut self, sid: SessionId, acked: Option<ArchiveId>) -> Drain {
-        let takes = self.session(sid).is_some_and(Attached::takes_messages);
+        let takes = self.session(sid).is_some_and(UserSession::takes_messages);
         // What is offline goes first, unless another device is being served that already.
         let offline = takes && !self.drains.all.iter().any(|drain| drain.offline);
-        Drain { floor: acked, offline, ..self.new_drain(sid, Why::Replay, Shelf::Queue) }
+        Drain { floor: acked, offline, ..self.new_drain(sid, Why::Replay, Collection::Queue) }
     }
 
-    pub(super) fn new_drain(&mut self, sid: SessionId, why: Why, place: Shelf) -> Drain {
+    pub(super) fn new_drain(&mut self, sid: SessionId, why: Why, place: Collection) -> Drain {
         self.drains.turn = self.drains.next_turn();
         // What waits for its commit now will not be sent live either.
         let pending = self.pending.waiting.iter().find_map(|waiting| waiting.step.id());
@@ -201,7 +201,7 @@ impl User {
         }
         let (place, after, turn) = (drain.place, drain.after, drain.turn);
         drain.under_way = true;
-        drain.queue_grew &= place != Shelf::Queue;
+        drain.queue_grew &= place != Collection::Queue;
         let (host, entity, max_bytes) = (self.host.clone(), self.entity.clone(), self.page_bytes());
         self.spawn(async move {
             // What clients have confirmed leaves the queue in the background, and what came just before enters queue and archive
@@ -216,7 +216,8 @@ impl User {
                 })
                 .await;
             let page = flushed.and(page);
-            let then: crate::feature::Then = Box::new(move |user: &mut User| user.page_read(sid, turn, page));
+            let then: crate::features::contract::Then =
+                Box::new(move |user: &mut User| user.page_read(sid, turn, page));
             then
         });
     }
@@ -241,20 +242,20 @@ impl User {
         let mut items = Vec::new();
         let mut held = Vec::new();
         for (id, entry) in &page.entries {
-            if place == Shelf::Queue && self.kept.iter().any(|(_, kept)| kept == id) {
+            if place == Collection::Queue && self.kept.iter().any(|(_, kept)| kept == id) {
                 continue; // a session has it, and will say so
             }
             let number = drain.has.and_then(|(numbering, h)| Some((entry.number(numbering)?, h)));
             if let Some((number, _)) = number.filter(|(number, h)| number.covered_by(*h)) {
-                if place == Shelf::Queue {
+                if place == Collection::Queue {
                     // It leaves the queue when the client has it: its session may not know that it lies there.
                     let _ = session.handle.cast_always(session::Msg::Kept { number: number.n, id: *id });
                     held.push((sid, *id));
                 }
                 continue; // its client has said so, or was sent it by another home
             }
-            let now = session.turns.numbering.map(|numbering| numbering.name);
-            if place == Shelf::Archive
+            let now = session.sequence.numbering.map(|numbering| numbering.name);
+            if place == Collection::Archive
                 && now.is_some_and(|now| entry.number(now).is_some())
                 && !self.passes_over(session, drain, *id)
             {
@@ -263,8 +264,8 @@ impl User {
             if let Some(outgoing) = self.stored_for(session, drain, *id, entry) {
                 let offline = drain.offline;
                 let kept = match place {
-                    Shelf::Archive => Kept::archive(Some(*id), offline),
-                    Shelf::Queue => Kept::queue(*id).keyed(had::key(&outgoing.stanza, None)),
+                    Collection::Archive => Kept::archive(Some(*id), offline),
+                    Collection::Queue => Kept::queue(*id).keyed(recent::key(&outgoing.stanza, None)),
                 };
                 if Owed::of(entry) == Owed::LeftBehind {
                     left.push(*id);
@@ -276,7 +277,7 @@ impl User {
         self.kept.extend(held);
         let end = (page.cursor, page.end == archive::End::Complete);
         // What was sent live before a drain began may be on its way still.
-        let confirmed = drain.after.filter(|_| place == Shelf::Archive && drain.confirmed);
+        let confirmed = drain.after.filter(|_| place == Collection::Archive && drain.confirmed);
         let offline = drain.offline;
         let ready = Box::new(Ready { sid, place, offline, ids, left, items, confirmed, turn, end });
         if ready.items.is_empty() {
@@ -327,10 +328,10 @@ impl User {
         (drain.failed, drain.under_way) = (false, false);
         drain.from = drain.after;
         drain.after = last.or(drain.after);
-        drain.page = if place == Shelf::Queue { ids } else { left };
+        drain.page = if place == Collection::Queue { ids } else { left };
         let behind = drain.skipped.is_some_and(|(_, last)| drain.after < Some(last));
-        drain.sent = complete && !(behind && place == Shelf::Archive);
-        let live = drain.sent && place == Shelf::Archive;
+        drain.sent = complete && !(behind && place == Collection::Archive);
+        let live = drain.sent && place == Collection::Archive;
         if live {
             drain.skipped = None; // all of it was read
         }
@@ -345,12 +346,12 @@ impl User {
     /// A stored message as this session is to get it, or nothing if it is not for it.
     fn stored_for(
         &self,
-        session: &Attached,
+        session: &UserSession,
         drain: &Drain,
         id: ArchiveId,
         entry: &archive::Entry,
     ) -> Option<Outgoing> {
-        let stanza = Arc::new(crate::stored::stanza(&entry.stanza)?);
+        let stanza = Arc::new(crate::routing::stored::stanza(&entry.stanza)?);
         if blocking::withheld(self, entry.direction(), &stanza) {
             return None;
         }
@@ -361,13 +362,13 @@ impl User {
             extra.extend_from_slice(&late);
             Outgoing::with(stanza.clone(), None, Some(extra.into()))
         };
-        if drain.place == Shelf::Queue {
+        if drain.place == Collection::Queue {
             // What waits for any device, or what this session was sent and had not confirmed.
             let sent = drain.has.is_some_and(|(numbering, _)| entry.number(numbering).is_some());
-            let marked = |session: &Attached| entry.number(session.sid.mark()).is_some();
+            let marked = |session: &UserSession| entry.number(session.sid.mark()).is_some();
             // Another one that is being served will come to it.
-            let served = |other: &Attached| self.drains.all.iter().any(|drain| drain.sid == other.sid);
-            let another = |other: &Attached| other.sid != session.sid && marked(other) && served(other);
+            let served = |other: &UserSession| self.drains.all.iter().any(|drain| drain.sid == other.sid);
+            let another = |other: &UserSession| other.sid != session.sid && marked(other) && served(other);
             let others = || self.sessions.iter().any(another);
             return match Owed::of(entry) {
                 Owed::Session if !worth_keeping(&stanza) => {
@@ -404,27 +405,27 @@ impl User {
         let Some(drain) = self.drains.of(sid).filter(this) else { return };
         let mut ops = Ops::new();
         let more = drain.more;
-        drain.sent &= !(drain.place == Shelf::Queue && drain.queue_grew);
+        drain.sent &= !(drain.place == Collection::Queue && drain.queue_grew);
         // What was passed over since all was sent is still to come.
         let passed_over = drain.skipped.is_some_and(|(_, last)| drain.after < Some(last));
-        drain.sent &= !(drain.place == Shelf::Archive && passed_over);
+        drain.sent &= !(drain.place == Collection::Archive && passed_over);
         let (place, upto, sent, offline) = (drain.place, drain.after, drain.sent, drain.offline);
         let page = std::mem::take(&mut drain.page);
         drain.confirmed = true;
-        if sent && place == Shelf::Queue {
+        if sent && place == Collection::Queue {
             // The queue is through; go on with the archive.
-            drain.place = Shelf::Archive;
+            drain.place = Collection::Archive;
             drain.sent = false;
             drain.after = drain.begin(cursor.map(|cursor| cursor.after));
             drain.from = drain.after;
         }
         let only_queue = drain.why == Why::Offline && cursor.is_none() && drain.skipped.is_none();
-        let finished = sent && (place == Shelf::Archive || only_queue);
-        if place == Shelf::Queue {
+        let finished = sent && (place == Collection::Archive || only_queue);
+        if place == Collection::Queue {
             // What a client with XEP-0198 has confirmed, its session says.
             if self.session(sid).is_some_and(|session| !session.is_managed()) {
                 for id in &page {
-                    archive::remove(&mut ops, Shelf::Queue, &self.entity, *id);
+                    archive::remove(&mut ops, Collection::Queue, &self.entity, *id);
                 }
                 self.queued = self.queued.saturating_sub(page.len());
             }

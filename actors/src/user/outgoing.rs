@@ -7,14 +7,14 @@ use rookery_proto::xmpp::jid::Jid;
 use rookery_proto::xmpp::stanza::{IqType, PresenceType, Stanza, Type};
 
 use super::deliver::{Ops, Step};
-use super::order::Origin;
 use super::sent;
+use super::session_queue::Origin;
 use super::share::{self, Owed};
 use super::{Inbound, User};
-use crate::feature::{Direction, Passing, Verdict};
+use crate::connection::ledger::Receipt;
+use crate::connection::pipe::Outgoing;
 use crate::features;
-use crate::ledger::Receipt;
-use crate::pipe::Outgoing;
+use crate::features::contract::{Direction, Passing, Verdict};
 use crate::session::SessionId;
 
 impl User {
@@ -39,7 +39,7 @@ impl User {
 
     /// Whether what a session is told matters to what it has sent: where its home may die and it may not, or come back.
     fn settles_behind(&self, sid: SessionId) -> bool {
-        self.host.far().is_some() || self.session(sid).is_some_and(|session| session.resumable)
+        self.host.placement().is_some() || self.session(sid).is_some_and(|session| session.resumable)
     }
 
     fn outgoing(&mut self, sid: SessionId, stanza: Stanza, origin: Origin, receipt: Receipt) {

@@ -8,11 +8,11 @@ use rookery_proto::xmpp::stanza::{PresenceType, Stanza, Type};
 
 use super::subscription::Kind;
 use super::{Available, Inbound, User};
-use crate::far::Crowd;
-use crate::feature::{Direction, Verdict};
+use crate::connection::ledger::Receipt;
+use crate::connection::pipe::Outgoing;
+use crate::features::contract::{Direction, Verdict};
 use crate::features::xep_0203_delay as delay;
-use crate::ledger::Receipt;
-use crate::pipe::Outgoing;
+use crate::routing::fan_out::FanOut;
 use crate::session::SessionId;
 
 impl User {
@@ -65,7 +65,7 @@ impl User {
 
     /// To each node once.
     fn tell_all<'a>(&self, stanza: &Arc<Stanza>, contacts: impl Iterator<Item = &'a BareJid>, strict: bool) {
-        let mut crowd = Crowd::new(&self.host, stanza, strict);
+        let mut crowd = FanOut::new(&self.host, stanza, strict);
         for contact in contacts {
             let to = Jid::from(contact.clone());
             if matches!(self.filter(Direction::Out, stanza, &to), Verdict::Pass) {
@@ -246,7 +246,7 @@ impl User {
     }
 
     /// A session ended without saying so: as if it had sent unavailable.
-    pub(super) fn gone_unavailable(&mut self, session: &super::Attached) {
+    pub(super) fn gone_unavailable(&mut self, session: &super::UserSession) {
         let stanza = Arc::new(unavailable(&session.jid));
         if session.presence.is_some() {
             self.tell_subscribers(&stanza);

@@ -2,20 +2,20 @@
 
 use std::sync::Arc;
 
-use rookery_cluster::tables::archive::{self, ArchiveId, Shelf};
+use rookery_cluster::tables::archive::{self, ArchiveId, Collection};
 use rookery_proto::xmpp::jid::{BareJid, Jid};
 use rookery_proto::xmpp::stanza::Stanza;
 
 use super::deliver::{Ops, Step};
 use super::numbers::Numbers;
-use super::order::Origin;
+use super::session_queue::Origin;
 use super::share::{self, Owed};
 use super::worth::{worth_keeping, worth_telling};
-use super::{Attached, User};
-use crate::among::Among;
-use crate::feature::Direction;
-use crate::ledger::Receipt;
-use crate::pipe::{Kept, Outgoing};
+use super::{User, UserSession};
+use crate::connection::ledger::Receipt;
+use crate::connection::pipe::{Kept, Outgoing};
+use crate::connection::shared_delivery::SharedDelivery;
+use crate::features::contract::Direction;
 use crate::session::{Delivery, SessionId};
 
 impl User {
@@ -45,19 +45,19 @@ impl User {
         }
         let keeps = worth_keeping(stanza);
         // What an ended session has left is older than what waits in the queue by now.
-        let late = |session: &Attached| keeps && owed != Owed::LeftBehind && self.is_late(session);
-        let meant = |session: &&Attached| session.is_meant(full);
-        let copied = |session: &&Attached| copies && session.carbons && !session.is_meant(full);
+        let late = |session: &UserSession| keeps && owed != Owed::LeftBehind && self.is_late(session);
+        let meant = |session: &&UserSession| session.is_meant(full);
+        let copied = |session: &&UserSession| copies && session.carbons && !session.is_meant(full);
         let reached = self.sessions.iter().any(|session| meant(&session));
         if !reached && keeps {
             let receipt = receipt.take().unwrap_or_else(Receipt::none);
             return self.keep_for_later(stanza.clone(), receipt);
         }
-        let (behind, now): (Vec<&Attached>, Vec<&Attached>) =
+        let (behind, now): (Vec<&UserSession>, Vec<&UserSession>) =
             self.sessions.iter().filter(meant).partition(|session| late(session));
         let behind: Vec<SessionId> = behind.into_iter().map(|session| session.sid).collect();
-        let copies: Vec<&Attached> = self.sessions.iter().filter(|_| reached).filter(copied).collect();
-        let among = Among::of(if keeps { now.len() + copies.len() } else { 0 });
+        let copies: Vec<&UserSession> = self.sessions.iter().filter(|_| reached).filter(copied).collect();
+        let among = SharedDelivery::of(if keeps { now.len() + copies.len() } else { 0 });
         for session in &now {
             if !keeps && self.crowds(session, stanza) {
                 continue;
@@ -80,9 +80,9 @@ impl User {
     }
 
     /// Whether a session has not come to the end of the offline queue yet: what comes now comes behind that.
-    pub(super) fn is_late(&self, session: &Attached) -> bool {
+    pub(super) fn is_late(&self, session: &UserSession) -> bool {
         let drain = || self.drains.all.iter().find(|drain| drain.sid == session.sid);
-        session.draining && drain().is_none_or(|drain| drain.place == Shelf::Queue)
+        session.draining && drain().is_none_or(|drain| drain.place == Collection::Queue)
     }
 
     /// Whether a message for sessions of that kind finds no room in the queue.
@@ -132,7 +132,7 @@ impl User {
         let mut entry = self.entry(Direction::In, &stanza, &with);
         let owed = if worth_keeping(&stanza) { Owed::AnyDevice } else { Owed::Session };
         entry.flags = share::flags(owed, true);
-        let numbering = self.session(sid).and_then(|session| session.turns.numbering);
+        let numbering = self.session(sid).and_then(|session| session.sequence.numbering);
         entry.sent.extend(numbering.map(|numbering| archive::Sent { numbering: numbering.name, n: number }));
         if owed == Owed::Session {
             // Numberings change; whose it is does not.
@@ -141,7 +141,7 @@ impl User {
         let id = self.next_id();
         self.queued += 1;
         entry.flags |= share::nth(self.queued);
-        let ops = self.keep(Shelf::Queue, id, &entry, origin);
+        let ops = self.keep(Collection::Queue, id, &entry, origin);
         self.after_commit(ops, Step::Held { sid, number, id, stanza, receipt }, Numbers::new(), None);
         if let Some(session) = self.session(sid) {
             let _ = session.handle.cast_always(crate::session::Msg::Kept { number, id });
@@ -153,7 +153,7 @@ impl User {
     pub(crate) fn unqueue(&mut self, sid: SessionId, ids: &[ArchiveId]) {
         let mut ops = Ops::new();
         for id in ids {
-            archive::remove(&mut ops, Shelf::Queue, &self.entity, *id);
+            archive::remove(&mut ops, Collection::Queue, &self.entity, *id);
             self.kept.retain(|kept| *kept != (sid, *id));
             self.queued = self.queued.saturating_sub(1);
         }
@@ -187,7 +187,7 @@ impl User {
         let id = self.next_id();
         self.queued += 1;
         entry.flags |= share::nth(self.queued);
-        let ops = self.keep(Shelf::Queue, id, &entry, origin);
+        let ops = self.keep(Collection::Queue, id, &entry, origin);
         self.drains.queue_grew();
         metrics::counter!("rookery_offline_stored_total").increment(1);
         self.after_commit(ops, step, Numbers::new(), origin);

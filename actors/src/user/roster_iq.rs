@@ -12,7 +12,7 @@ use rookery_proto::xmpp::stanza::{Stanza, Type};
 use super::subscribe::{self, Act, Acted, Full, Room};
 use super::subscription::Kind;
 use super::{User, roster};
-use crate::feature::{Done, Feature, Iq, Method, Request, Run, Scope, Then, Who, Work, Xep};
+use crate::features::contract::{Done, Feature, Iq, Method, Request, Run, Scope, Then, Who, Work, Xep};
 use crate::features::store_failed;
 use crate::host::Host;
 

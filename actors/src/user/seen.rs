@@ -3,7 +3,7 @@
 use rookery_cluster::tables::seen as table;
 
 use super::User;
-use super::order::Origin;
+use super::session_queue::Origin;
 use crate::session::SessionId;
 
 /// What is known of a session's numbers.

@@ -4,18 +4,18 @@
 use std::time::Duration;
 
 use rookery_cluster::store::Options;
-use rookery_cluster::tables::archive::{self, ArchiveId, Shelf};
+use rookery_cluster::tables::archive::{self, ArchiveId, Collection};
 use rookery_cluster::tables::seen;
 use rookery_proto::xmpp::error::{Condition, StanzaError};
 use rookery_proto::xmpp::jid::Jid;
 use rookery_proto::xmpp::stanza::Stanza;
 
 use super::deliver::{BUSY, Ops, Step};
-use super::order::Origin;
+use super::session_queue::Origin;
 use super::share::{self, Owed};
-use super::{Attached, Msg, User, numbers};
-use crate::feature::Direction;
-use crate::ledger::Receipt;
+use super::{Msg, User, UserSession, numbers};
+use crate::connection::ledger::Receipt;
+use crate::features::contract::Direction;
 use crate::session::SessionId;
 
 /// When an entry that the store did not take is written again.
@@ -27,7 +27,7 @@ pub(super) const SOMEWHERE: ArchiveId = ArchiveId::first_at(0);
 /// How many refused messages are remembered: as many as may come again when the store is back.
 const REFUSED: usize = 256;
 
-/// Among how many of the newest entries that is looked for: it was sent a moment ago.
+/// SharedDelivery how many of the newest entries that is looked for: it was sent a moment ago.
 const LAST: usize = 200;
 
 fn is_answered(stanza: &Stanza, error: &Stanza) -> bool {
@@ -50,7 +50,7 @@ impl User {
         if let Some(front) = self.pending.waiting.front_mut() {
             front.outcome = None;
         }
-        let Some(me) = self.me.as_ref().map(crate::resident::Handle::downgrade) else { return };
+        let Some(me) = self.me.as_ref().map(crate::runtime::actor::Handle::downgrade) else { return };
         self.host.wheel().after(AGAIN, move || {
             if let Some(me) = me.upgrade() {
                 let again = move |user: &mut User| user.write_sent(seq);
@@ -74,16 +74,17 @@ impl User {
         entry.flags = share::flags(Owed::Nobody, copies);
         entry.sent =
             self.pending.waiting.front().map(|front| numbers::sent(&front.numbers)).unwrap_or_default();
-        let name = self.session(sid).and_then(|session| session.origin_name(self.host.far().is_some()));
-        let ops = self.keep(Shelf::Archive, id, &entry, name.map(|name| (name, n)));
+        let name = self.session(sid).and_then(|session| session.origin_name(self.host.placement().is_some()));
+        let ops = self.keep(Collection::Archive, id, &entry, name.map(|name| (name, n)));
         self.commit_step(seq, ops);
     }
 
     /// A message that one of the sessions has sent was refused with this error: nothing of it stays. `n` is its number in the
     /// session; 0 if that is not known. Should the error not come to its client, the message comes again, and is written again.
     pub(super) fn take_back(&mut self, entry: ArchiveId, error: &Stanza, n: u32) {
-        let is_its = |s: &&Attached| error.to.as_ref().is_some_and(|to| to.as_str() == s.jid.as_str());
-        let name = self.sessions.iter().find(is_its).and_then(|s| s.origin_name(self.host.far().is_some()));
+        let is_its = |s: &&UserSession| error.to.as_ref().is_some_and(|to| to.as_str() == s.jid.as_str());
+        let name =
+            self.sessions.iter().find(is_its).and_then(|s| s.origin_name(self.host.placement().is_some()));
         let origin = name.filter(|_| n != 0).map(|name| (name, n));
         let entry = Some(entry).filter(|entry| *entry != SOMEWHERE).or_else(|| self.pending_of(error));
         let waits = |step: &Step| matches!(step, Step::Sent { id, .. } if *id == entry);
@@ -116,14 +117,14 @@ impl User {
                 let (user, error) = (user.clone(), error.clone());
                 Box::pin(async move {
                     let query = archive::Query { backwards: true, ..archive::Query::all(LAST) };
-                    let page = archive::page(&mut **tx, Shelf::Archive, &user, &query).await?;
+                    let page = archive::page(&mut **tx, Collection::Archive, &user, &query).await?;
                     let its = |(_, entry): &&(ArchiveId, archive::Entry)| {
                         let sent = entry.direction() == archive::Direction::Out;
-                        let stanza = sent.then(|| crate::stored::stanza(&entry.stanza)).flatten();
+                        let stanza = sent.then(|| crate::routing::stored::stanza(&entry.stanza)).flatten();
                         stanza.is_some_and(|stanza| is_answered(&stanza, &error))
                     };
                     if let Some((id, _)) = page.entries.iter().find(its) {
-                        archive::remove(&mut **tx, Shelf::Archive, &user, *id);
+                        archive::remove(&mut **tx, Collection::Archive, &user, *id);
                     }
                     if let Some((name, row)) = row {
                         seen::put(&mut **tx, &user, &name.0, row);
@@ -139,7 +140,7 @@ impl User {
 
     fn remove_sent(&mut self, entry: ArchiveId, origin: Origin) {
         let mut ops = Ops::new();
-        archive::remove(&mut ops, Shelf::Archive, &self.entity, entry);
+        archive::remove(&mut ops, Collection::Archive, &self.entity, entry);
         if let Some((name, row)) = origin.and_then(|origin| Some((origin.0, self.taken_out(origin)?))) {
             seen::put(&mut ops, &self.entity, &name.0, row);
         }

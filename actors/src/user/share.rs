@@ -10,7 +10,7 @@ use rookery_proto::xmpp::stanza::Stanza;
 
 use super::deliver::Step;
 use super::worth::worth_keeping;
-use super::{Attached, User};
+use super::{User, UserSession};
 
 /// To whom a message is owed (RFC 6121 section 8.5).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -254,7 +254,7 @@ fn place(last: Option<ArchiveId>) -> ArchiveId {
     last.unwrap_or(ArchiveId::first_at(0))
 }
 
-impl Attached {
+impl UserSession {
     /// What the session gets of an archived message.
     pub(super) fn share(&self, message: About<'_>) -> Option<Share> {
         self.reader.share(&self.jid, message)
@@ -292,7 +292,7 @@ impl User {
     }
 
     /// The sessions that a step's stanza is handed to now.
-    pub(super) fn targets<'a>(&'a self, step: &'a Step) -> impl Iterator<Item = &'a Attached> {
+    pub(super) fn targets<'a>(&'a self, step: &'a Step) -> impl Iterator<Item = &'a UserSession> {
         let reached = match step {
             Step::In { stanza, id: None, .. } => {
                 self.sessions.iter().any(|session| session.is_meant(self.recipient(stanza)))

@@ -12,10 +12,10 @@ use rookery_proto::xmpp::stanza::{PresenceType, Stanza, Type};
 
 use super::subscription::{self, Inbound as Outcome, Kind};
 use super::{User, roster};
-use crate::feature::{Direction, Done, Then, Verdict};
+use crate::connection::ledger::Receipt;
+use crate::connection::pipe::Outgoing;
+use crate::features::contract::{Direction, Done, Then, Verdict};
 use crate::features::{store_failed, xep_0203_delay as delay};
-use crate::ledger::Receipt;
-use crate::pipe::Outgoing;
 use crate::session::SessionId;
 
 pub(crate) mod requests;
@@ -164,7 +164,7 @@ impl User {
             return receipt.done();
         }
         if self.ops.are_many() {
-            return self.lane_is_full(sid, &stanza, receipt);
+            return self.queue_is_full(sid, &stanza, receipt);
         }
         let own = self.entity.clone();
         let limits = &host.options().limits;

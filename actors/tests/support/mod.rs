@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rookery_actors::options::{Archive, Domain};
-use rookery_actors::{Authenticated, Close, ConnInfo, Down, Host, Link, Options, Pipe};
+use rookery_actors::{Authenticated, Close, ConnInfo, Down, Host, Options, Pipe, SessionHandle};
 use rookery_cluster::entity::Entity;
 use rookery_cluster::seams::Seams;
 use rookery_cluster::store::faults::Faults;
@@ -129,7 +129,7 @@ pub fn conn() -> ConnInfo {
 
 pub struct Client {
     pub user: BareJid,
-    pub link: Option<Link>,
+    pub link: Option<SessionHandle>,
     pub pipe: Arc<Pipe>,
     pub waiting: VecDeque<Down>,
     /// Stanzas received since stream management was enabled.
@@ -148,7 +148,7 @@ pub struct Client {
 
 impl Client {
     /// One of a node with a runtime of its own.
-    pub fn on(user: BareJid, link: Link, pipe: Arc<Pipe>, runtime: tokio::runtime::Handle) -> Self {
+    pub fn on(user: BareJid, link: SessionHandle, pipe: Arc<Pipe>, runtime: tokio::runtime::Handle) -> Self {
         Self {
             user,
             link: Some(link),
@@ -163,7 +163,7 @@ impl Client {
         }
     }
 
-    pub fn link(&mut self) -> &mut Link {
+    pub fn link(&mut self) -> &mut SessionHandle {
         self.link.as_mut().unwrap()
     }
 
@@ -184,7 +184,7 @@ impl Client {
     }
 
     /// Does something with the link, where its node runs.
-    pub fn with<T>(&mut self, step: impl FnOnce(&mut Link) -> T) -> T {
+    pub fn with<T>(&mut self, step: impl FnOnce(&mut SessionHandle) -> T) -> T {
         let runtime = self.runtime.clone();
         let _there = runtime.as_ref().map(tokio::runtime::Handle::enter);
         step(self.link())

@@ -82,7 +82,7 @@ pub async fn queue(world: &World, name: &str) -> usize {
         let user = user.clone();
         Box::pin(async move {
             let query = archive::Query::all(100);
-            archive::page(&mut **tx, archive::Shelf::Queue, &user, &query).await
+            archive::page(&mut **tx, archive::Collection::Queue, &user, &query).await
         })
     });
     read.await.unwrap().entries.len()

@@ -6,7 +6,7 @@ use super::{Rows, decode, encode, roster, scan};
 use crate::entity::Entity;
 use crate::store::keys::{Key, Kind, Parts, Scope};
 use crate::store::{Isolation, Mutate, Result, Transaction};
-use crate::tables::archive::{self, Shelf};
+use crate::tables::archive::{self, Collection};
 
 /// The hash of a SCRAM mechanism.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, prost::Enumeration)]
@@ -160,8 +160,8 @@ pub fn remove(out: &mut (impl Mutate + ?Sized), user: &Entity) {
 /// (their roster items) is not touched; a reservation stays.
 pub async fn erase_user(tx: &mut dyn Transaction, user: &Entity) -> Result<()> {
     // Rows of the indexes by day lie outside the user's ranges.
-    archive::purge_all(tx, Shelf::Archive, user).await?;
-    archive::purge_all(tx, Shelf::Queue, user).await?;
+    archive::purge_all(tx, Collection::Archive, user).await?;
+    archive::purge_all(tx, Collection::Queue, user).await?;
     remove(tx, user);
     for kind in Kind::ALL.iter().filter(|kind| kind.scope() == Scope::User) {
         let range = Key::of(*kind, user).range();
@@ -304,8 +304,8 @@ mod tests {
         assert!(private::put(tx, user, &element, limits).await.unwrap());
         let tx: &mut dyn Transaction = tx;
         let id = archive::ArchiveId::first_at(1 << 50);
-        for shelf in [Shelf::Archive, Shelf::Queue] {
-            archive::append(tx, shelf, user, id, &archive::Entry::default(), None).unwrap();
+        for collection in [Collection::Archive, Collection::Queue] {
+            archive::append(tx, collection, user, id, &archive::Entry::default(), None).unwrap();
         }
         offline::set(tx, user, offline::Cursor::at(id));
         sessions::put(tx, user, &[1; 16], &sessions::Record::default()).unwrap();

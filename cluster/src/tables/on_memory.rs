@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::archive::{Clock, Direction, End, Entry, Query, Shelf, With};
+use super::archive::{Clock, Collection, Direction, End, Entry, Query, With};
 use super::secrets::Secret;
 use super::*;
 use crate::entity::Entity;
@@ -35,7 +35,9 @@ async fn walk(store: &Store, owner: &Entity, mut query: Query) -> Vec<(archive::
     loop {
         let (asked, owner) = (&query, owner);
         let slice = store
-            .read(|tx| Box::pin(async move { archive::page(&mut **tx, Shelf::Archive, owner, asked).await }))
+            .read(|tx| {
+                Box::pin(async move { archive::page(&mut **tx, Collection::Archive, owner, asked).await })
+            })
             .await
             .unwrap();
         found.extend(slice.entries);
@@ -57,7 +59,7 @@ async fn an_archive_written_by_the_batcher_is_read_in_order() {
     for n in 0..60 {
         let id = clock.next(1_700_000_000_000_000, 1);
         let mut ops = Ops::new();
-        day = Some(archive::append(&mut ops, Shelf::Archive, &owner, id, &entry(n), day).unwrap());
+        day = Some(archive::append(&mut ops, Collection::Archive, &owner, id, &entry(n), day).unwrap());
         offline::set(&mut ops, &owner, offline::Cursor::at(id));
         seen::put(
             &mut ops,
@@ -82,7 +84,7 @@ async fn an_archive_written_by_the_batcher_is_read_in_order() {
     let (last, waits) = store
         .read(|tx| {
             Box::pin(async move {
-                let last = archive::last_id(&mut **tx, Shelf::Archive, user).await?;
+                let last = archive::last_id(&mut **tx, Collection::Archive, user).await?;
                 Ok((last, offline::get(&mut **tx, user).await?))
             })
         })
@@ -187,7 +189,7 @@ async fn an_erased_user_leaves_nothing() {
                 for n in 0..30 {
                     // One a day.
                     let id = clock.next(n * 86_400_000_000, 1);
-                    day = Some(archive::append(tx, Shelf::Archive, user, id, &Entry::default(), day)?);
+                    day = Some(archive::append(tx, Collection::Archive, user, id, &Entry::default(), day)?);
                 }
                 Ok(())
             })
@@ -197,7 +199,9 @@ async fn an_erased_user_leaves_nothing() {
     assert_eq!(count().await.unwrap(), 3 + 2 + 5 + 30 * 3);
     store
         .write(Options::default(), |tx| {
-            Box::pin(async move { archive::retain(&mut **tx, Shelf::Archive, user.shard(), 10, 99).await })
+            Box::pin(
+                async move { archive::retain(&mut **tx, Collection::Archive, user.shard(), 10, 99).await },
+            )
         })
         .await
         .unwrap();

@@ -99,7 +99,7 @@ pub struct Cursor {
     /// Everything in the archive up to this has been acknowledged by the client, or was delivered elsewhere.
     pub acked: Option<ArchiveId>,
     /// Which requests and answers it was sent last, and when: what that is, the writer knows.
-    pub had: Bytes,
+    pub recent: Bytes,
 }
 
 /// The cursor's record.
@@ -116,7 +116,7 @@ struct Progress {
     acked: Bytes,
     /// See [`Cursor::had`].
     #[prost(bytes = "bytes", tag = "4")]
-    had: Bytes,
+    recent: Bytes,
 }
 
 /// What a session is being sent from the store: the stanzas of one page have numbers one after the other. Written
@@ -206,7 +206,7 @@ pub fn put(out: &mut (impl Mutate + ?Sized), user: &Entity, sid: &Sid, record: &
 pub fn put_cursor(out: &mut (impl Mutate + ?Sized), user: &Entity, sid: &Sid, cursor: &Cursor) {
     let acked = cursor.acked.map(|id| Bytes::copy_from_slice(&id.to_bytes())).unwrap_or_default();
     let Cursor { up_handled, down_acked, .. } = *cursor;
-    let record = Progress { up_handled, down_acked, acked, had: cursor.had.clone() };
+    let record = Progress { up_handled, down_acked, acked, recent: cursor.recent.clone() };
     // It has one part always, so there is nothing to clear first.
     out.put(key(user, sid).u8(CURSOR).fixed(&[0; split::SUFFIX]).finish(), encode(&record));
 }
@@ -309,7 +309,7 @@ fn progress(value: Bytes) -> Result<Cursor> {
         [] => None,
         bytes => Some(ArchiveId::read(bytes)?),
     };
-    Ok(Cursor { up_handled: record.up_handled, down_acked: record.down_acked, acked, had: record.had })
+    Ok(Cursor { up_handled: record.up_handled, down_acked: record.down_acked, acked, recent: record.recent })
 }
 
 #[cfg(test)]
@@ -350,7 +350,7 @@ mod tests {
                 up_handled: 1,
                 down_acked: 2,
                 acked: Bytes::from_static(&[7; 16]),
-                had: Bytes::new(),
+                recent: Bytes::new(),
             },
         );
         assert_eq!(format!("{:?}", record("x")), "Record(created at 300, flags 0x11)");
@@ -361,8 +361,8 @@ mod tests {
         let mut tx = Double::new();
         let user = Entity::new("juliet@a");
         let id = ArchiveId { micros: 1, epoch: 2, counter: 3 };
-        let had = Bytes::from_static(&[8; 16]);
-        let cursor = Cursor { up_handled: u32::MAX, down_acked: 2, acked: Some(id), had };
+        let recent = Bytes::from_static(&[8; 16]);
+        let cursor = Cursor { up_handled: u32::MAX, down_acked: 2, acked: Some(id), recent };
         let mut ops = Ops::new();
         put(&mut ops, &user, &[1; 16], &record("one")).unwrap();
         put(&mut ops, &user, &[0xff; 16], &record("two")).unwrap();

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use rookery_actors::{Authenticated, Link, NotResumed, Pipe};
+use rookery_actors::{Authenticated, NotResumed, Pipe, SessionHandle};
 use rookery_proto::xml::Writer;
 use rookery_proto::xmpp::element::Element;
 use rookery_proto::xmpp::error::StreamCondition;
@@ -16,7 +16,10 @@ use crate::net::Stream;
 
 impl<S: Stream> Negotiation<S> {
     /// Offers what a session can do, and goes on until there is one. Returns whether it was resumed.
-    pub(super) async fn session(&mut self, who: Authenticated) -> Result<(Link, Arc<Pipe>, bool), End> {
+    pub(super) async fn session(
+        &mut self,
+        who: Authenticated,
+    ) -> Result<(SessionHandle, Arc<Pipe>, bool), End> {
         let domain = who.jid().domain();
         let extra = rookery_actors::features::xep_0115_caps::stream_feature(&self.shared.host, domain);
         features::before_session(&mut self.out, &extra, &self.settings);
@@ -46,7 +49,11 @@ impl<S: Stream> Negotiation<S> {
         }
     }
 
-    async fn bind(&mut self, who: &Authenticated, iq: &Stanza) -> Result<Option<(Link, Arc<Pipe>)>, End> {
+    async fn bind(
+        &mut self,
+        who: &Authenticated,
+        iq: &Stanza,
+    ) -> Result<Option<(SessionHandle, Arc<Pipe>)>, End> {
         let resource =
             iq.child("bind", ns::BIND).and_then(|bind| bind.element().child_text("resource", ns::BIND));
         let resource = resource.filter(|resource| !resource.is_empty());
@@ -75,7 +82,7 @@ impl<S: Stream> Negotiation<S> {
         &mut self,
         who: &Authenticated,
         resume: &Element,
-    ) -> Result<Option<(Link, Arc<Pipe>)>, End> {
+    ) -> Result<Option<(SessionHandle, Arc<Pipe>)>, End> {
         let h =
             resume.attr("h").filter(|h| h.bytes().all(|b| b.is_ascii_digit())).and_then(|h| h.parse().ok());
         let (Some(previd), Some(h)) = (resume.attr("previd"), h) else {

@@ -81,7 +81,7 @@ pub struct Shared {
     pub settings: ArcSwap<Settings>,
     /// How many passwords may be hashed at once for PLAIN.
     pub hashing: Semaphore,
-    /// Turns true when the node stops.
+    /// Sequence true when the node stops.
     pub stop: watch::Receiver<bool>,
     /// Counters that are touched for every read and write.
     pub meters: Meters,

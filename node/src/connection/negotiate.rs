@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rookery_actors::features::xep_0077_registration;
-use rookery_actors::{ConnInfo, Link, Pipe};
+use rookery_actors::{ConnInfo, Pipe, SessionHandle};
 use rookery_cluster::entity::Entity;
 use rookery_cluster::mesh::{Home, Map};
 use rookery_cluster::tables::nodes::State;
@@ -41,7 +41,7 @@ pub(super) struct Bound<S> {
     pub(super) shared: Arc<Shared>,
     pub(super) settings: Arc<Settings>,
     pub(super) stream: Box<TlsStream<S>>,
-    pub(super) link: Link,
+    pub(super) link: SessionHandle,
     pub(super) pipe: Arc<Pipe>,
     /// Whether the session was resumed: stream management is on.
     pub(super) resumed: bool,
@@ -198,7 +198,7 @@ async fn origin<S: Stream>(settings: &Settings, stream: &mut S, peer: SocketAddr
 }
 
 impl<S: Stream> Negotiation<S> {
-    async fn steps(&mut self) -> Result<(Link, Arc<Pipe>, bool), End> {
+    async fn steps(&mut self) -> Result<(SessionHandle, Arc<Pipe>, bool), End> {
         match self.kind {
             Kind::C2s => {
                 self.open().await?;
@@ -383,7 +383,7 @@ impl<S: Stream> Negotiation<S> {
         }
     }
 
-    fn into_bound(self, link: Link, pipe: Arc<Pipe>, resumed: bool, pass: Pass) -> Option<Bound<S>> {
+    fn into_bound(self, link: SessionHandle, pipe: Arc<Pipe>, resumed: bool, pass: Pass) -> Option<Bound<S>> {
         let Self { shared, settings, wire, mut framer, tail, scope, lang, .. } = self;
         let Wire::Tls(stream) = wire else { return None };
         framer.set_limits(settings.after);

@@ -9,7 +9,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use rookery_actors::{Charged, Link, Pipe};
+use rookery_actors::{Charged, Pipe, SessionHandle};
 use rookery_proto::xml::framer::Framer;
 use rookery_proto::xml::{Scope, Text};
 use rookery_proto::xmpp::error::{StreamCondition, StreamError};
@@ -41,7 +41,7 @@ pub(super) struct Running<W> {
     pub(super) wire: W,
     pub(super) shared: Arc<Shared>,
     pub(super) settings: Arc<Settings>,
-    pub(super) link: Link,
+    pub(super) link: SessionHandle,
     pub(super) pipe: Arc<Pipe>,
     pub(super) sm: Sm,
     pub(super) acks: Acks,
@@ -102,7 +102,7 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
         wire: W,
         shared: Arc<Shared>,
         settings: Arc<Settings>,
-        link: Link,
+        link: SessionHandle,
         pipe: Arc<Pipe>,
         resumed: bool,
         framer: Framer,

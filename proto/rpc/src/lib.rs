@@ -2,7 +2,7 @@
 //!
 //! - [`admin::v1`]: the administration of one node over its Unix socket.
 //! - [`mesh::v1`]: the channel between the nodes of a cluster.
-//! - [`parcel::v1`]: what goes through it, between the actors of two nodes.
+//! - [`payload::v1`]: what goes through it, between the actors of two nodes.
 //! - [`store::v1`]: the transactions of the development store server.
 //!
 //! Messages only grow: see the head of each `.proto` file. The tests here hold old bytes, which must decode for ever.
@@ -41,12 +41,12 @@ pub mod store {
 }
 
 /// What actors say to those of other nodes.
-pub mod parcel {
+pub mod payload {
     /// The first version; it only grows.
     // As above.
     #[allow(missing_docs, unreachable_pub, clippy::all, clippy::restriction)]
     pub mod v1 {
-        tonic::include_proto!("rookery.parcel.v1");
+        tonic::include_proto!("rookery.payload.v1");
     }
 }
 

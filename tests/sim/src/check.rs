@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rookery_cluster::entity::Entity;
 use rookery_cluster::store::Store;
-use rookery_cluster::tables::archive::{self, Direction, Query, Shelf};
+use rookery_cluster::tables::archive::{self, Collection, Direction, Query};
 use rookery_cluster::tables::roster::{self, Subscription};
 
 use crate::chance::{Chance, seams};
@@ -92,7 +92,9 @@ async fn archived(store: &Store, user: usize) -> rookery_cluster::store::Result<
     loop {
         let (owner, asked) = (&owner, &query);
         let slice = store
-            .read(|tx| Box::pin(async move { archive::page(&mut **tx, Shelf::Archive, owner, asked).await }))
+            .read(|tx| {
+                Box::pin(async move { archive::page(&mut **tx, Collection::Archive, owner, asked).await })
+            })
             .await?;
         for (_, entry) in &slice.entries {
             let text = String::from_utf8_lossy(&entry.stanza).into_owned();

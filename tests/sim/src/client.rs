@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rookery_actors::{Authenticated, Close, ConnInfo, Down, Host, Link, NotResumed, Pipe};
+use rookery_actors::{Authenticated, Close, ConnInfo, Down, Host, NotResumed, Pipe, SessionHandle};
 use rookery_proto::xml::{Limits, Scope};
 use rookery_proto::xmpp::jid::BareJid;
 use rookery_proto::xmpp::stanza::Stanza;
@@ -165,7 +165,7 @@ fn not_resumed(visit: &Visit) {
 /// A connection at work.
 struct Running<'a> {
     visit: &'a Visit,
-    link: Link,
+    link: SessionHandle,
     pipe: Arc<Pipe>,
 }
 

@@ -110,7 +110,7 @@ fn what_is_offline_comes_before_what_is_new() {
     well(&["--seed", "135", "--small"]);
 }
 
-/// A parcel to a home that could not be reached was overtaken by one to the next home, and was then taken for one that
+/// A payload to a home that could not be reached was overtaken by one to the next home, and was then taken for one that
 /// had come before.
 #[test]
 fn nothing_overtakes_when_a_shard_moves() {

@@ -150,7 +150,7 @@ impl Client {
         Ok(())
     }
 
-    /// Turns stream management on (XEP-0198). With `automatic`, acknowledgements are answered unseen.
+    /// Sequence stream management on (XEP-0198). With `automatic`, acknowledgements are answered unseen.
     pub async fn enable_sm(&mut self, resume: bool, automatic: bool) -> Result<Element, Error> {
         // Counting starts on our side when we send <enable/>, on the server's when it sends <enabled/>.
         self.sm = StreamManagement { enabled: false, automatic, ..StreamManagement::default() };

@@ -15,7 +15,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<Element>, String> {
     Element::parse_all(&more_attributes(text)).map_err(|e| e.to_string())
 }
 
-/// Turns `{...}` inside of tags into an attribute, since it must be XML.
+/// Sequence `{...}` inside of tags into an attribute, since it must be XML.
 fn more_attributes(text: &str) -> String {
     let (mut out, mut in_tag, mut quote, mut rest) = (String::new(), false, None, text);
     while let Some(c) = rest.chars().next() {

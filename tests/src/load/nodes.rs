@@ -207,7 +207,7 @@ pub async fn bench(plan: &Plan) -> Result<String, Error> {
     let large = idle(plan, &three).await?;
     three.stop().await?;
     table.row(
-        "kB resident per idle TLS session, at a node that is not its home; all nodes",
+        "kB actor per idle TLS session, at a node that is not its home; all nodes",
         Some(small),
         large,
         "",

@@ -17,7 +17,7 @@ pub enum Figure {
     P50,
     /// 99th percentile in milliseconds.
     P99,
-    /// Resident kilobytes of the server per session.
+    /// Actor kilobytes of the server per session.
     Kilobytes,
 }
 
@@ -103,14 +103,14 @@ pub const FIGURES: &[Row] = &[
         "idle-small",
         false,
         Figure::Kilobytes,
-        "kB resident per idle TLS session, {small} sessions",
+        "kB actor per idle TLS session, {small} sessions",
         Some(1.0 / 3.0),
     ),
     row(
         "idle-large",
         false,
         Figure::Kilobytes,
-        "kB resident per idle TLS session, {large} sessions",
+        "kB actor per idle TLS session, {large} sessions",
         Some(1.0 / 3.0),
     ),
 ];

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use super::Error;
 use super::chat::{Outcome, frame};
 use super::peer::{Peer, Seat, Site, login, session, user};
-use super::usage::{cpu_seconds, resident, settle};
+use super::usage::{actor, cpu_seconds, settle};
 use crate::client::Client;
 
 /// Clients at work at the same time where not said otherwise.
@@ -49,12 +49,12 @@ async fn many_logins(site: &Site<'_>, count: usize, users: usize) -> Result<(), 
     all(running).await.map(drop)
 }
 
-/// Sessions that do nothing: resident bytes per session at each of the sizes.
+/// Sessions that do nothing: actor bytes per session at each of the sizes.
 pub async fn idle(site: &Site<'_>, sizes: &[usize]) -> Result<Vec<(usize, f64)>, Error> {
     // What a server makes once, it makes now.
     many_logins(site, 200, 200).await?;
     settle(&site.pids).await;
-    let empty = resident(&site.pids);
+    let empty = actor(&site.pids);
     let mut held = JoinSet::new();
     let mut open = 0;
     let mut out = Vec::new();
@@ -72,7 +72,7 @@ pub async fn idle(site: &Site<'_>, sizes: &[usize]) -> Result<Vec<(usize, f64)>,
             }
         }
         settle(&site.pids).await;
-        let bytes = resident(&site.pids).saturating_sub(empty);
+        let bytes = actor(&site.pids).saturating_sub(empty);
         out.push((*size, bytes as f64 / *size as f64));
         if let Some(ended) = held.try_join_next() {
             let why = ended.map_or_else(|e| e.to_string(), |e| e.to_string());

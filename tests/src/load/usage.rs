@@ -49,8 +49,8 @@ pub fn cpu_seconds(roots: &[u32]) -> f64 {
     tree(roots).iter().map(|(_, ticks)| *ticks as f64).sum::<f64>() / TICKS_PER_SECOND
 }
 
-/// Resident memory in bytes of the processes and their descendants.
-pub fn resident(roots: &[u32]) -> u64 {
+/// Actor memory in bytes of the processes and their descendants.
+pub fn actor(roots: &[u32]) -> u64 {
     let of = |pid: u32| {
         let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         let line = text.lines().find_map(|l| l.strip_prefix("VmRSS:"))?;

@@ -42,10 +42,8 @@ async fn what_nobody_reads_is_not_kept_in_memory() {
         idle.push(login(&options, "tybalt", &format!("idle{n}")).await);
     }
     let pid = server.pid().unwrap();
-    let (before, handled) = (
-        usage::resident(&[pid]),
-        metric(&server, "rookery_stanzas_total{kind=\"iq\",direction=\"out\"}").await,
-    );
+    let (before, handled) =
+        (usage::actor(&[pid]), metric(&server, "rookery_stanzas_total{kind=\"iq\",direction=\"out\"}").await);
     let mut sent = 0;
     for n in 0..REQUESTS {
         for client in &mut idle {
@@ -64,10 +62,10 @@ async fn what_nobody_reads_is_not_kept_in_memory() {
         let answer = reader.iq_ok("get", "", "<vCard xmlns='vcard-temp'/>").await.unwrap();
         assert!(answer.child("vCard", "vcard-temp").is_some(), "{answer}");
     }
-    let (waiting, after) = (metric(&server, "rookery_waiting_bytes").await, usage::resident(&[pid]));
-    println!("{sent} bytes sent; resident memory {before} to {after} bytes; {waiting} bytes wait");
+    let (waiting, after) = (metric(&server, "rookery_waiting_bytes").await, usage::actor(&[pid]));
+    println!("{sent} bytes sent; actor memory {before} to {after} bytes; {waiting} bytes wait");
     assert!(waiting < 17_000_000.0, "{waiting} bytes wait");
-    assert!(after.saturating_sub(before) < 150_000_000, "resident memory: {before} to {after}");
+    assert!(after.saturating_sub(before) < 150_000_000, "actor memory: {before} to {after}");
     assert!(metric(&server, "rookery_limits_hit_total{limit=\"unacked_bytes\"}").await > 0.0);
     notices_nothing(&mut witness).await;
     drop(idle);

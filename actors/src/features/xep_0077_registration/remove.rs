@@ -7,9 +7,9 @@ use rookery_proto::xmpp::error::{Condition, StanzaError, StreamCondition};
 use rookery_proto::xmpp::jid::BareJid;
 use rookery_proto::xmpp::stanza::{IqType, Stanza};
 
-use crate::feature::{Done, Request};
+use crate::connection::pipe::Outgoing;
+use crate::features::contract::{Done, Request};
 use crate::host::Host;
-use crate::pipe::Outgoing;
 use crate::session::SessionId;
 use crate::user::{self, User};
 

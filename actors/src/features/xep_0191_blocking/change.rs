@@ -10,7 +10,7 @@ use rookery_proto::xmpp::jid::Jid;
 use rookery_proto::xmpp::ns;
 
 use super::{Blocks, items, show};
-use crate::feature::{Done, Request};
+use crate::features::contract::{Done, Request};
 use crate::host::Host;
 use crate::session::{self, SessionId};
 use crate::user::User;

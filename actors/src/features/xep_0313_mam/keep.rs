@@ -5,8 +5,8 @@ use rookery_proto::xmpp::jid::Jid;
 use rookery_proto::xmpp::ns;
 use rookery_proto::xmpp::stanza::{MessageType, Stanza, Type};
 
-use crate::feature::{Direction, Hints, Passing, Verdict};
-use crate::options::Archive;
+use crate::features::contract::{Direction, Hints, Passing, Verdict};
+use crate::host::options::Archive;
 use crate::user::User;
 
 pub(super) fn hook(user: &User, passing: &mut Passing) -> Verdict {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use rookery_cluster::entity::Entity;
 use rookery_cluster::store::{Result as StoreResult, Store, Tx};
-use rookery_cluster::tables::archive::{self, ArchiveId, End, Entry, IdCipher, Shelf};
+use rookery_cluster::tables::archive::{self, ArchiveId, Collection, End, Entry, IdCipher};
 use rookery_proto::xml::write;
 use rookery_proto::xmpp::error::{Condition, StanzaError};
 use rookery_proto::xmpp::jid::{BareJid, Jid};
@@ -11,10 +11,10 @@ use rookery_proto::xmpp::stanza::{MessageType, Stanza};
 use rookery_proto::xmpp::{ns, rsm};
 
 use super::query::Query;
-use crate::feature::{Done, Request};
+use crate::connection::pipe::Outgoing;
+use crate::features::contract::{Done, Request};
 use crate::features::{xep_0203_delay as delay, xep_0297_forwarding as forwarding};
 use crate::host::Host;
-use crate::pipe::Outgoing;
 
 /// A page ends behind the message with which it reaches so many bytes: less than a session may have unacknowledged.
 const PAGE_BYTES: usize = 1_000_000;
@@ -75,7 +75,7 @@ pub(super) async fn find(store: &Store, user: &Entity, query: &Query) -> Result<
 /// Whether all messages that the query names are in the archive.
 async fn known(tx: &mut Tx<'_>, user: &Entity, query: &Query) -> StoreResult<bool> {
     for id in query.after.iter().chain(&query.before).chain(query.ids.iter().flatten()) {
-        if !archive::contains(&mut **tx, Shelf::Archive, user, *id).await? {
+        if !archive::contains(&mut **tx, Collection::Archive, user, *id).await? {
             return Ok(false);
         }
     }
@@ -96,8 +96,9 @@ async fn scanned(store: &Store, user: &Entity, query: &Query) -> Result<Page, St
     for _ in 0..ROUNDS {
         next.max_bytes = PAGE_BYTES.saturating_sub(bytes).max(1);
         let ask = &next;
-        let slice = store
-            .read(|tx| Box::pin(async move { archive::page(&mut **tx, Shelf::Archive, user, ask).await }));
+        let slice = store.read(|tx| {
+            Box::pin(async move { archive::page(&mut **tx, Collection::Archive, user, ask).await })
+        });
         let slice = slice.await.map_err(|error| crate::features::store_failed(&error))?;
         bytes += slice.entries.iter().map(|(_, entry)| entry.stanza.len()).sum::<usize>();
         page.entries.extend(slice.entries);
@@ -132,7 +133,7 @@ async fn chosen(store: &Store, user: &Entity, query: &Query, ids: &[ArchiveId]) 
     let (mut page, mut bytes) = (Page::default(), 0);
     for id in ids {
         let entry = store
-            .read(|tx| Box::pin(async move { archive::get(&mut **tx, Shelf::Archive, user, id).await }))
+            .read(|tx| Box::pin(async move { archive::get(&mut **tx, Collection::Archive, user, id).await }))
             .await;
         let Some(entry) = entry.map_err(|error| crate::features::store_failed(&error))? else { continue };
         if !query.with.matches(&entry) {

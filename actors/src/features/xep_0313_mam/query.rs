@@ -133,7 +133,7 @@ impl Query {
 }
 
 fn is_between(stanza: &Bytes, jid: &str) -> bool {
-    crate::stored::stanza(stanza)
+    crate::routing::stored::stanza(stanza)
         .is_some_and(|stanza| [stanza.to, stanza.from].into_iter().flatten().any(|end| end.as_str() == jid))
 }
 

@@ -6,11 +6,11 @@ use rookery_proto::xmpp::ns;
 use rookery_proto::xmpp::stanza::Stanza;
 
 use super::User;
-use crate::far::Reply;
-use crate::feature::{Direction, Verdict};
-use crate::ledger::Receipt;
-use crate::pipe::Outgoing;
-use crate::resident::Handle;
+use crate::connection::ledger::Receipt;
+use crate::connection::pipe::Outgoing;
+use crate::features::contract::{Direction, Verdict};
+use crate::routing::receive::Reply;
+use crate::runtime::actor::Handle;
 use crate::session::SessionId;
 use crate::user::Msg;
 
@@ -95,7 +95,7 @@ impl User {
     /// A request as it is shown, if it may be. Older versions stored them whole, of any size.
     pub(super) fn request(&self, from: &BareJid, stored: &[u8]) -> Option<Outgoing> {
         let from = Jid::from(from.clone());
-        let request = crate::stored::stanza(stored)?;
+        let request = crate::routing::stored::stanza(stored)?;
         let request = short(&request, self.host.options().limits.request_bytes).unwrap_or(request);
         let request = request.from(from.clone()).to(Jid::from(self.jid.clone()));
         let shown = matches!(self.filter(Direction::In, &request, &from), Verdict::Pass);
@@ -138,11 +138,11 @@ mod tests {
             ("<status>&lt;&lt;&lt;é</status>", "><status>&lt;&lt;</status></presence>".to_owned()),
             ("<status>01234567é890</status>", "><status>01234567é</status></presence>".to_owned()),
         ] {
-            let stanza = crate::stored::stanza(cut(payload).as_bytes()).unwrap();
-            let wanted = crate::stored::stanza(format!("{head}{rest}").as_bytes()).unwrap();
+            let stanza = crate::routing::stored::stanza(cut(payload).as_bytes()).unwrap();
+            let wanted = crate::routing::stored::stanza(format!("{head}{rest}").as_bytes()).unwrap();
             assert_eq!(stanza, wanted, "{payload}");
         }
         let long_id = ask("").id("x".repeat(11).as_str());
-        assert!(crate::stored::stanza(&kept(&long_id, 10)).unwrap().id.is_none());
+        assert!(crate::routing::stored::stanza(&kept(&long_id, 10)).unwrap().id.is_none());
     }
 }

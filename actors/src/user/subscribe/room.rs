@@ -6,7 +6,7 @@ use rookery_cluster::tables::roster::{self as table, Item};
 use rookery_proto::xmpp::error::{Condition, StanzaError};
 
 use crate::features;
-use crate::options::Limits;
+use crate::host::options::Limits;
 
 /// The limits of a roster.
 #[derive(Clone, Copy, Debug)]

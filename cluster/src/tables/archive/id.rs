@@ -107,7 +107,7 @@ impl Clock {
     }
 }
 
-/// Turns ids into what clients see, and back: one AES-128 block under a key of the deployment, in base64url. An id
+/// Sequence ids into what clients see, and back: one AES-128 block under a key of the deployment, in base64url. An id
 /// says nothing about time or order to who lacks the key, and cannot be guessed (XEP-0359 section 4).
 #[derive(Clone)]
 pub struct IdCipher(Aes128);

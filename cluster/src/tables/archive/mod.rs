@@ -1,5 +1,5 @@
 //! Archives of stanzas, of users and rooms alike, and the queues of users whose archive is off: the same rows
-//! under another kind ([`Shelf`]).
+//! under another kind ([`Collection`]).
 //!
 //! The owner of an archive makes the ids ([`Clock`]); they order the entries by time, so that one range read serves
 //! time, paging and look-up. An index by day tells retention what to clear without reading any entry.
@@ -24,14 +24,14 @@ pub use retention::{Retained, purge_all, purge_before, retain};
 
 /// Where entries are kept.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Shelf {
+pub enum Collection {
     /// The archive.
     Archive,
     /// What waits for a device of a user whose archive is off.
     Queue,
 }
 
-impl Shelf {
+impl Collection {
     /// The kind of the entries.
     const fn entries(self) -> Kind {
         match self {
@@ -134,16 +134,16 @@ impl std::fmt::Debug for Entry {
 /// above [`split::MAX`] bytes, and then nothing is written.
 pub fn append(
     out: &mut (impl Mutate + ?Sized),
-    shelf: Shelf,
+    collection: Collection,
     owner: &Entity,
     id: ArchiveId,
     entry: &Entry,
     last_day: Option<u32>,
 ) -> Result<u32> {
-    split::insert(out, &entry_key(shelf, owner, id), &encode(entry))?;
+    split::insert(out, &entry_key(collection, owner, id), &encode(entry))?;
     let day = id.day();
     if last_day != Some(day) {
-        retention::index(out, shelf, owner, day);
+        retention::index(out, collection, owner, day);
     }
     Ok(day)
 }
@@ -151,56 +151,74 @@ pub fn append(
 /// The entry of that id.
 pub async fn get(
     tx: &mut dyn Transaction,
-    shelf: Shelf,
+    collection: Collection,
     owner: &Entity,
     id: ArchiveId,
 ) -> Result<Option<Entry>> {
-    split::get(tx, &entry_key(shelf, owner, id), Isolation::Snapshot).await?.map(decode).transpose()
+    split::get(tx, &entry_key(collection, owner, id), Isolation::Snapshot).await?.map(decode).transpose()
 }
 
 /// Whether there is an entry of that id (XEP-0059: paging from an unknown one is an error).
-pub async fn contains(tx: &mut dyn Transaction, shelf: Shelf, owner: &Entity, id: ArchiveId) -> Result<bool> {
-    let range = Key::of(shelf.entries(), owner).fixed(&id.to_bytes()).range();
+pub async fn contains(
+    tx: &mut dyn Transaction,
+    collection: Collection,
+    owner: &Entity,
+    id: ArchiveId,
+) -> Result<bool> {
+    let range = Key::of(collection.entries(), owner).fixed(&id.to_bytes()).range();
     Ok(!tx.range(Select::range(range, 1), Isolation::Snapshot).await?.rows.is_empty())
 }
 
 /// The id of the oldest entry.
-pub async fn first_id(tx: &mut dyn Transaction, shelf: Shelf, owner: &Entity) -> Result<Option<ArchiveId>> {
-    outermost(tx, shelf, owner, false).await
+pub async fn first_id(
+    tx: &mut dyn Transaction,
+    collection: Collection,
+    owner: &Entity,
+) -> Result<Option<ArchiveId>> {
+    outermost(tx, collection, owner, false).await
 }
 
 /// The id of the newest entry: where a new owner's [`Clock`] starts.
-pub async fn last_id(tx: &mut dyn Transaction, shelf: Shelf, owner: &Entity) -> Result<Option<ArchiveId>> {
-    outermost(tx, shelf, owner, true).await
+pub async fn last_id(
+    tx: &mut dyn Transaction,
+    collection: Collection,
+    owner: &Entity,
+) -> Result<Option<ArchiveId>> {
+    outermost(tx, collection, owner, true).await
 }
 
 /// Removes one entry.
-pub fn remove(out: &mut (impl Mutate + ?Sized), shelf: Shelf, owner: &Entity, id: ArchiveId) {
-    split::remove(out, &entry_key(shelf, owner, id));
+pub fn remove(out: &mut (impl Mutate + ?Sized), collection: Collection, owner: &Entity, id: ArchiveId) {
+    split::remove(out, &entry_key(collection, owner, id));
 }
 
 /// Removes all entries up to and including `id`: what a device has acknowledged leaves the queue.
-pub fn remove_through(out: &mut (impl Mutate + ?Sized), shelf: Shelf, owner: &Entity, id: ArchiveId) {
-    let begin = Key::of(shelf.entries(), owner).finish();
-    let end = Key::of(shelf.entries(), owner).fixed(&id.to_bytes()).range().end;
+pub fn remove_through(
+    out: &mut (impl Mutate + ?Sized),
+    collection: Collection,
+    owner: &Entity,
+    id: ArchiveId,
+) {
+    let begin = Key::of(collection.entries(), owner).finish();
+    let end = Key::of(collection.entries(), owner).fixed(&id.to_bytes()).range().end;
     out.delete_range(begin, end);
 }
 
 async fn outermost(
     tx: &mut dyn Transaction,
-    shelf: Shelf,
+    collection: Collection,
     owner: &Entity,
     newest: bool,
 ) -> Result<Option<ArchiveId>> {
-    let prefix = Key::of(shelf.entries(), owner);
+    let prefix = Key::of(collection.entries(), owner);
     let mut select = Select::range(prefix.clone().range(), 1);
     select.reverse = newest;
     let page = tx.range(select, Isolation::Snapshot).await?;
     page.rows.first().map(|row| id_of(&prefix.finish(), row)).transpose()
 }
 
-fn entry_key(shelf: Shelf, owner: &Entity, id: ArchiveId) -> Bytes {
-    Key::of(shelf.entries(), owner).fixed(&id.to_bytes()).finish()
+fn entry_key(collection: Collection, owner: &Entity, id: ArchiveId) -> Bytes {
+    Key::of(collection.entries(), owner).fixed(&id.to_bytes()).finish()
 }
 
 /// The id in the key of an entry's row.
@@ -245,24 +263,26 @@ mod tests {
         let mut ids = Vec::new();
         for size in [10, 256_000, 20] {
             let id = clock.next(1_700_000_000_000_000, 3);
-            day = Some(append(&mut ops, Shelf::Archive, &owner, id, &entry(vec![b'x'; size]), day).unwrap());
+            day = Some(
+                append(&mut ops, Collection::Archive, &owner, id, &entry(vec![b'x'; size]), day).unwrap(),
+            );
             ids.push(id);
         }
         ops.iter().for_each(|op| op.apply(&mut tx));
         // Two index rows for the day, 1 + 26 + 1 parts.
         assert_eq!(tx.rows.len(), 30);
-        assert_eq!(first_id(&mut tx, Shelf::Archive, &owner).await.unwrap(), Some(ids[0]));
-        assert_eq!(last_id(&mut tx, Shelf::Archive, &owner).await.unwrap(), Some(ids[2]));
-        assert_eq!(last_id(&mut tx, Shelf::Queue, &owner).await.unwrap(), None);
-        assert_eq!(last_id(&mut tx, Shelf::Archive, &Entity::new("juliet@")).await.unwrap(), None);
-        let large = get(&mut tx, Shelf::Archive, &owner, ids[1]).await.unwrap();
+        assert_eq!(first_id(&mut tx, Collection::Archive, &owner).await.unwrap(), Some(ids[0]));
+        assert_eq!(last_id(&mut tx, Collection::Archive, &owner).await.unwrap(), Some(ids[2]));
+        assert_eq!(last_id(&mut tx, Collection::Queue, &owner).await.unwrap(), None);
+        assert_eq!(last_id(&mut tx, Collection::Archive, &Entity::new("juliet@")).await.unwrap(), None);
+        let large = get(&mut tx, Collection::Archive, &owner, ids[1]).await.unwrap();
         assert_eq!(large, Some(entry(vec![b'x'; 256_000])));
-        assert!(contains(&mut tx, Shelf::Archive, &owner, ids[1]).await.unwrap());
-        assert!(!contains(&mut tx, Shelf::Queue, &owner, ids[1]).await.unwrap());
-        remove_through(&mut tx as &mut dyn Transaction, Shelf::Archive, &owner, ids[1]);
-        assert_eq!(get(&mut tx, Shelf::Archive, &owner, ids[1]).await.unwrap(), None);
-        assert_eq!(first_id(&mut tx, Shelf::Archive, &owner).await.unwrap(), Some(ids[2]));
-        remove(&mut tx as &mut dyn Transaction, Shelf::Archive, &owner, ids[2]);
-        assert_eq!(first_id(&mut tx, Shelf::Archive, &owner).await.unwrap(), None);
+        assert!(contains(&mut tx, Collection::Archive, &owner, ids[1]).await.unwrap());
+        assert!(!contains(&mut tx, Collection::Queue, &owner, ids[1]).await.unwrap());
+        remove_through(&mut tx as &mut dyn Transaction, Collection::Archive, &owner, ids[1]);
+        assert_eq!(get(&mut tx, Collection::Archive, &owner, ids[1]).await.unwrap(), None);
+        assert_eq!(first_id(&mut tx, Collection::Archive, &owner).await.unwrap(), Some(ids[2]));
+        remove(&mut tx as &mut dyn Transaction, Collection::Archive, &owner, ids[2]);
+        assert_eq!(first_id(&mut tx, Collection::Archive, &owner).await.unwrap(), None);
     }
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{ArchiveId, Entry, Shelf, id_of};
+use super::{ArchiveId, Collection, Entry, id_of};
 use crate::entity::Entity;
 use crate::store::keys::Key;
 use crate::store::{Isolation, Result, Select, Transaction, split};
@@ -135,10 +135,15 @@ pub struct Slice {
 }
 
 /// A part of the archive. Reads a snapshot and conflicts with nothing.
-pub async fn page(tx: &mut dyn Transaction, shelf: Shelf, owner: &Entity, query: &Query) -> Result<Slice> {
+pub async fn page(
+    tx: &mut dyn Transaction,
+    collection: Collection,
+    owner: &Entity,
+    query: &Query,
+) -> Result<Slice> {
     let mut slice = Slice { entries: Vec::new(), end: End::Complete, cursor: None };
     let Some((begin, end)) = query.range() else { return Ok(slice) };
-    let prefix = Key::of(shelf.entries(), owner);
+    let prefix = Key::of(collection.entries(), owner);
     let bound = |id: ArchiveId| prefix.clone().fixed(&id.to_bytes()).finish();
     let mut select = Select {
         begin: bound(begin),
@@ -207,20 +212,27 @@ mod tests {
             let with_full = if *with == bare { String::new() } else { (*with).to_owned() };
             let stanza = vec![b'x'; *size].into();
             let entry = Entry { with: bare.into(), with_full, stanza, ..Entry::default() };
-            append(&mut ops, Shelf::Archive, &owner(), id, &entry, None).unwrap();
+            append(&mut ops, Collection::Archive, &owner(), id, &entry, None).unwrap();
             all.push((id, entry));
         }
         // A neighbour's entries are never seen.
         for near in ["juliet@", "juliet@aa", "juliet@a\0"] {
-            append(&mut ops, Shelf::Archive, &Entity::new(near), clock.next(1, 1), &Entry::default(), None)
-                .unwrap();
+            append(
+                &mut ops,
+                Collection::Archive,
+                &Entity::new(near),
+                clock.next(1, 1),
+                &Entry::default(),
+                None,
+            )
+            .unwrap();
         }
         ops.iter().for_each(|op| op.apply(&mut tx));
         (tx, all)
     }
 
     async fn ask(tx: &mut Double, query: &Query) -> Slice {
-        page(tx, Shelf::Archive, &owner(), query).await.unwrap()
+        page(tx, Collection::Archive, &owner(), query).await.unwrap()
     }
 
     fn micros(slice: &Slice) -> Vec<u64> {
@@ -275,10 +287,10 @@ mod tests {
     #[tokio::test]
     async fn a_damaged_archive_is_an_error() {
         let (mut tx, all) = archive(&[("r@b/1", 3 * PART), ("n@b", 1)]);
-        let first = entry_key(Shelf::Archive, &owner(), all[0].0);
+        let first = entry_key(Collection::Archive, &owner(), all[0].0);
         let second_part = tx.rows.range(first..).nth(1).unwrap().0.clone();
         tx.clear(&second_part);
-        assert!(page(&mut tx, Shelf::Archive, &owner(), &Query::all(9)).await.is_err());
+        assert!(page(&mut tx, Collection::Archive, &owner(), &Query::all(9)).await.is_err());
     }
 
     proptest! {

@@ -2,7 +2,7 @@
 //! a day that is over does not change, so it is weighed once, and its weight stands beside the day.
 
 use super::retention::{days_key, unindex};
-use super::{ArchiveId, Shelf, entry_key, id_of, remove_through};
+use super::{ArchiveId, Collection, entry_key, id_of, remove_through};
 use crate::entity::Entity;
 use crate::store::keys::{Key, Parts};
 use crate::store::{Isolation, Result, Select, Transaction};
@@ -20,8 +20,12 @@ struct Day {
 const DAYS: usize = 36_525;
 
 /// The days of an archive, the newest first, with their weight if that is known.
-pub async fn days(tx: &mut dyn Transaction, shelf: Shelf, owner: &Entity) -> Result<Vec<(u32, Option<u64>)>> {
-    let prefix = Key::of(shelf.days(), owner);
+pub async fn days(
+    tx: &mut dyn Transaction,
+    collection: Collection,
+    owner: &Entity,
+) -> Result<Vec<(u32, Option<u64>)>> {
+    let prefix = Key::of(collection.days(), owner);
     let page = scan(tx, prefix.clone().range(), DAYS, Isolation::Snapshot).await?;
     let prefix = prefix.finish();
     let mut days = Vec::with_capacity(page.rows.len());
@@ -50,17 +54,17 @@ pub struct Weighed {
 /// `rows` rows read (which hold up to 10 kB each). Conflicts with nothing.
 pub async fn weigh(
     tx: &mut dyn Transaction,
-    (shelf, owner): (Shelf, &Entity),
+    (collection, owner): (Collection, &Entity),
     (day, before): (u32, Option<ArchiveId>),
     (room, rows): (u64, usize),
 ) -> Result<Weighed> {
-    let prefix = Key::of(shelf.entries(), owner);
+    let prefix = Key::of(collection.entries(), owner);
     let end = match (before, day.checked_add(1)) {
-        (Some(before), _) => entry_key(shelf, owner, before),
-        (None, Some(next)) => entry_key(shelf, owner, ArchiveId::first_of_day(next)),
+        (Some(before), _) => entry_key(collection, owner, before),
+        (None, Some(next)) => entry_key(collection, owner, ArchiveId::first_of_day(next)),
         (None, None) => prefix.clone().range().end,
     };
-    let range = entry_key(shelf, owner, ArchiveId::first_of_day(day))..end;
+    let range = entry_key(collection, owner, ArchiveId::first_of_day(day))..end;
     let prefix = prefix.finish();
     let mut select = Select::range(range, CHUNK).reverse();
     let mut weighed = Weighed { bytes: 0, last: None, beyond: None, more: false };
@@ -96,12 +100,12 @@ pub async fn weigh(
 /// Writes down what a day weighs that is over, if it is still there.
 pub async fn note(
     tx: &mut dyn Transaction,
-    shelf: Shelf,
+    collection: Collection,
     owner: &Entity,
     day: u32,
     bytes: u64,
 ) -> Result<()> {
-    let key = days_key(shelf, owner, day);
+    let key = days_key(collection, owner, day);
     if tx.get(&key, Isolation::Serializable).await?.is_some() {
         tx.set(&key, &encode(&Day { bytes }));
     }
@@ -112,23 +116,23 @@ pub async fn note(
 /// it is over. Returns whether there are more days: then call it again in another transaction.
 pub async fn cut(
     tx: &mut dyn Transaction,
-    (shelf, owner): (Shelf, &Entity),
+    (collection, owner): (Collection, &Entity),
     through: ArchiveId,
     kept: Option<u64>,
     limit: usize,
 ) -> Result<bool> {
-    let prefix = Key::of(shelf.days(), owner);
+    let prefix = Key::of(collection.days(), owner);
     let mut range = prefix.clone().range();
     range.end = prefix.clone().u32(through.day()).finish();
     let page = scan(tx, range, limit, Isolation::Serializable).await?;
     let prefix = prefix.finish();
     for (key, _) in &page.rows {
-        unindex(tx, shelf, owner, Parts::after(&prefix, key)?.u32()?);
+        unindex(tx, collection, owner, Parts::after(&prefix, key)?.u32()?);
     }
-    remove_through(tx, shelf, owner, through);
+    remove_through(tx, collection, owner, through);
     match kept {
-        Some(0) => unindex(tx, shelf, owner, through.day()),
-        Some(bytes) => note(tx, shelf, owner, through.day(), bytes).await?,
+        Some(0) => unindex(tx, collection, owner, through.day()),
+        Some(bytes) => note(tx, collection, owner, through.day(), bytes).await?,
         None => {}
     }
     Ok(page.more)
@@ -152,16 +156,19 @@ mod tests {
     async fn days_are_weighed_and_the_oldest_go() {
         let mut tx = Double::new();
         let owner = Entity::new("juliet@a");
-        let at = (Shelf::Archive, &owner);
+        let at = (Collection::Archive, &owner);
         let (mut clock, mut last_day, mut ids) = (Clock::default(), None, Vec::new());
         for n in 3..12 {
             let id = clock.next(n * DAY / 3, 1);
             let entry = Entry { stanza: vec![b'x'; 25_000].into(), ..Entry::default() };
             let tx: &mut dyn Transaction = &mut tx;
-            last_day = Some(append(tx, Shelf::Archive, &owner, id, &entry, last_day).unwrap());
+            last_day = Some(append(tx, Collection::Archive, &owner, id, &entry, last_day).unwrap());
             ids.push(id);
         }
-        assert_eq!(days(&mut tx, Shelf::Archive, &owner).await.unwrap(), [(3, None), (2, None), (1, None)]);
+        assert_eq!(
+            days(&mut tx, Collection::Archive, &owner).await.unwrap(),
+            [(3, None), (2, None), (1, None)]
+        );
         let whole = weigh(&mut tx, at, (3, None), (u64::MAX, 1_000)).await.unwrap();
         assert_eq!((whole.last, whole.beyond, whole.more), (Some(ids[6]), None, false));
         let one = whole.bytes / 3;
@@ -171,12 +178,12 @@ mod tests {
         assert_eq!(part, Weighed { bytes: one, last: Some(ids[8]), beyond: None, more: true });
         let next = weigh(&mut tx, at, (3, part.last), (2 * one - 1, 1_000)).await.unwrap();
         assert_eq!((next.bytes, next.beyond), (one, Some(ids[6])));
-        note(&mut tx, Shelf::Archive, &owner, 2, 7).await.unwrap();
-        note(&mut tx, Shelf::Archive, &owner, 9, 7).await.unwrap();
-        let found = days(&mut tx, Shelf::Archive, &owner).await.unwrap();
+        note(&mut tx, Collection::Archive, &owner, 2, 7).await.unwrap();
+        note(&mut tx, Collection::Archive, &owner, 9, 7).await.unwrap();
+        let found = days(&mut tx, Collection::Archive, &owner).await.unwrap();
         assert_eq!(found, [(3, None), (2, Some(7)), (1, None)]);
         assert!(!cut(&mut tx, at, ids[4], Some(one), 9).await.unwrap());
-        assert_eq!(first_id(&mut tx, Shelf::Archive, &owner).await.unwrap(), Some(ids[5]));
-        assert_eq!(days(&mut tx, Shelf::Archive, &owner).await.unwrap(), [(3, None), (2, Some(one))]);
+        assert_eq!(first_id(&mut tx, Collection::Archive, &owner).await.unwrap(), Some(ids[5]));
+        assert_eq!(days(&mut tx, Collection::Archive, &owner).await.unwrap(), [(3, None), (2, Some(one))]);
     }
 }

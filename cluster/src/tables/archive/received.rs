@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use super::{ArchiveId, End, Entry, Query, Sent, Shelf, entry_key, page};
+use super::{ArchiveId, Collection, End, Entry, Query, Sent, entry_key, page};
 use crate::entity::Entity;
 use crate::store::{Isolation, Result, Transaction, split};
 use crate::tables::{decode, encode};
@@ -24,7 +24,7 @@ const PAGE: usize = 200;
 /// have. Entries without a number were not sent to it, or not by this way.
 pub async fn received(
     tx: &mut dyn Transaction,
-    shelf: Shelf,
+    collection: Collection,
     owner: &Entity,
     after: Option<ArchiveId>,
     (numbering, h): (u64, u32),
@@ -33,7 +33,7 @@ pub async fn received(
     let mut found = Received::default();
     let mut query = Query { after, ..Query::all(PAGE) };
     for _ in 0..most.div_ceil(PAGE) {
-        let slice = page(tx, shelf, owner, &query).await?;
+        let slice = page(tx, collection, owner, &query).await?;
         for (id, entry) in &slice.entries {
             match entry.number(numbering) {
                 Some(sent) if sent.covered_by(h) => {
@@ -41,7 +41,7 @@ pub async fn received(
                     found.ids.push(*id);
                 }
                 // Archives are in the order of delivery; what lies in a queue got there when it had waited.
-                Some(_) if shelf == Shelf::Archive => return Ok(found),
+                Some(_) if collection == Collection::Archive => return Ok(found),
                 _ => {}
             }
         }
@@ -56,12 +56,12 @@ pub async fn received(
 /// Gives an entry other numbers. Nothing happens if it is gone.
 pub async fn renumber(
     tx: &mut dyn Transaction,
-    shelf: Shelf,
+    collection: Collection,
     owner: &Entity,
     id: ArchiveId,
     sent: Vec<Sent>,
 ) -> Result<()> {
-    let key: Bytes = entry_key(shelf, owner, id);
+    let key: Bytes = entry_key(collection, owner, id);
     let Some(stored) = split::get(tx, &key, Isolation::Serializable).await? else { return Ok(()) };
     let entry = Entry { sent, ..decode(stored)? };
     split::replace(tx, &key, &encode(&entry))
@@ -70,12 +70,12 @@ pub async fn renumber(
 /// Gives an entry the flags that `change` says, if it says any. Returns its size; nothing if it is gone.
 pub async fn reflag(
     tx: &mut dyn Transaction,
-    shelf: Shelf,
+    collection: Collection,
     owner: &Entity,
     id: ArchiveId,
     change: impl FnOnce(&Entry) -> Option<u32>,
 ) -> Result<Option<usize>> {
-    let key: Bytes = entry_key(shelf, owner, id);
+    let key: Bytes = entry_key(collection, owner, id);
     let Some(stored) = split::get(tx, &key, Isolation::Serializable).await? else { return Ok(None) };
     let (size, entry) = (stored.len(), decode::<Entry>(stored)?);
     if let Some(flags) = change(&entry) {
@@ -105,7 +105,7 @@ mod tests {
     async fn last(tx: &mut Double, after: u64, h: u32) -> Option<u64> {
         let owner = Entity::new("juliet@a");
         let after = Some(id(after));
-        let found = received(tx, Shelf::Archive, &owner, after, (MINE, h), 1_000).await.unwrap();
+        let found = received(tx, Collection::Archive, &owner, after, (MINE, h), 1_000).await.unwrap();
         found.last.map(|id| id.micros)
     }
 
@@ -122,7 +122,7 @@ mod tests {
             &[(MINE, 2)],
         ];
         for (n, row) in (1..).zip(rows) {
-            append(&mut ops, Shelf::Archive, &owner, id(n), &entry(row), None).unwrap();
+            append(&mut ops, Collection::Archive, &owner, id(n), &entry(row), None).unwrap();
         }
         ops.iter().for_each(|op| op.apply(&mut tx));
         assert_eq!(last(&mut tx, 0, u32::MAX - 2).await, None);
@@ -132,14 +132,14 @@ mod tests {
         assert_eq!(last(&mut tx, 0, 1).await, Some(5));
         assert_eq!(last(&mut tx, 5, 1).await, None);
         let numbers = vec![Sent { numbering: MINE, n: 4 }];
-        renumber(&mut tx, Shelf::Archive, &owner, id(6), numbers).await.unwrap();
-        renumber(&mut tx, Shelf::Archive, &owner, id(66), Vec::new()).await.unwrap();
+        renumber(&mut tx, Collection::Archive, &owner, id(6), numbers).await.unwrap();
+        renumber(&mut tx, Collection::Archive, &owner, id(66), Vec::new()).await.unwrap();
         assert_eq!(last(&mut tx, 0, 3).await, Some(5));
         assert_eq!(last(&mut tx, 0, 4).await, Some(6));
         let flags = |entry: &Entry| (entry.flags == 0).then_some(3);
-        assert!(reflag(&mut tx, Shelf::Archive, &owner, id(6), flags).await.unwrap().is_some());
-        assert!(reflag(&mut tx, Shelf::Archive, &owner, id(66), flags).await.unwrap().is_none());
-        let entry = super::super::get(&mut tx, Shelf::Archive, &owner, id(6)).await.unwrap().unwrap();
+        assert!(reflag(&mut tx, Collection::Archive, &owner, id(6), flags).await.unwrap().is_some());
+        assert!(reflag(&mut tx, Collection::Archive, &owner, id(66), flags).await.unwrap().is_none());
+        let entry = super::super::get(&mut tx, Collection::Archive, &owner, id(6)).await.unwrap().unwrap();
         assert_eq!((entry.flags, entry.number(MINE).map(|sent| sent.n)), (3, Some(4)));
     }
 }

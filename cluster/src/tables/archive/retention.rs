@@ -1,6 +1,6 @@
 //! Forgetting: the index by day, and what clears by it.
 
-use super::{ArchiveId, Shelf};
+use super::{ArchiveId, Collection};
 use crate::entity::{Entity, Shard};
 use crate::store::keys::{Key, Kind, Parts};
 use crate::store::{Isolation, Mutate, Result, Transaction};
@@ -8,10 +8,10 @@ use crate::tables::{CHUNK, scan};
 
 /// Notes that an archive has entries of a day, in both directions: which archives a day has, for retention, and
 /// which days an archive has, for its erasure.
-pub(super) fn index(out: &mut (impl Mutate + ?Sized), shelf: Shelf, owner: &Entity, day: u32) {
+pub(super) fn index(out: &mut (impl Mutate + ?Sized), collection: Collection, owner: &Entity, day: u32) {
     // An empty value is an empty record: fields can be added.
-    out.put(index_key(shelf, owner, day), bytes::Bytes::new());
-    out.put(days_key(shelf, owner, day), bytes::Bytes::new());
+    out.put(index_key(collection, owner, day), bytes::Bytes::new());
+    out.put(days_key(collection, owner, day), bytes::Bytes::new());
 }
 
 /// What [`retain`] did.
@@ -27,45 +27,55 @@ pub struct Retained {
 /// Reads no entry.
 pub async fn retain(
     tx: &mut dyn Transaction,
-    shelf: Shelf,
+    collection: Collection,
     shard: Shard,
     day: u32,
     limit: usize,
 ) -> Result<Retained> {
-    let begin = Key::shard(shelf.index(), shard).finish();
-    let end = Key::shard(shelf.index(), shard).u32(day).finish();
+    let begin = Key::shard(collection.index(), shard).finish();
+    let end = Key::shard(collection.index(), shard).u32(day).finish();
     let page = scan(tx, begin..end, limit, Isolation::Snapshot).await?;
     for (key, _) in &page.rows {
-        let mut parts = Parts::of(shelf.index(), key)?;
+        let mut parts = Parts::of(collection.index(), key)?;
         let day = parts.u32()?;
         let owner = parts.entity()?;
         parts.end()?;
-        clear_through(tx, shelf, &owner, day);
-        unindex(tx, shelf, &owner, day);
+        clear_through(tx, collection, &owner, day);
+        unindex(tx, collection, &owner, day);
     }
     Ok(Retained { removed: page.rows.len(), more: page.more })
 }
 
 /// Removes the entries of all days before `day` (counted from 1970-01-01, UTC) from one archive.
-pub async fn purge_before(tx: &mut dyn Transaction, shelf: Shelf, owner: &Entity, day: u32) -> Result<()> {
-    unindex_all(tx, shelf, owner, Some(day)).await?;
+pub async fn purge_before(
+    tx: &mut dyn Transaction,
+    collection: Collection,
+    owner: &Entity,
+    day: u32,
+) -> Result<()> {
+    unindex_all(tx, collection, owner, Some(day)).await?;
     if let Some(last) = day.checked_sub(1) {
-        clear_through(tx, shelf, owner, last);
+        clear_through(tx, collection, owner, last);
     }
     Ok(())
 }
 
 /// Removes all entries of one archive. Whoever appends to it must forget the last day (see [`super::append`]).
-pub async fn purge_all(tx: &mut dyn Transaction, shelf: Shelf, owner: &Entity) -> Result<()> {
-    unindex_all(tx, shelf, owner, None).await?;
-    let range = Key::of(shelf.entries(), owner).range();
+pub async fn purge_all(tx: &mut dyn Transaction, collection: Collection, owner: &Entity) -> Result<()> {
+    unindex_all(tx, collection, owner, None).await?;
+    let range = Key::of(collection.entries(), owner).range();
     tx.delete_range(range.start, range.end);
     Ok(())
 }
 
 /// Removes an archive's index rows of the days before `day`. The read conflicts with an append that begins a day.
-async fn unindex_all(tx: &mut dyn Transaction, shelf: Shelf, owner: &Entity, day: Option<u32>) -> Result<()> {
-    let prefix = Key::of(shelf.days(), owner);
+async fn unindex_all(
+    tx: &mut dyn Transaction,
+    collection: Collection,
+    owner: &Entity,
+    day: Option<u32>,
+) -> Result<()> {
+    let prefix = Key::of(collection.days(), owner);
     let mut range = prefix.clone().range();
     if let Some(day) = day {
         range.end = prefix.clone().u32(day).finish();
@@ -76,7 +86,7 @@ async fn unindex_all(tx: &mut dyn Transaction, shelf: Shelf, owner: &Entity, day
         let page = scan(tx, range.clone(), CHUNK, Isolation::Serializable).await?;
         for (key, _) in &page.rows {
             let day = Parts::after(&prefix, key)?.u32()?;
-            unindex(tx, shelf, owner, day);
+            unindex(tx, collection, owner, day);
         }
         if !page.more {
             return Ok(());
@@ -84,31 +94,31 @@ async fn unindex_all(tx: &mut dyn Transaction, shelf: Shelf, owner: &Entity, day
     }
 }
 
-pub(super) fn unindex(tx: &mut dyn Transaction, shelf: Shelf, owner: &Entity, day: u32) {
-    tx.delete(index_key(shelf, owner, day));
-    tx.delete(days_key(shelf, owner, day));
+pub(super) fn unindex(tx: &mut dyn Transaction, collection: Collection, owner: &Entity, day: u32) {
+    tx.delete(index_key(collection, owner, day));
+    tx.delete(days_key(collection, owner, day));
 }
 
 /// Removes the entries up to the end of a day: from the archive's beginning, so that entries whose index row was
 /// lost go too.
-fn clear_through(tx: &mut dyn Transaction, shelf: Shelf, owner: &Entity, day: u32) {
-    let range = Key::of(shelf.entries(), owner).range();
+fn clear_through(tx: &mut dyn Transaction, collection: Collection, owner: &Entity, day: u32) {
+    let range = Key::of(collection.entries(), owner).range();
     let end = match day.checked_add(1) {
         Some(next) => {
-            Key::of(shelf.entries(), owner).fixed(&ArchiveId::first_of_day(next).to_bytes()).finish()
+            Key::of(collection.entries(), owner).fixed(&ArchiveId::first_of_day(next).to_bytes()).finish()
         }
         None => range.end,
     };
     tx.delete_range(range.start, end);
 }
 
-fn index_key(shelf: Shelf, owner: &Entity, day: u32) -> bytes::Bytes {
-    let kind: Kind = shelf.index();
+fn index_key(collection: Collection, owner: &Entity, day: u32) -> bytes::Bytes {
+    let kind: Kind = collection.index();
     Key::shard(kind, owner.shard()).u32(day).text(owner.as_str()).finish()
 }
 
-pub(super) fn days_key(shelf: Shelf, owner: &Entity, day: u32) -> bytes::Bytes {
-    Key::of(shelf.days(), owner).u32(day).finish()
+pub(super) fn days_key(collection: Collection, owner: &Entity, day: u32) -> bytes::Bytes {
+    Key::of(collection.days(), owner).u32(day).finish()
 }
 
 #[cfg(test)]
@@ -130,7 +140,7 @@ mod tests {
             for n in 3..18 {
                 let id = clock.next(n * DAY / 3, 1);
                 let tx: &mut dyn Transaction = tx;
-                let day = append(tx, Shelf::Queue, owner, id, &Entry::default(), last_day).unwrap();
+                let day = append(tx, Collection::Queue, owner, id, &Entry::default(), last_day).unwrap();
                 assert_eq!(u64::from(day), n / 3);
                 last_day = Some(day);
             }
@@ -143,32 +153,32 @@ mod tests {
         let mut tx = Double::new();
         let [a, same, other] = archives(&mut tx);
         assert_eq!(tx.rows.len(), 3 * (15 + 10));
-        let first = retain(&mut tx, Shelf::Queue, a.shard(), 3, 3).await.unwrap();
+        let first = retain(&mut tx, Collection::Queue, a.shard(), 3, 3).await.unwrap();
         assert_eq!(first, Retained { removed: 3, more: true });
-        let second = retain(&mut tx, Shelf::Queue, a.shard(), 3, 3).await.unwrap();
+        let second = retain(&mut tx, Collection::Queue, a.shard(), 3, 3).await.unwrap();
         assert_eq!(second, Retained { removed: 1, more: false });
         assert_eq!(tx.rows.len(), 2 * (9 + 6) + (15 + 10));
         for (owner, day) in [(&a, 3), (&same, 3), (&other, 1)] {
-            assert_eq!(first_id(&mut tx, Shelf::Queue, owner).await.unwrap().unwrap().day(), day);
+            assert_eq!(first_id(&mut tx, Collection::Queue, owner).await.unwrap().unwrap().day(), day);
         }
-        let none = retain(&mut tx, Shelf::Archive, other.shard(), 9, 9).await.unwrap();
+        let none = retain(&mut tx, Collection::Archive, other.shard(), 9, 9).await.unwrap();
         assert_eq!(none, Retained { removed: 0, more: false });
-        let rest = retain(&mut tx, Shelf::Queue, other.shard(), u32::MAX, 9).await.unwrap();
+        let rest = retain(&mut tx, Collection::Queue, other.shard(), u32::MAX, 9).await.unwrap();
         assert_eq!(rest, Retained { removed: 5, more: false });
-        assert_eq!(first_id(&mut tx, Shelf::Queue, &other).await.unwrap(), None);
+        assert_eq!(first_id(&mut tx, Collection::Queue, &other).await.unwrap(), None);
     }
 
     #[tokio::test]
     async fn purges_leave_no_row_behind() {
         let mut tx = Double::new();
         let [a, same, other] = archives(&mut tx);
-        purge_before(&mut tx, Shelf::Queue, &a, 5).await.unwrap();
+        purge_before(&mut tx, Collection::Queue, &a, 5).await.unwrap();
         assert_eq!(tx.rows.len(), 3 + 2 + 2 * 25);
-        purge_before(&mut tx, Shelf::Queue, &a, 0).await.unwrap();
-        purge_all(&mut tx, Shelf::Archive, &a).await.unwrap();
+        purge_before(&mut tx, Collection::Queue, &a, 0).await.unwrap();
+        purge_all(&mut tx, Collection::Archive, &a).await.unwrap();
         assert_eq!(tx.rows.len(), 3 + 2 + 2 * 25);
         for owner in [&a, &same, &other] {
-            purge_all(&mut tx, Shelf::Queue, owner).await.unwrap();
+            purge_all(&mut tx, Collection::Queue, owner).await.unwrap();
         }
         assert!(tx.rows.is_empty());
     }

@@ -1,0 +1,131 @@
+//! Where a stanza lies that is sent to a client, and how it is known should it come again.
+
+use rookery_cluster::tables::archive::ArchiveId;
+
+use crate::session::SessionId;
+
+/// Where a stanza lies that is sent to a client. It goes with each stanza to the connection, so it is small.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Kept {
+    place: Place,
+    /// Of a request or an answer.
+    repeat: Option<Box<Repeat>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+enum Place {
+    #[default]
+    Nowhere,
+    Archive {
+        id: ArchiveId,
+        /// Until now it was offline for all devices.
+        offline: bool,
+    },
+    Queue(ArchiveId),
+}
+
+/// How a request or an answer is known that may come again.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+struct Repeat {
+    origin: Option<(SessionId, u32)>,
+    key: u64,
+    again: bool,
+}
+
+impl Kept {
+    /// In the archive, if it is there.
+    pub(crate) fn archived(id: Option<ArchiveId>) -> Self {
+        Self::archive(id, false)
+    }
+
+    /// The same; until now it was `offline` for all devices, or not.
+    pub(crate) fn archive(id: Option<ArchiveId>, offline: bool) -> Self {
+        let place = id.map_or(Place::Nowhere, |id| Place::Archive { id, offline });
+        Self { place, repeat: None }
+    }
+
+    /// In the offline queue.
+    pub(crate) fn queue(id: ArchiveId) -> Self {
+        Self { place: Place::Queue(id), repeat: None }
+    }
+
+    /// It is a request or an answer: its sender's session and its number there. `again`: it was handed over before, and only
+    /// whoever waits for it is another.
+    pub(crate) fn from(self, origin: Option<(SessionId, u32)>, key: u64, again: bool) -> Self {
+        Self { repeat: Some(Box::new(Repeat { origin, key, again })), ..self }
+    }
+
+    /// It may come again, and is known by this key; 0: it is not.
+    pub(crate) fn keyed(self, key: u64) -> Self {
+        if key == 0 { self } else { self.from(None, key, false) }
+    }
+
+    /// Its place in the user's archive.
+    pub(crate) fn id(&self) -> Option<ArchiveId> {
+        match self.place {
+            Place::Archive { id, .. } => Some(id),
+            Place::Nowhere | Place::Queue(_) => None,
+        }
+    }
+
+    /// Its place in the user's offline queue.
+    pub(crate) fn queued(&self) -> Option<ArchiveId> {
+        match self.place {
+            Place::Queue(id) => Some(id),
+            Place::Nowhere | Place::Archive { .. } => None,
+        }
+    }
+
+    /// Whether it was offline for all devices until now.
+    pub(crate) fn offline(&self) -> bool {
+        matches!(self.place, Place::Archive { offline: true, .. })
+    }
+
+    /// Whether it lies nowhere.
+    pub(crate) fn is_nowhere(&self) -> bool {
+        self.place == Place::Nowhere
+    }
+
+    /// It lies in the offline queue now, or no more.
+    pub(crate) fn set_queued(&mut self, id: Option<ArchiveId>) {
+        if self.id().is_none() {
+            self.place = id.map_or(Place::Nowhere, Place::Queue);
+        }
+    }
+
+    /// Of a request or an answer: its sender's session and its number there.
+    pub(crate) fn origin(&self) -> Option<(SessionId, u32)> {
+        self.repeat.as_ref().and_then(|repeat| repeat.origin)
+    }
+
+    /// By which it is known should it come again; 0: it is not.
+    pub(crate) fn key(&self) -> u64 {
+        self.repeat.as_ref().map_or(0, |repeat| repeat.key)
+    }
+
+    /// Whether it was handed over before.
+    pub(crate) fn again(&self) -> bool {
+        self.repeat.as_ref().is_some_and(|repeat| repeat.again)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What goes through every queue of the hot path is moved by value: more than two cache lines cost a call each time.
+    #[test]
+    fn what_goes_to_a_client_is_small() {
+        assert!(size_of::<Kept>() <= 32, "{}", size_of::<Kept>());
+        assert!(
+            size_of::<crate::connection::pipe::Down>() <= 128,
+            "{}",
+            size_of::<crate::connection::pipe::Down>()
+        );
+        assert!(
+            size_of::<crate::connection::ledger::Receipt>() <= 40,
+            "{}",
+            size_of::<crate::connection::ledger::Receipt>()
+        );
+    }
+}

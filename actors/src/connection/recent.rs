@@ -1,0 +1,221 @@
+//! Which requests and answers of others a client was sent last. They are kept nowhere else, so who has sent one does so again when the
+//! home of its recipient has died, unless it heard before. The connection outlives the home of its session, and tells the next one;
+//! where both have died, the session's record says what was sent, and the client's count whether it has that.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use rookery_proto::xmpp::jid::Jid;
+use rookery_proto::xmpp::stanza::{IqType, Stanza, Type};
+use sha2::{Digest as _, Sha256};
+
+use crate::routing::wire;
+use crate::session::SessionId;
+
+/// How many are remembered.
+const MOST: usize = 32;
+
+/// One of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Sent {
+    /// See [`key`].
+    key: u64,
+    /// Its number among those that the client was sent.
+    number: u32,
+    /// How many stanzas the client had sent then: a request that it sends again is one of them.
+    up: u32,
+    /// It has waited for the client to come back: an answer to what it sends again, as long as it has not confirmed it.
+    waited: bool,
+}
+
+/// See the module.
+#[derive(Clone, Default)]
+pub(crate) struct Recent(VecDeque<Sent>);
+
+/// What the client has done that sends a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Asks {
+    /// It asks.
+    Anew,
+    /// It asks again, and has had the answer.
+    Again,
+}
+
+/// Numbers wrap (XEP-0198 section 4).
+fn covers(h: u32, number: u32) -> bool {
+    h.wrapping_sub(number) < u32::MAX / 2
+}
+
+impl Sent {
+    /// Whether it answers the client's stanza `n`.
+    fn knows(&self, n: u32, acked: u32) -> bool {
+        covers(self.up, n) || self.waited && !covers(acked, self.number)
+    }
+}
+
+impl Recent {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Those that a client had which counts `h`.
+    pub(crate) fn covered_by(&self, h: u32) -> Self {
+        Self(self.0.iter().filter(|sent| covers(h, sent.number)).copied().collect())
+    }
+
+    /// What another home has told the connection.
+    pub(crate) fn of_wire(recent: &[wire::Recent]) -> Self {
+        let sent = recent.iter().map(|recent| Sent {
+            key: recent.key,
+            number: recent.number,
+            up: recent.up,
+            waited: false,
+        });
+        Self(sent.take(MOST).collect())
+    }
+
+    pub(crate) fn wire(&self) -> Vec<wire::Recent> {
+        let recent = |sent: &Sent| wire::Recent { key: sent.key, number: sent.number, up: sent.up };
+        self.0.iter().map(recent).collect()
+    }
+
+    /// What a record says.
+    pub(crate) fn read(bytes: &[u8]) -> Self {
+        let sent = |bytes: &[u8; 16]| {
+            let [k0, k1, k2, k3, k4, k5, k6, k7, n0, n1, n2, n3, u0, u1, u2, u3] = *bytes;
+            Sent {
+                key: u64::from_le_bytes([k0, k1, k2, k3, k4, k5, k6, k7]),
+                number: u32::from_le_bytes([n0, n1, n2, n3]),
+                up: u32::from_le_bytes([u0, u1, u2, u3]),
+                waited: false,
+            }
+        };
+        Self(bytes.as_chunks().0.iter().take(MOST).map(sent).collect())
+    }
+
+    /// For a record.
+    pub(crate) fn bytes(&self) -> Bytes {
+        let mut bytes = Vec::with_capacity(self.0.len() * 16);
+        for sent in &self.0 {
+            bytes.extend_from_slice(&sent.key.to_le_bytes());
+            bytes.extend_from_slice(&sent.number.to_le_bytes());
+            bytes.extend_from_slice(&sent.up.to_le_bytes());
+        }
+        bytes.into()
+    }
+
+    /// The client is sent something under this number, after so many stanzas of its own.
+    pub(crate) fn note(&mut self, key: u64, number: u32, up: u32) {
+        self.put(Sent { key, number, up, waited: false });
+    }
+
+    /// The client has come back, and is sent what has waited.
+    pub(crate) fn note_waited(&mut self, key: u64, number: u32, up: u32) {
+        self.put(Sent { key, number, up, waited: true });
+    }
+
+    fn put(&mut self, sent: Sent) {
+        let key = sent.key;
+        if key == 0 {
+            return;
+        }
+        self.0.retain(|sent| sent.key != key);
+        if self.0.len() >= MOST {
+            self.0.pop_front();
+        }
+        self.0.push_back(sent);
+    }
+
+    /// And these.
+    pub(crate) fn add(&mut self, more: &Self) {
+        for sent in &more.0 {
+            if self.0.len() < MOST && !self.has(sent.key) {
+                self.0.push_front(*sent);
+            }
+        }
+    }
+
+    /// Whether the client was sent this.
+    pub(crate) fn has(&self, key: u64) -> bool {
+        key != 0 && self.0.iter().any(|sent| sent.key == key)
+    }
+
+    /// The client, which has confirmed so many, sends its stanza `n`. If that asks something anew, an answer like one that it has
+    /// had will be a new one.
+    pub(crate) fn asks(&mut self, request: &Stanza, n: u32, acked: u32) -> Asks {
+        if self.0.is_empty() || !matches!(request.type_, Type::Iq(IqType::Get | IqType::Set)) {
+            return Asks::Anew;
+        }
+        let Some(to) = &request.to else { return Asks::Anew };
+        let key = answer(to, request.id.as_deref());
+        match self.0.iter().position(|sent| sent.key == key) {
+            Some(at) if self.0.get(at).is_some_and(|sent| sent.knows(n, acked)) => Asks::Again,
+            Some(at) => {
+                self.0.remove(at);
+                Asks::Anew
+            }
+            None => Asks::Anew,
+        }
+    }
+}
+
+/// By which a stanza is known when it comes again: a request by whose it is, an answer by what it answers. 0 if it is neither.
+pub(crate) fn key(stanza: &Stanza, origin: Option<(SessionId, u32)>) -> u64 {
+    match (stanza.type_, origin, &stanza.from) {
+        (Type::Iq(IqType::Get | IqType::Set), Some((sid, n)), _) => hash(&[&sid.0, &n.to_le_bytes()]),
+        (Type::Iq(IqType::Result | IqType::Error), _, Some(from)) => answer(from, stanza.id.as_deref()),
+        _ => 0,
+    }
+}
+
+fn answer(from: &Jid, id: Option<&str>) -> u64 {
+    // No JID has a zero in it.
+    hash(&[from.as_str().as_bytes(), &[0], id.unwrap_or_default().as_bytes()])
+}
+
+/// Nobody can choose an id so that an answer of somebody else is taken for his.
+fn hash(parts: &[&[u8]]) -> u64 {
+    let mut hash = Sha256::new();
+    parts.iter().for_each(|part| hash.update(part));
+    let [a, b, c, d, e, f, g, h, ..]: [u8; 32] = hash.finalize().into();
+    u64::from_le_bytes([a, b, c, d, e, f, g, h]).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn iq(text: &str) -> Stanza {
+        crate::routing::stored::stanza(&Bytes::from(text.to_owned())).unwrap()
+    }
+
+    #[test]
+    fn an_answer_is_new_when_its_request_is() {
+        let request = iq("<iq type='get' id='a' to='b@c/d'><query xmlns='urn:x'/></iq>");
+        let answer = key(&iq("<iq type='error' id='a' from='b@c/d'><query xmlns='urn:x'/></iq>"), None);
+        let mut recent = Recent::default();
+        recent.note(answer, 5, 7);
+        assert!(recent.has(answer));
+        let other = iq("<iq type='get' id='b' to='b@c/d'><query xmlns='urn:x'/></iq>");
+        assert_eq!(recent.asks(&other, 8, 9), Asks::Anew);
+        assert_eq!(recent.asks(&request, 7, 9), Asks::Again);
+        assert!(recent.has(answer));
+        assert_eq!(recent.asks(&request, 8, 9), Asks::Anew);
+        assert!(!recent.has(answer));
+        recent.note_waited(answer, 5, 7);
+        assert_eq!((recent.asks(&request, 9, 4), recent.asks(&request, 9, 5)), (Asks::Again, Asks::Anew));
+        let of = |n| key(&request, Some((SessionId([1; 16]), n)));
+        assert!(of(1) == of(1) && of(1) != of(2) && key(&request, None) == 0);
+    }
+
+    #[test]
+    fn the_last_are_remembered_here_and_in_a_record() {
+        let mut recent = Recent::default();
+        (1..=40).for_each(|n: u32| recent.note(n.into(), n, n + 1));
+        assert!(!recent.has(8) && recent.has(9) && recent.has(40));
+        let read = Recent::read(&recent.bytes());
+        assert_eq!((read.0.clone(), Recent::of_wire(&read.wire()).0), (recent.0.clone(), recent.0));
+        let covered = read.covered_by(20);
+        assert!(covered.has(20) && !covered.has(21));
+    }
+}

@@ -1,0 +1,314 @@
+//! A session moves to another node, or comes from one that died.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rookery_cluster::entity::Entity;
+use rookery_cluster::store::{Ops, Writes};
+use rookery_cluster::tables::archive::ArchiveId;
+use rookery_cluster::tables::sessions;
+use rookery_proto::xmpp::error::StreamCondition;
+use tokio::sync::oneshot;
+
+use super::{Msg, Session, Unacked};
+use crate::connection::ledger::{Ledger, Receipt};
+use crate::connection::pipe::{self, Close, Down, Outgoing};
+use crate::connection::recent::Recent;
+use crate::features::xep_0352_csi as csi;
+use crate::routing::wire;
+use crate::runtime::actor::Handle;
+use crate::session::handle::{RouteHold, SessionHandle};
+use crate::session::remote::{SessionProxy, Tail};
+use crate::session::roster::Has;
+use crate::session::sm::Sm;
+use crate::user;
+
+impl Session {
+    /// The connection knew the session on another node: what its client was sent there, and has not confirmed, is what this
+    /// one has sent. Nothing was sent by it before.
+    pub(super) fn attach(&mut self, attach: user::Attach, me: &Handle<Self>) {
+        let known = self.peer.as_ref() == Some(&attach.peer);
+        if known && self.restored.is_none() && !self.ended && self.resuming.is_none() {
+            return self.reattach(attach, me);
+        }
+        let user::Attach { attach, peer, pipe, here, reply } = attach;
+        let attempt = wire::attempt(&attach);
+        let restored = self.restored.take();
+        let (false, Some(restored), None) = (self.ended, &restored, &self.resuming) else {
+            // Its client has come back by another connection.
+            self.restored = restored;
+            return drop(reply.send(None));
+        };
+        self.peer = Some(peer);
+        self.generation = self.generation.wrapping_add(1);
+        self.acked = self.acked.max(wire::id_of(&attach.acked));
+        let last = self.acked.max(wire::id_of(&attach.last));
+        let drained = wire::id_of(&attach.drained);
+        // What the record says, and no more, may be told: until it is written anew, that is what the last home wrote.
+        self.ledger = Ledger::behind(attach.settled, restored.cursor.up_handled);
+        let record = attach.capsule.as_ref().and_then(wire::record);
+        let before = record.as_ref().map_or(0, |record| record.numbering);
+        let record_roster = record.as_ref().map(sessions::roster).unwrap_or_default();
+        if let Some(record) = record {
+            self.address = record.address.as_str().into();
+        }
+        self.flush_held();
+        // What came while there was no connection. What of it is archived will be read.
+        let came = self.sm.as_mut().map(|sm| sm.take_unacked()).unwrap_or_default();
+        let came: Vec<Unacked> = came.into_iter().filter(|item| item.kept.id().is_none()).collect();
+        let tail = attach.tail.iter().filter_map(|sent| {
+            let stanza = crate::routing::stored::stanza(&sent.stanza)?;
+            let mut outgoing = Outgoing::new(stanza);
+            self.shared.waits.charge(&mut outgoing);
+            Some(Unacked::new(outgoing, wire::kept(sent), Receipt::none()))
+        });
+        let tail: Vec<Unacked> = tail.collect();
+        let queued = tail.iter().filter_map(|item| item.kept.queued()).collect();
+        let (tail_ids, dropped) = (tail.iter().map(|item| item.kept.id()).collect::<Vec<_>>(), came.len());
+        let got = attach.h.wrapping_add(u32::try_from(tail.len()).unwrap_or(0));
+        // What the connection knows, and what the record says that it has brought its client before.
+        self.recent = Recent::of_wire(&attach.recent);
+        self.recent.add(&Recent::read(&restored.cursor.recent).covered_by(got));
+        let (twice, rest): (Vec<_>, Vec<_>) =
+            came.into_iter().partition(|item| self.recent.has(item.kept.key()));
+        let came = rest;
+        let had_queued: Vec<ArchiveId> = twice.iter().filter_map(|item| item.kept.queued()).collect();
+        twice.into_iter().for_each(|item| item.receipt.done()); // its client has had them
+        self.unqueue(&had_queued);
+        pipe.refill(came.iter().map(Unacked::down));
+        if attach.managed {
+            let numbering = u64::from_le_bytes(self.host.seams().bytes());
+            let sm =
+                self.sm.get_or_insert_with(|| Box::new(Sm::restored(self.host.options().resume, restored)));
+            sm.has = Has::all(record_roster);
+            sm.attached(attach.h, numbering, tail.into_iter().chain(came));
+            sm.drained = drained;
+            sm.note_had(&mut self.recent, self.ledger.received());
+        } else {
+            came.into_iter().for_each(|item| item.receipt.done());
+            self.sm = None;
+        }
+        self.csi = attach.inactive.then(Box::<csi::Held>::default);
+        let resumable = self.sm.as_ref().is_some_and(|sm| sm.resumable());
+        if resumable {
+            self.ledger.keep(me.downgrade());
+        }
+        self.pipe = Some(pipe);
+        let link = SessionHandle::new(
+            me.clone(),
+            self.jid.clone(),
+            self.ledger.clone(),
+            self.generation,
+            self.moves(),
+        );
+        self.shared.connected.store(true, Ordering::Relaxed);
+        tracing::info!(jid = %self.jid, address = %self.address, waited = dropped, "session attached to its connection again");
+        self.give(link, here, attempt, reply);
+        self.push_capsule();
+        let numbering = resumable.then(|| self.numbering());
+        let has = Some((before, got)).filter(|_| attach.managed && before != 0);
+        let moved = attach.moved && self.follows(attach.capsule.as_ref());
+        let attached = user::Reattached { sid: self.sid, numbering, last, drained, has, queued, moved };
+        let _ = self.user.cast_always(user::Msg::Reattached(Box::new(attached)));
+        if resumable {
+            self.write_attached(&tail_ids, me);
+        }
+        if self.sm.as_ref().is_some_and(|sm| sm.has_unacked()) {
+            self.request_ack();
+            self.want_tick();
+        }
+    }
+
+    /// What its connection brings along when it looks for the next home.
+    pub(super) fn capsule(&self) -> wire::Capsule {
+        wire::capsule(self.sid, &self.whole_record(), self.acked, self.epoch())
+    }
+
+    fn epoch(&self) -> u32 {
+        self.host.epoch(&Entity::new(self.jid.bare_str()))
+    }
+
+    /// Whether this home is the very next after the one that gave the session up: a home in between took what came for the
+    /// session, and lost that.
+    fn follows(&self, capsule: Option<&wire::Capsule>) -> bool {
+        let before = capsule.map_or(0, |capsule| capsule.epoch);
+        before == 0 || before.checked_add(1) == Some(self.epoch())
+    }
+
+    /// Gives the connection its end.
+    fn give(
+        &mut self,
+        link: SessionHandle,
+        here: Option<Arc<SessionProxy>>,
+        attempt: u32,
+        reply: oneshot::Sender<Option<SessionHandle>>,
+    ) {
+        self.route = RouteHold::of(link.route());
+        if let Some(proxy) = here {
+            self.route = RouteHold::of(self.host.attached_here(&proxy, attempt, link));
+        } else if let Err(Some(link)) = reply.send(Some(link)) {
+            link.closed(false);
+        }
+    }
+
+    /// The very connection that the session has: something between the two was lost on its way.
+    fn reattach(&mut self, attach: user::Attach, me: &Handle<Self>) {
+        let user::Attach { attach, pipe, here, reply, .. } = attach;
+        self.generation = self.generation.wrapping_add(1);
+        self.pipe = None;
+        let link = SessionHandle::new(
+            me.clone(),
+            self.jid.clone(),
+            self.ledger.clone(),
+            self.generation,
+            !pipe.is_far(),
+        );
+        self.give(link, here, wire::attempt(&attach), reply);
+        if let Some(sm) = self.sm.as_mut().filter(|sm| sm.knows(attach.h)) {
+            let got = attach.h.wrapping_add(u32::try_from(attach.tail.len()).unwrap_or(0));
+            let (acked, queued) = sm.resume(attach.h);
+            pipe.refill(sm.after(got));
+            self.acked = self.acked.max(acked);
+            self.unqueue(&queued);
+        }
+        self.pipe = Some(pipe);
+        self.shared.connected.store(true, Ordering::Relaxed);
+        self.push_capsule();
+        if self.sm.as_ref().is_some_and(|sm| sm.has_unacked()) {
+            self.request_ack();
+        }
+        self.mark_again();
+    }
+
+    /// A connection has written out what came before a mark.
+    pub(super) fn written_out(&mut self, number: u64) {
+        self.unwritten.take_if(|unwritten| *unwritten == number);
+        self.marked(Some(number));
+    }
+
+    /// The last connection may not have written out what its mark was behind of, and nobody else will say so.
+    pub(super) fn mark_again(&mut self) {
+        if self.unwritten.take().is_some() {
+            let sid = self.sid;
+            let again = move |user: &mut user::User| user.drain_anew(sid);
+            let _ = self.user.cast_always(user::Msg::Then(Box::new(again)));
+        }
+    }
+
+    /// Writes down how the session counts now, and what its client was sent: should all be lost, it brings its count.
+    fn write_attached(&mut self, tail: &[Option<ArchiveId>], me: &Handle<Self>) {
+        let Some((record, cursor)) = self.record() else { return };
+        let Some(sm) = &mut self.sm else { return };
+        *sm.changed() = false;
+        sm.writing();
+        let mut ops = Ops::new();
+        let user = Entity::new(self.jid.bare_str());
+        let first = cursor.down_acked.wrapping_add(1);
+        let page = sessions::Sending::tail(record.numbering, first, tail, cursor.acked);
+        sessions::put(&mut ops, &user, &self.sid.0, &record).ok();
+        sessions::put_cursor(&mut ops, &user, &self.sid.0, &cursor);
+        sessions::put_sending(&mut ops, &user, &self.sid.0, &page).ok();
+        let (weak, settled) = (me.downgrade(), cursor.up_handled);
+        let submitted = self.host.batcher().submit(Writes::new(&user, ops), move |result| {
+            if let Some(session) = weak.upgrade() {
+                let _ = session.cast_always(Msg::Recorded { settled: result.is_ok().then_some(settled) });
+            }
+        });
+        if submitted.is_err() {
+            sm.written();
+            *sm.changed() = true;
+        }
+    }
+
+    /// Nothing more comes from the connection; what it sent before this is in the queue already.
+    pub(super) fn hold(&mut self, me: &Handle<Self>) {
+        if !self.is_far() {
+            self.route.hold();
+        }
+        self.flush_held();
+        self.keep_open_messages(true);
+        tracing::trace!(jid = %self.jid, "a session is held");
+        let _ = me.cast_always(Msg::Holding);
+    }
+
+    /// Whether the session may move, with its connection here.
+    pub(super) fn moves(&self) -> bool {
+        self.host.placement().is_some() && !self.is_far()
+    }
+
+    fn is_far(&self) -> bool {
+        self.pipe.as_ref().is_some_and(|pipe| pipe.is_far())
+    }
+
+    /// Everything is settled: whoever has the connection looks for the next home.
+    pub(super) fn leave(&mut self, me: &Handle<Self>) {
+        self.flush_held();
+        if self.sm.as_ref().is_some_and(|sm| sm.resumable()) && self.restored.is_none() {
+            // Even if another write of it is under way: nothing comes after this one.
+            self.submit_record(self.ledger.processed(), me);
+        }
+        (self.ended, self.left) = (true, true);
+        tracing::trace!(jid = %self.jid, connected = self.pipe.is_some(), far = self.is_far(), "a session leaves");
+        self.resuming = None; // who waits hears nothing, and asks the next home
+        let Some(pipe) = self.pipe.take() else { return };
+        if pipe.is_far() {
+            pipe.set_capsule(self.capsule());
+            pipe.refill(std::iter::once(Down::Moved));
+            return;
+        }
+        let Some(route) = self.route.take() else { return };
+        let capsule = self.capsule();
+        let h = self.sm.as_ref().map_or(0, |sm| sm.counts().0);
+        let managed = self.sm.is_some();
+        let unacked = self.sm.as_mut().map(|sm| sm.take_unacked()).unwrap_or_default();
+        let last = unacked.iter().filter_map(|item| item.kept.id()).max().max(self.acked);
+        let drained = self.sm.as_ref().and_then(|sm| sm.drained);
+        let sent = unacked.iter().map(|item| {
+            let mut bytes = Vec::with_capacity(item.outgoing.stanza.size() + 64);
+            item.outgoing.write(&mut bytes);
+            let (id, queued) = (wire::id_bytes(item.kept.id()), wire::id_bytes(item.kept.queued()));
+            wire::Stanza {
+                stanza: bytes.into(),
+                id,
+                queued,
+                offline: item.kept.offline(),
+                key: item.kept.key(),
+            }
+        });
+        let tail = Tail {
+            capsule,
+            managed,
+            inactive: self.csi.is_some(),
+            h,
+            sent: sent.collect(),
+            acked: self.acked,
+            last,
+            drained,
+            recent: std::mem::take(&mut self.recent),
+        };
+        // Either is durable, or in the tail, which its client will confirm.
+        unacked.into_iter().for_each(|item| item.receipt.done());
+        let (host, jid, address) = (self.host.clone(), self.jid.to_bare(), self.address.clone());
+        let before = pipe.clone();
+        route.away(|counts, waiting, rest| {
+            let proxy = SessionProxy::moved(&host, &jid, &address, before, tail, counts, waiting, rest)?;
+            proxy.leads(Arc::downgrade(&route));
+            Some(proxy)
+        });
+    }
+
+    /// Another node has the session already. A client here comes back to it there; a connection elsewhere looks for it by itself.
+    pub(super) fn lose(&mut self) {
+        (self.ended, self.left) = (true, true);
+        if self.is_far() {
+            self.route.cut();
+            self.pipe = None;
+        } else {
+            self.close(Close::Error(StreamCondition::SystemShutdown, pipe::ELSEWHERE.into()));
+        }
+        if let Some(sm) = &mut self.sm {
+            drop(sm.take_unacked());
+        }
+        self.resuming = None;
+    }
+}

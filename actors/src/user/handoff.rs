@@ -1,0 +1,327 @@
+//! Users move: to another node, when their shard does, and from one that died.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rookery_cluster::mesh::peer::NodeId;
+use rookery_cluster::tables::archive::{self, ArchiveId};
+use rookery_cluster::tables::sessions;
+use rookery_proto::xmpp::jid::{BareJid, Jid};
+use rookery_proto::xmpp::stanza::Stanza;
+use tokio::sync::oneshot;
+
+use super::deliver::Ops;
+use super::{Available, Inbound, Lifecycle, Msg, Numbering, Reader, User, UserSession as Session, presence};
+use crate::connection::pipe::Pipe;
+use crate::features::contract::{Direction, Verdict};
+use crate::placement::LostShards;
+use crate::routing::wire;
+use crate::session::handle::SessionHandle;
+use crate::session::remote::SessionProxy;
+use crate::session::{self, SessionId};
+
+/// How a session's stanzas are counted (see [`Session::origin_name`]): before `<enable/>`, and after one without resumption.
+pub(super) const UNMANAGED: u8 = 0xff;
+pub(super) const MANAGED: u8 = 0x0f;
+
+/// How long a session that can't be resumed waits for its connection, which looks for it, seconds.
+pub(crate) const WAIT: u32 = 20;
+
+/// A connection elsewhere whose session has lost its home.
+pub(crate) struct Attach {
+    pub(crate) attach: wire::Attach,
+    /// The node that has the connection, and its name there.
+    pub(crate) peer: (NodeId, u64),
+    pub(crate) pipe: Arc<Pipe>,
+    /// What has stood for the session, if its connection is on this node.
+    pub(crate) here: Option<Arc<SessionProxy>>,
+    /// Nothing: there is no such session. Dropped: it is not here, or what stood for it knows already.
+    pub(crate) reply: oneshot::Sender<Option<SessionHandle>>,
+}
+
+/// A session that was restored has its connection back.
+pub(crate) struct Reattached {
+    pub(crate) sid: SessionId,
+    /// If it can be resumed.
+    pub(crate) numbering: Option<Numbering>,
+    /// It was sent everything of the archive that it was to get up to here.
+    pub(crate) last: Option<ArchiveId>,
+    /// It was sent everything that was offline for all devices up to here.
+    pub(crate) drained: Option<ArchiveId>,
+    /// So many stanzas of its numbering before.
+    pub(crate) has: Option<(u64, u32)>,
+    /// What it was sent of the offline queue.
+    pub(crate) queued: Vec<ArchiveId>,
+    /// Its last home gave it up in order.
+    pub(crate) moved: bool,
+}
+
+/// The user is about to move.
+pub(super) struct Leaving {
+    /// Sessions that have not said yet that all has come which their clients sent.
+    open: usize,
+    told: Option<oneshot::Sender<()>>,
+}
+
+impl Session {
+    /// What a capsule says is newer than the record in the store, or what is newer there comes again: it was not settled for the
+    /// connection.
+    fn take_record(&mut self, user: &BareJid, record: &sessions::Record, acked: Option<ArchiveId>) {
+        let flag = |bit| record.flags & bit != 0;
+        self.carbons = flag(sessions::flags::CARBONS);
+        self.interested = flag(sessions::flags::ROSTER);
+        self.roster = sessions::roster(record);
+        self.blocks_push = flag(sessions::flags::BLOCKLIST);
+        self.since = record.created_at;
+        self.reader = Reader::read(record, acked);
+        self.directed = record.directed.iter().filter_map(|jid| Jid::parse(jid).ok()).collect();
+        self.presence = crate::routing::stored::stanza(&record.presence)
+            .zip(user.with_resource(&record.resource).ok())
+            .map(|(stanza, full)| stanza.from(Jid::from(full)))
+            .map(|stanza| Available { priority: presence::priority(&stanza), stanza: Arc::new(stanza) });
+    }
+
+    /// Whether its client confirms what it gets (XEP-0198).
+    pub(super) fn is_managed(&self) -> bool {
+        self.resumable || self.counted == MANAGED
+    }
+
+    /// By which name the session's stanzas are known when they come again; none if they can't.
+    pub(super) fn origin_name(&self, cluster: bool) -> Option<SessionId> {
+        match (self.resumable, cluster) {
+            (true, _) => Some(self.sid),
+            // Numbers begin anew with `<enable/>`: what was counted before has another name.
+            (false, true) => Some(SessionId(self.sid.0.map(|byte| byte ^ self.counted))),
+            (false, false) => None,
+        }
+    }
+}
+
+impl User {
+    /// A session of this node goes on with a connection that knew it on another.
+    pub(super) fn reattach(&mut self, mut attach: Attach) {
+        tracing::trace!(user = %self.jid, leaving = self.leaving.is_some(), "a connection comes");
+        let capsule = attach.attach.capsule.clone().unwrap_or_default();
+        let (Some(sid), Some(record)) = (SessionId::from_slice(&capsule.sid), wire::record(&capsule)) else {
+            return drop(attach.reply.send(None));
+        };
+        if self.leaving.is_some() {
+            return; // dropped, the reply says: elsewhere
+        }
+        if self.session(sid).is_none() {
+            // It was ended here, or by a new password at a home that died before it could say so.
+            if self.behind.has_ended(sid) || record.created_at < self.password_at {
+                return drop(attach.reply.send(None));
+            }
+            // A newer session has its resource, or there is no room.
+            let taken = self.sessions.iter().any(|session| session.jid.resource() == record.resource);
+            if taken || self.sessions.len() >= self.host.options().limits.sessions_per_user {
+                return drop(attach.reply.send(None));
+            }
+            let cursor = sessions::Cursor {
+                up_handled: 0, // there is no record that says more
+                down_acked: attach.attach.h,
+                acked: wire::id_of(&attach.attach.acked),
+                ..sessions::Cursor::default()
+            };
+            let user = self.entity.clone();
+            self.restore(sessions::Stored { user, sid: sid.0, record: record.clone(), cursor });
+            // It may have been here, and have ended while its connection looked for it: others were told that it is gone.
+            attach.attach.moved = false;
+        }
+        let jid = self.jid.clone();
+        let Some(session) = self.session_mut(sid) else { return drop(attach.reply.send(None)) };
+        // A session that goes on already knows better than a connection that it had before.
+        let goes_on =
+            session.shared.connected.load(Ordering::Relaxed) || session.sequence.numbering.is_some();
+        if !goes_on {
+            session.take_record(&jid, &record, wire::id_of(&attach.attach.acked));
+        }
+        let handle = session.handle.clone();
+        let mut ops = Ops::new();
+        for id in attach.attach.unqueue.iter().filter_map(|id| wire::id_of(id)) {
+            archive::remove(&mut ops, archive::Collection::Queue, &self.entity, id);
+        }
+        self.submit(ops);
+        let _ = handle.cast_always(session::Msg::Attach(Box::new(attach)));
+        self.catch_up();
+    }
+
+    pub(super) fn reattached(&mut self, attached: Reattached) {
+        let Reattached { sid, numbering, last, drained, has, queued, moved } = attached;
+        let Some(session) = self.session_mut(sid) else { return };
+        session.resumable = numbering.is_some();
+        session.sequence.numbering = numbering;
+        self.kept.extend(queued.into_iter().map(|id| (sid, id)));
+        self.changed(sid);
+        if let (Some(cursor), Some(upto)) = (self.offline, drained)
+            && cursor.after < upto
+        {
+            // Its client will confirm that, or it goes offline again.
+            self.move_cursor(Some(cursor.given(upto)));
+        }
+        // What was archived and not sent: once the client has what it was sent before.
+        self.replay_behind(sid, last, has);
+        self.catch_up();
+        if !moved {
+            // What its last home was told and had not passed on, nobody would ever hear: presence is nowhere but on its way.
+            self.refresh_presence(sid);
+            self.announce(sid);
+        }
+    }
+
+    /// Writes down that a session is there which can't be resumed: should its home die, it is looked for, and if it does
+    /// not come, its contacts learn that it is gone.
+    pub(super) fn record(&self, session: &Session) {
+        if session.resumable || self.host.placement().is_none() {
+            return; // its own record says so
+        }
+        let mut ops = Ops::new();
+        sessions::put(&mut ops, &self.entity, &session.sid.0, &session.plain_record()).ok();
+        self.submit(ops);
+    }
+
+    /// Everything that is under way is settled; then the sessions go.
+    pub(super) fn leave(&mut self, told: oneshot::Sender<()>) {
+        self.leaving = Some(Leaving { open: self.sessions.len(), told: Some(told) });
+        self.drop_drains();
+        self.leave_queues();
+        for session in &self.sessions {
+            if session.handle.cast_always(session::Msg::Hold).is_err()
+                && let Some(leaving) = &mut self.leaving
+            {
+                leaving.open = leaving.open.saturating_sub(1);
+            }
+        }
+    }
+
+    pub(super) fn held(&mut self) {
+        if let Some(leaving) = &mut self.leaving {
+            leaving.open = leaving.open.saturating_sub(1);
+        }
+    }
+
+    /// Looks whether the user may go.
+    pub(super) fn go_on_leaving(&mut self) {
+        let Some(leaving) = &mut self.leaving else { return };
+        if leaving.open > 0 || !self.pending.is_empty() || self.ops.busy() || self.behind.is_busy() {
+            return;
+        }
+        let told = leaving.told.take();
+        self.leaving = None;
+        self.phase = Lifecycle::Moved;
+        self.send_strangers_on();
+        let mut answers = Vec::new();
+        for session in self.sessions.drain(..) {
+            metrics::gauge!("rookery_sessions").decrement(1.0);
+            let (left, answer) = oneshot::channel();
+            if session.handle.cast_always(session::Msg::Leave(left)).is_ok() {
+                answers.push((session.sid, session.handle, answer));
+            }
+        }
+        let host = self.host.clone();
+        self.host.spawn(async move {
+            for (sid, handle, answer) in answers {
+                let _ = answer.await;
+                host.sessions().remove(&sid, &handle);
+            }
+            if let Some(told) = told {
+                let _ = told.send(());
+            }
+        });
+    }
+
+    /// The user was about to be read from the store.
+    pub(super) fn leave_unloaded(&mut self, told: Option<oneshot::Sender<()>>) {
+        let Lifecycle::Loading(waiting) = std::mem::replace(&mut self.phase, Lifecycle::Moved) else {
+            return;
+        };
+        for msg in waiting {
+            self.moved(msg);
+        }
+        if let Some(told) = told {
+            let _ = told.send(());
+        }
+    }
+
+    /// The shard is another node's: nothing is written, nobody is told.
+    pub(super) fn lose(&mut self, loss: &LostShards) {
+        loss.add(self.sessions.len(), self.pending.waiting.len());
+        self.phase = Lifecycle::Moved;
+        self.leaving = None;
+        self.drop_drains();
+        for session in self.sessions.drain(..) {
+            metrics::gauge!("rookery_sessions").decrement(1.0);
+            let _ = session.handle.cast_always(session::Msg::Lose);
+            self.host.sessions().remove(&session.sid, &session.handle);
+        }
+        // Who waits for a commit hears that it is lost, and sends it again to the next home.
+        self.pending.waiting.drain(..).for_each(|waiting| waiting.step.leave());
+    }
+
+    /// What comes for a user who lives elsewhere goes there.
+    pub(super) fn moved(&mut self, msg: Msg) {
+        match msg {
+            Msg::In(inbound) => {
+                let Inbound { stanza, receipt, origin, change } = *inbound;
+                let (host, jid) = (self.host.clone(), self.jid.clone());
+                if host.is_home(&jid) {
+                    // It has come back meanwhile, to another actor; this one is about to be forgotten.
+                    host.spawn({
+                        let host = host.clone();
+                        async move { host.to_user(&jid, stanza, receipt, origin, change) }
+                    });
+                } else {
+                    host.to_user(&jid, stanza, receipt, origin, change);
+                }
+            }
+            Msg::Leave(left) => drop(left.send(())),
+            // Its connection sends it again to the next home. The stream need not end for that.
+            Msg::Out { receipt, .. } => receipt.leave(),
+            // Who asks for a session hears nothing, and asks the next home; the rest was settled, or comes again.
+            _ => {}
+        }
+    }
+
+    /// A presence did not reach these users: they are told what holds now.
+    pub(crate) fn retell(&self, from: &Jid, users: &[BareJid]) {
+        let session = self.sessions.iter().find(|session| session.jid.as_str() == from.as_str());
+        let presence = session.and_then(|session| session.presence.as_ref()).map(|presence| &presence.stanza);
+        for user in users {
+            // It may have been blocked or shut out meanwhile.
+            let to = Jid::from(user.clone());
+            let sees = |stanza: &&Arc<Stanza>| {
+                self.roster.sees_me(&to) && matches!(self.filter(Direction::Out, stanza, &to), Verdict::Pass)
+            };
+            self.host.retell_one(from, user, presence.filter(sees));
+        }
+    }
+}
+
+impl Session {
+    /// The record of a session that can't be resumed.
+    fn plain_record(&self) -> sessions::Record {
+        let mut flags = 0;
+        for (set, bit) in [
+            (self.carbons, sessions::flags::CARBONS),
+            (self.interested, sessions::flags::ROSTER),
+            (self.blocks_push, sessions::flags::BLOCKLIST),
+        ] {
+            flags |= if set { bit } else { 0 };
+        }
+        let mut record = sessions::Record {
+            resource: self.jid.resource().to_owned(),
+            created_at: self.since,
+            max_resume_s: WAIT,
+            presence: self.presence.as_ref().map(|p| p.stanza.to_bytes().into()).unwrap_or_default(),
+            priority: self.presence.as_ref().map_or(0, |presence| presence.priority.into()),
+            flags,
+            address: self.address.to_string(),
+            directed: self.directed.iter().map(|jid| jid.as_str().to_owned()).collect(),
+            roster: self.roster.to_vec().into(),
+            ..sessions::Record::default()
+        };
+        self.reader.write(&mut record);
+        record
+    }
+}
