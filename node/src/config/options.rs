@@ -1,4 +1,4 @@
-//! Every option of `rookery.toml`: one list. Reading, checking, defaults and the reference in the README derive from it.
+//! Every option of `rookery.toml`: one list. Reading, checking, defaults and `ops/deploy/CONFIGURATION.md` derive from it.
 
 mod limits;
 
