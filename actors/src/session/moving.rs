@@ -96,7 +96,7 @@ impl Session {
         let link =
             Link::new(me.clone(), self.jid.clone(), self.ledger.clone(), self.generation, self.moves());
         self.shared.connected.store(true, Ordering::Relaxed);
-        tracing::info!(jid = %self.jid, address = %self.address, waited = dropped, "session attached to its connection again");
+        tracing::info!(jid = %self.jid, address = %self.address, waited = dropped, "session reattached to its connection");
         self.give(link, here, era, reply);
         self.push_capsule();
         let numbering = resumable.then(|| self.numbering());
