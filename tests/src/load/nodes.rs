@@ -287,7 +287,12 @@ async fn logins(plan: &Plan, one: &Cluster, three: &Cluster, table: &mut Table) 
 async fn presence(one: &Cluster, three: &Cluster, table: &mut Table) -> Result<(), Error> {
     let (alone, _) = tell(one).await?;
     let (together, told) = tell(three).await?;
-    table.row("CPU s per 10,000 presences delivered, one user with 1,000 contacts", Some(alone), together, "");
+    table.row(
+        "CPU s per 10,000 presences delivered, one user with 1,000 contacts",
+        Some(alone),
+        together,
+        "",
+    );
     table.row("envelopes between nodes per change of presence, 1,000 contacts", None, told, "");
     Ok(())
 }
