@@ -134,7 +134,7 @@ async fn nodes_share_what_there_is_and_give_it_to_each_other() {
     for (args, why) in [
         (&["cluster", "drain", "n9"][..], "there is no node \"n9\"; there are n1, n2, n3"),
         (&["cluster", "evict", "n2"], "--force"),
-        (&["cluster", "evict", "self"], "does not evict itself"),
+        (&["cluster", "evict", "self"], "cannot evict itself"),
         (&["cluster", "undrain", "n2"], ""),
     ] {
         let said = world.command(0, args);
