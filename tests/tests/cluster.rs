@@ -132,7 +132,7 @@ async fn nodes_share_what_there_is_and_give_it_to_each_other() {
 
     // What can't be is said.
     for (args, why) in [
-        (&["cluster", "drain", "n9"][..], "there is no node \"n9\"; there are n1, n2, n3"),
+        (&["cluster", "drain", "n9"][..], "there is no node \"n9\"; known nodes: n1, n2, n3"),
         (&["cluster", "evict", "n2"], "--force"),
         (&["cluster", "evict", "self"], "cannot evict itself"),
         (&["cluster", "undrain", "n2"], ""),
