@@ -41,7 +41,7 @@ pub async fn run(arguments: &StoreArgs, net: &impl Net<Listener = TcpListener>) 
     let (db, place) = open(arguments).await?;
     let listener = net.bind(at).map_err(|source| Error::Listen { option: "--listen", at, source })?;
     let at = listener.local_addr().unwrap_or(at);
-    let hint = format!("nodes use it with url = \"dev://{at}\" under [store]; Ctrl-C ends it properly");
+    let hint = format!("nodes use it with url = \"dev://{at}\" under [store]; Ctrl-C stops the store");
     // Who has stopped reading shall not end it.
     let _ = writeln!(io::stdout(), "rookery store at {at}, {place}: {WARNING}\n{hint}");
     let (lost, end) = oneshot::channel();
@@ -76,7 +76,7 @@ async fn open(arguments: &StoreArgs) -> Result<(Arc<dyn Database>, String), Erro
     match opened {
         Ok(Ok(db)) => Ok((Arc::new(db), place)),
         Ok(Err(source)) => Err(Error::Store { at: place, source }),
-        Err(error) => Err(Error::Io { what: "the store can't be opened", source: io::Error::other(error) }),
+        Err(error) => Err(Error::Io { what: "the store cannot be opened", source: io::Error::other(error) }),
     }
 }
 
@@ -98,7 +98,7 @@ fn accepted(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream>> 
                 }
                 // Out of files, most likely: those that are open go on.
                 Err(error) => {
-                    tracing::warn!(%error, "a connection can't be accepted");
+                    tracing::warn!(%error, "a connection could not be accepted");
                     tokio::time::sleep(PAUSE).await;
                 }
             }

@@ -18,11 +18,11 @@ pub fn text(config: &Config, c2s: &[SocketAddr], c2s_tls: &[SocketAddr], http: &
          \x20 web          {base}/ (health and metrics)\n\
          \x20 data         {}\n\
          \x20 authority    {}\n\
-         Make accounts in another terminal, in this folder, or from a client (registration is open):\n\
+         Create accounts in another terminal, in this folder, or from a client (registration is open):\n\
          \x20 cargo run --release -- user add romeo@{domain}\n\
-         Then for example start profanity, and paste (the certificate is this node's own):\n\
+         Then connect a client, for example Profanity (the certificate is signed by the node itself). Paste:\n\
          \x20 /connect romeo@{domain} server 127.0.0.1 port {port} tls trust\n\
-         Ctrl-C ends it properly.\n",
+         Ctrl-C stops the node.\n",
         rookery_ops::VERSION,
         list(c2s),
         list(c2s_tls),

@@ -15,10 +15,10 @@ use crate::options;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file is no good.
-    #[error("the configuration was not taken, and nothing changed: {0}")]
+    #[error("the configuration was rejected, and nothing changed: {0}")]
     Config(#[from] config::Error),
     /// Some of it was refused; the rest holds.
-    #[error("not everything was taken: {}{}", refused.join("; "), rest(taken))]
+    #[error("not all changes were applied: {}{}", refused.join("; "), rest(taken))]
     Refused {
         /// What stays as it was, and why.
         refused: Vec<String>,
@@ -120,7 +120,7 @@ impl Reloader {
                 member.cluster.peers().renew(security);
                 None
             }
-            Err(error) => Some(format!("cluster: the certificate was not taken: {error}")),
+            Err(error) => Some(format!("cluster: the certificate was refused: {error}")),
         }
     }
 }

@@ -101,7 +101,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     tasks.push(tokio::spawn(async move {
         let stop = async move { drop(last.wait_for(|stop| *stop).await) };
         if let Err(error) = admin::serve(socket, node, stop).await {
-            tracing::error!(%error, "the admin socket broke: commands do not reach this node until it is restarted");
+            tracing::error!(%error, "the admin socket failed: commands cannot reach this node until the node is restarted");
         }
     }));
     let upkeep = tokio::spawn(upkeep(metrics.clone(), reloader.clone()));
@@ -131,7 +131,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
             Ask::Stop => break,
             Ask::Reload => {
                 if let Err(error) = reloader.reload().await {
-                    tracing::error!(%error, "the configuration was not reloaded; what ran before stays in force");
+                    tracing::error!(%error, "the configuration was not reloaded; the previous configuration stays active");
                 }
             }
         }
@@ -197,9 +197,9 @@ async fn fenced(member: Option<Member>, health: Health, shared: Arc<Shared>) {
 /// The last words of a node that was declared dead. Its clients were told; nothing in it may write any more.
 fn dead(config: &Config, logging: &logging::Handle) {
     tracing::error!(
-        "this node was declared dead: it showed the others no sign of life for too long (is the store slow, or the \
-         machine paused?), it was evicted, or another process runs under its name (cluster.node); others have its work, \
-         and all that it acknowledged is kept. It ends now, to be started anew"
+        "this node was declared dead: no heartbeats of this node arrived in time (is the store slow, or was the machine \
+         paused?), the node was evicted, or another process uses the same name (cluster.node). Other nodes have its shards, \
+         and everything that it acknowledged is stored. The process exits now, to be restarted"
     );
     ports::clear(&config.data_dir);
     logging.flush();
@@ -209,8 +209,8 @@ fn dead(config: &Config, logging: &logging::Handle) {
 fn without_store(why: &str, config: &Config, logging: &logging::Handle) {
     tracing::error!(
         why,
-        "the store can't be used any more in this process: all that was acknowledged is kept. The node ends now, to be started anew; \
-         if it does not start then, its last line says why"
+        "the store cannot be used any more in this process. Everything that was acknowledged is stored. The process exits now, to \
+         be restarted; if the restart fails, the last log line says why"
     );
     ports::clear(&config.data_dir);
     logging.flush();

@@ -25,7 +25,7 @@ use crate::tls::{self, Tls};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The data folder.
-    #[error("the data folder {} can't be made: {source}; correct data_dir, or make it for the user that runs rookery", path.display())]
+    #[error("the data folder {} cannot be created: {source}; correct data_dir, or create the folder for the user that runs rookery", path.display())]
     Folder {
         /// Which.
         path: PathBuf,
@@ -33,7 +33,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The store.
-    #[error("the store {at} can't be opened: {source}{}", detail(source))]
+    #[error("the store {at} cannot be opened: {source}{}", detail(source))]
     Store {
         /// Which: the URL, and the folder if it lies in one.
         at: String,
@@ -41,7 +41,7 @@ pub enum Error {
         source: store::Error,
     },
     /// A listener.
-    #[error("{option} can't listen at {at}: {source}{}", remedy(source))]
+    #[error("{option} cannot listen on {at}: {source}{}", remedy(source))]
     Listen {
         /// The option.
         option: &'static str,
@@ -52,8 +52,8 @@ pub enum Error {
     },
     /// What has no login would be open to others.
     #[error(
-        "--listen {at}: whoever reaches this address could read and write everything; listen at 127.0.0.1, or, where nobody else \
-         reaches it, add --off-loopback"
+        "--listen {at}: anyone who can connect to this address could read and write everything; listen on 127.0.0.1, or add \
+         --off-loopback if the network is private"
     )]
     Exposed {
         /// Where.
@@ -66,10 +66,10 @@ pub enum Error {
     #[error(transparent)]
     Host(#[from] rookery_actors::host::Error),
     /// Certificates between nodes.
-    #[error("{0}; `rookery cluster cert` makes certificates for nodes, [cluster] says where they are")]
+    #[error("{0}; create node certificates with `rookery cluster cert`, and set their paths in [cluster]")]
     Peers(#[from] rookery_cluster::mesh::peer::tls::Error),
     /// Joining.
-    #[error("this node can't join the cluster: {0}")]
+    #[error("this node cannot join the cluster: {0}")]
     Cluster(#[from] rookery_cluster::mesh::Error),
     /// Another node.
     #[error("a node with this store runs already, and answers at {0}")]
@@ -136,7 +136,7 @@ pub async fn store(config: &Config, seams: Seams) -> Result<Store, Error> {
     let opened = tokio::task::spawn_blocking(move || at.open(seams)).await;
     match opened {
         Ok(opened) => opened.map_err(|source| Error::Store { at: place(config), source }),
-        Err(error) => Err(Error::Io { what: "the store can't be opened", source: io::Error::other(error) }),
+        Err(error) => Err(Error::Io { what: "the store cannot be opened", source: io::Error::other(error) }),
     }
 }
 
@@ -201,7 +201,7 @@ pub async fn store_or_node(
             said = true;
             let folder = config.data_dir.display();
             say(&format!(
-                "another process has the store in {folder} open: waiting until it is done or answers at {address}"
+                "another process has the store in {folder} open: waiting until that process ends or answers at {address}"
             ));
         }
         tokio::time::sleep(AGAIN).await;

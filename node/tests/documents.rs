@@ -1,5 +1,5 @@
-//! What people read agrees with what the program does: the generated parts of README.md, doap.xml, and the example
-//! configuration. `UPDATE_DOCUMENTS=1 cargo test -p rookery --test documents` writes them anew.
+//! The documents agree with the code: the generated parts of CONFIGURATION.md and XEPS.md, doap.xml, and the example
+//! configuration. `UPDATE_DOCUMENTS=1 cargo test -p rookery --test documents` updates them.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -42,11 +42,17 @@ fn with_part(text: &str, name: &str, part: &str) -> String {
 }
 
 #[test]
-fn the_readme_has_all_xeps_and_all_options() {
-    let readme = std::fs::read_to_string(path("README.md")).unwrap();
-    let wanted = with_part(&readme, "xeps", &doap::table());
-    let wanted = with_part(&wanted, "configuration", &config::markdown());
-    agrees("README.md", &wanted, &readme);
+fn the_configuration_reference_has_all_options() {
+    let name = "ops/deploy/CONFIGURATION.md";
+    let found = std::fs::read_to_string(path(name)).unwrap();
+    agrees(name, &with_part(&found, "configuration", &config::markdown()), &found);
+}
+
+#[test]
+fn the_page_of_xeps_has_all_features() {
+    let name = "ops/deploy/XEPS.md";
+    let found = std::fs::read_to_string(path(name)).unwrap();
+    agrees(name, &with_part(&found, "xeps", &doap::table()), &found);
 }
 
 #[test]

@@ -113,7 +113,7 @@ fn a_full_disk_is_told_and_survived() {
     assert_eq!(text(&run(folder, &["user", "list"]).stdout), "romeo@localhost\n");
 
     node.limit(Resource::Fsize, None);
-    node.until("the store takes writes again");
+    node.until("the store accepts writes again");
     while !ready(folder).starts_with("HTTP/1.1 200") {
         std::thread::yield_now();
     }
@@ -148,7 +148,7 @@ fn connections_leave_descriptors_to_the_store_and_the_operator() {
     let mut node = Node::start(folder, "ulimit -n 200", "");
     let at = ("127.0.0.1", port(folder, "c2s"));
     let crowd: Vec<_> = (0..400).map(|_| TcpStream::connect(at).unwrap()).collect();
-    node.until("no connection can be accepted");
+    node.until("connections cannot be accepted");
     let status = text(&run(folder, &["status"]).stdout);
     assert!(status.contains("ready"), "{status}");
     assert!(add(folder, "romeo").status.success());

@@ -176,7 +176,7 @@ fn a_store_that_somebody_has_open_is_waited_for() {
     let mut node = Node::spawn(folder.path(), &["serve", "--config", "rookery.toml"]);
     for waiting in [&mut command, &mut node] {
         let line = waiting.until("another process has the store in");
-        assert!(line.contains("waiting until it is done or answers at unix:"), "{line}");
+        assert!(line.contains("waiting until that process ends or answers at unix:"), "{line}");
     }
     drop(lock);
     let (code, log) = command.end();

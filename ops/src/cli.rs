@@ -1,5 +1,5 @@
-//! The words of the command line. What they do is in [`crate::commands`] and in the program; here is only what can be
-//! said, so that help, completion and documentation have one source.
+//! The definition of the command line: commands, options and help texts. [`crate::commands`] and the program implement them,
+//! so that help, completion and documentation have one source.
 //!
 //! There is deliberately no option that takes a password: every user of the machine can read the arguments of a process.
 
@@ -12,19 +12,19 @@ use crate::admin::Address;
 
 const EXAMPLES: &str = "\
 Examples:
-  rookery                                         start a node for trying things out, on this machine only
+  rookery                                         run a node for development, on this machine only
   rookery serve --config /etc/rookery/rookery.toml
-  rookery user add juliet@example.org             make an account; its password is shown once
+  rookery user add juliet@example.org             create an account; prints its password once
   rookery user list --domain example.org
   rookery session list
   rookery export juliet@example.org --output juliet.xml
 
-Exit codes: 0 done, 1 a fault of ours, 2 wrong usage, 3 not found, 4 exists already, 5 invalid input,
-6 no node answers or it cannot now, 7 a limit was reached.";
+Exit codes: 0 done, 1 internal error, 2 wrong usage, 3 not found, 4 already exists, 5 invalid input,
+6 no node answers or the node cannot do it now, 7 a limit was reached.";
 
 const PASSWORDS: &str = "\
-The password comes from a file or from standard input; without either, one is generated and shown once. It is never
-given as an argument, because every user of this machine could read it there.";
+The password is read from a file or from standard input. Without either, a password is generated and printed once. A password
+is never an argument, because every user of this machine could read it.";
 
 const ADD_EXAMPLES: &str = "\
 Examples:
@@ -33,16 +33,16 @@ Examples:
   printf %s \"$PASSWORD\" | rookery user add juliet@example.org --password-stdin";
 
 const STORE_EXAMPLES: &str = "\
-Nodes use it with url = \"dev://127.0.0.1:7300\" under [store] in their configurations. It is one process without copies:
-for production there is FoundationDB.
+To use the store, set url = \"dev://127.0.0.1:7300\" under [store] in the configuration of each node. The store is one process
+without copies, for development only. For production, use FoundationDB.
 
 Examples:
   rookery store --data /tmp/rookery-store
   rookery store --memory --listen 127.0.0.1:7301";
 
 const DEMO_EXAMPLES: &str = "\
-Everything is in a temporary folder and is gone at the end. Keys: a digit kills that node (kill -9) or starts it again,
-d and a digit drains it, q ends. Where the output is no terminal, what changes is told line by line.
+All files are in a temporary folder, which is removed at the end. Keys: a digit kills that node (kill -9) or starts it again,
+d and a digit drains it, q quits. If the output is not a terminal, changes are printed line by line.
 
 Example:
   rookery demo --nodes 3";
@@ -53,36 +53,36 @@ Examples:
   rookery cluster cert --config /etc/rookery/rookery.toml --dir ~/rookery-cluster";
 
 const IMPORT_EXAMPLES: &str = "\
-Each line is a bare JID, a tab, and a password. Accounts that exist are left as they are, so an import that was cut
-short can be run again. Lines that cannot be used are reported with their numbers; the others are taken.
+Each line is a bare JID, a tab and a password. Existing accounts are skipped, so an interrupted import can be run again.
+Invalid lines are reported with their numbers; all other lines are imported.
 
 Examples:
   rookery user import accounts.tsv
   zcat accounts.tsv.gz | rookery user import -";
 
-/// A clustered XMPP server. Without a command it serves.
+/// A clustered XMPP server. Without a command, runs a node.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "rookery", version, about = "A clustered XMPP server. Without a command it serves.", after_help = EXAMPLES, max_term_width = 110, propagate_version = false)]
+#[command(name = "rookery", version, about = "A clustered XMPP server. Without a command, runs a node.", after_help = EXAMPLES, max_term_width = 110, propagate_version = false)]
 pub struct Cli {
-    /// The configuration file; without one: development defaults, on loopback, in ./rookery-data
+    /// The configuration file. Without this option: development defaults, on loopback, with data in ./rookery-data
     #[arg(long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
 
-    /// The admin socket of the node to talk to, as unix:/path; the default is that of the configuration
+    /// The admin socket of the node, as unix:/path. The default is in the configuration
     #[arg(long, value_name = "ADDRESS", global = true)]
     pub admin: Option<Address>,
 
-    /// End at once when standard input ends: for processes that shall not outlive who started them
+    /// Exit when standard input ends: for child processes that must not outlive their parent
     #[arg(long, global = true, hide = true)]
     pub tied: bool,
 
-    /// What to do
+    /// The command
     #[command(subcommand)]
     command: Option<Command>,
 }
 
 impl Cli {
-    /// What to do: `serve` if nothing was said.
+    /// The command; `serve` if none was given.
     pub fn verb(&self) -> Command {
         self.command.clone().unwrap_or(Command::Serve)
     }
@@ -91,24 +91,24 @@ impl Cli {
 /// A command.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum Command {
-    /// Run a node until it is told to stop (SIGINT, SIGTERM)
+    /// Run a node until SIGINT or SIGTERM
     Serve,
-    /// Check the configuration and say what a node would do with it
+    /// Check the configuration, and print what a node would do with it
     #[command(after_help = "Example:\n  rookery check --example > rookery.toml")]
     Check {
-        /// Print a configuration with every option at its default, to begin with, instead
+        /// Print a configuration file with every option at its default, instead
         #[arg(long)]
         example: bool,
     },
     /// Print the version
     Version,
-    /// Serve a store to several nodes on one machine, for development and tests
+    /// Run the development store, for several nodes on one machine
     #[command(after_help = STORE_EXAMPLES)]
     Store(StoreArgs),
-    /// Start a store and several nodes on this machine, show them live, and let you kill them
+    /// Run a store and several nodes on this machine, show them live, and let you kill them
     #[command(after_help = DEMO_EXAMPLES)]
     Demo(DemoArgs),
-    /// See and change the cluster that a node belongs to
+    /// Show and change the cluster of a node
     #[command(subcommand)]
     Cluster(ClusterCommand),
     /// A command for a node, or for the data folder when no node runs.
@@ -119,19 +119,19 @@ pub enum Command {
 /// `rookery store`
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct StoreArgs {
-    /// Where to listen. There is no login and no encryption: stay on loopback
+    /// The address to listen on. The store has no login and no encryption: use loopback
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7300")]
     pub listen: SocketAddr,
-    /// Allow --listen beyond loopback: whoever reaches it reads and writes everything
+    /// Allow --listen on other addresses than loopback: anyone who can connect can read and write all data
     #[arg(long)]
     pub off_loopback: bool,
-    /// The folder to keep everything in; it is made if need be
+    /// The folder for all data; created if missing
     #[arg(long, value_name = "DIR", required_unless_present = "memory")]
     pub data: Option<PathBuf>,
-    /// Keep everything in memory, and forget it at the end
+    /// Store all data in memory; it is lost when the process ends
     #[arg(long, conflicts_with = "data")]
     pub memory: bool,
-    /// Answer commits when the operating system has them, before they are on the disk
+    /// Acknowledge commits when the operating system has them, before they are on disk
     #[arg(long, conflicts_with = "memory")]
     pub buffered: bool,
 }
@@ -139,7 +139,7 @@ pub struct StoreArgs {
 /// `rookery demo`
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct DemoArgs {
-    /// How many nodes
+    /// Number of nodes
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=9))]
     pub nodes: u8,
 }
@@ -147,10 +147,10 @@ pub struct DemoArgs {
 /// `rookery cluster …`
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum ClusterCommand {
-    /// Make certificates by which nodes know each other; no node needs to run
+    /// Create certificates for the nodes of a cluster; no node needs to run
     #[command(after_help = CERT_EXAMPLES)]
     Cert(CertArgs),
-    /// What a node of the cluster is asked.
+    /// Commands for a running node of the cluster.
     #[command(flatten)]
     Ask(ClusterVerb),
 }
@@ -158,56 +158,56 @@ pub enum ClusterCommand {
 /// `rookery cluster cert`
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct CertArgs {
-    /// The name of a node; may be given several times. The default is that of the configuration
+    /// The name of a node; may be repeated. The default is in the configuration
     #[arg(long = "node", value_name = "NAME")]
     pub nodes: Vec<String>,
-    /// The folder of the authority and of what it signs. Keep it, and keep it to yourself
+    /// The folder for the authority and the certificates. Store it safely: its key can add nodes
     #[arg(long, value_name = "DIR", default_value = "rookery-cluster")]
     pub dir: PathBuf,
 }
 
-/// What a node is asked about its cluster.
+/// Commands that a running node answers about its cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum ClusterVerb {
-    /// Tell which nodes there are and how they are
+    /// Show the nodes and their states
     Status {
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Tell which node holds which shards
+    /// Show which node owns which shards
     Shards {
-        /// Only those that are on their way to another node
+        /// Only shards that are moving to another node
         #[arg(long)]
         moving: bool,
-        /// Print a JSON object a line
+        /// Print one JSON object per line
         #[arg(long)]
         json: bool,
     },
-    /// Have a node give all its users to the others; it goes on running
+    /// Move all shards of a node to the other nodes; the node keeps running
     Drain {
-        /// Its name; self is the node that is asked
+        /// The name of the node; self is the node that receives the command
         #[arg(value_name = "NODE")]
         node: String,
-        /// Wait until it has none
+        /// Wait until the node has no shards
         #[arg(long)]
         wait: bool,
-        /// Give up waiting after so many seconds; the node goes on
+        /// Stop waiting after this many seconds; the drain continues
         #[arg(long, value_name = "SECONDS", requires = "wait")]
         timeout: Option<u64>,
     },
-    /// Let a node take users again
+    /// Let a node take shards again after a drain
     Undrain {
-        /// Its name; self is the node that is asked
+        /// The name of the node; self is the node that receives the command
         #[arg(value_name = "NODE")]
         node: String,
     },
-    /// Declare a node dead at once, rather than wait until the others find out
+    /// Declare a node dead at once, without waiting for the other nodes to notice
     Evict {
-        /// Its name
+        /// The name of the node
         #[arg(value_name = "NODE")]
         node: String,
-        /// Although it shows signs of life. It ends then, and its clients go on elsewhere
+        /// Evict a node that still sends heartbeats. Its process exits, and its clients resume on other nodes
         #[arg(long)]
         force: bool,
     },
@@ -216,36 +216,36 @@ pub enum ClusterVerb {
 /// What goes through [`crate::admin::Admin`].
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum AdminCommand {
-    /// Make, change, remove and list accounts
+    /// Create, change, remove and list accounts
     #[command(subcommand)]
     User(UserCommand),
     /// List and end sessions
     #[command(subcommand)]
     Session(SessionCommand),
-    /// Write an account, or a host with all its accounts, as XML (XEP-0227)
+    /// Export an account, or a domain with all its accounts, as XML (XEP-0227)
     #[command(after_help = "Example:\n  rookery export example.org --output example.org.xml")]
     Export {
-        /// The bare JID of an account, or the name of a host
-        #[arg(value_name = "JID|HOST")]
+        /// The bare JID of an account, or a domain
+        #[arg(value_name = "JID|DOMAIN")]
         target: String,
-        /// Write to this file, which only you may read, instead of standard output
+        /// Write to this file, readable by you only, instead of standard output
         #[arg(long, short, value_name = "FILE")]
         output: Option<PathBuf>,
     },
-    /// Read accounts from an XML file (XEP-0227)
+    /// Import accounts from an XML file (XEP-0227)
     Import {
         /// The file; - is standard input
         file: PathBuf,
     },
-    /// Read the configuration again: certificates, limits, domains and log level
+    /// Apply the changed configuration file: certificates, limits, domains and log level
     Reload,
-    /// Tell how the node is
+    /// Show the state of the node
     Status {
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Set the log level of the running node, until it reloads or restarts
+    /// Set the log level of the running node, until a reload or restart
     #[command(after_help = "Example:\n  rookery log-level info,rookery_actors=debug")]
     LogLevel {
         /// error, warn, info, debug or trace; or several of module=level, separated by commas
@@ -256,8 +256,8 @@ pub enum AdminCommand {
 /// `rookery user …`
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum UserCommand {
-    /// Make an account
-    #[command(long_about = "Make an account.\n\n".to_owned() + PASSWORDS, after_help = ADD_EXAMPLES)]
+    /// Create an account
+    #[command(long_about = "Create an account.\n\n".to_owned() + PASSWORDS, after_help = ADD_EXAMPLES)]
     Add {
         /// The bare JID, as in juliet@example.org
         jid: String,
@@ -274,24 +274,24 @@ pub enum UserCommand {
         #[command(flatten)]
         password: PasswordSource,
     },
-    /// Remove an account and everything it owns
+    /// Remove an account and all its data
     Remove {
         /// The bare JID
         jid: String,
     },
     /// List accounts
     List {
-        /// Only those of this domain
+        /// Only accounts of this domain
         #[arg(long)]
         domain: Option<String>,
-        /// At most so many
+        /// List at most this many
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         limit: Option<u64>,
-        /// Print a JSON object a line
+        /// Print one JSON object per line
         #[arg(long)]
         json: bool,
     },
-    /// Make accounts in bulk from a file: on each line a JID, a tab and a password
+    /// Create accounts from a file with a JID, a tab and a password on each line
     #[command(after_help = IMPORT_EXAMPLES)]
     Import {
         /// The file; - is standard input
@@ -304,12 +304,12 @@ pub enum UserCommand {
 pub enum SessionCommand {
     /// List sessions
     List {
-        /// Only those of this domain, bare JID or full JID
+        /// Only sessions of this domain, bare JID or full JID
         filter: Option<String>,
-        /// At most so many
+        /// List at most this many
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         limit: Option<u64>,
-        /// Print a JSON object a line
+        /// Print one JSON object per line
         #[arg(long)]
         json: bool,
     },
@@ -317,7 +317,7 @@ pub enum SessionCommand {
     Kick {
         /// The full or bare JID
         jid: String,
-        /// What their clients are told
+        /// The reason that is sent to the clients
         #[arg(long, default_value = "")]
         reason: String,
     },
@@ -327,10 +327,10 @@ pub enum SessionCommand {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Args)]
 #[group(multiple = false)]
 pub struct PasswordSource {
-    /// Read the password from this file; one line break at its end is not part of it
+    /// Read the password from this file; a line break at its end is ignored
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
-    /// Read the password from standard input, to its end
+    /// Read the password from standard input, until its end
     #[arg(long)]
     pub password_stdin: bool,
 }

@@ -6,8 +6,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The documents whose paths and names are checked.
-const DOCUMENTS: &[&str] =
-    &["README.md", "ARCHITECTURE.md", "ops/deploy/RUNBOOK.md", "ops/deploy/CLUSTER.md"];
+const DOCUMENTS: &[&str] = &[
+    "README.md",
+    "ARCHITECTURE.md",
+    "ops/deploy/CLUSTER.md",
+    "ops/deploy/CONFIGURATION.md",
+    "ops/deploy/FOUNDATIONDB.md",
+    "ops/deploy/RUNBOOK.md",
+    "ops/deploy/XEPS.md",
+];
 
 /// Written by a command, so they need not be there.
 const MADE: &[&str] = &["tests/bench/RESULTS.md", "target/release/rookery", "rookery-data/tls/ca.pem"];
@@ -64,7 +71,8 @@ fn every_path_that_a_document_names_exists() {
         let paths = code(&text).into_iter().filter(|c| is_path(c) && !MADE.contains(c));
         let links = text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link);
         let links = links.filter(|l| !l.starts_with('#') && !l.contains("://"));
-        for name in paths.chain(links) {
+        let files = links.map(|link| link.split('#').next().unwrap_or_default());
+        for name in paths.chain(files) {
             seen += 1;
             if !root().join(name).exists() && !beside.join(name).exists() {
                 missing.push(format!("{document}: {name}"));
@@ -95,20 +103,32 @@ fn every_name_in_the_map_is_in_the_sources() {
     assert!(lost.is_empty(), "ARCHITECTURE.md names what is not in the sources: {lost:?}");
 }
 
-#[test]
-fn every_heading_that_a_link_points_to_exists() {
-    let text = fs::read_to_string(root().join("README.md")).unwrap();
-    // As forges make anchors: lower case, spaces become hyphens, other signs go.
+/// The anchors of a document's headings, as forges make them: lower case, spaces become hyphens, other signs go.
+fn anchors(text: &str) -> BTreeSet<String> {
     let anchor = |heading: &str| -> String {
         let heading = heading.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");
         heading.chars().filter(|c| c.is_alphanumeric() || "-_".contains(*c)).collect()
     };
-    let anchors: BTreeSet<String> = text.lines().filter(|l| l.starts_with('#')).map(anchor).collect();
-    let links: Vec<&str> = text.split("](#").skip(1).filter_map(|rest| rest.split(')').next()).collect();
-    assert!(links.len() > 5);
-    for link in links {
-        assert!(anchors.contains(link), "#{link} is none of {anchors:?}");
+    text.lines().filter(|line| line.starts_with('#')).map(anchor).collect()
+}
+
+#[test]
+fn every_heading_that_a_link_points_to_exists() {
+    let (mut seen, mut missing) = (0, Vec::new());
+    for document in DOCUMENTS {
+        let path = root().join(document);
+        let text = fs::read_to_string(&path).unwrap();
+        let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        for (file, heading) in links.filter(|l| !l.contains("://")).filter_map(|link| link.split_once('#')) {
+            seen += 1;
+            let target = if file.is_empty() { path.clone() } else { path.with_file_name("").join(file) };
+            if !anchors(&fs::read_to_string(target).unwrap()).contains(heading) {
+                missing.push(format!("{document}: {file}#{heading}"));
+            }
+        }
     }
+    assert!(seen > 5, "only {seen} links to headings were found");
+    assert!(missing.is_empty(), "{missing:#?}");
 }
 
 #[test]

@@ -37,7 +37,7 @@ pub(super) async fn finish(mut draft: Draft) -> Ending {
     if !matches!(outcome, Ok(Outcome::Added))
         && let Err(error) = draft.forget().await
     {
-        tracing::warn!(user = %draft.jid, %error, "what was imported of an account could not be taken back; its name stays reserved until it is imported again");
+        tracing::warn!(user = %draft.jid, %error, "a failed import of an account could not be rolled back; the account name stays reserved until the account is imported again");
     }
     Ending { line: draft.line, jid: draft.jid, outcome, notes: draft.notes }
 }

@@ -157,7 +157,7 @@ impl Importer {
         if let Some(draft) = self.draft.take()
             && let Err(error) = draft.forget().await
         {
-            tracing::warn!(user = %draft.jid, %error, "half an account could not be taken back; its name stays reserved until it is imported again");
+            tracing::warn!(user = %draft.jid, %error, "a partly imported account could not be rolled back; the account name stays reserved until the account is imported again");
         }
         while let Some(ended) = self.endings.join_next().await {
             self.ended(ended.ok());

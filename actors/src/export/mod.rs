@@ -65,7 +65,7 @@ pub enum Error {
     #[error("there is no such account")]
     NotFound,
     /// Who was to take the document has gone.
-    #[error("nobody takes the document any more")]
+    #[error("the reader of the export is gone")]
     Gone,
     /// The document is not one of XEP-0227, is broken, or ends too early. What came before is imported.
     #[error("line {line}: {reason}")]

@@ -23,7 +23,7 @@ const ACCOUNTS: usize = 200;
 
 /// Nobody takes the document any more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("nobody takes the document any more")]
+#[error("the reader of the export is gone")]
 pub struct Gone;
 
 /// Takes the pieces of a document, in order.

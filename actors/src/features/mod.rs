@@ -130,12 +130,12 @@ pub(crate) fn store_failed(error: &store::Error) -> StanzaError {
         Class::Retry | Class::Conflict | Class::MaybeCommitted | Class::Unavailable | Class::Fenced => {
             // The fence counts what it refuses, and that shards are lost is said once for all.
             if error.class != Class::Fenced {
-                tracing::warn!(%error, detail = error.detail.as_deref(), "a request failed because the store did");
+                tracing::warn!(%error, detail = error.detail.as_deref(), "a request failed because the store failed");
             }
         }
         Class::TooLarge | Class::Full => {} // that the disk is full is said once for all
         Class::Corrupt | Class::Misuse => {
-            tracing::error!(%error, detail = error.detail.as_deref(), "a request failed: a fault of this server");
+            tracing::error!(%error, detail = error.detail.as_deref(), "a request failed: internal error of this server");
         }
     }
     store_error(error)

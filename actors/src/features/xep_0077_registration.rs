@@ -70,7 +70,7 @@ pub async fn hash(seams: &Seams, password: String, iterations: u32) -> Result<Cr
     made.map_err(|_| failed())?.map_err(|error| match error {
         keys::Error::Password(_) => StanzaError::new(Condition::NotAcceptable).text(error.to_string()),
         keys::Error::Iterations(_) | keys::Error::Salt => {
-            tracing::error!(%error, "passwords can't be hashed as the configuration says");
+            tracing::error!(%error, "a password could not be hashed with the configured sasl.iterations");
             failed()
         }
     })

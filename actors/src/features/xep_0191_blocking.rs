@@ -50,7 +50,10 @@ impl Blocks {
         let parse = |row: T| {
             let jid = Jid::parse(row.as_ref());
             jid.inspect_err(|_| {
-                tracing::error!(jid = row.as_ref(), "a blocked JID can't be read and blocks nobody")
+                tracing::error!(
+                    jid = row.as_ref(),
+                    "an entry of a block list cannot be decoded and has no effect"
+                )
             })
             .ok()
         };

@@ -203,7 +203,7 @@ impl Host {
             restored += self.restore_shard(Shard(shard), || true).await?;
         }
         if restored > 0 {
-            tracing::info!(sessions = restored, "sessions of the last process wait to be resumed");
+            tracing::info!(sessions = restored, "sessions of the last process wait for resumption");
         }
         Ok(())
     }

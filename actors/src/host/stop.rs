@@ -24,10 +24,10 @@ impl Host {
             };
             match tokio::time::timeout(FLUSH, written).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::error!(%error, "what was written last may not be on disk"),
+                Ok(Err(error)) => tracing::error!(%error, "the last writes may not be on disk"),
                 Err(_) => {
                     tracing::error!(
-                        "the store does not answer: what was written last, and not acknowledged, may be missing"
+                        "the store does not answer: the last writes may be missing; none of them was acknowledged"
                     );
                     return;
                 }

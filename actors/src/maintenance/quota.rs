@@ -113,7 +113,7 @@ pub(crate) async fn enforce(
         let mut known = quotas.full.lock();
         let changed = if full { known.insert(user.as_str().to_owned()) } else { known.remove(user.as_str()) };
         if changed {
-            tracing::info!(%user, full, "an archive takes no more, or takes messages again");
+            tracing::info!(%user, full, "an archive became full, or has room again");
         }
     }
     let Some(over) = over.filter(|_| !full) else { return Ok(()) };

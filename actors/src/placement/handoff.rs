@@ -40,8 +40,8 @@ impl Drop for LostShards {
             users = self.users,
             sessions = *self.sessions.get_mut(),
             stanzas = *self.stanzas.get_mut(),
-            "other nodes have taken shards of this one, which showed no sign of life for too long: their sessions go on \
-             there, clients here are told to come back, and what was not acknowledged is sent again. No action is needed"
+            "other nodes have taken over shards of this node, because its heartbeats stopped: sessions continue on those nodes, \
+             clients of this node are told to reconnect, and unacknowledged stanzas are sent again. No action is needed"
         );
     }
 }
@@ -78,7 +78,7 @@ impl Host {
             self.users().remove(&jid, &handle);
         }
         if let Err(error) = self.batcher().flush().await {
-            tracing::warn!(shard = shard.0, %error, "a shard is given up with writes that the store did not take");
+            tracing::warn!(shard = shard.0, %error, "a shard is released although the store did not accept all of its writes");
         }
         if count > 0 {
             self.see_connections_off(shard).await;

@@ -52,7 +52,7 @@ impl Reply {
         match self.0.take() {
             Some(To::Peer(done)) => {
                 if let Err(reply) = done.reply(bytes) {
-                    tracing::error!(bytes = reply.len(), "an answer to another node is too large");
+                    tracing::error!(bytes = reply.len(), "a reply to another node is too large");
                 }
             }
             Some(To::Here(told)) => told(Outcome::Taken(bytes)),
@@ -374,7 +374,7 @@ impl Host {
             },
             Err(_) if roster => receipt.leave(), // who sent it remembers it, and tells it again
             Err(_) => {
-                tracing::debug!(to = ?stanza.to, "no node has taken a stanza in time; its sender gets an error");
+                tracing::debug!(to = ?stanza.to, "no node accepted a stanza in time; the sender gets an error");
                 host.bounce(&stanza, receipt, Condition::ResourceConstraint);
             }
         });

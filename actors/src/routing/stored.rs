@@ -9,6 +9,6 @@ pub(crate) fn stanza(bytes: &[u8]) -> Option<Stanza> {
         return None;
     }
     Stanza::parse(bytes, &Scope::CLIENT, &Limits::TRUSTED)
-        .inspect_err(|error| tracing::error!(%error, "a stored stanza can't be read and is left out"))
+        .inspect_err(|error| tracing::error!(%error, "a stored stanza cannot be decoded and is skipped"))
         .ok()
 }

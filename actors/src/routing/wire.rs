@@ -25,7 +25,7 @@ pub(crate) fn encode(what: What) -> Bytes {
 /// A payload, if it is one that this version knows.
 pub(crate) fn decode(body: &Bytes) -> Option<What> {
     Payload::decode(body.clone())
-        .inspect_err(|error| tracing::error!(%error, "a payload of another node can't be read"))
+        .inspect_err(|error| tracing::error!(%error, "a message from another node cannot be decoded"))
         .ok()?
         .what
 }
@@ -156,6 +156,6 @@ pub(crate) fn capsule(
 pub(crate) fn record(capsule: &Capsule) -> Option<rookery_cluster::tables::sessions::Record> {
     rookery_cluster::tables::sessions::Record::decode(capsule.record.clone())
         .map_err(|error| store::Error::new(store::Class::Corrupt, "a capsule").with(error))
-        .inspect_err(|error| tracing::error!(%error, "a session can't be brought back"))
+        .inspect_err(|error| tracing::error!(%error, "a session cannot be restored"))
         .ok()
 }

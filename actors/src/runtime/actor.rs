@@ -134,7 +134,7 @@ impl<R: Actor> Handle<R> {
                         self.0.active.0.lock().push(self.clone());
                     }
                     Err(error) => {
-                        tracing::error!(%error, "an actor could not be started; its state is lost");
+                        tracing::error!(%error, "an actor could not be started; its state in memory is lost");
                         return Err(Refused::Gone(msg));
                     }
                 }

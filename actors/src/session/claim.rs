@@ -56,7 +56,7 @@ impl Session {
                 if error.class == Class::Fenced {
                     return NotResumed::Unable; // its home is another node
                 }
-                tracing::warn!(%error, later, "a session could not be resumed; its client comes again later, or logs in anew");
+                tracing::warn!(%error, later, "a session could not be resumed; the client must retry or log in again");
                 if later { NotResumed::Unable } else { NotResumed::NotFound }
             });
             if let Some(session) = weak.upgrade() {

@@ -74,7 +74,7 @@ impl Session {
         let max = self.sm.as_ref().filter(|sm| sm.resumable()).map(|sm| sm.max);
         match max {
             Some(max) if !clean => {
-                tracing::info!(jid = %self.jid, seconds = max.as_secs(), "connection lost; the session waits to be resumed");
+                tracing::info!(jid = %self.jid, seconds = max.as_secs(), "connection lost; the session is waiting for resumption");
                 self.generation = self.generation.wrapping_add(1);
                 expire_later(&self.host, me, max, self.generation);
                 self.keep_open_messages(true);

@@ -102,7 +102,7 @@ impl Session {
             self.moves(),
         );
         self.shared.connected.store(true, Ordering::Relaxed);
-        tracing::info!(jid = %self.jid, address = %self.address, waited = dropped, "session attached to its connection again");
+        tracing::info!(jid = %self.jid, address = %self.address, waited = dropped, "session reattached to its connection");
         self.give(link, here, attempt, reply);
         self.push_capsule();
         let numbering = resumable.then(|| self.numbering());

@@ -267,7 +267,7 @@ impl Left {
             match written {
                 Err(error) if error.class.repeats() => sleep(PAUSE).await,
                 Err(error) => {
-                    tracing::warn!(user = %self.user, %error, "messages that an ended session has not confirmed stay in the archive only");
+                    tracing::warn!(user = %self.user, %error, "unacknowledged messages of an ended session could not be marked as offline messages; they are in the archive only");
                     return Err(error);
                 }
                 written => return written,

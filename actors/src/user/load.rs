@@ -83,7 +83,7 @@ impl User {
                 })
                 .await;
             let loaded = loaded.map(Box::new).map_err(|error| {
-                tracing::warn!(user = %entity, %error, "a user could not be loaded; requests to it fail until the store answers");
+                tracing::warn!(user = %entity, %error, "a user could not be loaded from the store; requests to this user fail until the store answers");
                 Box::new(store_error(&error))
             });
             let _ = me.cast_always(Msg::Loaded(loaded));

@@ -266,7 +266,7 @@ impl User {
                 if error.class == Class::Fenced {
                     return; // the same
                 }
-                tracing::warn!(%error, "a message could not be renumbered; its sender gets an error");
+                tracing::warn!(%error, "a message could not be renumbered; the sender gets an error");
             }
             let outcome = Outcome::of(written.map_err(|error| error.class));
             let then = move |user: &mut User| {

@@ -300,7 +300,7 @@ impl User {
         let Some(drain) = self.drains.of(sid) else { return };
         let turn = drain.turn;
         if !std::mem::replace(&mut drain.failed, true) {
-            tracing::warn!(%user, %error, "stored messages could not be read; tried again every second");
+            tracing::warn!(%user, %error, "stored messages could not be read; retrying every second");
         }
         let Some(me) = self.me.as_ref().map(Handle::downgrade) else { return };
         self.host.wheel().after(AGAIN, move || {

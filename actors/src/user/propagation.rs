@@ -84,7 +84,7 @@ impl User {
                 Ok(match read.with(None).await {
                     Ok((_, changes)) => Done::then(move |user: &mut User| user.bring_up(&since, changes)),
                     Err(error) => {
-                        tracing::warn!(user = %own, %error, "clients are not told of a change to their roster yet; tried again in a second");
+                        tracing::warn!(user = %own, %error, "roster changes could not be read, so the clients of the user do not have them yet; retrying in one second");
                         Done::then(|user: &mut User| user.later(User::catch_up))
                     }
                 })

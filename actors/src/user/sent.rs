@@ -133,7 +133,7 @@ impl User {
                 })
             });
             if let Err(error) = removed.await {
-                tracing::warn!(%user, %error, "a message that was refused stays in its sender's archive");
+                tracing::warn!(%user, %error, "a refused message could not be removed from the sender's archive");
             }
         });
     }
@@ -205,7 +205,7 @@ impl User {
         let before = self.pending.taken_back.len();
         self.pending.taken_back.retain(|(taken, _)| Some(*taken) != id);
         if self.pending.taken_back.len() == before {
-            tracing::warn!(user = %self.jid, "a message that was sent is missing in its sender's archive: the store refuses it");
+            tracing::warn!(user = %self.jid, "a delivered message is missing from the sender's archive: the store rejected the entry");
         }
         receipt.done(); // what is to be said of the message, its recipient's home says
     }

@@ -253,7 +253,7 @@ impl User {
                         })
                     }
                     Err(error) => {
-                        tracing::warn!(user = %own, contact = name, %error, "clients do not see a change to their roster yet; tried again in a second");
+                        tracing::warn!(user = %own, contact = name, %error, "a roster change could not be read, so the clients of the user do not have it yet; retrying in one second");
                         Done::then(move |user: &mut User| {
                             user.later(move |user| user.change(stanza, contact, change, heard));
                         })

@@ -42,7 +42,7 @@ impl Core {
                 if is_dead(&error) {
                     self.die();
                 } else if error.class != Class::Unavailable || !self.lease.holds() {
-                    tracing::warn!(error = %error, detail = ?error.detail, "a beat failed");
+                    tracing::warn!(error = %error, detail = ?error.detail, "a heartbeat failed");
                 }
                 Err(error)
             }

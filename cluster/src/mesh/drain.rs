@@ -68,7 +68,7 @@ impl Mesh {
         let deadline = Instant::now() + time;
         let left = timeout_at(deadline, self.give_up()).await;
         if !matches!(left, Ok(Ok(()))) {
-            tracing::warn!(held = core.guard.count(), outcome = ?left, "this node leaves before all its shards have moved");
+            tracing::warn!(held = core.guard.count(), outcome = ?left, "this node leaves the cluster before all its shards have moved");
         }
         core.release_all().await;
         let living = [State::Unknown, State::Joining, State::Active, State::Draining];

@@ -11,7 +11,7 @@ pub enum Error {
     Store(#[from] store::Error),
     /// The times of the configuration do not fit each other.
     #[error(
-        "twice the beat must be shorter than the lease, the lease shorter than the time to death and than 5 s"
+        "the heartbeat interval must be less than half the lease; the lease must be shorter than the death time and than 5 s"
     )]
     Timing,
     /// There is no such node.
@@ -21,6 +21,6 @@ pub enum Error {
     #[error("node {0} is {1}")]
     State(NodeId, &'static str),
     /// It is to be evicted, and beats.
-    #[error("node {0} beats: drain it, or evict it with force")]
+    #[error("node {0} still sends heartbeats: drain the node, or evict it with force")]
     Beats(NodeId),
 }

@@ -121,7 +121,7 @@ impl Guard {
             counter!("rookery_mesh_contradictions_total").increment(1);
             tracing::error!(
                 shards = wrong.len(),
-                "the store says that shards are not this node's that it holds"
+                "this node holds shards that it does not own, according to the store"
             );
             self.forget(wrong);
         }

@@ -87,7 +87,7 @@ impl Lease {
             let before = std::mem::replace(held, self.holds());
             if before && !*held && !self.is_over() {
                 counter!("rookery_mesh_leases_lost_total").increment(1);
-                tracing::info!("no beat was committed for too long: this node stops until one is");
+                tracing::info!("lease lost: no heartbeat was committed in time; this node serves nothing until the next heartbeat succeeds");
             }
             before != *held
         });

@@ -70,7 +70,7 @@ impl Core {
                 continue;
             }
             if let Err(error) = self.look().await {
-                tracing::debug!(error = %error, "the beats of other nodes could not be read");
+                tracing::debug!(error = %error, "the heartbeats of other nodes could not be read");
                 continue;
             }
             let map = self.board.map();
@@ -80,7 +80,9 @@ impl Core {
                     Ok(true) => self.board.want(),
                     Ok(false) => {}
                     Err(error) if is_dead(&error) => return self.die(),
-                    Err(error) => tracing::warn!(node = %node, error = %error, "a vote could not be written"),
+                    Err(error) => {
+                        tracing::warn!(node = %node, error = %error, "a vote about a silent node could not be written")
+                    }
                 }
             }
             for (node, generation) in self.forgotten(&map) {
@@ -260,7 +262,7 @@ impl Core {
         counter!("rookery_mesh_votes_total").increment(1);
         if dead {
             counter!("rookery_mesh_deaths_total").increment(1);
-            tracing::warn!(node = %target, generation, "node declared dead: it showed no sign of life");
+            tracing::warn!(node = %target, generation, "node declared dead: no heartbeats arrived");
         }
         Ok(dead)
     }

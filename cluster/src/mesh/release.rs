@@ -78,10 +78,7 @@ impl Core {
         let all = async { while handoffs.join_next().await.is_some() {} };
         if timeout(self.timing.handoff, all).await.is_err() {
             counter!("rookery_mesh_handoffs_late_total").increment(1);
-            tracing::warn!(
-                shards = shards.len(),
-                "shards are given up though their actors have not all moved"
-            );
+            tracing::warn!(shards = shards.len(), "shards are released before all their users have moved");
         }
         drop(handoffs);
         // No write begins from here on; those under way conflict with what follows, or come before it.
@@ -92,7 +89,7 @@ impl Core {
         histogram!("rookery_mesh_release_seconds").record(begun.elapsed().as_secs_f64());
         if let Err(error) = self.free(&shards).await {
             // The map will tell what came of it, and the next round settles it.
-            tracing::warn!(error = %error, detail = ?error.detail, "shards could not be given up");
+            tracing::warn!(error = %error, detail = ?error.detail, "shards could not be released");
             self.board.want();
         }
     }

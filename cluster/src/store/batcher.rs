@@ -331,7 +331,7 @@ async fn settle(
         {
             if !std::mem::replace(&mut doubt, true) {
                 let bodies = bodies.len();
-                tracing::warn!(%error, bodies, "nobody knows whether these writes are stored; they and all behind them wait until the store says");
+                tracing::warn!(%error, bodies, "the store did not report whether these writes are stored; these and all later writes wait until the store answers");
             }
             sleep(DOUBT).await;
             // A disk may be as slow as this, and no other commit is tried meanwhile.
@@ -344,7 +344,7 @@ async fn settle(
         let answer = |dones: Vec<Done>| dones.into_iter().for_each(|done| done(outcome.clone()));
         if !again && class != Some(Class::Fenced) {
             if let Err(error) = &outcome {
-                tracing::warn!(%error, bodies = bodies.len(), "the store did not take these writes; whoever waits for them gets an error");
+                tracing::warn!(%error, bodies = bodies.len(), "the store rejected these writes; the requests behind them get an error");
             }
             answer(dones);
             return None;
@@ -443,7 +443,7 @@ impl Shared {
         if late > 0 {
             tracing::warn!(
                 bodies = late,
-                "the store was too slow for these writes; whoever waits for them gets an error"
+                "these writes were not stored in time; the requests behind them get an error"
             );
         }
         (bodies, dones)

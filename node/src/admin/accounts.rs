@@ -102,7 +102,7 @@ impl Accounts {
             tokio::task::spawn_blocking(move || Credentials::derive(&password, &seed, iterations)).await;
         let credentials = derived.map_err(|e| Error::internal(e.to_string()))?;
         let credentials =
-            credentials.map_err(|e| Error::invalid(format!("this password can't be used: {e}")))?;
+            credentials.map_err(|e| Error::invalid(format!("the password cannot be used: {e}")))?;
         Ok(credentials::to_account(&credentials, self.seams.clock.now_micros()))
     }
 }

@@ -12,7 +12,7 @@ use crate::cluster::Member;
 
 /// The node is not in a cluster.
 pub(super) fn alone() -> Error {
-    Error::unavailable("this node is alone: its configuration has no [cluster]")
+    Error::unavailable("this node is not in a cluster: its configuration has no [cluster]")
 }
 
 /// How the cluster is; `sessions` are those of this node.
@@ -80,7 +80,7 @@ fn named(member: &Member, name: &str) -> Result<NodeId, Error> {
     let found = map.members().iter().find(|member| member.node.as_str() == name);
     found.map(|member| member.node.clone()).ok_or_else(|| {
         let known: Vec<&str> = map.members().iter().map(|member| member.node.as_str()).collect();
-        Error::not_found(format!("there is no node {name:?}; there are {}", known.join(", ")))
+        Error::not_found(format!("there is no node {name:?}; known nodes: {}", known.join(", ")))
     })
 }
 
@@ -89,7 +89,7 @@ pub(super) async fn drain(member: &Member, name: &str) -> Result<String, Error> 
     let map = member.mesh().map();
     if !map.members().iter().any(|m| m.status.state() == State::Active && m.node != node) {
         return Err(Error::unavailable(format!(
-            "no other node is active to take what {node} holds: start one first, or just stop {node}"
+            "no other node is active to take the shards of {node}: start another node first, or stop {node} without a drain"
         )));
     }
     member.mesh().drain(&node).await.map_err(failed)?;
@@ -105,7 +105,9 @@ pub(super) async fn undrain(member: &Member, name: &str) -> Result<String, Error
 pub(super) async fn evict(member: &Member, name: &str, force: bool) -> Result<String, Error> {
     let node = named(member, name)?;
     if node == *member.mesh().node() {
-        return Err(Error::invalid("a node does not evict itself: stop it, or ask another one"));
+        return Err(Error::invalid(
+            "a node cannot evict itself: stop it, or run this command on another node",
+        ));
     }
     member.mesh().evict(&node, force).await.map_err(failed)?;
     Ok(node.to_string())
@@ -116,8 +118,8 @@ fn failed(error: mesh::Error) -> Error {
         mesh::Error::Store(error) => super::store(&error),
         mesh::Error::NoNode(_) => Error::not_found(error.to_string()),
         mesh::Error::Beats(node) => Error::invalid(format!(
-            "{node} shows signs of life, or has not been watched for long enough: drain it or stop it; if you know \
-             that it must go at once, --force"
+            "{node} still sends heartbeats, or this node has not watched it for long enough: drain or stop {node}, or evict it \
+             anyway with --force"
         )),
         mesh::Error::State(..) | mesh::Error::Timing => Error::invalid(error.to_string()),
     }

@@ -52,8 +52,7 @@ impl admin::Admin for Folder {
         let jid = self.accounts.parse(jid)?;
         if self.config.cluster.is_some() {
             // It may be at home on any of them, with sessions.
-            let why =
-                "in a cluster a running node removes accounts: run this where a node runs, or start this one";
+            let why = "in a cluster only a running node removes accounts: run this where a node runs, or start this node";
             return Err(Error::unavailable(why));
         }
         // The rosters of contacts change with it: that is the host's business.

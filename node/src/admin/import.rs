@@ -80,7 +80,7 @@ impl Accounts {
                 let slice = wanted.get(begin..(begin + share).min(wanted.len())).unwrap_or_default();
                 let derive = |wanted: &Wanted| {
                     Credentials::derive(&wanted.password, &seams.bytes(), iterations)
-                        .map_err(|e| format!("this password can't be used: {e}"))
+                        .map_err(|e| format!("the password cannot be used: {e}"))
                 };
                 slice.iter().map(derive).collect::<Vec<_>>()
             }));

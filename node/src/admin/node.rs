@@ -66,7 +66,7 @@ impl admin::Admin for Node {
     async fn user_add(&self, jid: &str, password: &Password) -> Result<(), Error> {
         let jid = self.accounts().add(jid, password).await?;
         self.created(&jid).await;
-        tracing::info!(user = %jid, "account made by the operator");
+        tracing::info!(user = %jid, "account created by the operator");
         Ok(())
     }
 
@@ -77,8 +77,8 @@ impl admin::Admin for Node {
             return Ok(());
         }
         Err(Error::internal(format!(
-            "the password of {jid} is set, but the account's home did not answer: sessions that were opened before may go on \
-             until `rookery session kick {jid}` ends them"
+            "the password of {jid} is set, but the home node of the account did not answer: older sessions may continue until \
+             `rookery session kick {jid}` ends them"
         )))
     }
 

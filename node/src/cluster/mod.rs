@@ -101,7 +101,7 @@ impl Member {
         let cluster = self.cluster.clone();
         tokio::spawn(async move {
             if let Err(error) = cluster.serve(listener, receiver, stop).await {
-                tracing::error!(%error, "the listener for other nodes broke; restart this node");
+                tracing::error!(%error, "the listener for other nodes failed; restart this node");
             }
         })
     }
@@ -121,7 +121,7 @@ impl Member {
         }
         let (begun, before) = (Instant::now(), mesh.map().held().count());
         if let Err(error) = mesh.drain(mesh.node()).await {
-            tracing::warn!(%error, "this node could not say that it leaves; the others will find out");
+            tracing::warn!(%error, "this node could not announce that it leaves; the other nodes will detect it");
             return false;
         }
         let mut changes = mesh.watch_map();
@@ -134,7 +134,7 @@ impl Member {
                 tracing::info!(
                     shards = before - held.min(before),
                     seconds = begun.elapsed().as_secs_f32(),
-                    "handed over"
+                    "shards handed over"
                 );
                 return true;
             }
@@ -142,12 +142,12 @@ impl Member {
                 tracing::warn!(
                     held,
                     of = before,
-                    "not everything was handed over in time (cluster.drain_seconds)"
+                    "not all shards were handed over in time (cluster.drain_seconds)"
                 );
                 return true;
             }
             if Instant::now() >= news {
-                tracing::info!(held, of = before, "handing over");
+                tracing::info!(held, of = before, "handing over shards");
                 news = Instant::now() + NEWS;
             }
             let _ = timeout_at(news.min(deadline), changes.changed()).await;
@@ -159,7 +159,7 @@ impl Member {
         match self.mesh().leave_within(LAST).await {
             Ok(()) => tracing::info!("left the cluster"),
             Err(error) => {
-                tracing::warn!(%error, "this node could not say that it is gone; the others will find out")
+                tracing::warn!(%error, "this node could not announce that it has left; the other nodes will detect it")
             }
         }
         self.cluster.peers().close();

@@ -75,7 +75,7 @@ pub fn make(arguments: &CertArgs, config: Option<&Config>, now: i64) -> Result<S
     let mut out = format!(
         "authority  {}{}\n",
         shown(&folder.join(authority::AUTHORITY)),
-        if made { ", new: for the certificates of all nodes of this cluster" } else { ", as it was" },
+        if made { " (new: signs the certificates of all nodes of this cluster)" } else { " (unchanged)" },
     );
     for node in &nodes {
         let files = authority::certificate(folder, node, now).map_err(|e| invalid(&e))?;
@@ -87,9 +87,9 @@ pub fn make(arguments: &CertArgs, config: Option<&Config>, now: i64) -> Result<S
         );
     }
     out += &format!(
-        "Copy to each node the authority and its own certificate and key, into its data_dir or to where [cluster] says,\n\
-         readable by the user that runs rookery; then `rookery reload` there, or start it.\n\
-         Keep {} away from the nodes: who has it can make a node.\n",
+        "Copy the authority and the certificate and key of the node to each node: into its data_dir, or to the paths in\n\
+         [cluster]. The user that runs rookery must be able to read them. Then start the node, or run `rookery reload`.\n\
+         Keep {} off the nodes: with this file anyone can add a node.\n",
         shown(&folder.join(authority::AUTHORITY_KEY))
     );
     Ok(out)
@@ -109,9 +109,9 @@ mod tests {
             dir: folder.path().into(),
         };
         let said = make(&arguments(&["n1", "n2"]), None, NOW).unwrap();
-        assert!(said.contains("cluster_ca.pem, new") && said.contains("n2.key"), "{said}");
+        assert!(said.contains("cluster_ca.pem (new") && said.contains("n2.key"), "{said}");
         let said = make(&arguments(&["n3"]), None, NOW).unwrap();
-        assert!(said.contains("as it was"), "{said}");
+        assert!(said.contains("unchanged"), "{said}");
         let text = "[store]\nurl='dev://127.0.0.1:7300'\n[cluster]\nnode='n3'\nauthority='cluster_ca.pem'\n\
             certificate='{node}.pem'\nkey='{node}.key'\n[[domain]]\nname='a.example'";
         let config = crate::config::parse(text, folder.path()).unwrap();

@@ -51,7 +51,7 @@ pub async fn follow(mesh: Arc<Mesh>, health: Health, shared: Arc<Shared>) {
             Event::Lease(true) => {
                 say_parked(&mut parked);
                 if shared.gate.open() {
-                    tracing::info!("the store is reached again: clients are taken again");
+                    tracing::info!("the store is reachable again: clients are accepted again");
                 }
                 health.clear(Reason::Parked);
             }
@@ -65,7 +65,7 @@ pub async fn follow(mesh: Arc<Mesh>, health: Health, shared: Arc<Shared>) {
             }
             Event::Standing(Standing::Draining) => {
                 health.raise(Reason::Draining);
-                tracing::info!("this node gives its work to others");
+                tracing::info!("this node is draining: its shards move to other nodes");
             }
             Event::Standing(Standing::Active) => {
                 // Not if the process is about to end.
@@ -90,7 +90,7 @@ fn say_parked(parked: &mut Option<(usize, Instant)>) {
     if let Some((closed, _)) = parked.take() {
         tracing::warn!(
             closed,
-            "the store is out of reach: clients were sent away, and can go on at another node"
+            "the store cannot be reached: clients were disconnected and can resume on another node"
         );
     }
 }

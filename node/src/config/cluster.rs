@@ -36,7 +36,7 @@ pub(super) fn read(r: &mut Reader<'_>, file: &DeTable<'_>, around: &Around<'_>) 
     if matches!(around.store.url.as_str(), "embedded:" | "memory:") {
         let what = format!("is {:?}, which no other node can use", around.store.url);
         let remedy = "write the store that all nodes share under [store], as in url = \"dev://127.0.0.1:7300\" (for \
-            trying out; see `rookery store`) or url = \"fdb:/etc/foundationdb/fdb.cluster\"; or remove [cluster]";
+            development; see `rookery store`) or url = \"fdb:/etc/foundationdb/fdb.cluster\"; or remove [cluster]";
         r.problem(section.line, "store.url", what, remedy);
     }
     let name = r.text(&section, "name");
@@ -52,7 +52,7 @@ pub(super) fn read(r: &mut Reader<'_>, file: &DeTable<'_>, around: &Around<'_>) 
     let redirect = r.flag(&section, "redirect").value;
     let (lease, death) = (secs(r, &section, "lease_seconds"), secs(r, &section, "death_seconds"));
     if death <= lease {
-        let remedy = "make it longer than cluster.lease_seconds: others must not take the work of a node that may go on";
+        let remedy = "make it longer than cluster.lease_seconds: other nodes must not take the shards of a node that may still serve";
         r.problem(section.line, "cluster.death_seconds", "is not longer than cluster.lease_seconds", remedy);
     }
     Some(Cluster {
@@ -82,7 +82,7 @@ fn node(r: &mut Reader<'_>, section: &Section<'_, '_>) -> Option<NodeId> {
         let from = if ours { "" } else { ", from the name of this host," };
         let remedy =
             "write a name of a-z, 0-9 and '-', as in node = \"rookery-0\"; not a number, not \"self\"";
-        r.problem(line, "cluster.node", format!("is {text:?}{from} which is no name of a node"), remedy);
+        r.problem(line, "cluster.node", format!("is {text:?}{from} which is not a valid node name"), remedy);
     }
     node
 }
@@ -102,7 +102,7 @@ fn listen(r: &mut Reader<'_>, section: &Section<'_, '_>, other: &Listen) -> Opti
     };
     let taken = other.c2s.iter().chain(&other.c2s_tls).chain(&other.http).any(|other| *other == at);
     if taken && at.port() != 0 {
-        let what = format!("{at} stands under [listen] already");
+        let what = format!("{at} is already used under [listen]");
         r.problem(line.max(section.line), "cluster.listen", what, "give it a port of its own");
     }
     Some(at)
@@ -157,7 +157,7 @@ fn files(
                 r.problem(
                     found.line,
                     format!("cluster.{name}"),
-                    "is of no use with cluster.plain_text",
+                    "has no effect with cluster.plain_text",
                     remedy,
                 );
             }
@@ -172,9 +172,9 @@ fn plain_text(r: &mut Reader<'_>, section: &Section<'_, '_>, listen: Option<Sock
     let (on, allowed) = (r.flag(section, "plain_text"), r.flag(section, "plain_text_off_loopback"));
     if let Some(at) = listen.filter(|at| on.value && !allowed.value && !at.ip().to_canonical().is_loopback())
     {
-        let what = format!("is on, and cluster.listen is {at}, which others reach");
-        let remedy = "make certificates with `rookery cluster cert` and remove it; or listen at 127.0.0.1; or, where nobody \
-            else reaches the address, write plain_text_off_loopback = true";
+        let what = format!("is on, and cluster.listen is {at}, which other machines can reach");
+        let remedy = "create certificates with `rookery cluster cert` and remove plain_text; or listen on 127.0.0.1; or, on a private \
+            network, write plain_text_off_loopback = true";
         r.problem(on.line, "cluster.plain_text", what, remedy);
     }
 }
@@ -189,7 +189,7 @@ fn denied(r: &mut Reader<'_>, section: &Section<'_, '_>) -> Vec<Vec<u8>> {
         match hexadecimal(&value).filter(|bytes| bytes.len() <= SERIAL || bytes.len() == FINGERPRINT) {
             Some(bytes) if !bytes.is_empty() => all.push(bytes),
             _ => {
-                let remedy = "write what `openssl x509 -noout -serial` or `-fingerprint -sha256` says, behind the \"=\"";
+                let remedy = "write what `openssl x509 -noout -serial` or `-fingerprint -sha256` says, after the \"=\"";
                 r.problem(line, "cluster.denied", format!("is {value:?}"), remedy);
             }
         }

@@ -118,7 +118,7 @@ impl<'a> Reader<'a> {
             if !known {
                 let line = self.line(&key.span());
                 let near = nearest(section, name);
-                self.problem(line, options::path(section, name), "there is no such option", near);
+                self.problem(line, options::path(section, name), "this option does not exist", near);
             }
         }
     }
@@ -246,7 +246,7 @@ fn nearest(section: &str, name: &str) -> String {
     let all: Vec<&str> = here.chain(tables).filter(|n| !n.is_empty()).collect();
     match all.iter().map(|n| (distance(n, name), n)).min() {
         Some((distance, near)) if distance <= 3 => format!("did you mean {}?", options::path(section, near)),
-        _ => format!("known here: {}", all.join(", ")),
+        _ => format!("known options: {}", all.join(", ")),
     }
 }
 
@@ -282,6 +282,6 @@ mod tests {
         assert_eq!(nearest("limits", "stanza_byte"), "did you mean limits.stanza_bytes?");
         assert_eq!(nearest("", "stanza_bytes"), "did you mean limits.stanza_bytes?");
         assert_eq!(nearest("", "domains"), "did you mean domain?");
-        assert!(nearest("sasl", "completely_different").starts_with("known here"));
+        assert!(nearest("sasl", "completely_different").starts_with("known options"));
     }
 }

@@ -1,4 +1,4 @@
-//! The configuration reference of the README, made from the list of options.
+//! The configuration reference (`ops/deploy/CONFIGURATION.md`), generated from the list of options.
 
 use std::fmt::Write as _;
 
@@ -13,7 +13,7 @@ pub fn markdown() -> String {
             "domain" => "`[[domain]]`".to_owned(),
             name => format!("`[{name}]`"),
         };
-        let _ = writeln!(out, "#### {title}\n\n{doc}\n\n| option | default | meaning |\n| --- | --- | --- |");
+        let _ = writeln!(out, "## {title}\n\n{doc}\n\n| option | default | meaning |\n| --- | --- | --- |");
         for opt in OPTIONS.iter().filter(|o| o.section == *section) {
             let choice = match opt.kind {
                 Kind::Word(words) => format!(" One of {}.", words.map_code()),

@@ -70,7 +70,7 @@ fn fdb(r: &mut Reader<'_>, section: &Section<'_, '_>, base: &Path) -> FdbSetting
 fn check(r: &mut Reader<'_>, section: &Section<'_, '_>, option: &str, path: Option<&PathBuf>) {
     let Some(path) = path else { return };
     if let Err(error) = std::fs::metadata(path) {
-        let what = format!("{} can't be read: {error}", path.display());
+        let what = format!("{} cannot be read: {error}", path.display());
         r.problem(
             section.line,
             option,

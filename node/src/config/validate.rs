@@ -103,7 +103,7 @@ fn listen(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path, data_dir: &Path) 
             r.problem(
                 section.line,
                 "listen",
-                format!("{at} is there twice"),
+                format!("{at} is listed twice"),
                 "give every listener its own address or port",
             );
         }
@@ -190,7 +190,7 @@ fn domains(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path) -> Vec<Domain> {
             r.problem(
                 name.line,
                 "domain.name",
-                format!("{} is there twice", domain.name),
+                format!("{} is listed twice", domain.name),
                 "remove one of the two",
             );
         }
@@ -218,7 +218,7 @@ fn certificate(r: &mut Reader<'_>, section: &Section<'_, '_>, base: &Path) -> Op
         if !found.value.is_empty()
             && let Err(error) = std::fs::File::open(path)
         {
-            let what = format!("{} can't be read: {error}", path.display());
+            let what = format!("{} cannot be read: {error}", path.display());
             r.problem(
                 found.line,
                 option,

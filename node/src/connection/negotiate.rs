@@ -175,7 +175,7 @@ async fn origin<S: Stream>(settings: &Settings, stream: &mut S, peer: SocketAddr
         Some(false) => {
             metrics::counter!("rookery_limits_hit_total", "limit" => "proxy_trusted").increment(1);
             if let Some(others) = UNTRUSTED.now() {
-                tracing::warn!(%peer, others, "connection refused: a PROXY header is required, and this is no trusted proxy");
+                tracing::warn!(%peer, others, "connection refused: the address is not in listen.proxy_trusted");
             }
             None
         }
@@ -186,11 +186,11 @@ async fn origin<S: Stream>(settings: &Settings, stream: &mut S, peer: SocketAddr
                 None
             }
             Ok(Err(error)) => {
-                tracing::warn!(%peer, %error, "connection refused: no good PROXY header");
+                tracing::warn!(%peer, %error, "connection refused: invalid PROXY header");
                 None
             }
             Err(_) => {
-                tracing::warn!(%peer, "connection refused: the PROXY header did not come in time");
+                tracing::warn!(%peer, "connection refused: no PROXY header arrived in time");
                 None
             }
         },

@@ -265,7 +265,7 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
         let limits = self.settings.limits;
         if self.stalled.is_some_and(|since| now >= since + limits.answer) {
             metrics::counter!("rookery_limits_hit_total", "limit" => "answer_seconds").increment(1);
-            tracing::info!(jid = %self.link.jid(), "connection ended: its client does not read");
+            tracing::info!(jid = %self.link.jid(), "connection closed: the client does not read");
             return Err(End::Lost);
         }
         self.answer_acks(now);

@@ -260,10 +260,14 @@ async fn judge(
     let (right, completed) = tokio::task::spawn_blocking(work).await?;
     if let Some((found, whole)) = completed {
         match shared.host.complete_credentials(&user, &found, &whole).await {
-            Ok(true) => tracing::info!(%user, "keys for the other mechanisms made of a password"),
+            Ok(true) => {
+                tracing::info!(%user, "keys for the other SCRAM mechanisms were derived from a password")
+            }
             Ok(false) => {}
             // The next login tries again.
-            Err(error) => tracing::warn!(%user, %error, "keys for the other mechanisms were not written"),
+            Err(error) => {
+                tracing::warn!(%user, %error, "keys for the other SCRAM mechanisms could not be stored")
+            }
         }
     }
     Ok(right)

@@ -39,7 +39,7 @@ where
             }
             Err(error) if is_exhaustion(&error) => {
                 if !std::mem::replace(&mut exhausted, true) {
-                    tracing::error!(%error, "no connection can be accepted; raise the limit of open files");
+                    tracing::error!(%error, "connections cannot be accepted; raise the limit of open files");
                 }
                 metrics::counter!("rookery_limits_hit_total", "limit" => "open_files").increment(1);
                 tokio::select! {

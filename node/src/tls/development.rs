@@ -72,7 +72,7 @@ pub fn certificate(
     let signed = params.signed_by(&key, &ca).map_err(make)?;
     write(&files.key, key.serialize_pem().as_bytes(), 0o600)?;
     write(&files.certificate, format!("{}{ca_pem}", signed.pem()).as_bytes(), 0o644)?;
-    tracing::info!(domain, file = %files.certificate.display(), "certificate made");
+    tracing::info!(domain, file = %files.certificate.display(), "certificate created");
     Ok(files)
 }
 
@@ -105,7 +105,7 @@ fn issuer(
     write(&key_path, key.serialize_pem().as_bytes(), 0o600)?;
     write(&path, pem.as_bytes(), 0o644)?;
     let domains = served.join(", ");
-    tracing::info!(file = %path.display(), domains, "certificate authority made; clients have to trust this one");
+    tracing::info!(file = %path.display(), domains, "certificate authority created; clients must trust this file");
     Ok((Issuer::new(params, key), pem))
 }
 

@@ -25,7 +25,7 @@ pub(super) fn load(
     if let Ok(meta) = std::fs::metadata(&files.key)
         && meta.permissions().mode() & 0o007 != 0
     {
-        tracing::warn!(file = %files.key.display(), "everybody on this machine may read the private key; chmod 600");
+        tracing::warn!(file = %files.key.display(), "other users of this machine can read the private key; run chmod 600 on the file");
     }
     Ok((chain, key))
 }

@@ -35,7 +35,7 @@ pub enum Error {
         what: String,
     },
     /// A certificate could not be made.
-    #[error("a certificate for {domain} could not be made: {source}")]
+    #[error("a certificate for {domain} could not be created: {source}")]
     Make {
         /// For which domain.
         domain: String,
@@ -43,7 +43,7 @@ pub enum Error {
         source: rcgen::Error,
     },
     /// rustls refused.
-    #[error("the certificate of {domain} can't be used: {source}")]
+    #[error("the certificate of {domain} cannot be used: {source}")]
     Unusable {
         /// Of which domain.
         domain: String,
@@ -114,7 +114,7 @@ impl Tls {
                     all.push(new);
                 }
                 Err(error) => {
-                    tracing::error!(domain = %domain.name, %error, "certificate not taken");
+                    tracing::error!(domain = %domain.name, %error, "certificate refused");
                     let name = &domain.name;
                     reloaded.refused.push(match before {
                         Some(_) => format!("{name}: the old certificate stays, because {error}"),
@@ -241,7 +241,7 @@ fn load_one(
         tracing::warn!(domain = %domain.name, days = left / 86_400, "the certificate expires soon");
     }
     if !identity.covers(&domain.name) {
-        tracing::warn!(domain = %domain.name, names = ?identity.names, "the certificate is for other names");
+        tracing::warn!(domain = %domain.name, names = ?identity.names, "the certificate does not name the domain");
     }
     measure(&identity);
     Ok(Arc::new(identity))

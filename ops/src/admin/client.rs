@@ -50,7 +50,7 @@ pub async fn connect(address: &Address) -> Result<Option<Remote>, Error> {
             )));
         }
         Ok(Err(error)) => return Err(refused(error.to_string())),
-        Err(_) => return Err(refused("it does not accept connections; is it overloaded?".to_owned())),
+        Err(_) => return Err(refused("the node does not accept connections; is it overloaded?".to_owned())),
     };
     check_peer(&stream).map_err(refused)?;
     let endpoint = Endpoint::from_shared(address.to_string()).map_err(|error| refused(error.to_string()))?;
@@ -74,7 +74,7 @@ fn check_peer(stream: &UnixStream) -> Result<(), String> {
     if server == 0 || me.uid() == 0 || server == me.uid() {
         return Ok(());
     }
-    Err(format!("it runs as user {server}, and this command as user {}", me.uid()))
+    Err(format!("the node runs as user {server}, and this command as user {}", me.uid()))
 }
 
 impl Remote {
@@ -175,7 +175,7 @@ impl Admin for Remote {
                 }
                 progress(&report);
             }
-            Err(Error::unavailable("the node ended the conversation before the import was done"))
+            Err(Error::unavailable("the node closed the connection before the import was finished"))
         };
         let fed = async {
             feed.await;
@@ -184,7 +184,7 @@ impl Admin for Remote {
         tokio::select! {
             result = call => result,
             Ok(error) = failed => Err(error),
-            () = fed => Err(Error::internal("the import ended by itself")),
+            () = fed => Err(Error::internal("the import ended unexpectedly")),
         }
     }
 

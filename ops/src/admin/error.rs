@@ -108,12 +108,12 @@ impl From<Status> for Error {
     fn from(status: Status) -> Self {
         if status.code() == Code::Unimplemented {
             return Self::unavailable(
-                "the node does not know this request: it runs an older version than this command",
+                "the node does not know this request: its version is older than this command",
             );
         }
         // What tonic itself says when the connection breaks.
         if matches!(status.code(), Code::Unknown | Code::Cancelled) {
-            return Self::unavailable(format!("the node ended the conversation: {}", status.message()));
+            return Self::unavailable(format!("the node closed the connection: {}", status.message()));
         }
         let row = Kind::TABLE.iter().find(|row| row.2 == status.code());
         Self::new(row.map_or(Kind::Internal, |row| row.0), status.message())

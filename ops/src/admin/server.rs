@@ -55,7 +55,7 @@ pub async fn serve<A: Admin>(
         .serve_with_incoming_shutdown(ReceiverStream::new(callers), stop);
     tokio::select! {
         never = accepting => never,
-        served = server => served.map_err(|error| Error::internal(format!("the admin socket broke: {error}"))),
+        served = server => served.map_err(|error| Error::internal(format!("the admin socket failed: {error}"))),
         () = async {
             let _ = grace.await;
             tokio::time::sleep(GRACE).await;
@@ -79,7 +79,7 @@ async fn accept(
             Ok(_) => {}
             // Out of file descriptors: trying again at once would burn a processor and help nobody.
             Err(error) => {
-                tracing::warn!(%error, "admin: a caller could not be accepted");
+                tracing::warn!(%error, "admin: a connection could not be accepted");
                 tokio::time::sleep(PAUSE).await;
             }
         }
@@ -91,7 +91,7 @@ fn may_call(caller: &UnixStream, owner: u32) -> bool {
     match caller.peer_cred() {
         Ok(peer) if peer.uid() == owner || peer.uid() == 0 => true,
         Ok(peer) => {
-            tracing::warn!(uid = peer.uid(), "admin: a caller of another user was turned away");
+            tracing::warn!(uid = peer.uid(), "admin: connection refused: wrong user");
             false
         }
         Err(_) => false,
@@ -124,7 +124,7 @@ where
                 let _ = sender.send(Err(status)).await;
             },
             () = sender.closed() => {
-                let _ = answer::<()>(method, Err(Error::unavailable("the caller went away")));
+                let _ = answer::<()>(method, Err(Error::unavailable("the client of the admin socket disconnected")));
             }
         }
     });
@@ -133,7 +133,10 @@ where
 
 /// The caller went away: not the node's error, and the work stops anyway.
 async fn send<T>(sender: &mpsc::Sender<Result<T, Status>>, reply: T) -> Result<(), Error> {
-    sender.send(Ok(reply)).await.map_err(|_| Error::unavailable("the caller went away"))
+    sender
+        .send(Ok(reply))
+        .await
+        .map_err(|_| Error::unavailable("the client of the admin socket disconnected"))
 }
 
 /// Sends pages that `next(after, limit)` gives until there are no more or `limit` entries (0: all) were sent.
@@ -180,7 +183,7 @@ impl<A: Admin> Rpc for Service<A> {
             Err(error) => Err(error.into()),
         };
         answer("user_add", result)?;
-        tracing::info!(jid, "admin: account made");
+        tracing::info!(jid, "admin: account created");
         Ok(Response::new(v1::UserAddResponse {}))
     }
 
@@ -364,7 +367,7 @@ impl<A: Admin> Rpc for Service<A> {
         request: Request<v1::ClusterDrainRequest>,
     ) -> Result<Response<v1::ClusterDrainResponse>, Status> {
         let node = answer("cluster_drain", self.0.cluster_drain(&request.into_inner().node).await)?;
-        tracing::info!(node, "admin: node drains");
+        tracing::info!(node, "admin: node is draining");
         Ok(Response::new(v1::ClusterDrainResponse { node }))
     }
 
@@ -373,7 +376,7 @@ impl<A: Admin> Rpc for Service<A> {
         request: Request<v1::ClusterUndrainRequest>,
     ) -> Result<Response<v1::ClusterUndrainResponse>, Status> {
         let node = answer("cluster_undrain", self.0.cluster_undrain(&request.into_inner().node).await)?;
-        tracing::info!(node, "admin: node takes work again");
+        tracing::info!(node, "admin: node is undrained");
         Ok(Response::new(v1::ClusterUndrainResponse { node }))
     }
 

@@ -95,7 +95,7 @@ impl Socket {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| {
             Error::invalid(format!(
-                "the folder of the admin socket, {}, cannot be made: {error}",
+                "the folder of the admin socket, {}, cannot be created: {error}",
                 folder.display()
             ))
         })?;
@@ -138,15 +138,15 @@ async fn clear_stale(address: &Address) -> Result<(), Error> {
         Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => {
             fs::remove_file(path).map_err(|error| {
                 Error::invalid(format!(
-                    "{}, left by a node that died, cannot be removed: {error}",
+                    "the admin socket of an ended node, {}, cannot be removed: {error}",
                     path.display()
                 ))
             })
         }
         Ok(Err(error)) if error.kind() == ErrorKind::NotFound => Ok(()),
-        Ok(Err(error)) => Err(Error::invalid(format!("{} cannot be tried: {error}", path.display()))),
+        Ok(Err(error)) => Err(Error::invalid(format!("{} cannot be connected to: {error}", path.display()))),
         Ok(Ok(_)) | Err(_) => Err(Error::unavailable(format!(
-            "another node listens at {address}: stop it, or choose another path (listen.admin)"
+            "another node already listens on {address}: stop that node, or choose another path (listen.admin)"
         ))),
     }
 }
@@ -154,7 +154,7 @@ async fn clear_stale(address: &Address) -> Result<(), Error> {
 /// Who may write in the folder may put another socket in this one's place, and be told passwords.
 fn check_folder(folder: &Path, owner: u32) -> Result<(), Error> {
     let there = fs::metadata(folder)
-        .map_err(|error| Error::invalid(format!("{} cannot be looked at: {error}", folder.display())))?;
+        .map_err(|error| Error::invalid(format!("{} cannot be inspected: {error}", folder.display())))?;
     if there.uid() != owner && there.uid() != 0 {
         return Err(Error::invalid(format!(
             "the folder of the admin socket, {}, belongs to user {}: give it to the node's own user, {owner}",
@@ -164,7 +164,7 @@ fn check_folder(folder: &Path, owner: u32) -> Result<(), Error> {
     }
     if there.mode() & 0o002 != 0 {
         return Err(Error::invalid(format!(
-            "the folder of the admin socket, {}, can be written by everyone: chmod 0700 it, or choose another path \
+            "the folder of the admin socket, {}, can be written by everyone: run chmod 0700 on it, or choose another path \
              (listen.admin)",
             folder.display()
         )));

@@ -15,7 +15,7 @@ pub(super) async fn add(
 ) -> Result<(), Error> {
     let (password, generated) = password(source, terminal)?;
     admin.user_add(jid, &password).await?;
-    done("account made", jid, &password, generated, terminal)
+    done("account created", jid, &password, generated, terminal)
 }
 
 pub(super) async fn passwd(
@@ -80,7 +80,7 @@ fn done(
 ) -> Result<(), Error> {
     terminal.remark(&format!("{what}: {}", shown(jid)));
     if generated {
-        terminal.remark("its password, shown this once:");
+        terminal.remark("the generated password, shown only once:");
         terminal.say(password.as_str())?;
     }
     terminal.flush()

@@ -23,13 +23,12 @@ pub async fn cluster(command: &ClusterVerb, admin: &impl Admin, terminal: &Termi
             if *wait {
                 let patience = timeout.map_or(Duration::MAX, Duration::from_secs);
                 let drained = tokio::time::timeout(patience, drained(&node, admin, terminal)).await;
-                let late =
-                    || Error::unavailable(format!("{node} still holds shards; it goes on giving them away"));
+                let late = || Error::unavailable(format!("{node} still holds shards; the drain continues"));
                 drained.map_err(|_| late())??;
             } else {
-                let how =
-                    "`rookery cluster status` shows how far it is, `rookery cluster undrain` takes it back";
-                terminal.say(&format!("{} gives its shards to the others; {how}", shown(&node)))?;
+                let how = "`rookery cluster status` shows the progress, `rookery cluster undrain` cancels the drain";
+                terminal
+                    .say(&format!("{} is draining, its shards move to other nodes; {how}", shown(&node)))?;
             }
         }
         ClusterVerb::Undrain { node } => {
@@ -39,7 +38,7 @@ pub async fn cluster(command: &ClusterVerb, admin: &impl Admin, terminal: &Termi
         ClusterVerb::Evict { node, force } => {
             let node = admin.cluster_evict(node, *force).await?;
             terminal.say(&format!(
-                "{} is declared dead: the others take its shards now, and it ends if it still runs",
+                "{} is declared dead: other nodes take its shards now, and its process exits if it still runs",
                 shown(&node)
             ))?;
         }
@@ -56,13 +55,17 @@ async fn status(json_wanted: bool, admin: &impl Admin, terminal: &Terminal) -> R
         terminal.say(&line)?;
     }
     for node in status.nodes.iter().filter(|node| !node.trouble.is_empty()) {
-        terminal.say(&format!("{} is not reached from here: {}", shown(&node.node), shown(&node.trouble)))?;
+        terminal.say(&format!(
+            "{} cannot be reached from this node: {}",
+            shown(&node.node),
+            shown(&node.trouble)
+        ))?;
     }
     terminal.say(&summary(&status))
 }
 
 const HEAD: [&str; 9] =
-    ["NODE", "STATE", "SHARDS", "TO HOLD", "SESSIONS", "WEIGHT", "SEEN", "VERSION", "ADDRESS"];
+    ["NODE", "STATE", "SHARDS", "TARGET", "SESSIONS", "WEIGHT", "SEEN", "VERSION", "ADDRESS"];
 
 /// The nodes, in columns; the zone only if there are any.
 fn table(status: &ClusterStatus) -> Vec<String> {
@@ -110,13 +113,18 @@ fn seen(node: &ClusterNode, by: &str) -> String {
 fn summary(status: &ClusterStatus) -> String {
     let all: u32 = status.nodes.iter().map(|node| node.shards).sum::<u32>() + status.free;
     let state = match (status.free, status.moving) {
-        (0, 0) => format!("all {all} shards are where they are to be"),
-        (0, moving) => format!("{moving} of {all} shards are to move"),
+        (0, 0) => format!("all {all} shards are on their target nodes"),
+        (0, moving) => format!("{moving} of {all} shards are moving or will move"),
         (free, 0) => format!("{free} of {all} shards have no node: their users wait"),
-        (free, moving) => format!("{free} of {all} shards have no node, and {moving} are to move"),
+        (free, moving) => {
+            format!("{free} of {all} shards have no node, and {moving} are moving or will move")
+        }
     };
-    let old =
-        if status.leased { "" } else { "; but this node does not reach the store, so all this may be old" };
+    let old = if status.leased {
+        ""
+    } else {
+        "; this node cannot reach the store, so all of this may be out of date"
+    };
     format!("cluster {}, as {} sees it: {state}{old}", shown(&status.cluster), shown(&status.by))
 }
 
@@ -134,9 +142,9 @@ async fn shards(
         return groups.iter().try_for_each(|group| terminal.say(&json(group)?));
     }
     if groups.is_empty() {
-        return terminal.say("every shard is where it is to be");
+        return terminal.say("every shard is on its target node");
     }
-    let name = |name: &str| if name.is_empty() { "nobody".to_owned() } else { shown(name) };
+    let name = |name: &str| if name.is_empty() { "no node".to_owned() } else { shown(name) };
     for group in &groups {
         let to = if group.owner == group.desired {
             String::new()
@@ -241,11 +249,11 @@ mod tests {
         let (done, out, _) = said(fake(), ClusterVerb::Status { json: false }).await;
         done.unwrap();
         let expected = "\
-NODE  STATE   SHARDS  TO HOLD  SESSIONS  WEIGHT  SEEN      VERSION  ADDRESS        ZONE
-n1*   active  512     512      7         100     here      0.1.0    10.0.0.1:7100  -
-n2    active  510     512      -         100     0.3s ago  0.1.0    10.0.0.1:7100  -
-n3    dead    0       0        -         100     -         0.1.0    10.0.0.1:7100  \\u{1b}[2J
-n2 is not reached from here: connection refused
+NODE  STATE   SHARDS  TARGET  SESSIONS  WEIGHT  SEEN      VERSION  ADDRESS        ZONE
+n1*   active  512     512     7         100     here      0.1.0    10.0.0.1:7100  -
+n2    active  510     512     -         100     0.3s ago  0.1.0    10.0.0.1:7100  -
+n3    dead    0       0       -         100     -         0.1.0    10.0.0.1:7100  \\u{1b}[2J
+n2 cannot be reached from this node: connection refused
 cluster rookery, as n1 sees it: 2 of 1024 shards have no node: their users wait
 ";
         assert_eq!(out, expected);
@@ -261,7 +269,7 @@ cluster rookery, as n1 sees it: 2 of 1024 shards have no node: their users wait
     async fn shards_by_node() {
         let (done, out, _) = said(Fake::default(), ClusterVerb::Shards { moving: false, json: false }).await;
         done.unwrap();
-        assert_eq!(out, "n1: 4 shards: 0-2 4\nn1 → n2: 1 shards: 3\nnobody → n2: 1019 shards: 5-1023\n");
+        assert_eq!(out, "n1: 4 shards: 0-2 4\nn1 → n2: 1 shards: 3\nno node → n2: 1019 shards: 5-1023\n");
         let (_, out, _) = said(Fake::default(), ClusterVerb::Shards { moving: true, json: true }).await;
         assert_eq!(out.lines().count(), 2);
         assert!(out.starts_with(r#"{"owner":"n1","desired":"n2","ranges":[{"first":3,"last":3}]}"#), "{out}");
@@ -290,7 +298,7 @@ cluster rookery, as n1 sees it: 2 of 1024 shards have no node: their users wait
         let (done, out, _) =
             said(Fake::default(), ClusterVerb::Drain { node: "n2".into(), wait: false, timeout: None }).await;
         done.unwrap();
-        assert!(out.starts_with("n2 gives its shards to the others"), "{out}");
+        assert!(out.starts_with("n2 is draining, its shards move to other nodes"), "{out}");
     }
 
     #[tokio::test]

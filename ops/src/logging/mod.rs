@@ -57,9 +57,7 @@ pub enum Format {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The directives are not understood.
-    #[error(
-        "log level {directives:?} is not understood: {reason} (try \"info\" or \"info,rookery_actors=debug\")"
-    )]
+    #[error("log level {directives:?} is invalid: {reason} (try \"info\" or \"info,rookery_actors=debug\")")]
     Directives {
         /// What was given.
         directives: String,

@@ -184,8 +184,8 @@ pub async fn bench(plan: &Plan) -> Result<String, Error> {
     crate::server::rookery::binary()?;
     let mut table = Table(format!(
         "# What several nodes cost\n\n{}\n\n\
-         One node (with `[cluster]`, alone in it) and three, on a development store each; the store's own work is not counted, nor\n\
-         is the generator's. TLS 1.3, stream management and carbons on. Of {ROUNDS} rounds the least counts.\n\n\
+         One node (with `[cluster]`, alone in it) is compared with three nodes. Each set uses a development store. The CPU time of the\n\
+         store and of the load generator is not counted. TLS 1.3, stream management and carbons are on. The lowest of {ROUNDS} rounds counts.\n\n\
          | figure | one node | three nodes | ratio | aim |\n| --- | ---: | ---: | ---: | ---: |\n",
         report::circumstances(plan)
     ));
@@ -207,7 +207,7 @@ pub async fn bench(plan: &Plan) -> Result<String, Error> {
     let large = idle(plan, &three).await?;
     three.stop().await?;
     table.row(
-        "kB actor per idle TLS session, at a node that is not its home; all nodes",
+        "kB resident per idle TLS session, at a node that is not the user's home; all nodes together",
         Some(small),
         large,
         "",
@@ -287,7 +287,12 @@ async fn logins(plan: &Plan, one: &Cluster, three: &Cluster, table: &mut Table) 
 async fn presence(one: &Cluster, three: &Cluster, table: &mut Table) -> Result<(), Error> {
     let (alone, _) = tell(one).await?;
     let (together, told) = tell(three).await?;
-    table.row("CPU s per 10,000 presences told, one user with 1,000 contacts", Some(alone), together, "");
+    table.row(
+        "CPU s per 10,000 presences delivered, one user with 1,000 contacts",
+        Some(alone),
+        together,
+        "",
+    );
     table.row("envelopes between nodes per change of presence, 1,000 contacts", None, told, "");
     Ok(())
 }

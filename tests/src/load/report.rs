@@ -148,13 +148,13 @@ impl Report {
 
     /// The report as Markdown.
     pub fn text(&self, plan: &Plan) -> String {
-        let mut out = String::from("# Rookery beside its peers\n\n");
+        let mut out = String::from("# Rookery compared with Prosody and ejabberd\n\n");
         let _ = writeln!(out, "{}\n", circumstances(plan));
         out.push_str(
-            "Same generator, same machine, one server at a time, TLS 1.3, SCRAM-SHA-1, stream management and carbons on.\n\
-             CPU is the server's, from `/proc`, PostgreSQL's included where the peers keep their archive in it (as Debian\n\
-             configures it); Rookery's archive is its embedded store with `durability = \"sync\"`. The ratio is Rookery's\n\
-             figure over the better peer's; for rates, more is better.\n\n",
+            "Same load generator, same machine, one server at a time. TLS 1.3, SCRAM-SHA-1, stream management and carbons are on.\n\
+             CPU is the CPU time of the server, from `/proc`, including PostgreSQL where Prosody and ejabberd store their archive in\n\
+             it (as Debian configures it). Rookery's archive is its embedded store with `durability = \"sync\"`. The ratio is\n\
+             Rookery's figure divided by that of the better peer. For rates, higher is better.\n\n",
         );
         let _ = writeln!(out, "| figure | Rookery | Prosody | ejabberd | ratio | target |");
         let _ = writeln!(out, "| --- | ---: | ---: | ---: | ---: | ---: |");
@@ -223,7 +223,7 @@ pub(super) fn circumstances(plan: &Plan) -> String {
     let cpu = cpu.lines().find_map(|l| l.strip_prefix("model name")).unwrap_or_default();
     format!(
         "{}{}: {cores} cores{}, Linux {}{}; written by `cargo xtask bench{}`.",
-        if plan.quick { "A quick run, its figures are coarse. " } else { "" },
+        if plan.quick { "A quick run: the figures are coarse. " } else { "" },
         output("date", &["-u", "+%Y-%m-%d"]),
         cpu.trim_matches([' ', '\t', ':']).split("  ").next().map(|c| format!(" ({c})")).unwrap_or_default(),
         output("uname", &["-r"]),

@@ -125,7 +125,7 @@ impl Host {
         if !gone.is_empty() {
             tracing::info!(
                 connections = gone.len(),
-                "connections were lost with their node; sessions wait to be resumed"
+                "connections were lost because their node died; their sessions are waiting for resumption"
             );
         }
         for proxy in gone {
@@ -304,7 +304,7 @@ impl Host {
                         peer.room(size).await;
                     }
                     Err(refused) => {
-                        tracing::warn!(node = %proxy.node, why = %refused.why, "a connection on another node is lost");
+                        tracing::warn!(node = %proxy.node, why = %refused.why, "a client connection on another node was lost");
                         return self.forget_connection(proxy);
                     }
                 }

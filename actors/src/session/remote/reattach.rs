@@ -102,7 +102,7 @@ impl Host {
             return;
         }
         if let Err(error) = self.restore_shard(shard, still).await {
-            tracing::error!(shard = shard.0, %error, "sessions of a shard can't be read; they come with their users");
+            tracing::error!(shard = shard.0, %error, "sessions of a shard could not be read; each is restored when its user is loaded");
         }
         if let Some(placement) = self.placement() {
             placement.set_restored(shard, epoch);
@@ -154,7 +154,7 @@ impl Host {
             At::Looking { since, asked: false } => {
                 if since.elapsed() > PATIENCE {
                     drop(state);
-                    tracing::warn!(user = %proxy.user, "no node has taken a session over in time; its client must log in anew");
+                    tracing::warn!(user = %proxy.user, "no node took over a session in time; the client must log in again");
                     proxy.give_up(
                         placement,
                         Close::Error(StreamCondition::ResourceConstraint, "please come back later".into()),
@@ -236,7 +236,7 @@ impl Host {
         }
         if SessionProxy::jid(bound).is_none() {
             drop(state);
-            tracing::info!(user = %proxy.user, "a session went on elsewhere, or is over; its connection ends");
+            tracing::info!(user = %proxy.user, "a session continued on another node or ended; its connection here is closed");
             return proxy.give_up(placement, Close::Abandon);
         }
         tracing::debug!(user = %proxy.user, %node, "a session has a new home");

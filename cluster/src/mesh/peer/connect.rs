@@ -17,20 +17,20 @@ use super::shared::{Shared, WINDOW_CONNECTION, WINDOW_STREAM};
 /// Why there is no stream to a node.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
-    #[error("its address is not known")]
+    #[error("the address of the node is not known")]
     NoAddress,
     #[error("cannot connect to {0}: {1}")]
     Connect(String, String),
-    #[error("{0} took too long")]
+    #[error("{0} timed out")]
     Late(&'static str),
     #[error("refused: {0}")]
     Refused(String),
     /// This node was declared dead, or has a successor. It hears that by other ways, and says so once.
     #[error("refused: {0}")]
     Over(String),
-    #[error("the peer breaks the rules: {0}")]
+    #[error("the peer violates the protocol: {0}")]
     Rules(&'static str),
-    #[error("the stream broke: {0}")]
+    #[error("the stream failed: {0}")]
     Broken(String),
     #[error("generation {0} is dead")]
     Dead(u64),

@@ -105,7 +105,7 @@ impl<F> std::fmt::Debug for Refused<F> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Why {
     /// The limit of what waits for that node is reached.
-    #[error("too much waits for the node")]
+    #[error("the queue for the node is full")]
     Full,
     /// It is larger than [`ENVELOPE_MAX`]. It will never be accepted.
     #[error("an envelope of {size} bytes is larger than the limit of {ENVELOPE_MAX}")]

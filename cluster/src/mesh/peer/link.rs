@@ -222,9 +222,9 @@ impl Link {
             let text = error.to_string();
             let news = self.trouble.lock().replace(text.clone()).as_ref() != Some(&text);
             if refused && news {
-                tracing::warn!(peer = %self.node, error = text, "mesh: no stream to the node");
+                tracing::warn!(peer = %self.node, error = text, "mesh: no connection to the node");
             } else {
-                tracing::debug!(peer = %self.node, error = text, "mesh: no stream to the node");
+                tracing::debug!(peer = %self.node, error = text, "mesh: no connection to the node");
             }
             let since = *down_since.get_or_insert_with(Instant::now);
             if since.elapsed() >= options.patience {

@@ -105,7 +105,9 @@ impl Peers {
         seams: Seams,
     ) -> Self {
         if matches!(security, Security::PlainText) {
-            tracing::warn!("mesh: nodes talk in plain text and believe each other: for development only");
+            tracing::warn!(
+                "mesh: traffic between nodes has no encryption and no authentication: for development only"
+            );
         }
         Self(Arc::new(Shared::new(me, options, security, network, addresses, seams)))
     }

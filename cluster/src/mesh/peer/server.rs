@@ -98,7 +98,7 @@ async fn accept(shared: Arc<Shared>, mut listener: impl Accept, accepted: mpsc::
         let io = match listener.accept().await {
             Ok(io) => io,
             Err(error) => {
-                tracing::warn!(%error, "mesh: cannot accept");
+                tracing::warn!(%error, "mesh: a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
@@ -113,7 +113,7 @@ async fn accept(shared: Arc<Shared>, mut listener: impl Accept, accepted: mpsc::
                 }
                 Ok(Err(error)) => {
                     meters::turned_away("tls");
-                    tracing::warn!(%error, "mesh: a caller without a certificate of this cluster was turned away");
+                    tracing::warn!(%error, "mesh: connection refused: no valid certificate of this cluster");
                 }
                 Err(_) => meters::turned_away("late"),
             }
@@ -192,7 +192,7 @@ impl Mesh for Service {
         let mut forth = request.into_inner();
         let result = self.greet(certified, &mut forth).await;
         let (inbox, hello, stream) = result.map_err(|no| {
-            tracing::warn!(reason = no.1, "mesh: a caller was turned away");
+            tracing::warn!(reason = no.1, "mesh: connection of a node refused");
             meters::turned_away(no.0.as_str_name());
             hello::refuse(no)
         })?;
@@ -257,7 +257,7 @@ impl Service {
         let (stream, taken_to) = inbox.attach(if resumed { hello.seen } else { 0 });
         tracing::info!(
             peer = %other.node, generation = other.generation, software = other.software, resumed,
-            "mesh: called"
+            "mesh: connection accepted"
         );
         let hello = shared.me.answer(resumed, taken_to, shared.options.window);
         Ok((inbox, hello, stream))
@@ -303,7 +303,7 @@ async fn read(
             Ok(brought) => meters.brought(brought),
             Err(inbox::REPLACED) => break,
             Err(why) => {
-                tracing::warn!(peer = %inbox.from, why, "mesh: a stream was ended");
+                tracing::warn!(peer = %inbox.from, why, "mesh: an incoming stream was closed");
                 break;
             }
         }

@@ -51,7 +51,7 @@ pub enum Error {
         what: String,
     },
     /// A certificate could not be made.
-    #[error("no certificate could be made for {name}: {source}")]
+    #[error("no certificate could be created for {name}: {source}")]
     Make {
         /// For whom.
         name: String,
@@ -112,7 +112,7 @@ impl Tls {
         let chain = certificates(&files.certificate)?;
         let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|e| pem(&files.key, e))?;
         if fs::metadata(&files.key).is_ok_and(|at| at.permissions().mode() & 0o007 != 0) {
-            tracing::warn!(file = %files.key.display(), "everybody can read this private key; chmod 600 it");
+            tracing::warn!(file = %files.key.display(), "other users can read the private key; run chmod 600 on the file");
         }
         let unfit =
             |e: &dyn fmt::Display| Error::Unfit { path: files.certificate.clone(), what: e.to_string() };

@@ -23,7 +23,7 @@ pub(super) fn own(folder: &Path) -> io::Result<()> {
     make(folder)?;
     let closed = close_to_others(folder)?;
     if closed > 0 {
-        tracing::warn!(folder = %folder.display(), closed, "files of the store could be read by other users of this machine; they cannot any more");
+        tracing::warn!(folder = %folder.display(), closed, "files of the store were readable by other users of this machine; their permissions are corrected");
     }
     Ok(())
 }

@@ -57,7 +57,7 @@ fn repair_one(path: &Path, aside: &Path) -> std::io::Result<()> {
         let kept = new_file(aside, &format!("{name}.{}", stretch.start), cut)?;
         tracing::error!(
             journal = %path.display(), offset = stretch.start, bytes = cut.len(), kept = %kept.display(),
-            "the store's journal is damaged: this stretch was cut out, what lay in it is lost unless it was in the tables already"
+            "the store's journal is damaged: this part was removed, and its commits are lost unless the tables already have them"
         );
     }
     whole.extend_from_slice(bytes.get(at..check.end).unwrap_or_default());

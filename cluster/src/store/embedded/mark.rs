@@ -87,7 +87,7 @@ impl Mark {
     /// The same, and waits until it is on the disk.
     pub(super) fn close(&self) {
         if let Err(error) = self.write().and_then(|()| self.file.sync_all()) {
-            tracing::warn!(%error, mark = %self.path.display(), "the mark of the store could not be written");
+            tracing::warn!(%error, mark = %self.path.display(), "the mark file of the store could not be written");
         }
     }
 }

@@ -269,7 +269,7 @@ impl Backend for Tables {
     fn tend(&self) -> Result<()> {
         self.space.look(&self.folder);
         if let Err(error) = self.mark.write() {
-            tracing::debug!(%error, "the mark of the store could not be written");
+            tracing::debug!(%error, "the mark file of the store could not be written");
         }
         self.with(Open::check)
     }

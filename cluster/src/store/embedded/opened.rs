@@ -83,8 +83,8 @@ impl Open {
             tracing::error!(
                 last = open.last()?.0,
                 mark = ?said,
-                "the store's journal was cut short: commits that were acknowledged are lost, at least up to the one that the mark \
-                 names (with durability \"buffered\", a power cut does this)"
+                "the store's journal is truncated: acknowledged commits are lost, at least up to the one that the mark file names \
+                 (with durability \"buffered\", a power cut causes this)"
             );
         }
         let mut batch = open.database.batch().durability(Some(PersistMode::SyncAll));

@@ -39,9 +39,9 @@ impl Space {
         }
         let (least, place) = (self.least, folder.display());
         if full {
-            tracing::error!(folder = %place, free, least, "the disk of the store is nearly full: only what removes is stored until there is more room; free some, or lower store.free_megabytes");
+            tracing::error!(folder = %place, free, least, "the disk of the store is nearly full: only deletions are accepted; free disk space, or lower store.free_megabytes");
         } else {
-            tracing::warn!(folder = %place, free, least, "the disk of the store has room again: everything is stored");
+            tracing::warn!(folder = %place, free, least, "the disk of the store has room again: all writes are accepted");
         }
     }
 

@@ -36,15 +36,15 @@ impl<B: Backend> Engine<B> {
     pub(super) fn fail(&self, error: &Error) {
         let detail = error.detail.as_deref().unwrap_or_default();
         if error.class == Class::Corrupt {
-            tracing::error!(engine = B::NAME, %error, detail, "the store is lost");
+            tracing::error!(engine = B::NAME, %error, detail, "the store failed and cannot be used any more");
             self.set_standing(Standing::Lost(format!("{error} {detail}").trim_end().into()));
         } else {
             tracing::error!(
                 engine = B::NAME,
                 %error,
                 detail,
-                "a write to the store failed; nothing is stored until the disk takes writes again: is it full, are the file \
-                 descriptors used up?"
+                "a write to the store failed; nothing is stored until the disk accepts writes again: check for a full disk and for \
+                 too few file descriptors"
             );
             self.set_standing(Standing::Broken);
         }
@@ -88,7 +88,7 @@ impl<B: Backend> Engine<B> {
         drop(before);
         drop(committer);
         self.watches.lock().wake();
-        tracing::warn!(engine = B::NAME, "the store takes writes again");
+        tracing::warn!(engine = B::NAME, "the store accepts writes again");
         self.stand();
     }
 }

@@ -140,6 +140,6 @@ fn run<B: Backend>(engine: &Engine<B>, receiver: &Receiver<Message>, waiting: &A
         }
     }
     if let Err(error) = engine.shut() {
-        tracing::error!(error = %error, detail = ?error.detail, "the store did not close well");
+        tracing::error!(error = %error, detail = ?error.detail, "the store could not be closed cleanly");
     }
 }
