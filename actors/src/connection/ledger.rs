@@ -9,7 +9,7 @@ use rookery_cluster::tables::archive::ArchiveId;
 use rookery_proto::xmpp::stanza::Stanza;
 
 use crate::connection::pipe::Pipe;
-use crate::routing::receive::Reply;
+use crate::connection::reply::Reply;
 use crate::runtime::actor::WeakHandle;
 use crate::session::remote::SessionProxy;
 use crate::session::{self, Session};

@@ -11,9 +11,11 @@ use rookery_proto::xmpp::jid::{BareJid, Jid};
 use rookery_proto::xmpp::stanza::{PresenceType, Stanza, Type};
 
 use super::wire::{self, What};
+use crate::connection::ledger::Receipt;
 use crate::host::Host;
+use crate::host::kind::USER;
+use crate::host::names::Address;
 use crate::placement::shard_of;
-use crate::user;
 
 /// Users in one payload.
 const MOST: usize = 1_000;
@@ -34,14 +36,23 @@ impl<'a> FanOut<'a> {
 
     /// One more. A user of this node without sessions costs a look-up.
     pub(crate) fn add(&mut self, user: &BareJid) {
+        // Only users are told this way; whoever else is a contact gets a stanza of its own.
+        match self.host.resolve(&Jid::from(user.clone())) {
+            Address::Entity(USER, _) => {}
+            Address::Entity(..) => {
+                let stanza = Stanza::clone(self.stanza).to(user.clone());
+                return self.host.route(stanza, Receipt::none(), None);
+            }
+            Address::Host | Address::Remote => return,
+        }
         let Some(placement) = self.host.placement() else {
-            return self.host.presence_here(user, self.stanza, self.strict);
+            return self.host.presence_here(USER, user, self.stanza, self.strict);
         };
         let shard = shard_of(user);
         match placement.home(shard) {
             // What could not be delivered before comes before this.
-            _ if placement.queues.is_stalled(shard) => self.host.tell_one(self.stanza, user, self.strict),
-            Home::Here { .. } => self.host.presence_here(user, self.stanza, self.strict),
+            _ if self.host.is_stalled(shard) => self.host.tell_one(self.stanza, user, self.strict),
+            Home::Here { .. } => self.host.presence_here(USER, user, self.stanza, self.strict),
             Home::There { node, .. } => self.away.entry(node).or_default().push(user.as_str().to_owned()),
             Home::Nobody => self.host.tell_one(self.stanza, user, self.strict),
         }
@@ -56,8 +67,12 @@ impl<'a> FanOut<'a> {
         let stanza: Bytes = self.stanza.to_bytes().into();
         for (node, users) in self.away {
             for users in users.chunks(MOST) {
-                let payload =
-                    wire::FanOut { stanza: stanza.clone(), users: users.to_vec(), strict: self.strict };
+                let payload = wire::FanOut {
+                    stanza: stanza.clone(),
+                    users: users.to_vec(),
+                    strict: self.strict,
+                    kind: String::new(),
+                };
                 let Some(first) = users.first().and_then(|user| BareJid::parse(user).ok()) else { continue };
                 let (host, presence, strict) = (self.host.clone(), self.stanza.clone(), self.strict);
                 let users: Arc<[String]> = users.into();
@@ -84,7 +99,7 @@ impl Host {
     /// A presence for one user, wherever that is.
     fn tell_one(&self, stanza: &Arc<Stanza>, user: &BareJid, strict: bool) {
         let users = vec![user.as_str().to_owned()];
-        let payload = wire::FanOut { stanza: stanza.to_bytes().into(), users, strict };
+        let payload = wire::FanOut { stanza: stanza.to_bytes().into(), users, strict, kind: String::new() };
         let (stanza, user) = (stanza.clone(), user.clone());
         self.send(&user.clone(), What::FanOut(payload), move |host, answer| match answer {
             Ok(reply) if reply.is_empty() => {}
@@ -111,18 +126,6 @@ impl Host {
         let users = users.map(|user| user.as_str().to_owned()).collect();
         let retell = wire::Retell { from: from.as_str().to_owned(), users };
         self.send(&from.to_bare(), What::Retell(retell), |_, _| {});
-    }
-
-    /// Users who did not hear the presence of a session whose home this is.
-    pub(crate) fn retell_here(&self, from: &Jid, users: Vec<BareJid>) {
-        let sender = from.to_bare();
-        if self.users().find(&sender).is_some() || self.may_have_sessions(&sender) {
-            let from = from.clone();
-            let retell = move |user: &mut user::User| user.retell(&from, &users);
-            let _ = self.cast_user(&sender, user::Msg::Then(Box::new(retell)));
-        } else {
-            users.iter().for_each(|user| self.retell_one(from, user, None));
-        }
     }
 
     /// What `user` is to know of the session `from`: its presence, or that it has none.

@@ -6,6 +6,7 @@ use rookery_proto::xmpp::jid::{BareJid, Jid};
 use rookery_proto::xmpp::ns;
 use rookery_proto::xmpp::stanza::{PresenceType, Stanza, Type};
 
+use super::subscribe::Change;
 use super::subscription::Kind;
 use super::{Available, Inbound, User};
 use crate::connection::ledger::Receipt;
@@ -188,7 +189,10 @@ impl User {
         let Inbound { stanza, receipt, change, .. } = inbound;
         let Some(from) = stanza.from.clone() else { return receipt.done() };
         if let Some(change) = change {
-            return self.change(stanza, from.to_bare(), *change, receipt);
+            return match Change::of_wire(*change) {
+                Some(change) => self.change(stanza, from.to_bare(), change, receipt),
+                None => receipt.done(), // of a later version: the store says what holds
+            };
         }
         if !matches!(self.filter(Direction::In, &stanza, &from), Verdict::Pass) {
             return receipt.done();

@@ -6,77 +6,21 @@ use bytes::Bytes;
 use prost::Message as _;
 use rookery_cluster::entity::Shard;
 use rookery_cluster::mesh::Home;
-use rookery_cluster::mesh::peer::{Done, Envelope, NodeId, Outcome, Receiver};
+use rookery_cluster::mesh::peer::{Done, Envelope, NodeId, Receiver};
 use rookery_proto::xmpp::error::Condition;
 use rookery_proto::xmpp::jid::{BareJid, Jid};
-use rookery_proto::xmpp::stanza::{PresenceType, Stanza, Type};
 use tokio::sync::oneshot;
 
-use super::wire::{self, What};
 use crate::connection::ledger::Receipt;
 use crate::connection::pipe::Pipe;
+use crate::connection::reply::Reply;
+use crate::host::kind::Inbound;
 use crate::host::{Host, NotResumed};
+use crate::routing::wire::{self, What};
 use crate::session::SessionId;
 use crate::session::handle::{ConnInfo, SessionHandle};
 use crate::session::remote::connection_proxy::ConnectionProxy;
-use crate::user::{self, Inbound};
-
-type Told = Box<dyn FnOnce(Outcome) + Send>;
-
-enum To {
-    Peer(Done),
-    Here(Told),
-}
-
-/// The duty to answer a payload. Dropped, it says that the payload is lost.
-pub(crate) struct Reply(Option<To>);
-
-impl Reply {
-    /// To this very node.
-    pub(crate) fn here(told: impl FnOnce(Outcome) + Send + 'static) -> Self {
-        Self(Some(To::Here(Box::new(told))))
-    }
-
-    /// To somebody who waits for it to be taken, and does not care why it was not.
-    pub(crate) fn heard(then: impl FnOnce(bool) + Send + 'static) -> Self {
-        Self::here(move |outcome| then(matches!(outcome, Outcome::Taken(_))))
-    }
-
-    /// It is taken.
-    pub(crate) fn taken(self) {
-        self.answer(Bytes::new());
-    }
-
-    /// It is taken, and here is the answer.
-    pub(crate) fn answer(mut self, bytes: Bytes) {
-        match self.0.take() {
-            Some(To::Peer(done)) => {
-                if let Err(reply) = done.reply(bytes) {
-                    tracing::error!(bytes = reply.len(), "a reply to another node is too large");
-                }
-            }
-            Some(To::Here(told)) => told(Outcome::Taken(bytes)),
-            None => {}
-        }
-    }
-
-    /// The user does not live here.
-    pub(crate) fn not_here(mut self, epoch: u64, hint: Option<&NodeId>) {
-        match self.0.take() {
-            Some(To::Peer(done)) => done.not_owner(epoch, hint),
-            Some(To::Here(told)) => told(Outcome::NotOwner { epoch, hint: hint.cloned() }),
-            None => {}
-        }
-    }
-}
-
-impl Drop for Reply {
-    fn drop(&mut self) {
-        if let Some(To::Here(told)) = self.0.take() {
-            told(Outcome::Lost);
-        }
-    }
-}
+use crate::user;
 
 /// See [`Host::receiver`].
 struct Mailbox(Host);
@@ -85,7 +29,7 @@ impl Receiver for Mailbox {
     fn take(&self, from: &NodeId, envelope: Envelope, done: Done) {
         let generation = done.generation();
         let Envelope { shard, epoch, body, .. } = envelope;
-        self.0.arrive(from, generation, (shard, epoch), &body, Reply(Some(To::Peer(done))));
+        self.0.arrive(from, generation, (shard, epoch), &body, Reply::peer(done));
     }
 }
 
@@ -114,7 +58,6 @@ impl Host {
         body: &Bytes,
         reply: Reply,
     ) {
-        let Some(placement) = self.placement() else { return };
         let Some(what) = wire::decode(body) else { return reply.taken() };
         let what = match what {
             // A connection that is not here any more: whoever has its session must know.
@@ -122,7 +65,9 @@ impl Host {
                 return if self.take_down(from, down) { reply.taken() } else { reply.not_here(0, None) };
             }
             // Each is looked at by itself; one alone is like any other payload.
-            What::FanOut(crowd) if crowd.users.len() > 1 => return reply.answer(self.take_crowd(crowd)),
+            What::FanOut(fan_out) if fan_out.users.len() > 1 => {
+                return reply.answer(self.take_fan_out(fan_out));
+            }
             What::Order(wire::Order { what: Some(wire::order::What::List(prefix)) }) => {
                 return self.take_list(&prefix, reply);
             }
@@ -132,7 +77,7 @@ impl Host {
             }
             what => what,
         };
-        if let Some((what, reply)) = placement.early(from, generation, (shard, epoch), what, reply) {
+        if let Some((what, reply)) = self.early(from, generation, (shard, epoch), what, reply) {
             self.take(from, generation, shard, what, reply);
         }
     }
@@ -152,7 +97,7 @@ impl Host {
             What::Resume(resume) => self.take_resume(from, generation, resume, reply),
             What::Attach(attach) => self.take_attach(from, generation, attach, reply),
             What::Order(order) => self.take_order(order, reply),
-            What::FanOut(crowd) => reply.answer(self.take_crowd(crowd)),
+            What::FanOut(fan_out) => reply.answer(self.take_fan_out(fan_out)),
             What::Retell(retell) => {
                 reply.taken();
                 if let Ok(from) = Jid::parse(&retell.from) {
@@ -174,19 +119,21 @@ impl Host {
             wire::origin(&payload),
             Receipt::owed(reply, payload.verdicts).archived(wire::id_of(&payload.entry)),
         );
-        let change = payload.change.and_then(wire::change_of).map(Box::new);
-        self.to_user_here(&user, Arc::new(stanza), receipt, origin, change);
+        let Some(kind) = self.kinds().named(&payload.kind) else { return receipt.leave() };
+        let change = payload.change.map(Box::new);
+        self.to_entity_here(kind, &user, Inbound { stanza: Arc::new(stanza), receipt, origin, change });
     }
 
     /// A presence for several; returns who does not live here.
-    fn take_crowd(&self, crowd: wire::FanOut) -> Bytes {
-        let Some(stanza) = crate::routing::stored::stanza(&crowd.stanza) else { return Bytes::new() };
+    fn take_fan_out(&self, fan_out: wire::FanOut) -> Bytes {
+        let Some(stanza) = crate::routing::stored::stanza(&fan_out.stanza) else { return Bytes::new() };
+        let Some(kind) = self.kinds().named(&fan_out.kind) else { return Bytes::new() };
         let stanza = Arc::new(stanza);
         let mut users = Vec::new();
-        for name in crowd.users {
+        for name in fan_out.users {
             let Ok(user) = BareJid::parse(&name) else { continue };
             if self.is_home(&user) {
-                self.presence_here(&user, &stanza, crowd.strict);
+                self.presence_here(kind, &user, &stanza, fan_out.strict);
             } else {
                 users.push(name);
             }
@@ -194,28 +141,8 @@ impl Host {
         if users.is_empty() { Bytes::new() } else { wire::Refused { users }.encode_to_vec().into() }
     }
 
-    /// A presence for a user whose home this is; the stanza need not name it. If it is `strict`, it is a probe of a session that
-    /// has been away: who is not there says so.
-    pub(crate) fn presence_here(&self, user: &BareJid, stanza: &Arc<Stanza>, strict: bool) {
-        let msg = || {
-            let (receipt, origin, change) = (Receipt::none(), None, None);
-            user::Msg::In(Box::new(Inbound { stanza: stanza.clone(), receipt, origin, change }))
-        };
-        if strict && let Some(from) = stanza.from.clone() {
-            // First all are gone, then those who are there say so: of who left meanwhile nobody else would speak.
-            let gone = Stanza::new(Type::Presence(PresenceType::Unavailable)).from(user.clone()).to(from);
-            self.route(gone, Receipt::none(), None);
-        }
-        if let Some(handle) = self.users().find(user) {
-            let _ = handle.cast(msg());
-        } else if self.may_have_sessions(user) {
-            let _ = self.cast_user(user, msg());
-        }
-    }
-
     fn take_up(&self, from: &NodeId, _generation: u64, up: wire::Up, reply: Reply) {
-        let Some(placement) = self.placement() else { return };
-        let proxy = placement.connection_proxies.lock().get(&(from.clone(), up.conn)).cloned();
+        let proxy = self.remote().connection_proxies.lock().get(&(from.clone(), up.conn)).cloned();
         match proxy {
             Some(proxy) if proxy.attempt == up.attempt => {
                 reply.taken();
@@ -329,54 +256,5 @@ impl Host {
         self.enter_connection(&proxy, link);
         let bound = wire::Bound { jid, settled, condition: String::new(), node, generation, entered };
         reply.answer(bound.encode_to_vec().into());
-    }
-
-    /// A stanza for a user whose home this is.
-    pub(crate) fn to_user_here(
-        &self,
-        user: &BareJid,
-        stanza: Arc<Stanza>,
-        receipt: Receipt,
-        origin: Option<(SessionId, u32)>,
-        change: Option<Box<user::Change>>,
-    ) {
-        // Presence matters only to users who are here (RFC 6121 section 8.5.1 has nobody else care).
-        if change.is_none() && matches!(stanza.type_, Type::Presence(_)) {
-            self.presence_here(user, &stanza, false);
-            return receipt.done();
-        }
-        self.give(user, Inbound { stanza, receipt, origin, change });
-    }
-
-    /// The same for a user whose home may be anywhere.
-    pub(crate) fn to_user_away(
-        &self,
-        user: &BareJid,
-        stanza: Arc<Stanza>,
-        receipt: Receipt,
-        origin: Option<(SessionId, u32)>,
-        change: Option<&user::Change>,
-    ) {
-        let payload = wire::In {
-            user: user.as_str().to_owned(),
-            stanza: stanza.to_bytes().into(),
-            sid: origin.map(|(sid, _)| Bytes::copy_from_slice(&sid.0)).unwrap_or_default(),
-            n: origin.map_or(0, |(_, n)| n),
-            change: change.map(wire::change),
-            entry: wire::id_bytes(receipt.entry()),
-            verdicts: true,
-        };
-        let roster = change.is_some();
-        self.send(user, What::In(payload), move |host, answer| match answer {
-            Ok(refused) => match crate::routing::stored::stanza(&refused) {
-                Some(error) => host.refuse(error, receipt),
-                None => receipt.done(),
-            },
-            Err(_) if roster => receipt.leave(), // who sent it remembers it, and tells it again
-            Err(_) => {
-                tracing::debug!(to = ?stanza.to, "no node accepted a stanza in time; the sender gets an error");
-                host.bounce(&stanza, receipt, Condition::ResourceConstraint);
-            }
-        });
     }
 }
