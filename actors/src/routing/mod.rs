@@ -2,8 +2,9 @@
 //!
 //! - `route`: where a stanza goes, and where its error goes. `shard_queue`: what is sent to a shard, in order, again after its
 //!   home has changed. `early`: what comes for a shard before this node knows that the shard is its own.
-//! - `fan_out`: one stanza for many. `wire`: what goes between nodes, from and to what it is here.
+//! - `fan_out`: a presence for contacts. `broadcast`: a stanza for the occupants of a room. `wire`: what goes between nodes, from and to what it is here.
 
+pub(crate) mod broadcast;
 pub(crate) mod early;
 pub(crate) mod fan_out;
 pub(crate) mod route;

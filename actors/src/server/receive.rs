@@ -68,6 +68,7 @@ impl Host {
             What::FanOut(fan_out) if fan_out.users.len() > 1 => {
                 return reply.answer(self.take_fan_out(fan_out));
             }
+            What::Broadcast(broadcast) => return self.take_broadcast(&broadcast, reply),
             What::Order(wire::Order { what: Some(wire::order::What::List(prefix)) }) => {
                 return self.take_list(&prefix, reply);
             }
@@ -105,7 +106,7 @@ impl Host {
                     self.retell_here(&from, users);
                 }
             }
-            What::Down(_) => reply.taken(),
+            What::Down(_) | What::Broadcast(_) => reply.taken(),
         }
     }
 
@@ -128,6 +129,10 @@ impl Host {
     fn take_fan_out(&self, fan_out: wire::FanOut) -> Bytes {
         let Some(stanza) = crate::routing::stored::stanza(&fan_out.stanza) else { return Bytes::new() };
         let Some(kind) = self.kinds().named(&fan_out.kind) else { return Bytes::new() };
+        if self.is_outdated(&stanza, fan_out.epoch) {
+            metrics::counter!("rookery_presence_outdated_total").increment(1);
+            return wire::Refused { users: fan_out.users, outdated: true }.encode_to_vec().into();
+        }
         let stanza = Arc::new(stanza);
         let mut users = Vec::new();
         for name in fan_out.users {
@@ -138,7 +143,11 @@ impl Host {
                 users.push(name);
             }
         }
-        if users.is_empty() { Bytes::new() } else { wire::Refused { users }.encode_to_vec().into() }
+        if users.is_empty() {
+            Bytes::new()
+        } else {
+            wire::Refused { users, outdated: false }.encode_to_vec().into()
+        }
     }
 
     fn take_up(&self, from: &NodeId, _generation: u64, up: wire::Up, reply: Reply) {
