@@ -302,7 +302,8 @@ impl Receipt {
 
     /// The same, with what the answer says when all is settled; errors find their own way.
     pub(crate) fn owed_with(reply: Reply, answer: bytes::Bytes) -> Self {
-        let owed = Owed { reply: Mutex::new(Some((reply, answer))), open: AtomicU32::new(1), verdicts: false };
+        let owed =
+            Owed { reply: Mutex::new(Some((reply, answer))), open: AtomicU32::new(1), verdicts: false };
         Self { duty: Some(Duty::Remote(Arc::new(owed))), n: 0, entry: NOWHERE }
     }
 

@@ -102,13 +102,7 @@ impl<'a> Broadcast<'a> {
     }
 }
 
-fn send_one(
-    host: &Host,
-    stanza: &Arc<Stanza>,
-    to: &Jid,
-    receipt: Receipt,
-    origin: Option<(SessionId, u32)>,
-) {
+fn send_one(host: &Host, stanza: &Arc<Stanza>, to: &Jid, receipt: Receipt, origin: Option<(SessionId, u32)>) {
     host.route(Stanza::clone(stanza).to(to.clone()), receipt, origin);
 }
 
@@ -131,7 +125,11 @@ impl Host {
         let receipt = Receipt::owed_with(reply, answer);
         for (user, to) in here {
             let stanza = Arc::new(stanza.clone().to(to));
-            self.to_entity_here(USER, &user, Inbound { stanza, receipt: receipt.split(), origin, change: None });
+            self.to_entity_here(
+                USER,
+                &user,
+                Inbound { stanza, receipt: receipt.split(), origin, change: None },
+            );
         }
         receipt.done();
     }

@@ -116,6 +116,14 @@ impl User {
             if self.behind.has_ended(sid) || record.created_at < self.password_at {
                 return drop(attach.reply.send(None));
             }
+            let (reader, since) =
+                (Reader::read(&record, wire::id_of(&attach.attach.acked)), record.created_at);
+            let others = self.sessions.iter().filter(|session| session.jid.resource() == record.resource);
+            let older = others
+                .filter(|other| other.is_older(&reader, since))
+                .map(|other| other.sid)
+                .collect::<Vec<_>>();
+            older.into_iter().for_each(|sid| self.end_as_replaced(sid));
             // A newer session has its resource, or there is no room.
             let taken = self.sessions.iter().any(|session| session.jid.resource() == record.resource);
             if taken || self.sessions.len() >= self.host.options().limits.sessions_per_user {

@@ -125,6 +125,7 @@ impl User {
         for record in account.sessions {
             self.restore(record);
         }
+        self.end_replaced();
         self.tell_untold(account.untold);
     }
 }

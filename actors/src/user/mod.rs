@@ -42,6 +42,7 @@ mod outgoing;
 mod presence;
 mod propagation;
 mod queue;
+mod replaced;
 pub mod roster;
 mod roster_iq;
 mod seen;

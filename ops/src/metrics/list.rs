@@ -146,6 +146,7 @@ pub const METRICS: &[Metric] = &[
     m("rookery_parcels_called_back_total", Counter, N, &[], "Messages between nodes that were recalled on their way to a former home, and sent to the new home"),
     m("rookery_presence_outdated_total", Counter, N, &[], "Presence that a node sent which had lost the shard of its user"),
     m("rookery_parcels_early_total", Counter, N, &[], "Messages that arrived for a shard before this node knew that it owns the shard"),
+    m("rookery_sessions_replaced_total", Counter, N, &[], "Sessions that ended because a newer session has the same resource, found when their user was loaded or taken over"),
     m("rookery_sessions_attached_total", Counter, N, &[], "Sessions reattached to their connection after their home died or moved"),
     m("rookery_connections_called_back_total", Counter, N, &[], "Connections on other nodes that missed a message and had to reattach"),
     m("rookery_stanzas_elsewhere_total", Counter, N, &[], "Messages not stored here because the home of the user is another node, which receives them"),
