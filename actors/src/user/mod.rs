@@ -178,7 +178,7 @@ pub struct User {
     /// What was taken from each session whose stanzas may come again.
     seen: HashMap<SessionId, seen::Known>,
     pending: steps::Pending,
-    ops: iq::Ops,
+    ops: iq::Operations,
     leaving: Option<handoff::Leaving>,
     /// How much is tried again soon.
     retries: u16,
@@ -212,7 +212,7 @@ impl User {
             behind: leftovers::Behind::default(),
             seen: HashMap::new(),
             pending,
-            ops: iq::Ops::default(),
+            ops: iq::Operations::new(&iq::LIMITS),
             leaving: None,
             retries: 0,
         }

@@ -231,5 +231,4 @@ impl User {
             Step::Page(page) => self.send_page(*page),
         }
     }
-
 }

@@ -90,12 +90,7 @@ impl Actor for Toy {
 struct Owner(AtomicU32);
 
 impl Fence for Owner {
-    fn join<'a>(
-        &'a self,
-        _: &'a mut dyn Transaction,
-        _: &'a [Shard],
-        _: u32,
-    ) -> Fut<'a, store::Result<()>> {
+    fn join<'a>(&'a self, _: &'a mut dyn Transaction, _: &'a [Shard], _: u32) -> Fut<'a, store::Result<()>> {
         Box::pin(std::future::ready(Ok(())))
     }
 

@@ -49,7 +49,9 @@ fn jid(text: &str) -> Jid {
 #[test]
 fn changes_run_one_at_a_time_and_lanes_take_turns() {
     let (mut room, toy) = room();
-    for (lane, size) in [(Lane::Own, 1), (Lane::Own, 2), (Lane::Own, 3), (Lane::Others, 10), (Lane::Others, 11)] {
+    for (lane, size) in
+        [(Lane::Own, 1), (Lane::Own, 2), (Lane::Own, 3), (Lane::Others, 10), (Lane::Others, 11)]
+    {
         assert!(room.changes.push(lane, toy(size)).is_ok());
     }
     let mut order = Vec::new();
@@ -159,7 +161,8 @@ fn who_moves_begins_nothing_more() {
 #[test]
 fn strangers_share_a_small_lane() {
     let (mut room, toy) = room();
-    let mut ask = |from: &str, size| room.strangers.push(jid(from), from.contains("local"), toy(size)).is_ok();
+    let mut ask =
+        |from: &str, size| room.strangers.push(jid(from), from.contains("local"), toy(size)).is_ok();
     assert!(ask("one@far.example/a", 1) && ask("one@far.example/b", 1));
     assert!(!ask("one@far.example/c", 1), "an account has its share, whatever its resources");
     assert!(ask("two@far.example", 1) && !ask("three@far.example", 1), "so has a domain");
