@@ -10,7 +10,8 @@ use rookery_proto::xmpp::jid::{FullJid, Jid};
 use rookery_proto::xmpp::stanza::{IqType, Stanza, Type};
 use tokio::sync::oneshot;
 
-use super::deliver::{Ops, Step};
+use super::deliver::Ops;
+use super::steps::Step;
 use super::share::Owed;
 use super::worth::worth_keeping;
 use super::{Available, Reader, Sequence, User, UserSession, presence};

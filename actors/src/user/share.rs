@@ -8,7 +8,7 @@ use rookery_cluster::tables::sessions;
 use rookery_proto::xmpp::jid::{FullJid, Jid};
 use rookery_proto::xmpp::stanza::Stanza;
 
-use super::deliver::Step;
+use super::steps::Step;
 use super::worth::worth_keeping;
 use super::{User, UserSession};
 
