@@ -9,8 +9,8 @@
 //! Nothing in here opens a socket, reads a file or knows TLS. Nothing in here blocks or waits inside an actor.
 
 mod among;
+pub mod auth;
 mod budget;
-pub mod credentials;
 mod directory;
 pub mod export;
 mod far;

@@ -3,7 +3,8 @@
 //! - [`config`]: `rookery.toml`, validated into types. [`check`](mod@check) says what it would do.
 //! - [`serve`]: a node from its start to its end; [`start`], [`listeners`], [`signals`], [`reload`] are its parts.
 //! - [`cluster`]: the same among others: joining, and leaving so that nobody notices.
-//! - [`connection`]: a client's stream, from its first byte to its last.
+//! - [`transport`]: what carries a stream: TCP and TLS.
+//! - [`streams`]: XML streams; [`streams::c2s`] is a client's, from its first byte to its last.
 //! - [`tls`]: certificates by domain, handshakes, channel bindings, and a development authority.
 //! - [`net`]: the network seam, and what is refused before a byte of XMPP is read.
 //! - [`dev_store`]: a store for several nodes on one machine.
@@ -17,7 +18,6 @@ pub mod admin;
 pub mod check;
 pub mod cluster;
 pub mod config;
-pub mod connection;
 pub mod demo;
 pub mod dev_store;
 pub mod greeting;
@@ -30,4 +30,6 @@ pub mod serve;
 pub mod signals;
 pub mod start;
 pub mod storage;
+pub mod streams;
 pub mod tls;
+pub mod transport;

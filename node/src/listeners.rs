@@ -9,9 +9,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
-use crate::connection::{self, Kind, Shared};
 use crate::net::{Net as _, Tcp, accept};
 use crate::start::Error;
+use crate::streams::c2s::{self, Shared};
+use crate::transport::tcp::{Socket, Start};
 
 /// Bound and not yet serving.
 pub struct Listeners {
@@ -89,11 +90,12 @@ impl Listeners {
         last: &watch::Receiver<bool>,
     ) -> Vec<JoinHandle<()>> {
         let mut tasks = Vec::new();
-        for (kind, listeners) in [(Kind::C2s, self.c2s), (Kind::C2sTls, self.c2s_tls)] {
+        for (start, listeners) in [(Start::InTheStream, self.c2s), (Start::Direct, self.c2s_tls)] {
             for listener in listeners {
                 let shared = shared.clone();
                 let (gate, stop) = (shared.gate.clone(), shared.stop.clone());
-                let serve = move |stream, peer, pass| connection::serve(&shared, kind, stream, peer, pass);
+                let serve =
+                    move |stream, peer, pass| c2s::serve(&shared, Socket::new(stream, start, peer), pass);
                 tasks.push(tokio::spawn(accept::run(listener, gate, stop, serve)));
             }
         }

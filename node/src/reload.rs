@@ -8,8 +8,8 @@ use rookery_ops::logging;
 
 use crate::cluster::{Member, security};
 use crate::config::{self, Config};
-use crate::connection::{Settings, Shared};
 use crate::options;
+use crate::streams::c2s::{Settings, Shared};
 
 /// Why nothing changed.
 #[derive(Debug, thiserror::Error)]

@@ -14,11 +14,11 @@ use tokio::sync::watch;
 use crate::admin::Node;
 use crate::cluster::{Member, watch as standing};
 use crate::config::Config;
-use crate::connection::Shared;
 use crate::listeners::Listeners;
 use crate::reload::Reloader;
 use crate::signals::{Ask, Signals};
 use crate::start::{self, Error, Found};
+use crate::streams::c2s::Shared;
 use crate::tls::Tls;
 use crate::{greeting, options, ports, storage};
 

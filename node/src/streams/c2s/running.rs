@@ -10,17 +10,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use rookery_actors::{Charged, Link, Pipe};
-use rookery_proto::xml::framer::Framer;
 use rookery_proto::xml::{Scope, Text};
 use rookery_proto::xmpp::error::{StreamCondition, StreamError};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::acks::Acks;
 use super::negotiate::Bound;
 use super::rate::Meter;
 use super::{End, Settings, Shared, closing};
-use crate::net::Stream;
+use crate::net::Pass;
+use crate::transport::{Carrier, Frames as _};
 
 /// How many stanzas of one client may be on their way to being settled; then its socket is not read.
 pub(super) const WINDOW: usize = 256;
@@ -37,7 +36,7 @@ pub(super) enum Sm {
 }
 
 /// A connection at work.
-pub(super) struct Running<W> {
+pub(super) struct Running<W: Carrier> {
     pub(super) wire: W,
     pub(super) shared: Arc<Shared>,
     pub(super) settings: Arc<Settings>,
@@ -46,7 +45,7 @@ pub(super) struct Running<W> {
     pub(super) sm: Sm,
     pub(super) acks: Acks,
     // What comes in.
-    pub(super) framer: Framer,
+    pub(super) framer: W::Frames,
     pub(super) scope: Scope,
     pub(super) lang: Option<Text>,
     pub(super) tail: Vec<u8>,
@@ -85,10 +84,9 @@ const OWN: usize = 4 * 1024;
 
 /// Runs a bound connection to its end. Everything large is boxed and moved once: a future keeps a place for each move of
 /// a value across its awaits, and this one's size is what an idle connection costs.
-pub(super) fn run<S: Stream>(bound: Bound<S>) -> impl Future<Output = ()> + Send {
-    let Bound { shared, settings, stream, link, pipe, resumed, framer, tail, scope, lang, pass } = bound;
-    let place = shared.crowd.enter(&pipe);
-    let running = Running::with(stream, shared, settings, link, pipe, resumed, framer, tail, scope, lang);
+pub(super) fn run<W: Carrier>(bound: Bound<W>) -> impl Future<Output = ()> + Send {
+    let place = bound.shared.crowd.enter(&bound.pipe);
+    let (running, pass) = Running::new(bound);
     let running = Box::new(running);
     async move {
         running.run().await;
@@ -96,24 +94,13 @@ pub(super) fn run<S: Stream>(bound: Bound<S>) -> impl Future<Output = ()> + Send
     }
 }
 
-impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
-    #[allow(clippy::too_many_arguments)] // the parts of `Bound`
-    pub(super) fn with(
-        wire: W,
-        shared: Arc<Shared>,
-        settings: Arc<Settings>,
-        link: Link,
-        pipe: Arc<Pipe>,
-        resumed: bool,
-        framer: Framer,
-        tail: Vec<u8>,
-        scope: Scope,
-        lang: Option<Text>,
-    ) -> Self {
+impl<W: Carrier> Running<W> {
+    fn new(bound: Bound<W>) -> (Self, Pass) {
+        let Bound { shared, settings, wire, link, pipe, resumed, framer, tail, scope, lang, pass } = bound;
         let now = Instant::now();
         let acks = Acks::new(link.ledger().received());
         let meter = shared.rates.account(&link.jid().to_bare());
-        Self {
+        let running = Self {
             wire,
             shared,
             settings,
@@ -141,10 +128,11 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
             end: None,
             closing: None,
             finished: false,
-        }
+        };
+        (running, pass)
     }
 
-    pub(super) async fn run(mut self: Box<Self>) {
+    async fn run(mut self: Box<Self>) {
         let end = self.work().await;
         let (clean, why) = match &end {
             End::Closed => (true, "closed by the client"),
@@ -295,14 +283,16 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
     fn probe(&mut self, now: Instant) {
         self.probed = Some(now);
         if self.sm == Sm::On {
-            self.own.extend_from_slice(b"<r xmlns='urn:xmpp:sm:3'/>");
+            W::Frames::element(&mut self.own, |out| out.extend_from_slice(b"<r xmlns='urn:xmpp:sm:3'/>"));
         } else {
-            let jid = self.link.jid();
-            for part in
-                ["<iq type='get' id='alive' from='", jid.domain(), "'><ping xmlns='urn:xmpp:ping'/></iq>"]
-            {
-                self.own.extend_from_slice(part.as_bytes());
-            }
+            let domain = self.link.jid().domain();
+            W::Frames::element(&mut self.own, |out| {
+                for part in
+                    ["<iq type='get' id='alive' from='", domain, "'><ping xmlns='urn:xmpp:ping'/></iq>"]
+                {
+                    out.extend_from_slice(part.as_bytes());
+                }
+            });
         }
     }
 }

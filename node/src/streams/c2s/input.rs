@@ -6,17 +6,16 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use rookery_proto::xml::framer::Step;
-use rookery_proto::xmpp::element::Element;
 use rookery_proto::xmpp::error::StreamCondition;
 use rookery_proto::xmpp::ns;
 use rookery_proto::xmpp::stanza::{self, IqType, Kind, Stanza, Type};
 use rookery_proto::xmpp::toplevel::TopLevel;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::ReadBuf;
 use tokio::time::Instant;
 
-use super::acks::Acks;
 use super::running::{Running, Sm};
 use super::{End, bind};
+use crate::transport::{Carrier, Frames as _};
 
 /// What one read takes at most: a TLS record.
 const SCRATCH: usize = 16 * 1024;
@@ -31,7 +30,7 @@ thread_local! {
     static BUFFER: Cell<Option<Box<[u8]>>> = const { Cell::new(None) };
 }
 
-impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
+impl<W: Carrier> Running<W> {
     /// Reads once and takes what there is.
     pub(super) fn poll_in(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<Result<(), End>> {
         if self.held {
@@ -115,7 +114,7 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
             // XEP-0198 section 3: not before it is enabled.
             Ok(TopLevel::AckRequest | TopLevel::Ack(_)) if self.sm == Sm::Off => {
                 self.charge(now);
-                bind::write_failed(&mut self.own, "unexpected-request");
+                self.refuse_sm();
                 Ok(())
             }
             Ok(TopLevel::AckRequest) => {
@@ -248,33 +247,14 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
         }
     }
 
-    fn write_ack(&mut self, h: u32) {
+    /// XEP-0198 section 4.
+    pub(super) fn write_ack(&mut self, h: u32) {
         use std::io::Write as _;
-        let _ = write!(self.own, "<a xmlns='urn:xmpp:sm:3' h='{h}'/>");
+        W::Frames::element(&mut self.own, |out| drop(write!(out, "<a xmlns='urn:xmpp:sm:3' h='{h}'/>")));
     }
 
-    fn nonza(&mut self, element: &Element) -> Result<(), End> {
-        match (element.name(), element.ns()) {
-            ("enable", ns::SM) if self.sm == Sm::Off => {
-                let resume = matches!(element.attr("resume"), Some("true" | "1"));
-                let max = element.attr("max").and_then(|max| max.parse().ok());
-                self.link.enable(resume, max);
-                (self.sm, self.acks) = (Sm::Asked { early: false }, Acks::new(0));
-            }
-            // XEP-0198 section 3: once. (And a `<failed/>` in front of the `<enabled/>` that is on its way would be taken
-            // for its answer.)
-            ("enable", ns::SM) => return Err(End::error(StreamCondition::PolicyViolation)),
-            ("resume", ns::SM) if matches!(self.sm, Sm::Asked { .. }) => {
-                return Err(End::error(StreamCondition::PolicyViolation));
-            }
-            // Section 5: not into a session that is there.
-            ("resume", ns::SM) => bind::write_failed(&mut self.own, "unexpected-request"),
-            ("active", ns::CSI) => self.link.csi(true),
-            ("inactive", ns::CSI) => self.link.csi(false),
-            // RFC 6120 section 4.9.1.1: the client's own error ends the stream.
-            ("error", ns::STREAM) => return Err(End::Closed),
-            _ => return Err(End::error(StreamCondition::UnsupportedStanzaType)),
-        }
-        Ok(())
+    /// XEP-0198 section 3: not now.
+    pub(super) fn refuse_sm(&mut self) {
+        W::Frames::element(&mut self.own, |out| bind::write_failed(out, "unexpected-request"));
     }
 }

@@ -8,7 +8,7 @@ use super::*;
 async fn login_takes_too_long() {
     let node = fixture(|_| ()).await;
     for sent in ["", HEADER, "<stream:stream x='"] {
-        let mut client = node.connect(Kind::C2s);
+        let mut client = node.connect(Start::InTheStream);
         client.send(sent).await;
         tokio::time::pause();
         let before = Instant::now();
@@ -100,7 +100,7 @@ async fn the_rate_is_the_account_s_and_counts_what_becomes_of_a_stanza() {
 #[tokio::test]
 async fn a_byte_a_second_does_not_help() {
     let node = fixture(|_| ()).await;
-    let mut client = node.connect(Kind::C2s);
+    let mut client = node.connect(Start::InTheStream);
     tokio::time::pause();
     let before = Instant::now();
     let drip = async {
@@ -258,13 +258,13 @@ async fn a_client_that_does_not_read_is_let_go() {
 #[tokio::test]
 async fn so_many_from_one_address() {
     let node = fixture(|config| config.limits.connections_before_login_per_address = 2).await;
-    let [mut first, mut second] = [node.connect(Kind::C2s), node.connect(Kind::C2s)];
+    let [mut first, mut second] = [node.connect(Start::InTheStream), node.connect(Start::InTheStream)];
     // Each is counted in its own task, in order. The oldest makes room, without a word.
-    let mut third = node.connect(Kind::C2s);
+    let mut third = node.connect(Start::InTheStream);
     assert_eq!(first.end().await, "");
     second.open().await;
     third.open().await;
-    let mut other = node.connect_from(Kind::C2s, "198.51.100.1:1".parse().unwrap());
+    let mut other = node.connect_from(Start::InTheStream, "198.51.100.1:1".parse().unwrap());
     other.open().await;
 }
 

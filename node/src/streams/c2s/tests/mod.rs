@@ -16,10 +16,11 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Du
 use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 
-use super::{Kind, Shared, serve};
+use super::{Shared, serve};
 use crate::admin::Accounts;
 use crate::config::Config;
 use crate::tls::Tls;
+use crate::transport::tcp::{Socket, Start};
 use crate::{options, start};
 
 mod elsewhere;
@@ -85,33 +86,33 @@ fn a_running_connection_is_small() {
     fn size<A, F>(_: fn(A) -> F) -> usize {
         size_of::<F>()
     }
-    let task = size(super::running::run::<DuplexStream>);
+    let task = size(super::running::run::<Box<crate::tls::TlsStream<DuplexStream>>>);
     let state = size_of::<super::running::Running<Box<crate::tls::TlsStream<DuplexStream>>>>();
     assert!(task <= 400 && state <= 640, "the task's future has {task} bytes, its state {state}");
 }
 
 impl Fixture {
     /// An accepted connection from the usual peer.
-    pub(super) fn connect(&self, kind: Kind) -> Client {
-        self.connect_from(kind, SocketAddr::from(PEER))
+    pub(super) fn connect(&self, start: Start) -> Client {
+        self.connect_from(start, SocketAddr::from(PEER))
     }
 
-    pub(super) fn connect_from(&self, kind: Kind, peer: SocketAddr) -> Client {
+    pub(super) fn connect_from(&self, start: Start, peer: SocketAddr) -> Client {
         let (ours, theirs) = tokio::io::duplex(32 * 1024);
-        serve(&self.shared, kind, ours, peer, self.shared.gate.enter().unwrap());
+        serve(&self.shared, Socket::new(ours, start, peer), self.shared.gate.enter().unwrap());
         Client { io: Io::Plain(theirs), text: String::new(), tls: self.tls.clone() }
     }
 
     /// A connection in the clear whose stream is open and whose features were read.
     pub(super) async fn opened(&self) -> Client {
-        let mut client = self.connect(Kind::C2s);
+        let mut client = self.connect(Start::InTheStream);
         client.open().await;
         client
     }
 
     /// The same by direct TLS.
     pub(super) async fn tls(&self) -> Client {
-        let mut client = self.connect(Kind::C2sTls).encrypt().await;
+        let mut client = self.connect(Start::Direct).encrypt().await;
         client.open().await;
         client
     }

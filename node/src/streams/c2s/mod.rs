@@ -5,7 +5,6 @@
 //! what thousands of idle clients cost) → `closing`. Nothing here keeps a read buffer per connection: bytes are read into
 //! a scratch buffer of the thread, and only the tail of an incomplete element is kept.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -13,51 +12,38 @@ use rookery_actors::Host;
 use rookery_cluster::mesh::Mesh;
 use rookery_cluster::seams::Seams;
 use rookery_proto::xmpp::error::{StreamCondition, StreamError};
-use tokio::sync::{Semaphore, watch};
+use rookery_proto::xmpp::ns;
+use tokio::sync::watch;
 
-use crate::net::{Gate, Guesses, Pass, Stream};
+use crate::net::{Gate, Guesses, Pass};
 use crate::tls::Tls;
+use crate::transport::Transport;
 
 mod acks;
 mod bind;
 mod closing;
 mod crowd;
-mod features;
 mod header;
 mod input;
 mod negotiate;
+mod nonzas;
+mod offers;
 mod output;
 mod rate;
 mod register;
 mod running;
 mod sasl;
 mod settings;
+mod starttls;
 #[cfg(test)]
 mod tests;
-mod wire;
 
 pub use crowd::Crowd;
 pub use rate::Rates;
 pub use settings::Settings;
 
-/// Which listener a connection came from.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
-    /// STARTTLS.
-    C2s,
-    /// Direct TLS.
-    C2sTls,
-}
-
-impl Kind {
-    /// The name in metrics, logs and the admin socket.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::C2s => "c2s",
-            Self::C2sTls => "c2s_tls",
-        }
-    }
-}
+/// The namespace of what clients send (RFC 6120 section 4.8.2).
+const CONTENT: &str = ns::CLIENT;
 
 /// What all connections share.
 pub struct Shared {
@@ -79,8 +65,6 @@ pub struct Shared {
     pub seams: Seams,
     /// Limits and switches; replaced by a reload.
     pub settings: ArcSwap<Settings>,
-    /// How many passwords may be hashed at once for PLAIN.
-    pub hashing: Semaphore,
     /// Turns true when the node stops.
     pub stop: watch::Receiver<bool>,
     /// Counters that are touched for every read and write.
@@ -142,13 +126,14 @@ impl From<std::io::Error> for End {
 }
 
 /// Takes care of one accepted connection until its end, in tasks of its own.
-pub fn serve<S: Stream>(shared: &Arc<Shared>, kind: Kind, stream: S, peer: SocketAddr, pass: Pass) {
+pub fn serve<T: Transport>(shared: &Arc<Shared>, transport: T, pass: Pass) {
     let shared = shared.clone();
     tokio::spawn(async move {
-        metrics::counter!("rookery_connections_total", "kind" => kind.name()).increment(1);
-        let open = Open::new(kind);
+        let via = transport.via();
+        metrics::counter!("rookery_connections_total", "kind" => via).increment(1);
+        let open = Open::new(via);
         // The handshake's state is freed before the session's begins.
-        if let Some(bound) = Box::pin(negotiate::run(shared, kind, stream, peer, pass)).await {
+        if let Some(bound) = Box::pin(negotiate::run(shared, transport, pass)).await {
             let running = running::run(bound);
             tokio::spawn(async move {
                 running.await;
@@ -159,17 +144,17 @@ pub fn serve<S: Stream>(shared: &Arc<Shared>, kind: Kind, stream: S, peer: Socke
 }
 
 /// Counts an open connection in the gauge.
-struct Open(Kind);
+struct Open(&'static str);
 
 impl Open {
-    fn new(kind: Kind) -> Self {
-        metrics::gauge!("rookery_connections", "kind" => kind.name()).increment(1.0);
-        Self(kind)
+    fn new(via: &'static str) -> Self {
+        metrics::gauge!("rookery_connections", "kind" => via).increment(1.0);
+        Self(via)
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        metrics::gauge!("rookery_connections", "kind" => self.0.name()).decrement(1.0);
+        metrics::gauge!("rookery_connections", "kind" => self.0).decrement(1.0);
     }
 }

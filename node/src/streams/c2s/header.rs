@@ -3,7 +3,8 @@
 use rookery_proto::xml::header::StreamHeader;
 use rookery_proto::xmpp::error::StreamCondition;
 use rookery_proto::xmpp::jid::BareJid;
-use rookery_proto::xmpp::ns;
+
+use super::CONTENT;
 
 /// What the stream must agree with.
 pub(super) struct Expected<'a> {
@@ -18,7 +19,7 @@ pub(super) struct Expected<'a> {
 /// The domain that the stream is for, or the stream error that RFC 6120 names.
 pub(super) fn judge(header: &StreamHeader, expected: &Expected<'_>) -> Result<BareJid, StreamCondition> {
     // Section 4.8.2: this is a port for clients.
-    if header.content != ns::CLIENT {
+    if header.content != CONTENT {
         return Err(StreamCondition::InvalidNamespace);
     }
     // Section 4.7.5: a higher version is answered with ours; none, or 0.x, is from before RFC 3920.
@@ -46,12 +47,13 @@ pub(super) fn judge(header: &StreamHeader, expected: &Expected<'_>) -> Result<Ba
 #[cfg(test)]
 mod tests {
     use rookery_proto::xml::Limits;
+    use rookery_proto::xmpp::ns;
 
     use super::*;
 
     fn judged(attributes: &str, content: &str, expected: &Expected<'_>) -> Result<BareJid, StreamCondition> {
         let frame = format!("<stream:stream xmlns='{content}' xmlns:stream='{}' {attributes}>", ns::STREAM);
-        judge(&StreamHeader::parse(frame.as_bytes(), &Limits::LOGIN).unwrap(), expected)
+        judge(&StreamHeader::parse(frame.as_bytes(), &Limits::LOGIN, CONTENT).unwrap(), expected)
     }
 
     #[test]

@@ -1,19 +1,18 @@
 //! Login (RFC 6120 section 6): the conversation around the state machines of `rookery_proto::sasl`.
 
-use rookery_actors::Authenticated;
-use rookery_proto::sasl::{
-    Context, Credentials, Mechanism, Nonce, PlainVerify, Server, Step, encoding, offered,
-};
+use rookery_actors::{Authenticated, auth};
+use rookery_proto::sasl::{self, Context, Mechanism, Nonce, Server, Step, encoding, offered};
 use rookery_proto::xmpp::element::Element;
 use rookery_proto::xmpp::error::{SaslFailure, StreamCondition};
 use rookery_proto::xmpp::jid::BareJid;
 use rookery_proto::xmpp::ns;
 use tokio::time::Instant;
 
+use super::End;
 use super::negotiate::{Frame, Negotiation, is_sm};
-use super::{End, Shared, features};
-use crate::net::Stream;
+use super::offers::{Next, Offer, Stage, Takes};
 use crate::net::guesses::{Attempt, Policy};
+use crate::transport::Transport;
 
 /// How one attempt ended.
 struct Failed {
@@ -46,87 +45,84 @@ impl From<SaslFailure> for Stop {
     }
 }
 
-impl<S: Stream> Negotiation<S> {
-    /// Offers the mechanisms and goes on until somebody has proved who they are.
-    pub(super) async fn login(&mut self) -> Result<Authenticated, End> {
-        let plain = self.settings.plain;
-        let mut mechanisms = offered(&self.bindings, true);
-        mechanisms.retain(|m| plain || *m != Mechanism::Plain);
-        let open = self.registration();
-        features::before_login(&mut self.out, &mechanisms, &self.bindings, open.as_deref(), &self.settings);
-        self.flush().await?;
-        let mut attempts = 0;
-        loop {
-            match self.next().await? {
-                Frame::Nonza(auth) if auth.is("auth", ns::SASL) => {
-                    let (name, outcome) = self.attempt(&auth, &mechanisms).await;
-                    match outcome {
-                        Ok(user) => {
-                            metrics::counter!("rookery_logins_total", "mechanism" => name, "outcome" => "ok")
-                                .increment(1);
-                            return Ok(Authenticated::by_sasl(user));
-                        }
-                        Err(Stop::End(end)) => return Err(end),
-                        Err(Stop::Failed(failed)) => self.failed(name, &failed).await?,
-                    }
-                    attempts += 1;
-                    if attempts >= self.settings.limits.login_attempts {
-                        metrics::counter!("rookery_limits_hit_total", "limit" => "login_attempts")
-                            .increment(1);
-                        return Err(End::because(StreamCondition::PolicyViolation, "too many attempts"));
-                    }
-                }
-                // Without an attempt there is nothing to abort or to respond to.
-                Frame::Nonza(other) if other.ns() == ns::SASL => {
-                    SaslFailure::MalformedRequest.write(None, &mut self.out);
-                    self.flush().await?;
-                }
-                Frame::Stanza(stanza) if open.is_some() && self.register(&stanza).await? => {}
-                Frame::Malformed(Some(reply)) => {
-                    reply.write(&mut self.out);
-                    self.flush().await?;
-                }
-                // XEP-0198 section 3: not before authentication.
-                Frame::Nonza(element) if is_sm(&element) => self.refuse_sm("unexpected-request").await?,
-                Frame::Nonza(_) => return Err(End::error(StreamCondition::UnsupportedStanzaType)),
-                Frame::Open(_) | Frame::Stanza(_) | Frame::Malformed(None) => {
-                    return Err(End::error(StreamCondition::NotAuthorized));
-                }
-            }
+impl<T: Transport> Negotiation<T> {
+    /// RFC 6120 section 6, with channel bindings (XEP-0440).
+    pub(super) const SASL: Offer<T> = Offer {
+        stages: &[Stage::Login],
+        feature: Some(|negotiation, w| {
+            let (mechanisms, bindings) = (negotiation.mechanisms(), negotiation.transport.bindings());
+            w.with(|out| sasl::features::write(&mechanisms, bindings, out));
+        }),
+        takes: Some(Takes {
+            is: |frame| matches!(frame, Frame::Nonza(element) if element.ns() == ns::SASL),
+            handle: |negotiation, frame| Box::pin(negotiation.login(frame)),
+        }),
+    };
+
+    /// The mechanisms that this client is offered.
+    fn mechanisms(&self) -> Vec<Mechanism> {
+        let mut mechanisms = offered(self.transport.bindings(), self.transport.security().is_some());
+        let domain = self.domain.as_ref().map(BareJid::as_str).unwrap_or_default();
+        let scram = self.shared.host.authenticator(domain).abilities().scram;
+        mechanisms.retain(|mechanism| match mechanism {
+            Mechanism::Plain => self.settings.plain,
+            Mechanism::Scram { .. } => scram,
+        });
+        mechanisms
+    }
+
+    /// One attempt of a client to prove who it is.
+    async fn login(&mut self, frame: Frame) -> Result<Next, End> {
+        let Frame::Nonza(auth) = frame else { return Ok(Next::Stay) };
+        if auth.name() != "auth" {
+            // Without an attempt there is nothing to abort or to respond to.
+            self.say(|out| SaslFailure::MalformedRequest.write(None, out));
+            self.flush().await?;
+            return Ok(Next::Stay);
         }
+        let (name, outcome) = self.attempt(&auth).await;
+        match outcome {
+            Ok(user) => {
+                metrics::counter!("rookery_logins_total", "mechanism" => name, "outcome" => "ok")
+                    .increment(1);
+                self.standing.proved();
+                self.user = Some(Authenticated::by_sasl(user));
+                return Ok(Next::Restart(Stage::Session));
+            }
+            Err(Stop::End(end)) => return Err(end),
+            Err(Stop::Failed(failed)) => self.failed(name, &failed).await?,
+        }
+        self.failures += 1;
+        if self.failures >= self.settings.limits.login_attempts {
+            metrics::counter!("rookery_limits_hit_total", "limit" => "login_attempts").increment(1);
+            return Err(End::because(StreamCondition::PolicyViolation, "too many attempts"));
+        }
+        Ok(Next::Stay)
     }
 
     /// One attempt from `<auth/>` to its end; also the mechanism's name for the books.
-    async fn attempt(
-        &mut self,
-        auth: &Element,
-        mechanisms: &[Mechanism],
-    ) -> (&'static str, Result<BareJid, Stop>) {
+    async fn attempt(&mut self, auth: &Element) -> (&'static str, Result<BareJid, Stop>) {
         let begun = Instant::now();
         let Some(mechanism) = auth.attr("mechanism").and_then(Mechanism::from_name) else {
             return ("unknown", Err(SaslFailure::InvalidMechanism.into()));
         };
-        let outcome = self.exchange(mechanism, auth, mechanisms).await;
+        let outcome = self.exchange(mechanism, auth).await;
         if outcome.is_ok() {
             metrics::histogram!("rookery_login_seconds").record(begun.elapsed().as_secs_f64());
         }
         (mechanism.name(), outcome)
     }
 
-    async fn exchange(
-        &mut self,
-        mechanism: Mechanism,
-        auth: &Element,
-        mechanisms: &[Mechanism],
-    ) -> Result<BareJid, Stop> {
+    async fn exchange(&mut self, mechanism: Mechanism, auth: &Element) -> Result<BareJid, Stop> {
         let domain = self.domain.clone().ok_or(SaslFailure::TemporaryAuthFailure)?;
         let initial = encoding::decode_initial(&auth.text())?;
+        let authenticator = self.shared.host.authenticator(domain.as_str());
         let context = Context {
             domain,
-            bindings: self.bindings.clone(),
-            offered: mechanisms.to_vec(),
+            bindings: self.transport.bindings().clone(),
+            offered: self.mechanisms(),
             nonce: Nonce::from_random(self.shared.seams.bytes()),
-            fakes: self.shared.host.fakes(),
+            fakes: authenticator.fakes(),
             downgrade_hash: self.settings.downgrade_protection,
         };
         let (mut server, mut step) = Server::start(mechanism, initial.as_deref(), context);
@@ -135,22 +131,18 @@ impl<S: Stream> Negotiation<S> {
             step = match step {
                 Step::Challenge(data) => {
                     let encoded = encoding::encode(&data);
-                    self.say("challenge", &encoded).await?;
+                    self.tell("challenge", &encoded).await?;
                     server.response(&self.response().await?)
                 }
                 Step::NeedCredentials { user } => {
                     attempt = Some(self.admit(&user).await?);
-                    let found = credentials(&self.shared, &user).await?;
+                    let found = authenticator.keys(&user).await.map_err(|error| no_answer(&error))?;
                     server.credentials(found)
                 }
                 Step::NeedPlainVerify(verify) => {
                     attempt = Some(self.admit(&verify.user).await?);
-                    let found = credentials(&self.shared, &verify.user).await?;
-                    // Milliseconds of hashing: on a thread that may block, and only a few at a time.
-                    let _permit =
-                        self.shared.hashing.acquire().await.map_err(|_| SaslFailure::TemporaryAuthFailure)?;
-                    let right = judge(&self.shared, verify, found).await;
-                    server.verified(right.map_err(|_| SaslFailure::TemporaryAuthFailure)?)
+                    let right = authenticator.verify(verify).await.map_err(|error| no_answer(&error))?;
+                    server.verified(right)
                 }
                 Step::Success { user, additional } => {
                     if let Some(attempt) = attempt {
@@ -158,7 +150,7 @@ impl<S: Stream> Negotiation<S> {
                     }
                     // Section 6.4.6: additional data goes into <success/>; there is none for PLAIN.
                     let data = additional.map(|data| encoding::encode(&data)).unwrap_or_default();
-                    self.say("success", &data).await?;
+                    self.tell("success", &data).await?;
                     return Ok(user);
                 }
                 Step::Failure(failure) => {
@@ -212,17 +204,18 @@ impl<S: Stream> Negotiation<S> {
         }
     }
 
-    async fn say(&mut self, name: &str, data: &str) -> Result<(), End> {
-        for part in ["<", name, " xmlns='", ns::SASL, "'"] {
-            self.out.extend_from_slice(part.as_bytes());
-        }
-        if data.is_empty() {
-            self.out.extend_from_slice(b"/>");
-        } else {
-            for part in [">", data, "</", name, ">"] {
-                self.out.extend_from_slice(part.as_bytes());
+    /// Sends an element of SASL with such data, in base64.
+    async fn tell(&mut self, name: &str, data: &str) -> Result<(), End> {
+        self.say(|out| {
+            let mut put =
+                |parts: &[&str]| parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
+            put(&["<", name, " xmlns='", ns::SASL, "'"]);
+            if data.is_empty() {
+                put(&["/>"]);
+            } else {
+                put(&[">", data, "</", name, ">"]);
             }
-        }
+        });
         self.flush().await
     }
 
@@ -238,42 +231,17 @@ impl<S: Stream> Negotiation<S> {
         } else {
             tracing::debug!(address = %self.address, mechanism, reason = name, "login failed");
         }
-        failed.failure.write(None, &mut self.out);
+        self.say(|out| failed.failure.write(None, out));
         self.flush().await
     }
 }
 
-/// Whether the password is right. If it is, and the account came from another server with keys for some of the mechanisms, it
-/// gets the others.
-async fn judge(
-    shared: &Shared,
-    verify: PlainVerify,
-    found: Option<Credentials>,
-) -> Result<bool, tokio::task::JoinError> {
-    let (fakes, seed) = (shared.host.fakes(), shared.seams.bytes());
-    let (user, iterations) = (verify.user.clone(), shared.host.options().iterations);
-    let work = move || {
-        let right = verify.check(found.as_ref(), &fakes);
-        let whole = found.as_ref().filter(|_| right).and_then(|f| verify.completed(f, &seed, iterations));
-        (right, found.zip(whole))
-    };
-    let (right, completed) = tokio::task::spawn_blocking(work).await?;
-    if let Some((found, whole)) = completed {
-        match shared.host.complete_credentials(&user, &found, &whole).await {
-            Ok(true) => tracing::info!(%user, "keys for the other mechanisms made of a password"),
-            Ok(false) => {}
-            // The next login tries again.
-            Err(error) => tracing::warn!(%user, %error, "keys for the other mechanisms were not written"),
-        }
-    }
-    Ok(right)
-}
-
-async fn credentials(shared: &Shared, user: &BareJid) -> Result<Option<Credentials>, SaslFailure> {
-    shared.host.credentials(user).await.map_err(|error| {
+/// The client learns nothing about why.
+fn no_answer(error: &auth::Error) -> SaslFailure {
+    if matches!(error, auth::Error::Store(_)) {
         tracing::warn!(%error, "a login failed because the store did not answer");
-        SaslFailure::TemporaryAuthFailure
-    })
+    }
+    SaslFailure::TemporaryAuthFailure
 }
 
 #[cfg(test)]
@@ -281,10 +249,10 @@ mod tests {
     use rookery_cluster::entity::Entity;
     use rookery_cluster::store;
     use rookery_cluster::tables::accounts;
-    use rookery_proto::sasl::{Hash, client::Client as Scram};
+    use rookery_proto::sasl::{Credentials, Hash, client::Client as Scram};
 
     use super::*;
-    use crate::connection::tests::{fixture, plain};
+    use crate::streams::c2s::tests::{fixture, plain};
 
     /// An account from another server that had SCRAM-SHA-1 only.
     #[tokio::test]
@@ -293,7 +261,7 @@ mod tests {
         let whole = Credentials::derive("pencil", &[4; 32], 5_000).unwrap();
         let some = Credentials { sha256: None, sha512: None, ..whole };
         let (user, account) =
-            (&Entity::new("old@localhost"), &rookery_actors::credentials::to_account(&some, 1));
+            (&Entity::new("old@localhost"), &rookery_actors::auth::credentials::to_account(&some, 1));
         let host = &fixture.shared.host;
         let made = host.store().write(store::Options::default(), |tx| {
             Box::pin(async move { accounts::create(&mut **tx, user, account, 1).await })
@@ -325,10 +293,10 @@ mod tests {
         let mut client = fixture.tls().await;
         client.send(&plain("old", "wrong")).await;
         client.until("</failure>").await;
-        assert_eq!(host.credentials(&jid).await.unwrap(), Some(some.clone()));
+        assert_eq!(host.authenticator("localhost").keys(&jid).await.unwrap(), Some(some.clone()));
         client.send(&plain("old", "pencil")).await;
         client.until("<success").await;
-        let now = host.credentials(&jid).await.unwrap().unwrap();
+        let now = host.authenticator("localhost").keys(&jid).await.unwrap().unwrap();
         assert_eq!((now.sha1, now.sha256.map(|k| k.iterations)), (some.sha1, Some(4_096)));
         for hash in Hash::ALL {
             assert_eq!(scram(hash, "old").await, "<success", "{hash:?}");

@@ -162,7 +162,7 @@ async fn a_guesser_waits_longer_and_longer() {
     let before = tokio::time::Instant::now();
     client.send(&plain("juliet", "secret")).await;
     client.until("<success").await;
-    let mut elsewhere = node.connect_from(Kind::C2sTls, "198.51.100.1:1".parse().unwrap()).encrypt().await;
+    let mut elsewhere = node.connect_from(Start::Direct, "198.51.100.1:1".parse().unwrap()).encrypt().await;
     elsewhere.open().await;
     elsewhere.send(&plain("romeo", "secret")).await;
     elsewhere.until("<success").await;
@@ -274,7 +274,7 @@ async fn registration_where_it_is_open() {
     client.until("<success").await;
 
     let node = fixture(|config| config.domains[0].registration = false).await;
-    let mut client = node.connect(Kind::C2sTls).encrypt().await;
+    let mut client = node.connect(Start::Direct).encrypt().await;
     assert!(!client.open().await.contains("iq-register"));
     client.send(&fill).await;
     assert!(client.end().await.contains("<not-authorized "));

@@ -7,7 +7,7 @@ const STARTTLS: &str = "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>";
 /// What a fresh STARTTLS connection answers to `text`, to the end of the stream.
 async fn refused(text: &[u8]) -> String {
     let node = fixture(|_| ()).await;
-    let mut client = node.connect(Kind::C2s);
+    let mut client = node.connect(Start::InTheStream);
     client.bytes(text).await;
     client.end().await
 }
@@ -63,7 +63,7 @@ async fn bytes_that_are_no_text() {
 #[tokio::test]
 async fn the_answer_header_says_who_we_are() {
     let node = fixture(|_| ()).await;
-    let mut client = node.connect(Kind::C2s);
+    let mut client = node.connect(Start::InTheStream);
     client.send(&header("to='LocalHost' from='romeo@localhost' version='1.0' xml:lang='de'")).await;
     let got = client.until("</stream:features>").await;
     for part in
@@ -79,7 +79,7 @@ async fn the_answer_header_says_who_we_are() {
 #[tokio::test]
 async fn one_byte_at_a_time() {
     let node = fixture(|_| ()).await;
-    let mut client = node.connect(Kind::C2s);
+    let mut client = node.connect(Start::InTheStream);
     for byte in HEADER.bytes() {
         client.bytes(&[byte]).await;
     }
@@ -131,7 +131,7 @@ async fn white_space_behind_starttls_hides_nothing() {
 #[tokio::test]
 async fn nonsense_in_place_of_tls_ends_silently() {
     let node = fixture(|_| ()).await;
-    let mut client = node.connect(Kind::C2sTls);
+    let mut client = node.connect(Start::Direct);
     client.send("GET / HTTP/1.1\r\n\r\n").await;
     let mut raw = Vec::new();
     let _ = client.io().read_to_end(&mut raw).await;
@@ -161,13 +161,13 @@ async fn what_is_no_tls_after_proceed_ends_silently() {
 async fn a_proxy_header_only_from_those_we_trust() {
     let trusted = vec![crate::config::Network::parse("192.0.2.0/24").unwrap()];
     let node = fixture(|config| config.listen.proxy = Some(trusted)).await;
-    let mut client = node.connect(Kind::C2s);
+    let mut client = node.connect(Start::InTheStream);
     client.send(&format!("PROXY TCP4 203.0.113.9 192.0.2.1 4711 5222\r\n{HEADER}")).await;
     client.until("</stream:features>").await;
-    let mut without = node.connect(Kind::C2s);
+    let mut without = node.connect(Start::InTheStream);
     without.send(HEADER).await;
     assert_eq!(without.end().await, "");
-    let mut stranger = node.connect_from(Kind::C2s, "198.51.100.1:1".parse().unwrap());
+    let mut stranger = node.connect_from(Start::InTheStream, "198.51.100.1:1".parse().unwrap());
     let _ = stranger.io().write_all(b"PROXY TCP4 203.0.113.9 192.0.2.1 4711 5222\r\n").await;
     assert_eq!(stranger.end().await, "");
 }

@@ -2,35 +2,38 @@
 
 use std::time::Duration;
 
-use rookery_proto::xml::header::CLOSE;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 use super::End;
+use crate::transport::{Carrier, Frames as _};
 
 /// How long a connection without a proper end is kept for the close of TLS.
 const COURTESY: Duration = Duration::from_secs(1);
 
 /// Writes what is left in `out`, the error if there is one, and `</stream:stream>`; then waits, for `patience` at most,
 /// until the client has closed its side, so that it reads all of this before the socket goes.
-pub(super) async fn close<W>(wire: &mut W, mut out: Vec<u8>, end: End, opened: bool, patience: Duration)
-where
-    W: AsyncRead + AsyncWrite + Unpin,
-{
+pub(super) async fn close<W: Carrier>(
+    wire: &mut W,
+    mut out: Vec<u8>,
+    end: End,
+    opened: bool,
+    patience: Duration,
+) {
     let wait = match &end {
         // The close of TLS is a courtesy, which a socket that takes nothing does not hold up.
         End::Lost | End::Abandon => return drop(timeout(patience.min(COURTESY), wire.shutdown()).await),
         End::Error { error, .. } => {
             metrics::counter!("rookery_stream_errors_total", "condition" => error.condition.name())
                 .increment(1);
-            error.write(&mut out);
+            W::Frames::element(&mut out, |out| error.write(out));
             true
         }
         End::Clean => true,
         End::Closed => false,
     };
     if opened {
-        out.extend_from_slice(CLOSE);
+        W::Frames::close(&mut out);
     }
     let goodbye = async {
         wire.write_all(&out).await?;

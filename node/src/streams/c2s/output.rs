@@ -8,11 +8,11 @@ use rookery_actors::{Charged, Close, Down, ELSEWHERE};
 use rookery_proto::xml::Writer;
 use rookery_proto::xmpp::error::{StreamCondition, StreamError};
 use rookery_proto::xmpp::ns;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use super::End;
 use super::running::{Running, Sm};
+use crate::transport::{Carrier, Frames as _};
 
 /// How many items of the pipe make one write at most.
 const ITEMS: usize = 64;
@@ -44,7 +44,7 @@ thread_local! {
     static BUFFERS: Cell<Buffers> = const { Cell::new(Buffers::NONE) };
 }
 
-impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
+impl<W: Carrier> Running<W> {
     /// Writes until nothing is left or the socket takes no more.
     pub(super) fn pump(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), End> {
         loop {
@@ -136,17 +136,17 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
         for item in items.drain(..) {
             match item {
                 Down::Stanza(outgoing, _) => {
-                    outgoing.write(out);
+                    W::Frames::element(out, |out| outgoing.write(out));
                     charged.push(outgoing.charged);
                 }
                 Down::Written(bytes, charge) => {
-                    out.extend_from_slice(&bytes);
+                    W::Frames::element(out, |out| out.extend_from_slice(&bytes));
                     charged.push(charge);
                 }
                 Down::Moved => {}
-                Down::Nonza(bytes) => out.extend_from_slice(&bytes),
+                Down::Nonza(bytes) => W::Frames::element(out, |out| out.extend_from_slice(&bytes)),
                 Down::Enabled(bytes) => {
-                    out.extend_from_slice(&bytes);
+                    W::Frames::element(out, |out| out.extend_from_slice(&bytes));
                     self.enabled();
                 }
                 Down::Mark(number) => self.mark = Some(number),
@@ -171,8 +171,7 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Running<W> {
             let now = Instant::now();
             // Answered by the next look at the ledger, which is this turn's.
             if let Some(h) = self.acks.request(now, self.link.ledger().settled()) {
-                use std::io::Write as _;
-                let _ = write!(self.own, "<a xmlns='urn:xmpp:sm:3' h='{h}'/>");
+                self.write_ack(h);
             } else {
                 self.answer_acks(now);
             }

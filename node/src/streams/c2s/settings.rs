@@ -1,7 +1,5 @@
 //! What of the configuration connections look at.
 
-use std::net::IpAddr;
-
 use rookery_proto::xml;
 
 use super::rate::InForce;
@@ -45,12 +43,5 @@ impl From<&Config> for Settings {
             redirect: config.cluster.as_ref().is_some_and(|cluster| cluster.redirect),
             proxy: config.listen.proxy.clone(),
         }
-    }
-}
-
-impl Settings {
-    /// Whether a PROXY header is due from `peer`: `None` if the protocol is off, else whether the peer is trusted.
-    pub(super) fn proxy_trusts(&self, peer: IpAddr) -> Option<bool> {
-        self.proxy.as_ref().map(|networks| networks.iter().any(|n| n.contains(peer)))
     }
 }
