@@ -24,6 +24,7 @@ use crate::transport::tcp::{Socket, Start};
 use crate::{options, start};
 
 mod elsewhere;
+mod framed;
 mod limits;
 mod login;
 mod negotiation;

@@ -181,3 +181,39 @@ async fn the_node_stops() {
     drop(client);
     node.shared.gate.emptied().await;
 }
+
+/// To the byte: some clients look for text.
+#[tokio::test]
+async fn each_stage_has_its_features() {
+    let node = fixture(|config| config.domains[0].registration = true).await;
+    let features = |answer: String| answer[answer.find("<stream:features>").unwrap()..].to_owned();
+    let mut client = node.connect(Start::InTheStream);
+    assert_eq!(
+        features(client.open().await),
+        "<stream:features><starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'><required/></starttls></stream:features>"
+    );
+    let mut client = node.connect(Start::Direct).encrypt().await;
+    let login = features(client.open().await);
+    let end = "</sasl-channel-binding><register xmlns='http://jabber.org/features/iq-register'/>\
+               <limits xmlns='urn:xmpp:stream-limits:0'><max-bytes>10000</max-bytes></limits></stream:features>";
+    let begin = "<stream:features><mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mechanism>SCRAM-SHA-512-PLUS<";
+    assert!(
+        login.starts_with(begin) && login.contains("<mechanism>PLAIN<") && login.ends_with(end),
+        "{login}"
+    );
+    client.send(&plain("romeo", "secret")).await;
+    client.until("<success").await;
+    let session = features(client.open().await);
+    let begin = "<stream:features><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>\
+                 <session xmlns='urn:ietf:params:xml:ns:xmpp-session'><optional/></session>\
+                 <sm xmlns='urn:xmpp:sm:3'/><csi xmlns='urn:xmpp:csi:0'/>\
+                 <ver xmlns='urn:xmpp:features:rosterver'/><sub xmlns='urn:xmpp:features:pre-approval'/>\
+                 <limits xmlns='urn:xmpp:stream-limits:0'><max-bytes>262144</max-bytes>\
+                 <idle-seconds>300</idle-seconds></limits><c xmlns='http://jabber.org/protocol/caps'";
+    assert!(session.starts_with(begin), "{session}");
+    // What is not offered is not taken: the same request where registration is closed ends the stream.
+    let closed = fixture(|config| config.domains[0].registration = false).await;
+    let mut client = closed.tls().await;
+    client.send("<iq type='get' id='r'><query xmlns='jabber:iq:register'/></iq>").await;
+    assert!(client.end().await.contains("<not-authorized "));
+}
