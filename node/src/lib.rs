@@ -5,6 +5,7 @@
 //! - [`cluster`]: the same among others: joining, and leaving so that nobody notices.
 //! - [`transport`]: what carries a stream: TCP and TLS.
 //! - [`streams`]: XML streams; [`streams::c2s`] is a client's, from its first byte to its last.
+//! - [`http`]: the routes of the node, and TLS for them.
 //! - [`tls`]: certificates by domain, handshakes, channel bindings, and a development authority.
 //! - [`net`]: the network seam, and what is refused before a byte of XMPP is read.
 //! - [`dev_store`]: a store for several nodes on one machine.
@@ -21,6 +22,7 @@ pub mod config;
 pub mod demo;
 pub mod dev_store;
 pub mod greeting;
+pub mod http;
 pub mod listeners;
 pub mod net;
 pub mod options;

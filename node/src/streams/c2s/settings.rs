@@ -24,6 +24,8 @@ pub struct Settings {
     pub redirect: bool,
     /// From where a PROXY header is required, if from anywhere.
     pub proxy: Option<Vec<Network>>,
+    /// The proxies of HTTP that are believed.
+    pub http_proxies: Vec<Network>,
 }
 
 impl From<&Config> for Settings {
@@ -42,6 +44,7 @@ impl From<&Config> for Settings {
             downgrade_protection: config.sasl.downgrade_protection,
             redirect: config.cluster.as_ref().is_some_and(|cluster| cluster.redirect),
             proxy: config.listen.proxy.clone(),
+            http_proxies: config.listen.http_proxies.clone(),
         }
     }
 }
