@@ -10,7 +10,6 @@
 //! - [`net`]: the network seam, and what is refused before a byte of XMPP is read.
 //! - [`dev_store`]: a store for several nodes on one machine.
 //! - [`storage`]: what the store says of itself, and what readiness makes of it.
-//! - [`demo`]: that and several nodes in one command, to watch one die.
 //! - [`admin`]: what an operator can ask of a node, or of its data folder.
 //!
 //! Deliberately absent: anything about a user. A connection is a reliable pipe to its session (`rookery-actors`).
@@ -19,7 +18,6 @@ pub mod admin;
 pub mod check;
 pub mod cluster;
 pub mod config;
-pub mod demo;
 pub mod dev_store;
 pub mod greeting;
 pub mod http;

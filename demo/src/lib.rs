@@ -2,9 +2,15 @@
 //!
 //! All processes are this program; they have a folder under the system's temporary one, which is removed at the end. Clients
 //! may connect to each node, or to one address that leads to any node, as a load balancer does.
+//!
+//! Deliberately absent: the server. The demonstration starts processes and asks their admin sockets; what it needs of the
+//! server's code, it is [lent](Lent).
 
+use std::future::Future;
 use std::io::{self, IsTerminal as _};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,8 +27,6 @@ use self::door::{Behind, Way};
 use self::keys::{Raw, Reader, Wish};
 use self::place::{DOMAIN, Plan};
 use self::story::{Fate, Story};
-use crate::net::Net;
-use crate::signals::{Ask, Signals};
 
 pub mod child;
 pub mod door;
@@ -71,9 +75,6 @@ pub enum Error {
     /// Certificates.
     #[error("certificates can't be made: {0}")]
     Certificates(String),
-    /// Those of the domain.
-    #[error(transparent)]
-    Tls(#[from] crate::tls::Error),
     /// The store ended or does not answer.
     #[error("the store does not start{how}; what it said:\n{log}")]
     Store {
@@ -86,13 +87,10 @@ pub enum Error {
     #[error("can't listen at {at}: {source}")]
     Listen {
         /// Where.
-        at: std::net::SocketAddr,
+        at: SocketAddr,
         /// Why.
         source: io::Error,
     },
-    /// Signals.
-    #[error(transparent)]
-    Node(#[from] crate::start::Error),
 }
 
 impl Error {
@@ -101,21 +99,41 @@ impl Error {
     }
 }
 
-/// Runs until `q`, Ctrl-C or SIGTERM. Nothing of it is left then.
+/// A certificate and its key, both in PEM.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Files {
+    /// The certificate and its chain.
+    pub certificate: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+}
+
+/// What the program lends the demonstration.
+#[derive(Clone, Copy)]
+pub struct Lent {
+    /// Listens at an address.
+    pub listen: fn(SocketAddr) -> io::Result<TcpListener>,
+    /// Makes a certificate in a folder, for a domain, at so many seconds since 1970; and its authority, if there is none.
+    pub certificate: fn(&Path, &str, i64) -> Result<Files, String>,
+    /// The name of the authority's certificate in that folder.
+    pub authority: &'static str,
+}
+
+/// Runs until `q` or until `stop` completes. Nothing of it is left then.
 ///
 /// # Errors
 /// If something can't be started.
-pub async fn run(arguments: &DemoArgs, net: &impl Net<Listener = TcpListener>) -> Result<(), Error> {
-    let mut signals = Signals::new()?;
+pub async fn run(arguments: &DemoArgs, lent: Lent, stop: impl Future<Output = ()>) -> Result<(), Error> {
     let seams = Seams::system();
     let temp = std::env::temp_dir();
     let folder = tempfile::Builder::new().prefix("rookery-demo-").tempdir_in(&temp);
     let folder = folder.map_err(|e| Error::file(&temp, e))?;
     let plan = Plan::new(folder.path(), arguments.nodes)?;
-    plan.furnish(&seams)?;
-    let mut demo = Demo::start(plan, net).await?;
-    print!("{}", greeting::text(&demo.plan));
-    demo.play(&mut signals).await;
+    plan.furnish(&seams, lent)?;
+    let authority = plan.authority(lent);
+    let mut demo = Demo::start(plan, lent).await?;
+    print!("{}", greeting::text(&demo.plan, &authority));
+    demo.play(stop).await;
     // All at once: there is nothing to keep.
     for process in demo.nodes.iter_mut().flatten() {
         process.kill().await;
@@ -135,7 +153,7 @@ struct Demo {
 }
 
 impl Demo {
-    async fn start(plan: Plan, net: &impl Net<Listener = TcpListener>) -> Result<Self, Error> {
+    async fn start(plan: Plan, lent: Lent) -> Result<Self, Error> {
         let program = child::program()?;
         let log = plan.folder.join("store.log");
         let at = plan.store.to_string();
@@ -152,7 +170,7 @@ impl Demo {
         }
         let door: Arc<[Behind]> = plan.seats.iter().map(|s| Behind::new(s.c2s, s.c2s_tls)).collect();
         for (way, at) in [(Way::C2s, plan.door), (Way::C2sTls, plan.door_tls)] {
-            let listener = net.bind(at).map_err(|source| Error::Listen { at, source })?;
+            let listener = (lent.listen)(at).map_err(|source| Error::Listen { at, source })?;
             tokio::spawn(door::serve(listener, way, Arc::clone(&door)));
         }
         let names = plan.seats.iter().map(|seat| seat.name.clone());
@@ -177,7 +195,8 @@ impl Demo {
     }
 
     /// Shows what happens and does what is asked for, until the end is.
-    async fn play(&mut self, signals: &mut Signals) {
+    async fn play(&mut self, stop: impl Future<Output = ()>) {
+        let mut stop = pin!(stop);
         let raw = Raw::set();
         let mut keys = keys::typed();
         let mut reader = Reader::default();
@@ -201,7 +220,7 @@ impl Demo {
                     Some(wish) => self.grant(wish).await,
                     None => {}
                 },
-                ask = signals.next() => if ask == Ask::Stop { break },
+                () = &mut stop => break,
             }
             self.look_for_the_fallen();
             screen.draw(&self.story, reader.waits());

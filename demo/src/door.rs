@@ -9,8 +9,6 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-use crate::net::Listener;
-
 /// Connections through it.
 const MOST: usize = 2_000;
 /// How long to wait after a connection that could not be accepted.
@@ -46,11 +44,11 @@ pub enum Way {
 }
 
 /// Accepts for ever.
-pub async fn serve(mut listener: TcpListener, way: Way, nodes: Arc<[Behind]>) {
+pub async fn serve(listener: TcpListener, way: Way, nodes: Arc<[Behind]>) {
     let room = Arc::new(Semaphore::new(MOST));
     loop {
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
-        match Listener::accept(&mut listener).await {
+        match listener.accept().await {
             Ok((client, _)) => {
                 let nodes = Arc::clone(&nodes);
                 tokio::spawn(async move {
@@ -72,6 +70,7 @@ async fn carry(mut client: TcpStream, way: Way, nodes: &[Behind]) -> io::Result<
         let at = if way == Way::C2s { c2s } else { c2s_tls };
         #[allow(clippy::disallowed_methods, reason = "a balancer beside the nodes, not a part of one")]
         let Ok(mut server) = TcpStream::connect(at).await else { continue };
+        client.set_nodelay(true)?;
         server.set_nodelay(true)?;
         node.through.fetch_add(1, Ordering::Relaxed);
         let carried = tokio::io::copy_bidirectional(&mut client, &mut server).await;
@@ -86,10 +85,11 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
-    use crate::net::{Net as _, Tcp};
 
     fn listen() -> (TcpListener, SocketAddr) {
-        let listener = Tcp.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let listener = TcpListener::from_std(listener).unwrap();
         let at = listener.local_addr().unwrap();
         (listener, at)
     }

@@ -9,9 +9,7 @@ use rookery_cluster::mesh::peer::NodeId;
 use rookery_cluster::mesh::peer::authority::{self, AUTHORITY as CLUSTER_AUTHORITY};
 use rookery_cluster::seams::Seams;
 
-use super::Error;
-use crate::config::CertificateFiles;
-use crate::tls::development;
+use super::{Error, Files, Lent};
 
 /// The domain that is served.
 pub const DOMAIN: &str = "localhost";
@@ -91,15 +89,19 @@ impl Plan {
     }
 
     /// The authority that clients have to trust.
-    pub fn authority(&self) -> PathBuf {
-        self.folder.join("tls").join(development::AUTHORITY)
+    pub fn authority(&self, lent: Lent) -> PathBuf {
+        self.folder.join("tls").join(lent.authority)
     }
 
     /// Makes certificates and writes configurations: all nodes have the domain's certificate, each has its own for the
     /// cluster.
-    pub fn furnish(&self, seams: &Seams) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// If a file can't be written.
+    pub fn furnish(&self, seams: &Seams, lent: Lent) -> Result<(), Error> {
         let now = i64::try_from(seams.clock.now_micros() / 1_000_000).unwrap_or(i64::MAX);
-        let domain = development::certificate(&self.folder.join("tls"), DOMAIN, &[DOMAIN], now)?;
+        let domain =
+            (lent.certificate)(&self.folder.join("tls"), DOMAIN, now).map_err(Error::Certificates)?;
         let keys = self.folder.join("cluster");
         authority::make(&keys, "demo", now).map_err(|e| Error::Certificates(e.to_string()))?;
         for seat in &self.seats {
@@ -107,7 +109,7 @@ impl Plan {
             let node = NodeId::new(&seat.name).map_err(|e| Error::Certificates(e.to_string()))?;
             let files =
                 authority::certificate(&keys, &node, now).map_err(|e| Error::Certificates(e.to_string()))?;
-            let cluster = CertificateFiles { certificate: files.certificate, key: files.key };
+            let cluster = Files { certificate: files.certificate, key: files.key };
             let file = seat.config_file();
             let text = self.configuration(seat, &keys.join(CLUSTER_AUTHORITY), &cluster, &domain);
             std::fs::write(&file, text).map_err(|e| Error::file(&file, e))?;
@@ -115,13 +117,7 @@ impl Plan {
         Ok(())
     }
 
-    fn configuration(
-        &self,
-        seat: &Seat,
-        authority: &Path,
-        own: &CertificateFiles,
-        domain: &CertificateFiles,
-    ) -> String {
+    fn configuration(&self, seat: &Seat, authority: &Path, own: &Files, domain: &Files) -> String {
         let Seat { name, c2s, c2s_tls, http, cluster, .. } = seat;
         let quoted = |path: &Path| format!("{:?}", path.to_string_lossy());
         format!(
@@ -205,18 +201,5 @@ mod tests {
         let one = ports.near(wish).unwrap().port();
         assert_ne!(one, wish);
         assert_ne!(ports.near(one).unwrap().port(), one);
-    }
-
-    #[test]
-    fn what_it_writes_is_a_configuration() {
-        let folder = tempfile::tempdir().unwrap();
-        let plan = Plan::new(folder.path(), 3).unwrap();
-        plan.furnish(&Seams::system()).unwrap();
-        for seat in &plan.seats {
-            let text = std::fs::read_to_string(seat.config_file()).unwrap();
-            assert!(text.contains(&format!("node = \"{}\"", seat.name)), "{text}");
-            crate::config::Config::load(&seat.config_file()).unwrap();
-        }
-        assert!(plan.authority().is_file());
     }
 }

@@ -1,10 +1,12 @@
 //! What is said at the start: where everything is, and what to paste.
 
+use std::path::Path;
+
 use super::place::Plan;
 use super::{ACCOUNTS, PASSWORD, connect_line};
 
-/// Where to connect, and how.
-pub fn text(plan: &Plan) -> String {
+/// Where to connect, and how; `authority` is the certificate that clients have to trust.
+pub fn text(plan: &Plan, authority: &Path) -> String {
     let mut text = format!(
         "Rookery {}: {} nodes that are one server for localhost, on this machine only, until you press q.\n\
          \x20 any node   {} (STARTTLS), {} (direct TLS): leads to a node that is ready\n",
@@ -33,7 +35,7 @@ pub fn text(plan: &Plan) -> String {
          \x20 {}\n\
          \x20 {}\n\
          A client at the common address comes back by itself when its node is killed (in profanity: /reconnect 1).\n",
-        plan.authority().display(),
+        authority.display(),
         plan.store,
         connect_line(romeo, one),
         connect_line(juliet, other),
@@ -49,7 +51,7 @@ mod tests {
     fn says_how_to_get_to_each_node() {
         let folder = tempfile::tempdir().unwrap();
         let plan = Plan::new(folder.path(), 3).unwrap();
-        let text = text(&plan);
+        let text = text(&plan, &folder.path().join("tls/ca.pem"));
         for seat in &plan.seats {
             assert!(text.contains(&seat.c2s.to_string()), "{text}");
             assert!(text.contains(&seat.log().display().to_string()), "{text}");
