@@ -29,6 +29,7 @@ use crate::maintenance::quota::Quotas;
 use crate::placement::Placement;
 use crate::runtime::actor::Refused;
 use crate::runtime::directory::{Directory, SWEEPS};
+use crate::runtime::origin::Origin;
 use crate::runtime::wheel::Wheel;
 use crate::session::handle::{Authenticated, ConnInfo, Connections, SessionHandle};
 use crate::session::{self, Session, SessionId};
@@ -404,12 +405,12 @@ impl Host {
     }
 
     /// Sends a stanza to where its `to` says. One without `to` goes nowhere.
-    pub(crate) fn route(&self, stanza: Stanza, receipt: Receipt, origin: Option<(SessionId, u32)>) {
+    pub(crate) fn route(&self, stanza: Stanza, receipt: Receipt, origin: Option<Origin>) {
         self.route_from(Arc::new(stanza), receipt, origin);
     }
 
     /// The same for a shared stanza.
-    pub(crate) fn route_from(&self, stanza: Arc<Stanza>, receipt: Receipt, origin: Option<(SessionId, u32)>) {
+    pub(crate) fn route_from(&self, stanza: Arc<Stanza>, receipt: Receipt, origin: Option<Origin>) {
         let Some(to) = stanza.to.as_ref() else { return receipt.done() };
         if !self.serves(to.domain()) {
             return self.bounce(&stanza, receipt, Condition::RemoteServerNotFound);
@@ -427,7 +428,7 @@ impl Host {
         user: &BareJid,
         stanza: Arc<Stanza>,
         receipt: Receipt,
-        origin: Option<(SessionId, u32)>,
+        origin: Option<Origin>,
         change: Option<Box<Change>>,
     ) {
         if self.is_open(user) {

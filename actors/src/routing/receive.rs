@@ -16,6 +16,7 @@ use super::wire::{self, What};
 use crate::connection::ledger::Receipt;
 use crate::connection::pipe::Pipe;
 use crate::host::{Host, NotResumed};
+use crate::runtime::origin::Origin;
 use crate::session::SessionId;
 use crate::session::handle::{ConnInfo, SessionHandle};
 use crate::session::remote::connection_proxy::ConnectionProxy;
@@ -337,7 +338,7 @@ impl Host {
         user: &BareJid,
         stanza: Arc<Stanza>,
         receipt: Receipt,
-        origin: Option<(SessionId, u32)>,
+        origin: Option<Origin>,
         change: Option<Box<user::Change>>,
     ) {
         // Presence matters only to users who are here (RFC 6121 section 8.5.1 has nobody else care).
@@ -354,14 +355,14 @@ impl Host {
         user: &BareJid,
         stanza: Arc<Stanza>,
         receipt: Receipt,
-        origin: Option<(SessionId, u32)>,
+        origin: Option<Origin>,
         change: Option<&user::Change>,
     ) {
         let payload = wire::In {
             user: user.as_str().to_owned(),
             stanza: stanza.to_bytes().into(),
-            sid: origin.map(|(sid, _)| Bytes::copy_from_slice(&sid.0)).unwrap_or_default(),
-            n: origin.map_or(0, |(_, n)| n),
+            sid: origin.map(|origin| Bytes::copy_from_slice(&origin.name.0)).unwrap_or_default(),
+            n: origin.map_or(0, |origin| origin.number),
             change: change.map(wire::change),
             entry: wire::id_bytes(receipt.entry()),
             verdicts: true,

@@ -13,7 +13,6 @@ use rookery_proto::xmpp::stanza::Stanza;
 
 use super::numbers::{self, Numbers};
 use super::offline::Ready;
-use super::session_queue::Origin;
 use super::share::{About, Owed, Share};
 use super::worth::worth_keeping;
 use super::{Msg, User, UserSession};
@@ -21,6 +20,7 @@ use crate::connection::ledger::Receipt;
 use crate::connection::pipe::{Kept, Outgoing};
 use crate::features::contract::Direction;
 use crate::features::{xep_0280_carbons as carbons, xep_0359_stanza_ids as stanza_ids};
+use crate::runtime::origin::Origin;
 use crate::session::{Delivery, SessionId};
 
 /// What is to be done once a commit is there.
@@ -32,7 +32,7 @@ pub(super) enum Step {
     /// It is safe in the offline queue; there is nobody to deliver it to.
     Kept { stanza: Arc<Stanza>, receipt: Receipt },
     /// It has come before, and what became of it then is not known yet.
-    Again { stanza: Arc<Stanza>, origin: Origin, receipt: Receipt },
+    Again { stanza: Arc<Stanza>, origin: Option<Origin>, receipt: Receipt },
     /// It is safe in the offline queue; a session has it, with this number, for its client to confirm.
     Held { sid: SessionId, number: u32, id: ArchiveId, stanza: Arc<Stanza>, receipt: Receipt },
     /// Send a session what was read for it.
@@ -86,7 +86,7 @@ pub(super) struct Waiting {
     /// What was committed with it.
     pub(super) numbers: Numbers,
     /// Whose stanza it is.
-    pub(super) origin: Origin,
+    pub(super) origin: Option<Origin>,
 }
 
 /// The messages that wait for their commit, or behind one that does.
@@ -100,9 +100,9 @@ pub(super) struct Pending {
     /// The store has other numbers than the steps.
     pub(super) stale: bool,
     /// What one of the user's sessions has sent and was refused: it leaves the archive when it has come there.
-    pub(super) taken_back: Vec<(ArchiveId, Origin)>,
+    pub(super) taken_back: Vec<(ArchiveId, Option<Origin>)>,
     /// What others have sent and the store did not take: should it come again, it is refused again.
-    pub(super) refused: VecDeque<(SessionId, u32, Condition)>,
+    pub(super) refused: VecDeque<(Origin, Condition)>,
     /// What is committed says what came before: that must be stored then.
     pub(super) line: Option<Line>,
 }
@@ -175,7 +175,7 @@ impl User {
         place: Collection,
         id: ArchiveId,
         entry: &archive::Entry,
-        origin: Option<(SessionId, u32)>,
+        origin: Option<Origin>,
     ) -> Ops {
         let mut ops = Ops::new();
         let last_day = if place == Collection::Archive { self.day } else { self.queue_day };
@@ -185,10 +185,10 @@ impl User {
             Collection::Archive => self.day = day,
             Collection::Queue => self.queue_day = day,
         }
-        if let Some((sid, n)) = origin {
+        if let Some(origin) = origin {
             // In the same transaction: when the stanza comes again, it is known to be here.
-            let row = self.remember_kept(sid, n, entry.stored_at);
-            seen::put(&mut ops, &self.entity, &sid.0, row);
+            let row = self.remember_kept(origin, entry.stored_at);
+            seen::put(&mut ops, &self.entity, &origin.name.0, row);
         }
         ops
     }
@@ -198,7 +198,7 @@ impl User {
         &mut self,
         id: ArchiveId,
         mut entry: archive::Entry,
-        origin: Option<(SessionId, u32)>,
+        origin: Option<Origin>,
         more: Ops,
         step: Step,
     ) {
@@ -211,7 +211,7 @@ impl User {
     }
 
     /// Commits `ops`, then takes `step`, after everything that came before it.
-    pub(super) fn after_commit(&mut self, ops: Ops, step: Step, numbers: Numbers, origin: Origin) {
+    pub(super) fn after_commit(&mut self, ops: Ops, step: Step, numbers: Numbers, origin: Option<Origin>) {
         if self.pending.waiting.len() >= PENDING {
             metrics::counter!("rookery_limits_hit_total", "limit" => "user_pending").increment(1);
             self.fail(step, origin, StanzaError::new(Condition::ResourceConstraint));
@@ -308,7 +308,7 @@ impl User {
     }
 
     /// The store refused: the sender is told, nothing is delivered.
-    fn fail(&mut self, step: Step, origin: Origin, error: StanzaError) {
+    fn fail(&mut self, step: Step, origin: Option<Origin>, error: StanzaError) {
         match step {
             Step::In { stanza, receipt, .. } | Step::Kept { stanza, receipt } => {
                 self.refuse_from(origin, &stanza, receipt, &error);

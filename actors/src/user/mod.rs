@@ -21,6 +21,7 @@ use crate::features::contract::Then;
 use crate::features::xep_0191_blocking::Blocks;
 use crate::host::{Host, NotResumed};
 use crate::runtime::actor::{Actor, Handle, Idle};
+use crate::runtime::origin::{Origin, OriginName};
 use crate::session::{self, SessionId};
 
 mod attach;
@@ -66,8 +67,8 @@ pub(crate) use worth::{worth_keeping, worth_telling};
 pub(crate) struct Inbound {
     pub(crate) stanza: Arc<Stanza>,
     pub(crate) receipt: Receipt,
-    /// The sender's session and number, if that session can be resumed: the stanza may come again.
-    pub(crate) origin: Option<(SessionId, u32)>,
+    /// By which the stanza is known if it can come again.
+    pub(crate) origin: Option<Origin>,
     /// What the sender's transaction has changed in this user's roster.
     pub(crate) change: Option<Box<Change>>,
 }
@@ -176,8 +177,8 @@ pub struct User {
     drains: drains::Drains,
     /// What ended sessions leave to other devices.
     behind: leftovers::Behind,
-    /// What was taken from each session whose stanzas may come again.
-    seen: HashMap<SessionId, seen::Known>,
+    /// What was taken from each sender whose stanzas may come again.
+    seen: HashMap<OriginName, seen::Known>,
     pending: deliver::Pending,
     ops: iq::Ops,
     leaving: Option<handoff::Leaving>,

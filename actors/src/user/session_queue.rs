@@ -20,6 +20,7 @@ use super::{Ended, User};
 use crate::connection::ledger::Receipt;
 use crate::features;
 use crate::features::contract::{Method, Run, Scope};
+use crate::runtime::origin::Origin;
 use crate::session::SessionId;
 
 /// How many stanzas of one session wait. A connection is not read on while so many are not settled.
@@ -34,15 +35,12 @@ const USER_BYTES: usize = 4 << 20;
 /// How many reads of one session wait before what follows them waits too.
 const READS: usize = 8;
 
-/// A session's name and the number of its stanza, if the stanza may come again.
-pub(super) type Origin = Option<(SessionId, u32)>;
-
 /// What a session has sent, and waits for its turn.
 enum Item {
     Stanza {
         stanza: Box<Stanza>,
         /// As it was when the stanza came: `<enable/>` may have begun to count anew since.
-        origin: Origin,
+        origin: Option<Origin>,
         receipt: Receipt,
     },
     /// Its end.
@@ -190,8 +188,9 @@ impl User {
             // The session was ended by others while this was on its way. Its client is told nothing of it.
             return receipt.leave();
         };
-        let origin =
-            session.origin_name(self.host.placement().is_some()).map(|name| (name, receipt.number()));
+        let origin = session
+            .origin_name(self.host.placement().is_some())
+            .map(|name| Origin::new(name, receipt.number()));
         if self.ops.queues.is_empty() {
             self.send_now(sid, *stanza, origin, receipt);
         } else {
@@ -200,7 +199,13 @@ impl User {
     }
 
     #[cold]
-    fn send_in_turn(&mut self, sid: SessionId, stanza: Box<Stanza>, origin: Origin, receipt: Receipt) {
+    fn send_in_turn(
+        &mut self,
+        sid: SessionId,
+        stanza: Box<Stanza>,
+        origin: Option<Origin>,
+        receipt: Receipt,
+    ) {
         let queue = self.ops.queues.find(sid);
         if queue.as_ref().is_some_and(|queue| queue.left) {
             return receipt.leave();
