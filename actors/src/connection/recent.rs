@@ -10,7 +10,7 @@ use rookery_proto::xmpp::stanza::{IqType, Stanza, Type};
 use sha2::{Digest as _, Sha256};
 
 use crate::routing::wire;
-use crate::session::SessionId;
+use crate::runtime::origin::Origin;
 
 /// How many are remembered.
 const MOST: usize = 32;
@@ -160,9 +160,11 @@ impl Recent {
 }
 
 /// By which a stanza is known when it comes again: a request by whose it is, an answer by what it answers. 0 if it is neither.
-pub(crate) fn key(stanza: &Stanza, origin: Option<(SessionId, u32)>) -> u64 {
+pub(crate) fn key(stanza: &Stanza, origin: Option<Origin>) -> u64 {
     match (stanza.type_, origin, &stanza.from) {
-        (Type::Iq(IqType::Get | IqType::Set), Some((sid, n)), _) => hash(&[&sid.0, &n.to_le_bytes()]),
+        (Type::Iq(IqType::Get | IqType::Set), Some(origin), _) => {
+            hash(&[&origin.name.0, &origin.number.to_le_bytes()])
+        }
         (Type::Iq(IqType::Result | IqType::Error), _, Some(from)) => answer(from, stanza.id.as_deref()),
         _ => 0,
     }
@@ -184,6 +186,7 @@ fn hash(parts: &[&[u8]]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::origin::OriginName;
 
     fn iq(text: &str) -> Stanza {
         crate::routing::stored::stanza(&Bytes::from(text.to_owned())).unwrap()
@@ -204,7 +207,7 @@ mod tests {
         assert!(!recent.has(answer));
         recent.note_waited(answer, 5, 7);
         assert_eq!((recent.asks(&request, 9, 4), recent.asks(&request, 9, 5)), (Asks::Again, Asks::Anew));
-        let of = |n| key(&request, Some((SessionId([1; 16]), n)));
+        let of = |n| key(&request, Some(Origin::new(OriginName([1; 16]), n)));
         assert!(of(1) == of(1) && of(1) != of(2) && key(&request, None) == 0);
     }
 

@@ -12,16 +12,16 @@ use crate::connection::ledger::Receipt;
 use crate::host::Host;
 use crate::host::kind::{Inbound, KindId, USER};
 use crate::host::names::Address;
-use crate::session::SessionId;
+use crate::runtime::origin::Origin;
 
 impl Host {
     /// Sends a stanza to where its `to` says. One without `to` goes nowhere.
-    pub(crate) fn route(&self, stanza: Stanza, receipt: Receipt, origin: Option<(SessionId, u32)>) {
+    pub(crate) fn route(&self, stanza: Stanza, receipt: Receipt, origin: Option<Origin>) {
         self.route_from(Arc::new(stanza), receipt, origin);
     }
 
     /// The same for a shared stanza.
-    pub(crate) fn route_from(&self, stanza: Arc<Stanza>, receipt: Receipt, origin: Option<(SessionId, u32)>) {
+    pub(crate) fn route_from(&self, stanza: Arc<Stanza>, receipt: Receipt, origin: Option<Origin>) {
         let Some(to) = stanza.to.as_ref() else { return receipt.done() };
         match self.resolve(to) {
             Address::Entity(kind, entity) => {
@@ -83,8 +83,8 @@ impl Host {
             user: entity.as_str().to_owned(),
             kind: self.kind_name(kind),
             stanza: stanza.to_bytes().into(),
-            sid: origin.map(|(sid, _)| Bytes::copy_from_slice(&sid.0)).unwrap_or_default(),
-            n: origin.map_or(0, |(_, n)| n),
+            sid: origin.map(|origin| Bytes::copy_from_slice(&origin.name.0)).unwrap_or_default(),
+            n: origin.map_or(0, |origin| origin.number),
             change: change.map(|change| *change),
             entry: wire::id_bytes(receipt.entry()),
             verdicts: true,

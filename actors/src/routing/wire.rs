@@ -14,6 +14,7 @@ pub(crate) use rookery_rpc::payload::v1::{
 };
 
 use crate::connection::pipe::{self, Kept};
+use crate::runtime::origin::{Origin, OriginName};
 use crate::session::SessionId;
 
 /// A payload's bytes.
@@ -43,9 +44,9 @@ pub(crate) fn attempt(attach: &Attach) -> u32 {
     attach.conn.as_ref().map_or(0, |conn| conn.attempt)
 }
 
-/// The sender's session and number, if there is one.
-pub(crate) fn origin(payload: &In) -> Option<(SessionId, u32)> {
-    Some((SessionId::from_slice(&payload.sid)?, payload.n))
+/// The stanza's origin, if it has one.
+pub(crate) fn origin(payload: &In) -> Option<Origin> {
+    Some(Origin::new(OriginName::from_slice(&payload.sid)?, payload.n))
 }
 
 /// What is in a pipe, for the connection's node; nothing for what is none of its business.

@@ -4,4 +4,5 @@ pub(crate) mod actor;
 pub(crate) mod commit_queue;
 pub(crate) mod directory;
 pub(crate) mod operations;
+pub(crate) mod origin;
 pub(crate) mod wheel;

@@ -16,6 +16,7 @@ use crate::connection::ledger::Receipt;
 use crate::connection::pipe::{Kept, Outgoing};
 use crate::features::contract::Direction;
 use crate::features::{xep_0280_carbons as carbons, xep_0359_stanza_ids as stanza_ids};
+use crate::runtime::origin::Origin;
 use crate::session::{Delivery, SessionId};
 
 /// What a sender is told whose message the store did not take.
@@ -69,7 +70,7 @@ impl User {
         place: Collection,
         id: ArchiveId,
         entry: &archive::Entry,
-        origin: Option<(SessionId, u32)>,
+        origin: Option<Origin>,
     ) -> Ops {
         let mut ops = Ops::new();
         let last_day = if place == Collection::Archive { self.day } else { self.queue_day };
@@ -79,10 +80,10 @@ impl User {
             Collection::Archive => self.day = day,
             Collection::Queue => self.queue_day = day,
         }
-        if let Some((sid, n)) = origin {
+        if let Some(origin) = origin {
             // In the same transaction: when the stanza comes again, it is known to be here.
-            let row = self.remember_kept(sid, n, entry.stored_at);
-            seen::put(&mut ops, &self.entity, &sid.0, row);
+            let row = self.remember_kept(origin, entry.stored_at);
+            seen::put(&mut ops, &self.entity, &origin.name.0, row);
         }
         ops
     }
@@ -92,7 +93,7 @@ impl User {
         &mut self,
         id: ArchiveId,
         mut entry: archive::Entry,
-        origin: Option<(SessionId, u32)>,
+        origin: Option<Origin>,
         more: Ops,
         step: Step,
     ) {

@@ -19,6 +19,7 @@ use crate::host::kind::USER;
 use crate::placement::LostShards;
 use crate::placement::lifecycle::Lifecycle;
 use crate::routing::wire;
+use crate::runtime::origin::OriginName;
 use crate::session::handle::SessionHandle;
 use crate::session::remote::SessionProxy;
 use crate::session::{self, SessionId};
@@ -90,11 +91,11 @@ impl Session {
     }
 
     /// By which name the session's stanzas are known when they come again; none if they can't.
-    pub(super) fn origin_name(&self, cluster: bool) -> Option<SessionId> {
+    pub(super) fn origin_name(&self, cluster: bool) -> Option<OriginName> {
         match (self.resumable, cluster) {
-            (true, _) => Some(self.sid),
+            (true, _) => Some(self.sid.into()),
             // Numbers begin anew with `<enable/>`: what was counted before has another name.
-            (false, true) => Some(SessionId(self.sid.0.map(|byte| byte ^ self.counted))),
+            (false, true) => Some(OriginName(self.sid.0.map(|byte| byte ^ self.counted))),
             (false, false) => None,
         }
     }

@@ -15,7 +15,7 @@ use super::{Inbound, User};
 use crate::connection::ledger::Receipt;
 use crate::features;
 use crate::features::contract::{Direction, Passing, Phase, Verdict};
-use crate::session::SessionId;
+use crate::runtime::origin::Origin;
 
 impl User {
     pub(super) fn incoming(&mut self, inbound: Inbound) {
@@ -75,8 +75,8 @@ impl User {
             passing.stanza.to = Some(Jid::from(self.jid.clone()));
         }
         let Passing { stanza, archive, copies, with, .. } = passing;
-        if let Some((sid, n)) = origin {
-            self.remember(sid, n); // it may come again by another way, kept or not
+        if let Some(origin) = origin {
+            self.remember(origin); // it may come again by another way, kept or not
         }
         match self.plan(kind, &stanza) {
             Plan::Deliver => self.keep_and_deliver(stanza, archive, copies, &with, origin, receipt),
@@ -110,7 +110,7 @@ impl User {
         archive: bool,
         copies: bool,
         with: &BareJid,
-        origin: Option<(SessionId, u32)>,
+        origin: Option<Origin>,
         receipt: Receipt,
     ) {
         let owed = self.owed(&stanza, || worth_keeping(&stanza));

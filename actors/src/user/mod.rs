@@ -24,6 +24,7 @@ use crate::host::{Host, NotResumed};
 use crate::placement::lifecycle::{self, Lifecycle};
 use crate::runtime::actor::{Actor, Handle, Idle};
 use crate::runtime::commit_queue::Committed;
+use crate::runtime::origin::OriginName;
 use crate::session::{self, SessionId};
 
 mod attach;
@@ -156,8 +157,8 @@ pub struct User {
     drains: drains::Drains,
     /// What ended sessions leave to other devices.
     behind: leftovers::Behind,
-    /// What was taken from each session whose stanzas may come again.
-    seen: HashMap<SessionId, seen::Known>,
+    /// What was taken from each sender whose stanzas may come again.
+    seen: HashMap<OriginName, seen::Known>,
     pending: steps::Pending,
     ops: iq::Operations,
     leaving: Option<handoff::Leaving>,

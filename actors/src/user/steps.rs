@@ -14,13 +14,13 @@ use rookery_proto::xmpp::stanza::Stanza;
 use super::deliver::{BUSY, Ops};
 use super::numbers::Numbers;
 use super::offline::Ready;
-use super::session_queue::Origin;
 use super::share::Owed;
 use super::worth::worth_keeping;
 use super::{Msg, User};
 use crate::connection::ledger::Receipt;
 use crate::host::Host;
 use crate::runtime::commit_queue::{CommitQueue, Committed, Limit, Outcome, Settled};
+use crate::runtime::origin::Origin;
 use crate::session::SessionId;
 
 /// What is to be done once a commit is there.
@@ -32,7 +32,7 @@ pub(super) enum Step {
     /// It is safe in the offline queue; there is nobody to deliver it to.
     Kept { stanza: Arc<Stanza>, receipt: Receipt },
     /// It has come before, and what became of it then is not known yet.
-    Again { stanza: Arc<Stanza>, origin: Origin, receipt: Receipt },
+    Again { stanza: Arc<Stanza>, origin: Option<Origin>, receipt: Receipt },
     /// It is safe in the offline queue; a session has it, with this number, for its client to confirm.
     Held { sid: SessionId, number: u32, id: ArchiveId, stanza: Arc<Stanza>, receipt: Receipt },
     /// Send a session what was read for it.
@@ -63,7 +63,7 @@ pub(super) struct Waiting {
     /// What was committed with it.
     pub(super) numbers: Numbers,
     /// Whose stanza it is.
-    pub(super) origin: Origin,
+    pub(super) origin: Option<Origin>,
 }
 
 /// The messages that wait for their commit, or behind one that does.
@@ -74,9 +74,9 @@ pub(super) struct Pending {
     /// The store has other numbers than the steps.
     pub(super) stale: bool,
     /// What one of the user's sessions has sent and was refused: it leaves the archive when it has come there.
-    pub(super) taken_back: Vec<(ArchiveId, Origin)>,
+    pub(super) taken_back: Vec<(ArchiveId, Option<Origin>)>,
     /// What others have sent and the store did not take: should it come again, it is refused again.
-    pub(super) refused: VecDeque<(SessionId, u32, Condition)>,
+    pub(super) refused: VecDeque<(Origin, Condition)>,
 }
 
 /// How many messages of one user may wait for the store.
@@ -109,7 +109,7 @@ impl From<Committed> for Msg {
 
 impl User {
     /// Commits `ops`, then takes `step`, after everything that came before it.
-    pub(super) fn after_commit(&mut self, ops: Ops, step: Step, numbers: Numbers, origin: Origin) {
+    pub(super) fn after_commit(&mut self, ops: Ops, step: Step, numbers: Numbers, origin: Option<Origin>) {
         let Some(me) = &self.me else { return };
         let waiting = Waiting { step, numbers, origin };
         if let Err(waiting) = self.pending.commits.commit(me, ops, waiting) {
@@ -157,7 +157,7 @@ impl User {
     }
 
     /// The outcome of a step is known. Takes the steps from the front, up to the first that waits.
-    fn settled(&mut self, origin: Origin, outcome: Outcome) {
+    fn settled(&mut self, origin: Option<Origin>, outcome: Outcome) {
         if let Some(origin) = origin.filter(|_| outcome != Outcome::Stored) {
             self.not_kept(origin);
         }
@@ -184,7 +184,7 @@ impl User {
     }
 
     /// The store refused: the sender is told, nothing is delivered.
-    fn fail(&mut self, step: Step, origin: Origin, error: StanzaError) {
+    fn fail(&mut self, step: Step, origin: Option<Origin>, error: StanzaError) {
         match step {
             Step::In { stanza, receipt, .. } | Step::Kept { stanza, receipt } => {
                 self.refuse_from(origin, &stanza, receipt, &error);

@@ -7,12 +7,12 @@ use rookery_cluster::tables::roster::RosterVersion;
 use rookery_proto::xmpp::jid::{FullJid, Jid};
 use rookery_proto::xmpp::stanza::Stanza;
 
-use super::session_queue::Origin;
 use super::{Reader, Sequence};
 use crate::connection::ledger::Receipt;
 use crate::connection::pipe::{Kept, Outgoing};
 use crate::connection::recent;
 use crate::runtime::actor::Handle;
+use crate::runtime::origin::Origin;
 use crate::session::{self, Session, SessionId};
 
 /// A presence that makes a session available.
@@ -74,7 +74,13 @@ impl UserSession {
     }
 
     /// The same of a request or an answer of somebody else, which may come again.
-    pub(super) fn deliver_iq(&self, stanza: Arc<Stanza>, receipt: Receipt, origin: Origin, again: bool) {
+    pub(super) fn deliver_iq(
+        &self,
+        stanza: Arc<Stanza>,
+        receipt: Receipt,
+        origin: Option<Origin>,
+        again: bool,
+    ) {
         let kept = Kept::default().from(origin, recent::key(&stanza, origin), again);
         self.hand(session::Delivery { outgoing: Outgoing::new(stanza), kept, receipt });
     }
