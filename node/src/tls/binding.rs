@@ -112,9 +112,12 @@ mod tests {
     use crate::tls::Tls;
     use crate::tls::tests::{Anyhow, NOW, config, seams};
 
+    /// A label, a secret, and the thread that has logged them.
+    type Logged = (String, Vec<u8>, ThreadId);
+
     /// Notes what is logged.
     #[derive(Debug, Default)]
-    struct Spy(Mutex<Vec<(String, Vec<u8>, ThreadId)>>);
+    struct Spy(Mutex<Vec<Logged>>);
 
     impl KeyLog for Spy {
         fn log(&self, label: &str, _: &[u8], secret: &[u8]) {
@@ -123,9 +126,7 @@ mod tests {
     }
 
     /// A handshake without a socket: what the server's side has logged until it was finished, and what the client exports.
-    fn handshake(
-        only: &'static SupportedProtocolVersion,
-    ) -> (Vec<(String, Vec<u8>, ThreadId)>, Option<[u8; 32]>) {
+    fn handshake(only: &'static SupportedProtocolVersion) -> (Vec<Logged>, Option<[u8; 32]>) {
         let folder = tempfile::tempdir().unwrap();
         let tls = Tls::load(&config(folder.path(), &["localhost"]), seams(NOW)).unwrap();
         let spy = Arc::new(Spy::default());
