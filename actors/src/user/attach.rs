@@ -11,8 +11,8 @@ use rookery_proto::xmpp::stanza::{IqType, Stanza, Type};
 use tokio::sync::oneshot;
 
 use super::deliver::Ops;
-use super::steps::Step;
 use super::share::Owed;
+use super::steps::Step;
 use super::worth::worth_keeping;
 use super::{Available, Reader, Sequence, User, UserSession, presence};
 use crate::connection::ledger::Ledger;

@@ -6,8 +6,8 @@ use rookery_cluster::tables::archive::{ArchiveId, Collection};
 use rookery_proto::xmpp::jid::Jid;
 use rookery_proto::xmpp::stanza::Stanza;
 
-use super::steps::Step;
 use super::drains::{Drain, Why};
+use super::steps::Step;
 use super::{User, UserSession};
 use crate::connection::budget::Account;
 use crate::session::{self, Delivery, SessionId};

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rookery_cluster::invariant;
 use rookery_cluster::store::Writes;
 use rookery_cluster::tables::archive::{ArchiveId, Collection};
 use rookery_cluster::tables::{archive, seen};
@@ -35,6 +36,10 @@ impl User {
 
     /// The next archive id.
     pub(super) fn next_id(&mut self) -> ArchiveId {
+        // A node that is alone has no epochs.
+        let now = || self.host.store().epoch(self.entity.shard()).filter(|now| *now != 0);
+        let holds = !cfg!(debug_assertions) || now().is_none_or(|now| now >= self.epoch);
+        invariant!("writer_has_the_newest_epoch", holds, "{} in epoch {}", self.entity, self.epoch);
         self.ids.next(self.host.seams().clock.now_micros(), self.epoch)
     }
 

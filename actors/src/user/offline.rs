@@ -10,9 +10,9 @@ use rookery_cluster::tables::sessions;
 use rookery_proto::xmpp::jid::Jid;
 
 use super::deliver::Ops;
-use super::steps::Step;
 use super::drains::{Drain, OLDER_NODE, Why};
 use super::share::{self, About, Owed, Share};
+use super::steps::Step;
 use super::worth::worth_keeping;
 use super::{Msg, User, UserSession};
 use crate::connection::ledger::Receipt;

@@ -7,10 +7,10 @@ use rookery_proto::xmpp::jid::Jid;
 use rookery_proto::xmpp::stanza::{IqType, PresenceType, Stanza, Type};
 
 use super::deliver::Ops;
-use super::steps::Step;
 use super::sent;
 use super::session_queue::Origin;
 use super::share::{self, Owed};
+use super::steps::Step;
 use super::{Inbound, User};
 use crate::connection::ledger::Receipt;
 use crate::connection::pipe::Outgoing;

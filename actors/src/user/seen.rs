@@ -1,5 +1,6 @@
 //! What was taken already: a stanza that may come again carries its session and number.
 
+use rookery_cluster::invariant;
 use rookery_cluster::tables::seen as table;
 
 use super::User;
@@ -122,7 +123,9 @@ impl User {
             }
         }
         let first = Known { taken: Seen::only(n), kept: None };
-        self.seen.entry(sid).or_insert(first).taken.take(n);
+        let known = self.seen.entry(sid).or_insert(first);
+        known.taken.take(n);
+        invariant!("taken_is_known", known.taken.has(n), "{n} is not in {known:?}");
     }
 
     /// The same of a request or an answer that is handed on.
