@@ -273,6 +273,7 @@ impl User {
         let handle = Session::restore(host, me, jid.clone(), stored, presence.clone(), shared.clone());
         self.attach(sid, jid, handle, address, shared);
         if let Some(session) = self.session_mut(sid) {
+            session.since = record.created_at;
             session.presence = presence;
             session.carbons = carbons;
             session.interested = interested;
