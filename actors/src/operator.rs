@@ -11,9 +11,9 @@ use rookery_proto::xmpp::error::{Condition, StanzaError, StreamCondition};
 use rookery_proto::xmpp::jid::{BareJid, Jid};
 use tokio::sync::oneshot;
 
+use crate::connection::reply::Reply;
 use crate::features::xep_0077_registration;
 use crate::host::Host;
-use crate::routing::receive::Reply;
 use crate::routing::wire::{self, What, order};
 use crate::session::SessionId;
 use crate::session::handle::ConnInfo;

@@ -146,7 +146,7 @@ impl Host {
             stopping: AtomicBool::new(false),
             placement,
         }));
-        host.budget().set(&host.options().limits, host.placement().is_some());
+        host.budget().set(host.options().limits.waiting(), host.placement().is_some());
         tokio::spawn(housekeeping(Arc::downgrade(&host.0)));
         host.maintain();
         // Answers for nobody must not be different for a moment after each start; but nothing depends on it.
@@ -215,7 +215,7 @@ impl Host {
 
     /// Takes over new options (SIGHUP).
     pub fn reload(&self, options: Options) {
-        self.budget().set(&options.limits, self.placement().is_some());
+        self.budget().set(options.limits.waiting(), self.placement().is_some());
         {
             let mut fakes = self.0.fakes.write();
             *fakes = fakes.with_iterations(options.iterations);

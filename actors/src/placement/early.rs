@@ -12,8 +12,8 @@ use rookery_cluster::mesh::peer::NodeId;
 use tokio::time::Instant;
 
 use super::Placement;
+use crate::connection::reply::Reply;
 use crate::host::Host;
-use crate::routing::receive::Reply;
 use crate::routing::wire::What;
 
 /// How long they wait: longer than an answer of the store takes.

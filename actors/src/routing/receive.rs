@@ -6,7 +6,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use rookery_cluster::entity::Shard;
 use rookery_cluster::mesh::Home;
-use rookery_cluster::mesh::peer::{Done, Envelope, NodeId, Outcome, Receiver};
+use rookery_cluster::mesh::peer::{Done, Envelope, NodeId, Receiver};
 use rookery_proto::xmpp::error::Condition;
 use rookery_proto::xmpp::jid::{BareJid, Jid};
 use rookery_proto::xmpp::stanza::{PresenceType, Stanza, Type};
@@ -15,69 +15,13 @@ use tokio::sync::oneshot;
 use super::wire::{self, What};
 use crate::connection::ledger::Receipt;
 use crate::connection::pipe::Pipe;
+use crate::connection::reply::Reply;
 use crate::host::{Host, NotResumed};
 use crate::runtime::origin::Origin;
 use crate::session::SessionId;
 use crate::session::handle::{ConnInfo, SessionHandle};
 use crate::session::remote::connection_proxy::ConnectionProxy;
 use crate::user::{self, Inbound};
-
-type Told = Box<dyn FnOnce(Outcome) + Send>;
-
-enum To {
-    Peer(Done),
-    Here(Told),
-}
-
-/// The duty to answer a payload. Dropped, it says that the payload is lost.
-pub(crate) struct Reply(Option<To>);
-
-impl Reply {
-    /// To this very node.
-    pub(crate) fn here(told: impl FnOnce(Outcome) + Send + 'static) -> Self {
-        Self(Some(To::Here(Box::new(told))))
-    }
-
-    /// To somebody who waits for it to be taken, and does not care why it was not.
-    pub(crate) fn heard(then: impl FnOnce(bool) + Send + 'static) -> Self {
-        Self::here(move |outcome| then(matches!(outcome, Outcome::Taken(_))))
-    }
-
-    /// It is taken.
-    pub(crate) fn taken(self) {
-        self.answer(Bytes::new());
-    }
-
-    /// It is taken, and here is the answer.
-    pub(crate) fn answer(mut self, bytes: Bytes) {
-        match self.0.take() {
-            Some(To::Peer(done)) => {
-                if let Err(reply) = done.reply(bytes) {
-                    tracing::error!(bytes = reply.len(), "a reply to another node is too large");
-                }
-            }
-            Some(To::Here(told)) => told(Outcome::Taken(bytes)),
-            None => {}
-        }
-    }
-
-    /// The user does not live here.
-    pub(crate) fn not_here(mut self, epoch: u64, hint: Option<&NodeId>) {
-        match self.0.take() {
-            Some(To::Peer(done)) => done.not_owner(epoch, hint),
-            Some(To::Here(told)) => told(Outcome::NotOwner { epoch, hint: hint.cloned() }),
-            None => {}
-        }
-    }
-}
-
-impl Drop for Reply {
-    fn drop(&mut self) {
-        if let Some(To::Here(told)) = self.0.take() {
-            told(Outcome::Lost);
-        }
-    }
-}
 
 /// See [`Host::receiver`].
 struct Mailbox(Host);
@@ -86,7 +30,7 @@ impl Receiver for Mailbox {
     fn take(&self, from: &NodeId, envelope: Envelope, done: Done) {
         let generation = done.generation();
         let Envelope { shard, epoch, body, .. } = envelope;
-        self.0.arrive(from, generation, (shard, epoch), &body, Reply(Some(To::Peer(done))));
+        self.0.arrive(from, generation, (shard, epoch), &body, Reply::to_peer(done));
     }
 }
 

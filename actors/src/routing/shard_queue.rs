@@ -19,8 +19,8 @@ use rookery_cluster::mesh::peer::{Envelope, NodeId, Outcome};
 use rookery_proto::xmpp::jid::BareJid;
 use tokio::time::Instant;
 
-use super::receive::Reply;
 use super::wire::{self, What};
+use crate::connection::reply::Reply;
 use crate::host::Host;
 use crate::placement::Placement;
 

@@ -156,6 +156,15 @@ pub(crate) struct Rest {
     pub(crate) closed: Option<bool>,
 }
 
+/// What a connection has sent to a session that leaves: how many stanzas are settled, how many of those the record says, and what
+/// is not settled or has waited.
+pub(crate) struct LeftBehind {
+    pub(crate) settled: u32,
+    pub(crate) recorded: u32,
+    pub(crate) items: VecDeque<Item>,
+    pub(crate) rest: Rest,
+}
+
 impl Route {
     fn new(to: To) -> Arc<Self> {
         Arc::new(Self(Mutex::new(to)))
@@ -187,12 +196,8 @@ impl Route {
         }
     }
 
-    /// The session has moved: `make` makes what stands for it here of how many stanzas are settled, and of those recorded, and of
-    /// what is not and what has waited. It may fail.
-    pub(crate) fn away(
-        &self,
-        make: impl FnOnce((u32, u32), VecDeque<Item>, Rest) -> Option<Arc<SessionProxy>>,
-    ) {
+    /// The session has moved: `make` makes what stands for it here. It may fail.
+    pub(crate) fn away(&self, make: impl FnOnce(LeftBehind) -> Option<Arc<SessionProxy>>) {
         self.hold(); // if it is new
         let mut to = self.0.lock();
         if let To::Held { ledger, unsettled, waiting, rest } = &mut *to {
@@ -201,10 +206,10 @@ impl Route {
             if waiting.iter().all(Item::is_counted) {
                 unsettled.trim(ledger);
             }
-            let (settled, mut all) = unsettled.take();
-            all.append(waiting);
-            let (ledger, waiting, rest) = (ledger.clone(), all, std::mem::take(rest));
-            *to = match make((settled, recorded), waiting, rest) {
+            let (settled, mut items) = unsettled.take();
+            items.append(waiting);
+            let ledger = ledger.clone();
+            *to = match make(LeftBehind { settled, recorded, items, rest: std::mem::take(rest) }) {
                 Some(proxy) => To::Away(proxy),
                 None => To::Over(ledger),
             };

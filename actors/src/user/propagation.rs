@@ -19,10 +19,10 @@ use super::subscribe::Change;
 use super::worth::worth_keeping;
 use super::{Inbound, User, UserSession, roster};
 use crate::connection::ledger::Receipt;
+use crate::connection::reply::Reply;
 use crate::features::contract::Done;
 use crate::features::{self, store_failed};
 use crate::host::Host;
-use crate::routing::receive::Reply;
 use crate::runtime::actor::Handle;
 use crate::user::Msg;
 
