@@ -1,4 +1,4 @@
-//! The answer that a node owes to another for a payload, or to itself.
+//! The duty to answer what another node, or this one, has sent.
 
 use bytes::Bytes;
 use rookery_cluster::mesh::peer::{Done, NodeId, Outcome};
@@ -14,8 +14,8 @@ enum To {
 pub(crate) struct Reply(Option<To>);
 
 impl Reply {
-    /// To the node that `done` answers.
-    pub(crate) fn to_peer(done: Done) -> Self {
+    /// To another node.
+    pub(crate) fn peer(done: Done) -> Self {
         Self(Some(To::Peer(done)))
     }
 

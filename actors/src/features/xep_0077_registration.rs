@@ -27,7 +27,7 @@ mod rate;
 mod remove;
 
 pub use before::{Registrations, before_login, register, register_info, stream_feature};
-pub(crate) use rate::Hourly;
+use rate::Hourly;
 pub use remove::remove_account;
 
 /// XEP-0077. Requests go to the domain or, without `to`, to the account.
@@ -121,7 +121,7 @@ async fn set(host: Host, request: Request) -> Result<Done, StanzaError> {
     }
     let now = host.seams().clock.now_micros();
     let per_hour = host.options().limits.password_changes_per_hour;
-    if !host.password_changes().admit(&request.account, now, per_hour) {
+    if !host.state::<Hourly>().admit(&request.account, now, per_hour) {
         let text = "the password was changed too often";
         return Err(
             super::over("password_changes", Condition::ResourceConstraint, text).type_(ErrorType::Wait)

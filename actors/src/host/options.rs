@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+pub use super::names::Service;
 use crate::connection::budget;
 
 /// A domain whose users live here.
@@ -133,6 +134,8 @@ impl Limits {
 pub struct Options {
     /// The domains, at least one.
     pub domains: Vec<Domain>,
+    /// Other names that this deployment answers.
+    pub services: Vec<Service>,
     /// The archive's default policy.
     pub archive: Archive,
     /// Messages older than that are removed; zero keeps them.
@@ -156,6 +159,7 @@ impl Options {
     pub fn new(domains: Vec<Domain>) -> Self {
         Self {
             domains,
+            services: Vec::new(),
             archive: Archive::Always,
             retention: Duration::ZERO,
             quota: 1 << 30,

@@ -92,6 +92,11 @@ impl Reader {
         Self { bound: place(last), takes: Spans::default(), copies: Spans::default() }
     }
 
+    /// The newest entry of the archive when the session was bound.
+    pub(crate) fn bound_at(&self) -> ArchiveId {
+        self.bound
+    }
+
     /// Takes note of what the session takes from now on.
     pub(crate) fn follow(&mut self, takes: bool, carbons: bool, last: Option<ArchiveId>) {
         self.takes.follow(takes, place(last));

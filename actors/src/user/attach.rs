@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use rookery_cluster::tables::archive::ArchiveId;
 use rookery_cluster::tables::sessions;
 use rookery_proto::xmpp::error::{Condition, StanzaError, StreamCondition};
 use rookery_proto::xmpp::jid::Jid;
@@ -220,6 +219,7 @@ impl User {
         let handle = Session::restore(host, Box::new(me), who.clone(), stored, client.clone());
         self.attach(who, handle, client.known_to_user());
         if let Some(session) = self.session_mut(sid) {
+            session.since = record.created_at;
             session.resumable = record.flags & sessions::flags::RESUMABLE != 0;
             session.draining = session.resumable;
         }

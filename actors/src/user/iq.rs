@@ -236,6 +236,7 @@ impl User {
         };
         let changes = matches!(handler.run, Run::Change(_));
         match handler.run {
+            Run::Host(run) => run(&self.host, &request).map(Dispatch::Now),
             Run::Now(run) => run(self, &request).map(Dispatch::Now),
             Run::Change(run) | Run::Read(run) => {
                 let host = self.host.clone();

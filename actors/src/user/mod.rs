@@ -5,7 +5,7 @@
 //! - `deliver`: the order of archive and delivery. `queue`: what no archive keeps. `offline`, `cursor`: what waits for a device. `behind`: what ended sessions left.
 //! - `presence`, `subscription`, `roster`: RFC 6121. `iq`, `strangers`: requests, for [`crate::features`].
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use rookery_cluster::entity::Entity;
@@ -19,9 +19,11 @@ use crate::connection::ledger::Receipt;
 use crate::connection::pipe::Outgoing;
 use crate::features::contract::Then;
 use crate::features::xep_0191_blocking::Blocks;
+use crate::host::kind::Inbound;
 use crate::host::{Host, NotResumed};
+use crate::placement::lifecycle::{self, Lifecycle};
 use crate::runtime::actor::{Actor, Handle, Idle};
-use crate::runtime::origin::{Origin, OriginName};
+use crate::runtime::origin::OriginName;
 use crate::session::event::Event;
 use crate::session::{self, SessionId};
 
@@ -33,6 +35,7 @@ mod drains;
 mod handoff;
 mod incoming;
 mod iq;
+mod kind;
 mod leftovers;
 mod load;
 mod numbers;
@@ -41,6 +44,7 @@ mod outgoing;
 mod presence;
 mod propagation;
 mod queue;
+mod replaced;
 pub mod roster;
 mod roster_iq;
 mod seen;
@@ -59,22 +63,12 @@ pub(crate) use numbers::Sequence;
 pub use roster_iq::ROSTER;
 pub(crate) use roster_iq::remove as remove_contact;
 pub(crate) use share::waits_for_any;
-pub(crate) use subscribe::{Change, requests};
+pub(crate) use subscribe::requests;
 pub use user_session::UserSession;
 
 pub(crate) use crate::session::worth::{self, worth_keeping};
 pub(crate) use crate::session::{Attach, Resume, event::Ended};
 pub use crate::session::{Available, ClientState};
-
-/// A stanza to a user, or a change of the roster that its other side has committed.
-pub(crate) struct Inbound {
-    pub(crate) stanza: Arc<Stanza>,
-    pub(crate) receipt: Receipt,
-    /// By which the stanza is known if it can come again.
-    pub(crate) origin: Option<Origin>,
-    /// What the sender's transaction has changed in this user's roster.
-    pub(crate) change: Option<Box<Change>>,
-}
 
 /// What a user actor is sent.
 pub(crate) enum Msg {
@@ -104,19 +98,6 @@ pub(crate) enum Msg {
     Lose(Arc<crate::placement::LostShards>),
 }
 
-enum Lifecycle {
-    /// What came before the store answered.
-    Loading(VecDeque<Msg>),
-    /// There is no such account.
-    Nobody,
-    Ready,
-    /// The user lives on another node.
-    Moved,
-}
-
-/// How many messages a loading user keeps.
-const LOADING: usize = 512;
-
 /// A user.
 pub struct User {
     host: Host,
@@ -125,7 +106,7 @@ pub struct User {
     /// That of the shard: the user is here for no longer.
     epoch: u32,
     me: Option<Handle<User>>,
-    phase: Lifecycle,
+    lifecycle: Lifecycle<Msg>,
     sessions: Vec<UserSession>,
     roster: roster::Roster,
     /// Whom this user has blocked (XEP-0191).
@@ -169,7 +150,7 @@ impl User {
             jid,
             entity,
             me: None,
-            phase: Lifecycle::Loading(VecDeque::new()),
+            lifecycle: Lifecycle::default(),
             sessions: Vec::new(),
             roster: roster::Roster::default(),
             blocks: Blocks::default(),
@@ -248,16 +229,16 @@ impl User {
 
     /// The account was removed: nothing of it is written any more.
     pub fn removed(&mut self) {
-        self.phase = Lifecycle::Nobody;
+        self.lifecycle = Lifecycle::Nobody;
     }
 
     fn is_nobody(&self) -> bool {
-        matches!(self.phase, Lifecycle::Nobody)
+        matches!(self.lifecycle, Lifecycle::Nobody)
     }
 
     /// An account of this name was made: what the actor knows is read again.
     pub fn created(&mut self) {
-        if matches!(self.phase, Lifecycle::Nobody) {
+        if matches!(self.lifecycle, Lifecycle::Nobody) {
             let fresh = Self::new(self.host.clone(), self.jid.clone());
             let old = std::mem::replace(self, fresh);
             (self.me, self.sessions, self.pending, self.ops) = (old.me, old.sessions, old.pending, old.ops);
@@ -291,7 +272,7 @@ impl User {
         });
     }
 
-    fn ready(&mut self, msg: Msg) {
+    fn take_ready(&mut self, msg: Msg) {
         match msg {
             Msg::Loaded(_) => {}
             Msg::Bind(bind) => self.bind(*bind),
@@ -307,7 +288,7 @@ impl User {
     }
 
     /// What happens to messages when there is no such account.
-    fn nobody(&mut self, msg: Msg) {
+    fn take_as_nobody(&mut self, msg: Msg) {
         match msg {
             Msg::Bind(bind) => drop(bind.reply.send(Err(StanzaError::new(Condition::NotAllowed)))),
             Msg::Resume(resume) => drop(resume.reply.send(Err(NotResumed::NotFound))),
@@ -318,10 +299,10 @@ impl User {
             Msg::Committed { seq, .. } => self.committed(seq, deliver::Outcome::Never),
             Msg::Attach(attach) => drop(attach.reply.send(None)),
             Msg::Leave(left) => {
-                self.phase = Lifecycle::Moved;
+                self.lifecycle = Lifecycle::Moved;
                 let _ = left.send(());
             }
-            Msg::Lose(_) => self.phase = Lifecycle::Moved,
+            Msg::Lose(_) => self.lifecycle = Lifecycle::Moved,
             Msg::Loaded(_) => {}
         }
     }
@@ -342,31 +323,11 @@ impl Actor for User {
     const QUEUE: u32 = 4_096;
 
     fn handle(&mut self, msg: Msg, me: &Handle<Self>) {
-        if self.me.is_none() {
-            self.me = Some(me.clone());
-            self.load();
-        }
-        match &mut self.phase {
-            Lifecycle::Ready => self.ready(msg),
-            Lifecycle::Nobody => self.nobody(msg),
-            Lifecycle::Moved => self.moved(msg),
-            Lifecycle::Loading(waiting) => match msg {
-                Msg::Loaded(loaded) => self.loaded(loaded),
-                Msg::Leave(left) => self.leave_unloaded(Some(left)),
-                Msg::Lose(_) => self.leave_unloaded(None),
-                msg if waiting.len() < LOADING => waiting.push_back(msg),
-                Msg::In(inbound) => {
-                    self.turn_away(*inbound, &StanzaError::new(Condition::ResourceConstraint));
-                }
-                // Everything else comes from few: the user's own connections, which wait for the answer.
-                msg => waiting.push_back(msg),
-            },
-        }
-        self.go_on_leaving();
+        lifecycle::step(self, msg, me);
     }
 
     fn idle(&self) -> Idle {
-        match &self.phase {
+        match &self.lifecycle {
             Lifecycle::Loading(_) => Idle::Stay,
             Lifecycle::Moved => Idle::Leave,
             _ if self.leaving.is_some() => Idle::Stay,

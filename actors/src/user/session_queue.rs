@@ -245,7 +245,7 @@ impl User {
         };
         let Some(child) = stanza.children().next().filter(|_| host) else { return host };
         let handler = features::iq_handler(Scope::Host, method, child.name(), child.ns());
-        handler.is_none_or(|handler| matches!(handler.run, Run::Now(_)))
+        handler.is_none_or(|handler| matches!(handler.run, Run::Host(_) | Run::Now(_)))
     }
 
     /// A session is over: after what it has sent.

@@ -97,7 +97,7 @@ impl User {
     pub(super) fn send_strangers_on(&mut self) {
         for Read { stanza, receipt, .. } in std::mem::take(&mut self.ops.strangers.waiting) {
             let stanza = std::sync::Arc::from(stanza);
-            self.moved(Msg::In(Box::new(Inbound { stanza, receipt, origin: None, change: None })));
+            self.take_moved(Msg::In(Box::new(Inbound { stanza, receipt, origin: None, change: None })));
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use prost::Message as _;
 use rookery_cluster::entity::Entity;
 use rookery_cluster::store::{self, Transaction};
 use rookery_cluster::tables::roster::{self as table, Changes, Item, RosterVersion};
@@ -16,6 +17,7 @@ use crate::connection::ledger::Receipt;
 use crate::connection::pipe::Outgoing;
 use crate::features::contract::{Direction, Done, Then, Verdict};
 use crate::features::{store_failed, xep_0203_delay as delay};
+use crate::routing::wire;
 use crate::session::SessionId;
 
 pub(crate) mod requests;
@@ -39,6 +41,25 @@ pub(crate) struct Change {
 }
 
 impl Change {
+    /// As the change goes between nodes.
+    pub(super) fn to_wire(&self) -> wire::Change {
+        wire::Change {
+            item: self.item.encode_to_vec().into(),
+            version: String::new(),
+            push: self.push,
+            deliver: self.deliver,
+            shows: self.shows,
+            again: self.again,
+        }
+    }
+
+    /// The change that came from a node, if this version can read it.
+    pub(super) fn of_wire(change: wire::Change) -> Option<Self> {
+        let item = Item::decode(change.item).ok()?;
+        let (push, deliver, shows, again) = (change.push, change.deliver, change.shows, change.again);
+        Some(Self { item, push, deliver, shows, again })
+    }
+
     /// One that was committed by a home which died then.
     pub(super) fn again(who: &BareJid) -> Self {
         let item = Item::unlisted(who.as_str());

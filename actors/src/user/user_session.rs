@@ -57,6 +57,11 @@ impl DerefMut for UserSession {
 }
 
 impl UserSession {
+    /// See [`ClientState::takes_messages`].
+    pub(crate) fn takes_messages(&self) -> bool {
+        self.client.takes_messages()
+    }
+
     /// Hands a stanza to the session. `id` is its place in the archive, if it is there; the receipt is done when the
     /// client has it, or it is safe elsewhere.
     pub(crate) fn deliver(&self, outgoing: Outgoing, id: Option<ArchiveId>, receipt: Receipt) {

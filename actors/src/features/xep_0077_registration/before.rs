@@ -145,7 +145,7 @@ pub async fn register(
         let text = "too many registrations from your address";
         crate::features::over("registrations", Condition::ResourceConstraint, text).type_(ErrorType::Wait)
     };
-    if !host.registrations().ask(address, now, per_hour) {
+    if !host.state::<Registrations>().ask(address, now, per_hour) {
         return Err(too_many());
     }
     // A look before the work: a name that is taken costs no hashing.
@@ -153,7 +153,7 @@ pub async fn register(
     if exists.await.map_err(failed)? {
         return Err(conflict());
     }
-    if !host.registrations().admit(address, now, per_hour) {
+    if !host.state::<Registrations>().admit(address, now, per_hour) {
         return Err(too_many());
     }
     let made = hash(host.seams(), password.to_owned(), host.options().iterations).await?;

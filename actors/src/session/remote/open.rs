@@ -68,15 +68,15 @@ impl Host {
 
     /// Asks for a session. If nobody waits for the answer any more, the session is told that its connection is gone.
     async fn ask(&self, proxy: Arc<SessionProxy>, what: What) -> Option<wire::Bound> {
-        struct Waits(Host, Arc<SessionProxy>, bool);
+        struct Waits(Arc<SessionProxy>, bool);
         impl Drop for Waits {
             fn drop(&mut self) {
-                if let Some(placement) = self.0.placement().filter(|_| !self.2) {
-                    self.1.forget(placement);
+                if !self.1 {
+                    self.0.forget();
                 }
             }
         }
-        let mut waits = Waits(self.clone(), proxy.clone(), false);
+        let mut waits = Waits(proxy.clone(), false);
         let (reply, answer) = oneshot::channel();
         self.send(&proxy.user.clone(), what, move |_, answer| {
             let bound = answer.ok().and_then(|bytes| wire::Bound::decode(bytes).ok());
@@ -88,7 +88,7 @@ impl Host {
             let _ = reply.send(bound);
         });
         let bound = answer.await.ok().flatten()?;
-        waits.2 = !bound.jid.is_empty();
+        waits.1 = !bound.jid.is_empty();
         Some(bound)
     }
 }

@@ -24,6 +24,29 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const DOUBT: Duration = Duration::from_secs(6);
 
 impl Host {
+    /// Something waits to be looked at.
+    pub(crate) fn look_soon(&self) {
+        if let Some(placement) = self.placement() {
+            placement.wake.notify_one();
+        }
+    }
+
+    /// Looks at all connections whose session is elsewhere; whether any waits.
+    pub(crate) fn look_all(&self) -> bool {
+        let Some(placement) = self.placement() else { return false };
+        let map = placement.cluster.mesh().map();
+        self.bury_connections(|node, generation| {
+            map.member(node).is_none_or(|member| !member.status.lives(generation))
+        });
+        let session_proxies: Vec<Arc<SessionProxy>> =
+            self.remote().session_proxies.lock().values().cloned().collect();
+        let mut waiting = false;
+        for proxy in session_proxies {
+            waiting |= self.look_at(&proxy);
+        }
+        waiting
+    }
+
     /// Looks whether a session is still where its connection believes it to be, and asks the next home where it is not; returns
     /// whether that is to be looked at again soon.
     pub(crate) fn look_at(&self, proxy: &Arc<SessionProxy>) -> bool {
@@ -56,10 +79,10 @@ impl Host {
                 if since.elapsed() > PATIENCE {
                     drop(state);
                     tracing::warn!(user = %proxy.user, "no node took over a session in time; the client must log in again");
-                    proxy.give_up(
-                        placement,
-                        Close::Error(StreamCondition::ResourceConstraint, "please come back later".into()),
-                    );
+                    proxy.give_up(Close::Error(
+                        StreamCondition::ResourceConstraint,
+                        "please come back later".into(),
+                    ));
                     return false;
                 }
                 if home == Home::Nobody {
@@ -73,10 +96,7 @@ impl Host {
                     None => {
                         // It never said what it takes to bring it back: it had just begun.
                         let text = "the session was lost with its node; please log in again";
-                        proxy.give_up(
-                            placement,
-                            Close::Error(StreamCondition::InternalServerError, text.into()),
-                        );
+                        proxy.give_up(Close::Error(StreamCondition::InternalServerError, text.into()));
                     }
                     Some(attach) => match home {
                         Home::There { node, generation, epoch } => {
@@ -130,7 +150,6 @@ impl Host {
         generation: u64,
         bound: &wire::Bound,
     ) {
-        let Some(placement) = self.placement() else { return };
         let mut state = proxy.state.lock();
         if !state.is_looking(attempt) {
             return;
@@ -138,7 +157,7 @@ impl Host {
         if SessionProxy::jid(bound).is_none() {
             drop(state);
             tracing::info!(user = %proxy.user, "a session continued on another node or ended; its connection here is closed");
-            return proxy.give_up(placement, Close::Abandon);
+            return proxy.give_up(Close::Abandon);
         }
         tracing::debug!(user = %proxy.user, %node, "a session has a new home");
         metrics::counter!("rookery_sessions_attached_total").increment(1);
@@ -180,13 +199,11 @@ impl Host {
         if !self.attach_session(&proxy.user, attach) {
             return proxy.not_found(attempt);
         }
-        let (host, proxy) = (self.clone(), proxy.clone());
+        let proxy = proxy.clone();
         self.spawn(async move {
             match answer.await {
                 Ok(_) => {
-                    if let Some(placement) = host.placement() {
-                        proxy.give_up(placement, Close::Abandon);
-                    }
+                    proxy.give_up(Close::Abandon);
                 }
                 Err(_) => proxy.not_found(attempt),
             }
@@ -201,7 +218,6 @@ impl Host {
         attempt: u32,
         link: SessionHandle,
     ) -> Weak<Route> {
-        let Some(placement) = self.placement() else { return Weak::new() };
         let route = proxy.route.lock().clone();
         // With both locks held: what the connection sends next comes behind what it sent before.
         let take = || {
@@ -225,7 +241,7 @@ impl Host {
             Ok(()) => metrics::counter!("rookery_sessions_attached_total").increment(1),
             Err(link) => link.closed(proxy.state.lock().closed.unwrap_or(false)),
         }
-        proxy.forget(placement);
+        proxy.forget();
         proxy.pipe.nudge();
         route
     }

@@ -1,27 +1,19 @@
 //! A connection of this node whose session lives on another. It keeps what either side has not confirmed, so that when the
 //! session's home dies, the next one gets it: nothing is lost, nothing comes twice.
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 
-use bytes::Bytes;
 use parking_lot::Mutex;
-use prost::Message as _;
 use rookery_cluster::entity::Shard;
-use rookery_cluster::mesh::peer::{Envelope, NodeId, Outcome};
-use rookery_cluster::tables::archive::ArchiveId;
+use rookery_cluster::mesh::peer::NodeId;
 use rookery_proto::xmpp::jid::{BareJid, FullJid};
-use rookery_proto::xmpp::stanza::Stanza;
-use tokio::time::Instant;
 
-use crate::connection::budget::{Charged, Waits};
+use crate::connection::budget::Waits;
 use crate::connection::ledger::{Keeper, Ledger};
 use crate::connection::pipe::{Close, Down, Feeder, Pipe};
 use crate::connection::recent::Recent;
-use crate::connection::reply::Reply;
 use crate::host::Host;
-use crate::placement::Placement;
-use crate::routing::wire::{self, What, item, up};
+use crate::routing::wire::{self, up};
 use crate::session::handle::Route;
 
 mod answered;
@@ -53,8 +45,8 @@ const CREDIT_BYTES: usize = 64 * 1024;
 impl SessionProxy {
     /// A connection that is about to ask for its session.
     pub(crate) fn new(host: &Host, user: &BareJid, address: &Arc<str>, pipe: Arc<Pipe>) -> Option<Arc<Self>> {
-        let placement = host.placement()?;
-        let id = placement.next_connection.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        host.placement()?;
+        let id = host.remote().next_connection();
         let proxy = Arc::new_cyclic(|me: &Weak<Self>| {
             pipe.feed(me.clone());
             Self {
@@ -69,7 +61,7 @@ impl SessionProxy {
                 state: Mutex::new(State::new(Ledger::remote(0, 0, me.clone()))),
             }
         });
-        placement.session_proxies.lock().insert(id, proxy.clone());
+        host.remote().session_proxies.lock().insert(id, proxy.clone());
         Some(proxy)
     }
 
@@ -110,9 +102,9 @@ impl SessionProxy {
     }
 
     /// Nobody needs it any more.
-    pub(crate) fn forget(&self, placement: &Placement) {
+    pub(crate) fn forget(&self) {
         self.state.lock().end();
-        placement.session_proxies.lock().remove(&self.id);
+        self.host.remote().session_proxies.lock().remove(&self.id);
     }
 
     pub(crate) fn ledger(&self) -> Arc<Ledger> {
@@ -169,7 +161,6 @@ impl SessionProxy {
 
     /// The client has gone; `clean` if it said so.
     pub(crate) fn closed(self: &Arc<Self>, clean: bool) {
-        let Some(placement) = self.host.placement() else { return };
         let mut state = self.state.lock();
         state.closed = Some(clean);
         match state.at() {
@@ -178,7 +169,7 @@ impl SessionProxy {
             }
             At::Asking | At::Over => {
                 drop(state);
-                self.forget(placement);
+                self.forget();
             }
             // Whoever takes the session over must know.
             At::Home(..) | At::Looking { .. } => {}
@@ -186,9 +177,9 @@ impl SessionProxy {
     }
 
     /// There is nothing to go on with: the client is to log in anew.
-    pub(crate) fn give_up(&self, placement: &Placement, close: Close) {
+    pub(crate) fn give_up(&self, close: Close) {
         let _ = self.pipe.push(Down::Close(close));
-        self.forget(placement);
+        self.forget();
     }
 
     pub(crate) fn jid(bound: &wire::Bound) -> Option<FullJid> {

@@ -55,9 +55,7 @@ impl SessionProxy {
         match outcome {
             // The home has heard that the client is gone: nobody needs this any more.
             Outcome::Taken(_) if last => host.spawn(async move {
-                if let Some(placement) = self.host.placement() {
-                    self.forget(placement);
-                }
+                self.forget();
             }),
             Outcome::Taken(_) => {}
             Outcome::NotOwner { .. } => host.spawn(async move { self.refused(attempt) }),
@@ -179,8 +177,7 @@ impl SessionProxy {
 impl Host {
     /// Something for a connection, from that node; false if it is not here.
     pub(crate) fn take_down(&self, from: &NodeId, down: wire::Down) -> bool {
-        let proxy =
-            self.placement().and_then(|placement| placement.session_proxies.lock().get(&down.conn).cloned());
+        let proxy = self.remote().session_proxies.lock().get(&down.conn).cloned();
         let found = proxy.is_some();
         if let Some(proxy) = proxy {
             proxy.down(from, down);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Carried, Item, SessionProxy};
+use super::{Carried, SessionProxy};
 use crate::connection::ledger::Ledger;
 use crate::connection::recent::Recent;
 use crate::session::handle::LeftBehind;

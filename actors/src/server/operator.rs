@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use crate::connection::reply::Reply;
 use crate::features::xep_0077_registration;
 use crate::host::Host;
+use crate::host::kind::Actors;
 use crate::routing::wire::{self, What, order};
 use crate::session::SessionId;
 use crate::session::handle::ConnInfo;
@@ -155,7 +156,7 @@ impl Host {
     /// The sessions whose home is this node.
     pub async fn sessions_here(&self, prefix: &str) -> Vec<SessionInfo> {
         let mut all = Vec::new();
-        for (jid, handle) in self.users().all() {
+        for (jid, handle) in self.users().map(Actors::all).unwrap_or_default() {
             if !jid.as_str().starts_with(prefix.split('/').next().unwrap_or_default()) {
                 continue;
             }
@@ -198,7 +199,7 @@ impl Host {
     }
 
     async fn kick_here(&self, jid: &Jid, text: impl Into<Cow<'static, str>>) -> usize {
-        let Some(handle) = self.users().find(&jid.to_bare()) else { return 0 };
+        let Some(handle) = self.find_user(&jid.to_bare()) else { return 0 };
         let (reply, answer) = oneshot::channel();
         let (jid, text) = (jid.clone(), text.into());
         let kick = move |user: &mut User| {
@@ -250,7 +251,7 @@ impl Host {
 
     /// Runs a step in the actor of `jid` if it is here: how changes made by the operator reach it.
     pub async fn with_user(&self, jid: &BareJid, step: impl FnOnce(&mut User) + Send + 'static) {
-        if let Some(handle) = self.users().find(jid) {
+        if let Some(handle) = self.find_user(jid) {
             let (reply, answer) = oneshot::channel();
             let step = move |user: &mut User| {
                 step(user);

@@ -9,19 +9,18 @@ use rookery_cluster::mesh::Home;
 use rookery_cluster::mesh::peer::{Done, Envelope, NodeId, Receiver};
 use rookery_proto::xmpp::error::Condition;
 use rookery_proto::xmpp::jid::{BareJid, Jid};
-use rookery_proto::xmpp::stanza::{PresenceType, Stanza, Type};
 use tokio::sync::oneshot;
 
-use super::wire::{self, What};
 use crate::connection::ledger::Receipt;
 use crate::connection::pipe::Pipe;
 use crate::connection::reply::Reply;
+use crate::host::kind::Inbound;
 use crate::host::{Host, NotResumed};
-use crate::runtime::origin::Origin;
+use crate::routing::wire::{self, What};
 use crate::session::SessionId;
 use crate::session::handle::{ConnInfo, SessionHandle};
 use crate::session::remote::connection_proxy::ConnectionProxy;
-use crate::user::{self, Inbound};
+use crate::user;
 
 /// See [`Host::receiver`].
 struct Mailbox(Host);
@@ -30,7 +29,7 @@ impl Receiver for Mailbox {
     fn take(&self, from: &NodeId, envelope: Envelope, done: Done) {
         let generation = done.generation();
         let Envelope { shard, epoch, body, .. } = envelope;
-        self.0.arrive(from, generation, (shard, epoch), &body, Reply::to_peer(done));
+        self.0.arrive(from, generation, (shard, epoch), &body, Reply::peer(done));
     }
 }
 
@@ -59,7 +58,6 @@ impl Host {
         body: &Bytes,
         reply: Reply,
     ) {
-        let Some(placement) = self.placement() else { return };
         let Some(what) = wire::decode(body) else { return reply.taken() };
         let what = match what {
             // A connection that is not here any more: whoever has its session must know.
@@ -67,7 +65,10 @@ impl Host {
                 return if self.take_down(from, down) { reply.taken() } else { reply.not_here(0, None) };
             }
             // Each is looked at by itself; one alone is like any other payload.
-            What::FanOut(crowd) if crowd.users.len() > 1 => return reply.answer(self.take_crowd(crowd)),
+            What::FanOut(fan_out) if fan_out.users.len() > 1 => {
+                return reply.answer(self.take_fan_out(fan_out));
+            }
+            What::Broadcast(broadcast) => return self.take_broadcast(&broadcast, reply),
             What::Order(wire::Order { what: Some(wire::order::What::List(prefix)) }) => {
                 return self.take_list(&prefix, reply);
             }
@@ -77,7 +78,7 @@ impl Host {
             }
             what => what,
         };
-        if let Some((what, reply)) = placement.early(from, generation, (shard, epoch), what, reply) {
+        if let Some((what, reply)) = self.early(from, generation, (shard, epoch), what, reply) {
             self.take(from, generation, shard, what, reply);
         }
     }
@@ -97,7 +98,7 @@ impl Host {
             What::Resume(resume) => self.take_resume(from, generation, resume, reply),
             What::Attach(attach) => self.take_attach(from, generation, attach, reply),
             What::Order(order) => self.take_order(order, reply),
-            What::FanOut(crowd) => reply.answer(self.take_crowd(crowd)),
+            What::FanOut(fan_out) => reply.answer(self.take_fan_out(fan_out)),
             What::Retell(retell) => {
                 reply.taken();
                 if let Ok(from) = Jid::parse(&retell.from) {
@@ -105,7 +106,7 @@ impl Host {
                     self.retell_here(&from, users);
                 }
             }
-            What::Down(_) => reply.taken(),
+            What::Down(_) | What::Broadcast(_) => reply.taken(),
         }
     }
 
@@ -119,48 +120,38 @@ impl Host {
             wire::origin(&payload),
             Receipt::owed(reply, payload.verdicts).archived(wire::id_of(&payload.entry)),
         );
-        let change = payload.change.and_then(wire::change_of).map(Box::new);
-        self.to_user_here(&user, Arc::new(stanza), receipt, origin, change);
+        let Some(kind) = self.kinds().named(&payload.kind) else { return receipt.leave() };
+        let change = payload.change.map(Box::new);
+        self.to_entity_here(kind, &user, Inbound { stanza: Arc::new(stanza), receipt, origin, change });
     }
 
     /// A presence for several; returns who does not live here.
-    fn take_crowd(&self, crowd: wire::FanOut) -> Bytes {
-        let Some(stanza) = crate::routing::stored::stanza(&crowd.stanza) else { return Bytes::new() };
+    fn take_fan_out(&self, fan_out: wire::FanOut) -> Bytes {
+        let Some(stanza) = crate::routing::stored::stanza(&fan_out.stanza) else { return Bytes::new() };
+        let Some(kind) = self.kinds().named(&fan_out.kind) else { return Bytes::new() };
+        if self.is_outdated(&stanza, fan_out.epoch) {
+            metrics::counter!("rookery_presence_outdated_total").increment(1);
+            return wire::Refused { users: fan_out.users, outdated: true }.encode_to_vec().into();
+        }
         let stanza = Arc::new(stanza);
         let mut users = Vec::new();
-        for name in crowd.users {
+        for name in fan_out.users {
             let Ok(user) = BareJid::parse(&name) else { continue };
             if self.is_home(&user) {
-                self.presence_here(&user, &stanza, crowd.strict);
+                self.presence_here(kind, &user, &stanza, fan_out.strict);
             } else {
                 users.push(name);
             }
         }
-        if users.is_empty() { Bytes::new() } else { wire::Refused { users }.encode_to_vec().into() }
-    }
-
-    /// A presence for a user whose home this is; the stanza need not name it. If it is `strict`, it is a probe of a session that
-    /// has been away: who is not there says so.
-    pub(crate) fn presence_here(&self, user: &BareJid, stanza: &Arc<Stanza>, strict: bool) {
-        let msg = || {
-            let (receipt, origin, change) = (Receipt::none(), None, None);
-            user::Msg::In(Box::new(Inbound { stanza: stanza.clone(), receipt, origin, change }))
-        };
-        if strict && let Some(from) = stanza.from.clone() {
-            // First all are gone, then those who are there say so: of who left meanwhile nobody else would speak.
-            let gone = Stanza::new(Type::Presence(PresenceType::Unavailable)).from(user.clone()).to(from);
-            self.route(gone, Receipt::none(), None);
-        }
-        if let Some(handle) = self.users().find(user) {
-            let _ = handle.cast(msg());
-        } else if self.may_have_sessions(user) {
-            let _ = self.cast_user(user, msg());
+        if users.is_empty() {
+            Bytes::new()
+        } else {
+            wire::Refused { users, outdated: false }.encode_to_vec().into()
         }
     }
 
     fn take_up(&self, from: &NodeId, _generation: u64, up: wire::Up, reply: Reply) {
-        let Some(placement) = self.placement() else { return };
-        let proxy = placement.connection_proxies.lock().get(&(from.clone(), up.conn)).cloned();
+        let proxy = self.remote().connection_proxies.lock().get(&(from.clone(), up.conn)).cloned();
         match proxy {
             Some(proxy) if proxy.attempt == up.attempt => {
                 reply.taken();
@@ -274,54 +265,5 @@ impl Host {
         self.enter_connection(&proxy, link);
         let bound = wire::Bound { jid, settled, condition: String::new(), node, generation, entered };
         reply.answer(bound.encode_to_vec().into());
-    }
-
-    /// A stanza for a user whose home this is.
-    pub(crate) fn to_user_here(
-        &self,
-        user: &BareJid,
-        stanza: Arc<Stanza>,
-        receipt: Receipt,
-        origin: Option<Origin>,
-        change: Option<Box<user::Change>>,
-    ) {
-        // Presence matters only to users who are here (RFC 6121 section 8.5.1 has nobody else care).
-        if change.is_none() && matches!(stanza.type_, Type::Presence(_)) {
-            self.presence_here(user, &stanza, false);
-            return receipt.done();
-        }
-        self.give(user, Inbound { stanza, receipt, origin, change });
-    }
-
-    /// The same for a user whose home may be anywhere.
-    pub(crate) fn to_user_away(
-        &self,
-        user: &BareJid,
-        stanza: Arc<Stanza>,
-        receipt: Receipt,
-        origin: Option<Origin>,
-        change: Option<&user::Change>,
-    ) {
-        let payload = wire::In {
-            user: user.as_str().to_owned(),
-            stanza: stanza.to_bytes().into(),
-            sid: origin.map(|origin| Bytes::copy_from_slice(&origin.name.0)).unwrap_or_default(),
-            n: origin.map_or(0, |origin| origin.number),
-            change: change.map(wire::change),
-            entry: wire::id_bytes(receipt.entry()),
-            verdicts: true,
-        };
-        let roster = change.is_some();
-        self.send(user, What::In(payload), move |host, answer| match answer {
-            Ok(refused) => match crate::routing::stored::stanza(&refused) {
-                Some(error) => host.refuse(error, receipt),
-                None => receipt.done(),
-            },
-            Err(_) if roster => receipt.leave(), // who sent it remembers it, and tells it again
-            Err(_) => {
-                tracing::debug!(to = ?stanza.to, "no node accepted a stanza in time; the sender gets an error");
-                host.bounce(&stanza, receipt, Condition::ResourceConstraint);
-            }
-        });
     }
 }

@@ -1,15 +1,12 @@
-//! What a node among others does all the time: it takes up the shards that it gains, drops those that it loses, and looks at the
-//! connections whose session is elsewhere.
+//! What a node among others does all the time: it follows the map of shards, and looks after what waits.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use rookery_cluster::entity::Shard;
 use rookery_cluster::mesh::{Event, Events};
 
-use super::session_proxy::SessionProxy;
 use crate::host::Host;
 
 /// How many shards are read at a time.
@@ -18,13 +15,6 @@ const RESTORERS: usize = 8;
 const PACE: Duration = Duration::from_millis(100);
 
 impl Host {
-    /// Something waits to be looked at.
-    pub(crate) fn look_soon(&self) {
-        if let Some(placement) = self.placement() {
-            placement.wake.notify_one();
-        }
-    }
-
     /// Starts what a node among others does all the time. Ends with the server.
     pub(crate) fn join(&self, mut events: Events) {
         let Some(placement) = self.placement().cloned() else { return };
@@ -46,7 +36,7 @@ impl Host {
                     _ = changes.changed() => {}
                     () = tokio::time::sleep(PACE), if busy => {}
                 }
-                let Some(host) = host.upgrade().filter(|host| !host.is_over()) else { return };
+                let Some(host) = host.upgrade().filter(|host| !host.is_stopping()) else { return };
                 busy = host.flush_queues() | host.look_early();
                 busy |= host.look_all();
             }
@@ -87,32 +77,11 @@ impl Host {
         if !still() {
             return;
         }
-        if let Err(error) = self.restore_shard(shard, still).await {
+        if let Err(error) = self.restore_shard(shard, &still).await {
             tracing::error!(shard = shard.0, %error, "sessions of a shard could not be read; each is restored when its user is loaded");
         }
         if let Some(placement) = self.placement() {
             placement.set_restored(shard, epoch);
         }
-    }
-
-    /// Looks at all connections whose session is elsewhere; whether any waits.
-    fn look_all(&self) -> bool {
-        let Some(placement) = self.placement() else { return false };
-        let map = placement.cluster.mesh().map();
-        self.bury_connections(|node, generation| {
-            map.member(node).is_none_or(|member| !member.status.lives(generation))
-        });
-        let session_proxies: Vec<Arc<SessionProxy>> =
-            placement.session_proxies.lock().values().cloned().collect();
-        let mut waiting = false;
-        for proxy in session_proxies {
-            waiting |= self.look_at(&proxy);
-        }
-        waiting
-    }
-
-    /// Whether the server stops.
-    pub(crate) fn is_over(&self) -> bool {
-        self.stopping().load(Ordering::Relaxed)
     }
 }

@@ -1,11 +1,10 @@
 //! The stop of a server in order.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::Host;
+use crate::host::Host;
 use crate::session;
 
 /// How long the last writes may take when the process stops.
@@ -15,12 +14,12 @@ impl Host {
     /// Ends all streams with `<system-shutdown/>`, keeps every resumable session for the next process, and waits until
     /// everything is committed.
     pub async fn shutdown(&self) {
-        self.0.stopping.store(true, Ordering::Relaxed);
+        self.set_stopping();
         // What sleeping sessions hold is written down first, and settles what others have sent; then the records say so.
         for _ in 0..2 {
             let written = async {
                 self.suspend().await;
-                self.0.batcher.flush().await
+                self.batcher().flush().await
             };
             match tokio::time::timeout(FLUSH, written).await {
                 Ok(Ok(())) => {}
@@ -37,7 +36,7 @@ impl Host {
 
     async fn suspend(&self) {
         let mut suspended = Vec::new();
-        for (_, session) in self.0.sessions.all() {
+        for (_, session) in self.sessions().all() {
             let (done, answer) = oneshot::channel();
             if session.cast_always(session::Msg::Suspend(done)).is_ok() {
                 suspended.push(answer);

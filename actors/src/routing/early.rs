@@ -11,10 +11,9 @@ use rookery_cluster::mesh::Home;
 use rookery_cluster::mesh::peer::NodeId;
 use tokio::time::Instant;
 
-use super::Placement;
+use super::wire::What;
 use crate::connection::reply::Reply;
 use crate::host::Host;
-use crate::routing::wire::What;
 
 /// How long they wait: longer than an answer of the store takes.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -38,7 +37,7 @@ struct Queue {
 #[derive(Default)]
 pub(crate) struct Early(Mutex<BTreeMap<Shard, Queue>>);
 
-impl Placement {
+impl Host {
     /// Keeps a payload that comes too early; gives it back if it does not, or if there is no room.
     pub(crate) fn early(
         &self,
@@ -48,7 +47,9 @@ impl Placement {
         what: What,
         reply: Reply,
     ) -> Option<(What, Reply)> {
-        let mut early = self.early.0.lock();
+        let Some(placement) = self.placement() else { return Some((what, reply)) };
+        let early = self.state::<Early>();
+        let mut early = early.0.lock();
         let payload = Payload { from: from.clone(), generation, what, reply };
         if let Some(queue) = early.get_mut(&shard) {
             if queue.payloads.len() >= MOST {
@@ -57,10 +58,10 @@ impl Placement {
             queue.payloads.push_back(payload);
             return None;
         }
-        let known = match self.home(shard) {
+        let known = match placement.home(shard) {
             Home::Here { .. } => u64::MAX,
-            Home::There { epoch, .. } => u64::from(epoch.0).max(self.frozen(shard).into()),
-            Home::Nobody => self.frozen(shard).into(),
+            Home::There { epoch, .. } => u64::from(epoch.0).max(placement.frozen(shard).into()),
+            Home::Nobody => placement.frozen(shard).into(),
         };
         if epoch <= known {
             return Some((payload.what, payload.reply));
@@ -68,16 +69,14 @@ impl Placement {
         metrics::counter!("rookery_parcels_early_total").increment(1);
         let queue = Queue { since: Instant::now(), payloads: VecDeque::from([payload]), taken: false };
         early.insert(shard, queue);
-        self.wake.notify_one();
+        placement.wake.notify_one();
         None
     }
-}
 
-impl Host {
     /// The shard is this node's now, or will not be: what has waited is taken, or goes back.
     pub(crate) fn take_early(&self, shard: Shard) {
-        let Some(placement) = self.placement() else { return };
-        if let Some(queue) = placement.early.0.lock().get_mut(&shard)
+        let all = self.state::<Early>();
+        if let Some(queue) = all.0.lock().get_mut(&shard)
             && std::mem::replace(&mut queue.taken, true)
         {
             return;
@@ -85,7 +84,7 @@ impl Host {
         loop {
             // One at a time, without the lock: what comes meanwhile goes behind.
             let payload = {
-                let mut early = placement.early.0.lock();
+                let mut early = all.0.lock();
                 let Some(queue) = early.get_mut(&shard) else { return };
                 let Some(payload) = queue.payloads.pop_front() else {
                     early.remove(&shard);
@@ -101,7 +100,8 @@ impl Host {
     pub(crate) fn look_early(&self) -> bool {
         let Some(placement) = self.placement() else { return false };
         let waiting: Vec<(Shard, bool)> = {
-            let early = placement.early.0.lock();
+            let early = self.state::<Early>();
+            let early = early.0.lock();
             early.iter().map(|(shard, queue)| (*shard, queue.since.elapsed() > PATIENCE)).collect()
         };
         for (shard, late) in &waiting {
