@@ -8,8 +8,8 @@
 //!
 //! Nothing in here opens a socket, reads a file or knows TLS. Nothing in here blocks or waits inside an actor.
 
+pub mod auth;
 pub mod connection;
-pub mod credentials;
 pub mod export;
 pub mod features;
 pub mod host;
@@ -19,7 +19,6 @@ mod routing;
 mod runtime;
 mod server;
 pub mod session;
-mod spread;
 pub mod user;
 
 pub use connection::budget::Charged;

@@ -4,7 +4,7 @@
 //!   home has changed. `early`: what comes for a shard before this node knows that the shard is its own.
 //! - `fan_out`: a presence for contacts. `broadcast`: a stanza for the occupants of a room. `wire`: what goes between nodes, from and to what it is here.
 
-#[cfg_attr(not(any(test, feature = "toys")), allow(dead_code))]
+#[cfg_attr(not(feature = "toys"), allow(dead_code))]
 // rooms will send this way; until then the toy room does
 pub(crate) mod broadcast;
 pub(crate) mod early;

@@ -192,7 +192,7 @@ impl Host {
         std::str::from_utf8(&answer).ok()?.parse().ok()
     }
 
-    /// The operator has given an account a new password ([`replace`](crate::credentials::replace)): sessions that were opened
+    /// The operator has given an account a new password ([`replace`](crate::auth::credentials::replace)): sessions that were opened
     /// with the old one end, wherever they are. `false` if the user's home did not answer: then they may still be open.
     pub async fn password_set(&self, user: &BareJid) -> bool {
         self.try_kick(&Jid::from(user.clone()), "the password was changed".into()).await.is_some()

@@ -8,12 +8,13 @@ use rookery_cluster::mesh::Cluster;
 use rookery_cluster::seams::Seams;
 use rookery_cluster::store::Store;
 
+use crate::auth::spread;
 use crate::host::kind::{Actors, Kind, Kinds};
 use crate::host::{Error, Host, WeakHost, options::Options};
 use crate::placement::Placement;
 use crate::runtime::directory::SWEEPS;
 use crate::user::User;
-use crate::{features, maintenance, spread};
+use crate::{features, maintenance};
 
 impl Host {
     /// Starts the server on `store` and brings back the sessions that outlived the last process.

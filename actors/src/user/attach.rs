@@ -9,8 +9,9 @@ use rookery_proto::xmpp::jid::Jid;
 use rookery_proto::xmpp::stanza::{IqType, Stanza, Type};
 use tokio::sync::oneshot;
 
-use super::deliver::{Ops, Step};
+use super::deliver::Ops;
 use super::share::Owed;
+use super::steps::Step;
 use super::worth::worth_keeping;
 use super::{Sequence, User, UserSession};
 use crate::connection::pipe::{Outgoing, Pipe};

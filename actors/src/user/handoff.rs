@@ -175,7 +175,7 @@ impl User {
     /// Looks whether the user may go.
     pub(super) fn go_on_leaving(&mut self) {
         let Some(leaving) = &mut self.leaving else { return };
-        if leaving.open > 0 || !self.pending.is_empty() || self.ops.busy() || self.behind.is_busy() {
+        if leaving.open > 0 || !self.pending.commits.is_empty() || self.ops.busy() || self.behind.is_busy() {
             return;
         }
         let told = leaving.told.take();
@@ -204,7 +204,7 @@ impl User {
 
     /// The shard is another node's: nothing is written, nobody is told.
     pub(super) fn lose(&mut self, loss: &LostShards) {
-        loss.add(self.sessions.len(), self.pending.waiting.len());
+        loss.add(self.sessions.len(), self.pending.commits.len());
         self.lifecycle = Lifecycle::Moved;
         self.leaving = None;
         self.drop_drains();
@@ -214,7 +214,7 @@ impl User {
             self.host.sessions().remove(&session.sid, &session.handle);
         }
         // Who waits for a commit hears that it is lost, and sends it again to the next home.
-        self.pending.waiting.drain(..).for_each(|waiting| waiting.step.leave());
+        self.pending.commits.take_all().into_iter().for_each(|waiting| waiting.step.leave());
     }
 
     /// What comes for a user who lives elsewhere goes there.

@@ -7,8 +7,9 @@ use rookery_proto::xmpp::error::{Condition, StanzaError};
 use rookery_proto::xmpp::jid::{BareJid, Jid};
 use rookery_proto::xmpp::stanza::{IqType, MessageType, Stanza, Type};
 
-use super::deliver::{Ops, Step};
+use super::deliver::Ops;
 use super::share::{self, Owed};
+use super::steps::Step;
 use super::worth::worth_keeping;
 use super::{Inbound, User};
 use crate::connection::ledger::Receipt;

@@ -2,7 +2,7 @@
 //! [`Msg`] is one step that never waits; what takes time is spawned and comes back as a message.
 //!
 //! - `attach`: sessions come and go. `order`, `outgoing`: what the user's sessions send. `incoming`: what is sent to the user.
-//! - `deliver`: the order of archive and delivery. `queue`: what no archive keeps. `offline`, `cursor`: what waits for a device. `behind`: what ended sessions left.
+//! - `steps`: commit, then deliver, in order. `deliver`: what is archived, and who gets it. `queue`: what no archive keeps. `offline`, `cursor`: what waits for a device. `behind`: what ended sessions left.
 //! - `presence`, `subscription`, `roster`: RFC 6121. `iq`, `strangers`: requests, for [`crate::features`].
 
 use std::collections::HashMap;
@@ -23,6 +23,7 @@ use crate::host::kind::Inbound;
 use crate::host::{Host, NotResumed};
 use crate::placement::lifecycle::{self, Lifecycle};
 use crate::runtime::actor::{Actor, Handle, Idle};
+use crate::runtime::commit_queue::Committed;
 use crate::runtime::origin::OriginName;
 use crate::session::event::Event;
 use crate::session::{self, SessionId};
@@ -52,6 +53,7 @@ mod sent;
 mod session_events;
 mod session_queue;
 mod share;
+mod steps;
 mod strangers;
 mod subscribe;
 mod subscription;
@@ -83,11 +85,8 @@ pub(crate) enum Msg {
     },
     /// To this user.
     In(Box<Inbound>),
-    /// The commit of the oldest waiting message is done.
-    Committed {
-        seq: u64,
-        outcome: deliver::Outcome,
-    },
+    /// A commit is done, or was refused.
+    Committed(Committed),
     /// A step that something spawned asks for.
     Then(Then),
     /// A connection elsewhere whose session has lost its home.
@@ -133,8 +132,8 @@ pub struct User {
     behind: leftovers::Behind,
     /// What was taken from each sender whose stanzas may come again.
     seen: HashMap<OriginName, seen::Known>,
-    pending: deliver::Pending,
-    ops: iq::Ops,
+    pending: steps::Pending,
+    ops: iq::Operations,
     leaving: Option<handoff::Leaving>,
     /// How much is tried again soon.
     retries: u16,
@@ -144,6 +143,7 @@ impl User {
     /// A user that will ask the store when its first message comes.
     pub(crate) fn new(host: Host, jid: BareJid) -> Self {
         let (entity, drains) = (Entity::new(jid.as_str()), drains::Drains::new(&host));
+        let pending = steps::Pending::new(&host, &entity);
         Self {
             epoch: host.epoch(&entity),
             host,
@@ -166,8 +166,8 @@ impl User {
             drains,
             behind: leftovers::Behind::default(),
             seen: HashMap::new(),
-            pending: deliver::Pending::default(),
-            ops: iq::Ops::default(),
+            pending,
+            ops: iq::Operations::new(&iq::LIMITS),
             leaving: None,
             retries: 0,
         }
@@ -279,7 +279,7 @@ impl User {
             Msg::Resume(resume) => self.resume(*resume),
             Msg::Session { sid, event } => self.session_tells(sid, event),
             Msg::In(inbound) => self.incoming(*inbound),
-            Msg::Committed { seq, outcome } => self.stored_or_not(seq, outcome),
+            Msg::Committed(committed) => self.committed(committed),
             Msg::Then(then) => then(self),
             Msg::Attach(attach) => self.reattach(*attach),
             Msg::Leave(left) => self.leave(left),
@@ -296,7 +296,7 @@ impl User {
             Msg::In(inbound) => self.not_here(*inbound),
             Msg::Then(then) => then(self),
             // The account was removed while this was under way: whoever waits for it is told.
-            Msg::Committed { seq, .. } => self.committed(seq, deliver::Outcome::Never),
+            Msg::Committed(committed) => self.committed(committed.refused()),
             Msg::Attach(attach) => drop(attach.reply.send(None)),
             Msg::Leave(left) => {
                 self.lifecycle = Lifecycle::Moved;
@@ -332,7 +332,7 @@ impl Actor for User {
             Lifecycle::Moved => Idle::Leave,
             _ if self.leaving.is_some() => Idle::Stay,
             Lifecycle::Nobody if self.sessions.is_empty() => Idle::Leave,
-            _ if !self.pending.is_empty() || self.ops.busy() || !self.drains.is_empty() => Idle::Stay,
+            _ if !self.pending.commits.is_empty() || self.ops.busy() || !self.drains.is_empty() => Idle::Stay,
             _ if self.behind.is_busy() => Idle::Stay,
             Lifecycle::Ready if self.sessions.is_empty() => Idle::Leave,
             _ => Idle::Passivate,
@@ -343,10 +343,7 @@ impl Actor for User {
         self.sessions.shrink_to_fit();
         self.kept.shrink_to_fit();
         self.seen.shrink_to_fit();
-        self.pending.waiting.shrink_to_fit();
-        if self.pending.is_empty() {
-            self.pending.line = None;
-        }
+        self.pending.commits.shrink();
         self.ops.shrink();
     }
 

@@ -6,9 +6,10 @@ use rookery_proto::xmpp::error::{Condition, StanzaError};
 use rookery_proto::xmpp::jid::Jid;
 use rookery_proto::xmpp::stanza::{IqType, PresenceType, Stanza, Type};
 
-use super::deliver::{Ops, Step};
+use super::deliver::Ops;
 use super::sent;
 use super::share::{self, Owed};
+use super::steps::Step;
 use super::{Inbound, User};
 use crate::connection::ledger::Receipt;
 use crate::connection::pipe::Outgoing;
@@ -91,7 +92,7 @@ impl User {
             if self.taken_before(origin) {
                 archived = Some(sent::SOMEWHERE);
                 self.in_order(Step::Kept { stanza: stanza.clone(), receipt: receipt.split() });
-            } else if self.pending.is_full() {
+            } else if self.pending.commits.is_full() {
                 // Refused means delivered nowhere: so nothing is sent on.
                 let error = features::over(
                     "user_pending",

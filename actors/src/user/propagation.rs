@@ -75,7 +75,7 @@ impl Reading {
 impl User {
     /// Pushes what is new in the roster to the sessions whose clients do not have it.
     pub(super) fn catch_up(&mut self) {
-        if !self.sessions.iter().any(|session| session.interested) || self.ops.will_catch_up() {
+        if !self.sessions.iter().any(|session| session.interested) || self.will_catch_up() {
             return;
         }
         self.catching_up(|user| {
@@ -213,7 +213,7 @@ impl User {
 
     /// The contact's home has heard of that change.
     fn told(&mut self, contact: BareJid, name: u64) {
-        if self.ops.is_full() {
+        if !self.others_may_change() {
             metrics::counter!("rookery_limits_hit_total", "limit" => "user_operations").increment(1);
             return; // so the next home tells it again
         }

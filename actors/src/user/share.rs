@@ -5,7 +5,7 @@ use rookery_cluster::tables::archive::ArchiveId;
 use rookery_proto::xmpp::jid::Jid;
 use rookery_proto::xmpp::stanza::{Stanza, Type};
 
-use super::deliver::Step;
+use super::steps::Step;
 use super::worth::worth_keeping;
 use super::{User, UserSession};
 use crate::features::contract::{Direction, Verdict};

@@ -184,7 +184,7 @@ impl User {
             self.answer_own(sid, &stanza, &error);
             return receipt.done();
         }
-        if self.ops.are_many() {
+        if !self.may_change() {
             return self.queue_is_full(sid, &stanza, receipt);
         }
         let own = self.entity.clone();
@@ -255,7 +255,7 @@ impl User {
     /// Another user's transaction has changed this user's roster. That may have been long ago: the store says what holds by
     /// now. The receipt is done when clients have been told.
     pub(super) fn change(&mut self, stanza: Arc<Stanza>, contact: BareJid, change: Change, receipt: Receipt) {
-        if self.ops.is_full() {
+        if !self.others_may_change() {
             return self.later(move |user| user.change(stanza, contact, change, receipt));
         }
         let heard = receipt.split();
