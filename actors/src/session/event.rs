@@ -111,3 +111,15 @@ pub(crate) struct Numbering {
     /// What to take from the count of what was handed to the session, to get the stanza's number.
     pub(crate) base: u32,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each stanza of a client is moved by value through the user's queue: see `connection::kept`.
+    #[test]
+    fn what_a_session_tells_is_small() {
+        assert!(size_of::<Event>() <= 56, "{}", size_of::<Event>());
+        assert!(size_of::<crate::runtime::actor::Refused<Event>>() <= 64);
+    }
+}
