@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use rookery_cluster::invariant;
@@ -11,24 +11,29 @@ use rookery_proto::xmpp::stanza::Stanza;
 
 use crate::connection::pipe::Pipe;
 use crate::connection::reply::Reply;
-use crate::runtime::actor::WeakHandle;
-use crate::session::remote::SessionProxy;
-use crate::session::{self, Session};
 
 /// Which of a session's Up stanzas are settled: durable, or answered. Shared by the session, the connection and every
 /// [`Receipt`] under way.
 #[derive(Default)]
 pub struct Ledger {
     inner: Mutex<Entries>,
-    keeper: OnceLock<Keeper>,
+    keeper: OnceLock<(Kind, Box<dyn Keeper>)>,
 }
 
-/// Who must say how far it is before anybody is told.
-enum Keeper {
-    /// The session, in its record, if it can be resumed.
-    Session(WeakHandle<Session>),
-    /// The session's node; this is the ledger of a connection elsewhere.
-    Proxy(Weak<SessionProxy>),
+/// Has the last word on what is settled: no client is told a number before its keeper has said so.
+pub(crate) trait Keeper: Send + Sync {
+    /// Somebody waits to hear what is settled. The keeper calls [`Ledger::recorded`] or [`Ledger::told`] later; if it is gone, nothing
+    /// happens. Called without the ledger's lock.
+    fn ask(&self);
+}
+
+/// Where a ledger's keeper is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Here: the session, which writes its record.
+    Record,
+    /// On the session's node; this is the ledger of a connection elsewhere.
+    Remote,
 }
 
 #[derive(Default)]
@@ -65,30 +70,20 @@ impl Ledger {
     }
 
     /// From now on nobody is told a number that the session's record does not have.
-    pub(crate) fn keep(&self, session: WeakHandle<Session>) {
-        let _ = self.keeper.set(Keeper::Session(session));
+    pub(crate) fn keep(&self, record: impl Keeper + 'static) {
+        let _ = self.keeper.set((Kind::Record, Box::new(record)));
     }
 
     /// A ledger whose entries the session's node settles.
-    pub(crate) fn of_proxy(settled: u32, recorded: u32, proxy: Weak<SessionProxy>) -> Arc<Self> {
+    pub(crate) fn remote(settled: u32, recorded: u32, proxy: impl Keeper + 'static) -> Arc<Self> {
         let ledger = Self::behind(settled, recorded);
-        let _ = ledger.keeper.set(Keeper::Proxy(proxy));
+        let _ = ledger.keeper.set((Kind::Remote, Box::new(proxy)));
         ledger
     }
 
     fn ask(&self) {
-        match self.keeper.get() {
-            Some(Keeper::Session(session)) => {
-                if let Some(session) = session.upgrade() {
-                    let _ = session.cast_always(session::Msg::Settle);
-                }
-            }
-            Some(Keeper::Proxy(proxy)) => {
-                if let Some(proxy) = proxy.upgrade() {
-                    proxy.ask();
-                }
-            }
-            None => {}
+        if let Some((_, keeper)) = self.keeper.get() {
+            keeper.ask();
         }
     }
 
@@ -148,7 +143,7 @@ impl Ledger {
         }
     }
 
-    /// Whether nothing is open, and the record says so. If not, the session will get [`session::Msg::Settle`].
+    /// Whether nothing is open, and the record says so. If not, the keeper is asked.
     pub(crate) fn at_rest(&self) -> bool {
         let mut inner = self.inner.lock();
         inner.session_waits = !inner.open.is_empty();
@@ -202,7 +197,7 @@ impl Ledger {
     pub fn wait(&self, pipe: &Arc<Pipe>) {
         let mut inner = self.inner.lock();
         inner.waiter = Some(pipe.clone());
-        let remote = matches!(self.keeper.get(), Some(Keeper::Proxy(_)));
+        let remote = self.keeper.get().is_some_and(|(kind, _)| *kind == Kind::Remote);
         let behind = inner.recorded != inner.settled || (remote && !inner.open.is_empty());
         if behind && !inner.asked && self.keeper.get().is_some() {
             inner.asked = true;

@@ -1,5 +1,5 @@
 //! What a session and its connection share: the pipe down, the ledger of what came up, and what is counted and remembered
-//! of both.
+//! of both. Nothing here knows sessions, users or nodes: they come as [`ledger::Keeper`] and [`pipe::Feeder`].
 
 pub(crate) mod budget;
 pub(crate) mod kept;

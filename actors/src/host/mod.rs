@@ -117,7 +117,7 @@ impl Host {
             stopping: AtomicBool::new(false),
             placement,
         }));
-        host.budget().set(&host.options().limits, host.placement().is_some());
+        host.budget().set(host.options().limits.waiting(), host.placement().is_some());
         Ok(host)
     }
 
@@ -129,7 +129,7 @@ impl Host {
 
     /// Takes over new options (SIGHUP).
     pub fn reload(&self, options: Options) {
-        self.budget().set(&options.limits, self.placement().is_some());
+        self.budget().set(options.limits.waiting(), self.placement().is_some());
         self.change_fakes(|fakes| fakes.with_iterations(options.iterations));
         *self.0.options.write() = Arc::new(options);
     }

@@ -4,37 +4,53 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use rookery_cluster::entity::Entity;
+use rookery_cluster::mesh::peer::NodeId;
 use rookery_cluster::store::{Ops, Writes};
 use rookery_cluster::tables::archive::ArchiveId;
 use rookery_cluster::tables::sessions;
 use rookery_proto::xmpp::error::StreamCondition;
 use tokio::sync::oneshot;
 
-use super::{Msg, Session, Unacked};
+use super::event::{Event, Reattached};
+use super::{Life, Msg, Session, Unacked, recent};
+use crate::connection::budget::Charged;
 use crate::connection::ledger::{Ledger, Receipt};
-use crate::connection::pipe::{self, Close, Down, Outgoing};
+use crate::connection::pipe::{self, Close, Down, Outgoing, Pipe};
 use crate::connection::recent::Recent;
-use crate::features::xep_0352_csi as csi;
 use crate::routing::wire;
 use crate::runtime::actor::Handle;
 use crate::session::handle::{RouteHold, SessionHandle};
-use crate::session::remote::{SessionProxy, Tail};
+use crate::session::remote::{Carried, SessionProxy};
 use crate::session::roster::Has;
 use crate::session::sm::Sm;
-use crate::user;
+
+/// How long a session that can't be resumed waits for its connection, which looks for it, seconds.
+pub(crate) const WAIT: u32 = 20;
+
+/// A connection elsewhere whose session has lost its home.
+pub(crate) struct Attach {
+    pub(crate) attach: wire::Attach,
+    /// The node that has the connection, and its name there.
+    pub(crate) peer: (NodeId, u64),
+    pub(crate) pipe: Arc<Pipe>,
+    /// What has stood for the session, if its connection is on this node.
+    pub(crate) here: Option<Arc<SessionProxy>>,
+    /// Nothing: there is no such session. Dropped: it is not here, or what stood for it knows already.
+    pub(crate) reply: oneshot::Sender<Option<SessionHandle>>,
+}
 
 impl Session {
     /// The connection knew the session on another node: what its client was sent there, and has not confirmed, is what this
     /// one has sent. Nothing was sent by it before.
-    pub(super) fn attach(&mut self, attach: user::Attach, me: &Handle<Self>) {
+    pub(super) fn attach(&mut self, attach: Attach, me: &Handle<Self>) {
         let known = self.peer.as_ref() == Some(&attach.peer);
-        if known && self.restored.is_none() && !self.ended && self.resuming.is_none() {
+        if known && self.restored.is_none() && self.life == Life::Live && self.resuming.is_none() {
             return self.reattach(attach, me);
         }
-        let user::Attach { attach, peer, pipe, here, reply } = attach;
+        let Attach { attach, peer, pipe, here, reply } = attach;
         let attempt = wire::attempt(&attach);
         let restored = self.restored.take();
-        let (false, Some(restored), None) = (self.ended, &restored, &self.resuming) else {
+        let (false, Some(restored), None) = (self.life != Life::Live, &restored, &self.resuming) else {
             // Its client has come back by another connection.
             self.restored = restored;
             return drop(reply.send(None));
@@ -67,7 +83,7 @@ impl Session {
         let (tail_ids, dropped) = (tail.iter().map(|item| item.kept.id()).collect::<Vec<_>>(), came.len());
         let got = attach.h.wrapping_add(u32::try_from(tail.len()).unwrap_or(0));
         // What the connection knows, and what the record says that it has brought its client before.
-        self.recent = Recent::of_wire(&attach.recent);
+        self.recent = recent::from_wire(&attach.recent);
         self.recent.add(&Recent::read(&restored.cursor.recent).covered_by(got));
         let (twice, rest): (Vec<_>, Vec<_>) =
             came.into_iter().partition(|item| self.recent.has(item.kept.key()));
@@ -88,7 +104,7 @@ impl Session {
             came.into_iter().for_each(|item| item.receipt.done());
             self.sm = None;
         }
-        self.csi = attach.inactive.then(Box::<csi::Held>::default);
+        self.set_inactive(attach.inactive);
         let resumable = self.sm.as_ref().is_some_and(|sm| sm.resumable());
         if resumable {
             self.ledger.keep(me.downgrade());
@@ -108,8 +124,8 @@ impl Session {
         let numbering = resumable.then(|| self.numbering());
         let has = Some((before, got)).filter(|_| attach.managed && before != 0);
         let moved = attach.moved && self.follows(attach.capsule.as_ref());
-        let attached = user::Reattached { sid: self.sid, numbering, last, drained, has, queued, moved };
-        let _ = self.user.cast_always(user::Msg::Reattached(Box::new(attached)));
+        let reattached = Reattached { numbering, last, drained, has, queued, moved };
+        self.tell(Event::Reattached(Box::new(reattached)));
         if resumable {
             self.write_attached(&tail_ids, me);
         }
@@ -152,8 +168,8 @@ impl Session {
     }
 
     /// The very connection that the session has: something between the two was lost on its way.
-    fn reattach(&mut self, attach: user::Attach, me: &Handle<Self>) {
-        let user::Attach { attach, pipe, here, reply, .. } = attach;
+    fn reattach(&mut self, attach: Attach, me: &Handle<Self>) {
+        let Attach { attach, pipe, here, reply, .. } = attach;
         self.generation = self.generation.wrapping_add(1);
         self.pipe = None;
         let link = SessionHandle::new(
@@ -189,9 +205,7 @@ impl Session {
     /// The last connection may not have written out what its mark was behind of, and nobody else will say so.
     pub(super) fn mark_again(&mut self) {
         if self.unwritten.take().is_some() {
-            let sid = self.sid;
-            let again = move |user: &mut user::User| user.drain_anew(sid);
-            let _ = self.user.cast_always(user::Msg::Then(Box::new(again)));
+            self.tell(Event::DrainAnew);
         }
     }
 
@@ -247,7 +261,7 @@ impl Session {
             // Even if another write of it is under way: nothing comes after this one.
             self.submit_record(self.ledger.processed(), me);
         }
-        (self.ended, self.left) = (true, true);
+        self.life = Life::Left;
         tracing::trace!(jid = %self.jid, connected = self.pipe.is_some(), far = self.is_far(), "a session leaves");
         self.resuming = None; // who waits hears nothing, and asks the next home
         let Some(pipe) = self.pipe.take() else { return };
@@ -275,12 +289,12 @@ impl Session {
                 key: item.kept.key(),
             }
         });
-        let tail = Tail {
-            capsule,
+        let carried = Carried {
+            capsule: Some(capsule),
             managed,
-            inactive: self.csi.is_some(),
+            inactive: self.client.inactive,
             h,
-            sent: sent.collect(),
+            tail: sent.map(|sent| (sent, Charged::default())).collect(),
             acked: self.acked,
             last,
             drained,
@@ -290,8 +304,9 @@ impl Session {
         unacked.into_iter().for_each(|item| item.receipt.done());
         let (host, jid, address) = (self.host.clone(), self.jid.to_bare(), self.address.clone());
         let before = pipe.clone();
-        route.away(|counts, waiting, rest| {
-            let proxy = SessionProxy::moved(&host, &jid, &address, before, tail, counts, waiting, rest)?;
+        route.away(|left| {
+            let proxy = SessionProxy::new(&host, &jid, &address, before)?;
+            proxy.moved(carried, left);
             proxy.leads(Arc::downgrade(&route));
             Some(proxy)
         });
@@ -299,7 +314,7 @@ impl Session {
 
     /// Another node has the session already. A client here comes back to it there; a connection elsewhere looks for it by itself.
     pub(super) fn lose(&mut self) {
-        (self.ended, self.left) = (true, true);
+        self.life = Life::Left;
         if self.is_far() {
             self.route.cut();
             self.pipe = None;

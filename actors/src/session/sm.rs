@@ -17,14 +17,13 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use super::roster::Has;
-use super::{Session, SessionId};
+use super::{Event, Session, SessionId};
 use crate::connection::budget::MOVED;
 use crate::connection::ledger::{Ledger, Receipt};
 use crate::connection::pipe::{Close, Down, Kept, Outgoing};
 use crate::connection::recent::Recent;
 use crate::host::options::Limits;
 use crate::runtime::actor::Handle;
-use crate::user;
 
 /// A stanza that the client has not confirmed.
 pub(crate) struct Unacked {
@@ -339,7 +338,7 @@ impl Session {
         self.recent = Recent::default(); // numbers begin anew
         let now = self.host.seams().clock.now_micros();
         let mut sm = Sm::new(max, resume.then(|| key_hash(&key)), now, numbering);
-        sm.has = Has::all(self.flags.roster);
+        sm.has = Has::all(self.client.roster);
         self.sm = Some(Box::new(sm));
         let out = write::bytes(|w| {
             w.start("enabled", ns::SM);
@@ -355,10 +354,10 @@ impl Session {
             let _ = pipe.push(Down::Enabled(out.into()));
         }
         if resume {
-            let _ = self.user.cast_always(user::Msg::Enabled { sid: self.sid, numbering: self.numbering() });
+            self.tell(Event::Enabled(self.numbering()));
             self.write_record();
         } else {
-            let _ = self.user.cast_always(user::Msg::Managed { sid: self.sid });
+            self.tell(Event::Managed);
         }
     }
 
@@ -389,7 +388,7 @@ impl Session {
     /// The client has everything before that mark, if it is one.
     pub(super) fn marked(&self, number: Option<u64>) {
         if let Some(number) = number {
-            let _ = self.user.cast_always(user::Msg::Marked { sid: self.sid, number });
+            self.tell(Event::Marked(number));
         }
     }
 

@@ -18,7 +18,7 @@ use super::{Msg, User, UserSession};
 use crate::connection::ledger::Receipt;
 use crate::connection::pipe::{Kept, Outgoing};
 use crate::connection::recent;
-use crate::features::{xep_0191_blocking as blocking, xep_0203_delay as delay};
+use crate::features::xep_0203_delay as delay;
 use crate::runtime::actor::Handle;
 use crate::session::{self, Delivery, SessionId};
 
@@ -353,7 +353,7 @@ impl User {
         entry: &archive::Entry,
     ) -> Option<Outgoing> {
         let stanza = Arc::new(crate::routing::stored::stanza(&entry.stanza)?);
-        if blocking::withheld(self, entry.direction(), &stanza) {
+        if entry.direction() == archive::Direction::In && self.withholds(&stanza) {
             return None;
         }
         let domain = Jid::parse(self.jid.domain()).ok()?;
