@@ -5,6 +5,7 @@ pub(crate) mod budget;
 pub(crate) mod kept;
 pub(crate) mod ledger;
 pub mod pipe;
+pub(crate) mod receipt;
 pub(crate) mod recent;
 pub(crate) mod reply;
 pub(crate) mod shared_delivery;

@@ -15,7 +15,6 @@ pub(crate) use rookery_rpc::payload::v1::{
 
 use crate::connection::pipe::{self, Kept};
 use crate::runtime::origin::{Origin, OriginName};
-use crate::session::SessionId;
 
 /// A payload's bytes.
 pub(crate) fn encode(what: What) -> Bytes {
@@ -117,14 +116,14 @@ pub(crate) fn kept(stanza: &Stanza) -> Kept {
 
 /// A capsule of what a session's record in the store says, at a home that has its shard in `epoch`.
 pub(crate) fn capsule(
-    sid: SessionId,
+    sid: [u8; 16],
     record: &rookery_cluster::tables::sessions::Record,
     acked: Option<ArchiveId>,
     epoch: u32,
 ) -> Capsule {
     Capsule {
         epoch,
-        sid: Bytes::copy_from_slice(&sid.0),
+        sid: Bytes::copy_from_slice(&sid),
         record: record.encode_to_vec().into(),
         acked: id_bytes(acked),
     }

@@ -137,7 +137,7 @@ impl Session {
 
     /// What its connection brings along when it looks for the next home.
     pub(super) fn capsule(&self) -> wire::Capsule {
-        wire::capsule(self.sid, &self.whole_record(), self.acked, self.epoch())
+        wire::capsule(self.sid.0, &self.whole_record(), self.acked, self.epoch())
     }
 
     fn epoch(&self) -> u32 {

@@ -1,6 +1,8 @@
 //! The session actor: a bound resource. It numbers what goes to its client, keeps it until the client has it
 //! (XEP-0198), holds back what need not wake a phone (XEP-0352), and outlives its connection. It knows its user only as
 //! [`event::Owner`]. How it moves from node to node is drawn in [`remote`].
+//!
+//! Length: the state and the dispatch of all messages; what they do is in the other files.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -1,5 +1,7 @@
 //! XEP-0198 Stream Management, version 1.6.2: numbers, acknowledgements, resumption. The connection answers `<r/>`
 //! from the ledger; everything about what goes down to the client is here.
+//!
+//! Length: the numbers, the queue and the marks are one state, and every step keeps all three in agreement.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! What waits for a device: messages that came while nobody took them, and what a resumed session has missed. Both are
 //! read page by page and sent with their places in the archive; the cursor moves when the client has them.
+//!
+//! Length: the drain, the replay after a restart and the one after a move are the same reading of the archive with different ends.
 
 use std::sync::Arc;
 use std::time::Duration;
