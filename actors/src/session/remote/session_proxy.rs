@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::connection::budget::{Charged, Waits};
 use crate::connection::ledger::Ledger;
-use crate::connection::pipe::{Close, Down, Pipe};
+use crate::connection::pipe::{Close, Down, PIPE_ITEMS, Pipe};
 use crate::connection::recent::Recent;
 use crate::connection::reply::Reply;
 use crate::host::Host;
@@ -286,6 +286,8 @@ impl SessionProxy {
     pub(crate) fn drained(self: &Arc<Self>, items: usize, all: bool) {
         let mut state = self.state.lock();
         state.taken = state.taken.saturating_add(u32::try_from(items).unwrap_or(u32::MAX));
+        // More may have come between the look at the pipe and the lock. It is counted, and still to be given back.
+        let all = all && self.pipe.room() == PIPE_ITEMS;
         let due = state.taken >= CREDIT || (all && state.bytes >= CREDIT_BYTES);
         if !due || !matches!(state.at, At::Home(..)) {
             return; // the next home is told when it is known
