@@ -10,6 +10,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use rookery_cluster::invariant;
+
 use crate::connection::pipe::{Outgoing, PIPE_ITEMS};
 
 /// What a stanza takes beside its bytes, about: its places in queues and its index.
@@ -142,6 +144,8 @@ fn one(bytes: usize) -> u64 {
 
 impl Drop for OfSession {
     fn drop(&mut self) {
+        let left = (self.waits.load(Ordering::Relaxed), self.told.load(Ordering::Relaxed));
+        invariant!("budget_given_back", left == (0, 0), "{left:?} of a session that is gone");
         for level in [&self.account.level, &self.account.node.level] {
             level.sessions.fetch_sub(1, Ordering::Relaxed);
         }
@@ -233,7 +237,8 @@ struct Charge {
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.waits.waits.fetch_sub(one(self.bytes), Ordering::Relaxed);
+        let before = self.waits.waits.fetch_sub(one(self.bytes), Ordering::Relaxed);
+        invariant!("budget_counted", before >= one(self.bytes), "{} of {before}", self.bytes);
         self.waits.tell();
     }
 }

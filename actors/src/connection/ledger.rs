@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
+use rookery_cluster::invariant;
 use rookery_cluster::tables::archive::ArchiveId;
 use rookery_proto::xmpp::stanza::Stanza;
 
@@ -131,7 +132,10 @@ impl Ledger {
     pub(crate) fn recorded(&self, number: Option<u32>) {
         let mut inner = self.inner.lock();
         inner.asked = false;
-        inner.recorded = number.unwrap_or(inner.recorded);
+        let (before, now) = (inner.recorded, number.unwrap_or(inner.recorded));
+        // A client that was told a number must not find a smaller one after a crash.
+        invariant!("recorded_grows", now.wrapping_sub(before) < u32::MAX / 2, "{now} after {before}");
+        inner.recorded = now;
         let waiter = inner.waiter.take();
         drop(inner);
         if let Some(pipe) = waiter {
@@ -206,6 +210,14 @@ impl Ledger {
         let mut inner = self.inner.lock();
         inner.broken |= broken;
         let at = n.wrapping_sub(inner.settled).wrapping_sub(1) as usize;
+        let open = inner.open.get(at).copied().unwrap_or(0);
+        invariant!(
+            "receipt_settled_once",
+            open > 0,
+            "{n} is settled; {} are open behind {}",
+            inner.open.len(),
+            inner.settled
+        );
         let Some(count) = inner.open.get_mut(at) else { return };
         *count = count.saturating_add_signed(i16::try_from(by).unwrap_or(0));
         let before = inner.settled;
@@ -253,7 +265,9 @@ impl Duty {
             Self::Remote(owed) if broken => drop(owed.reply.lock().take()), // unsaid, it is taken for lost
             Self::Remote(owed) if by > 0 => drop(owed.open.fetch_add(1, Ordering::Relaxed)),
             Self::Remote(owed) => {
-                if owed.open.fetch_sub(1, Ordering::AcqRel) == 1
+                let open = owed.open.fetch_sub(1, Ordering::AcqRel);
+                invariant!("receipt_of_node_settled_once", open > 0);
+                if open == 1
                     && let Some((reply, error)) = owed.reply.lock().take()
                 {
                     reply.answer(error);

@@ -234,6 +234,11 @@ impl Kinds {
         at.and_then(|at| u8::try_from(at).ok()).map(KindId)
     }
 
+    /// Which kind it is.
+    pub(crate) fn id<A: PlacedActor>(&self) -> KindId {
+        self.named(A::KIND).unwrap_or(USER)
+    }
+
     /// The actors of a kind.
     pub(crate) fn of<A: PlacedActor>(&self) -> Option<&Actors<A>> {
         self.kinds.iter().find_map(|kind| kind.any().downcast_ref())

@@ -19,6 +19,9 @@ use kind::Kinds;
 use options::Options;
 use state::State;
 
+#[cfg_attr(not(feature = "toys"), allow(dead_code))]
+// rooms will be such entities; until then the toy room is
+pub(crate) mod entity;
 mod home;
 pub(crate) mod kind;
 pub(crate) mod names;

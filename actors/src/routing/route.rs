@@ -10,7 +10,7 @@ use rookery_proto::xmpp::stanza::{PresenceType, Stanza, Type};
 use super::wire::{self, What};
 use crate::connection::ledger::Receipt;
 use crate::host::Host;
-use crate::host::kind::{Inbound, KindId, USER};
+use crate::host::kind::{Inbound, KindId, PlacedActor, USER};
 use crate::host::names::Address;
 use crate::runtime::origin::Origin;
 
@@ -40,6 +40,18 @@ impl Host {
             self.to_entity_here(kind, entity, inbound);
         } else {
             self.to_entity_away(kind, entity, inbound);
+        }
+    }
+
+    /// What came to an actor that has moved goes on to where the entity lives now.
+    pub(crate) fn forward<A: PlacedActor>(&self, entity: &BareJid, inbound: Inbound) {
+        let kind = self.kinds().id::<A>();
+        if self.is_home(entity) {
+            // The entity has come back meanwhile, to another actor; the one that forwards is about to be forgotten.
+            let (host, entity) = (self.clone(), entity.clone());
+            self.spawn(async move { host.to_entity(kind, &entity, inbound) });
+        } else {
+            self.to_entity(kind, entity, inbound);
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
+use rookery_cluster::invariant;
 use rookery_cluster::tables::archive::ArchiveId;
 use rookery_cluster::tables::sessions;
 use rookery_proto::xml::write;
@@ -46,6 +47,11 @@ impl Unacked {
     pub(crate) fn new(outgoing: Outgoing, kept: Kept, receipt: Receipt) -> Self {
         let bytes = outgoing.size();
         Self { bytes, outgoing, kept, receipt, answered: false, answers: None, aged: false, safe: false }
+    }
+
+    /// What it takes of a message between two nodes, about, bytes.
+    fn counted(&self) -> usize {
+        self.bytes + OVERHEAD
     }
 
     /// What the client is to get.
@@ -149,15 +155,25 @@ impl Sm {
     }
 
     /// Numbers and keeps a stanza; false if there are too many.
-    /// SharedDelivery other nodes all of it must fit into a message between two.
+    /// Among other nodes all of it must fit into a message between two.
     pub(super) fn keep(&mut self, item: Unacked, limits: &Limits, moves: bool) -> bool {
         self.sent = self.sent.wrapping_add(1);
         self.drained = self.drained.max(item.kept.id().filter(|_| item.kept.offline()));
         self.unasked += item.bytes;
-        self.bytes += item.bytes + if moves { OVERHEAD } else { 0 };
+        self.bytes += item.counted();
         self.unacked.push_back(item);
+        self.check();
         // Bytes are counted with all that waits (`budget`).
         self.unacked.len() <= limits.unacked_stanzas && (!moves || self.bytes <= MOVED)
+    }
+
+    /// What waits for the client's confirmation is what was counted.
+    fn check(&self) {
+        let (sent, acked, len) = (self.sent, self.acked, self.unacked.len());
+        invariant!("unacked_numbered", sent.wrapping_sub(acked) as usize == len, "{len} of {acked}..{sent}");
+        let sum = || self.unacked.iter().map(Unacked::counted).sum::<usize>();
+        let counted = if cfg!(debug_assertions) { sum() == self.bytes } else { len > 0 || self.bytes == 0 };
+        invariant!("unacked_counted", counted, "{} bytes of {len} stanzas", self.bytes);
     }
 
     pub(super) fn wants_ack(&self) -> bool {
@@ -192,12 +208,12 @@ impl Sm {
     /// The client has `h` stanzas, and was sent these after that.
     pub(super) fn attached(&mut self, h: u32, numbering: u64, unacked: impl Iterator<Item = Unacked>) {
         self.unacked = unacked.collect();
-        self.bytes = self.unacked.iter().map(|unacked| unacked.bytes).sum();
+        self.bytes = self.unacked.iter().map(Unacked::counted).sum();
         self.count_from(h, numbering);
     }
 
     pub(super) fn forget_bytes(&mut self, item: &Unacked) {
-        self.bytes = self.bytes.saturating_sub(item.bytes);
+        self.bytes = self.bytes.saturating_sub(item.counted());
     }
 
     pub(super) fn take_unacked(&mut self) -> Vec<Unacked> {
@@ -264,12 +280,13 @@ impl Sm {
         while self.acked != h {
             let Some(item) = self.unacked.pop_front() else { break };
             self.acked = self.acked.wrapping_add(1);
-            self.bytes -= item.bytes.min(self.bytes);
+            self.forget_bytes(&item);
             last = item.kept.id().or(last);
             queued.extend(item.kept.queued());
             queued.extend(item.outgoing.among.came());
             item.receipt.done();
         }
+        self.check();
         if self.unacked.is_empty() && self.unacked.capacity() > 32 {
             self.unacked = VecDeque::new();
         }
@@ -458,3 +475,6 @@ impl Sm {
         self.record = if self.record == Record::WritingAndDue { Record::Due } else { Record::Clean };
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rookery_cluster::invariant;
 use rookery_cluster::store::Writes;
 use rookery_cluster::tables::archive::{ArchiveId, Collection};
 use rookery_cluster::tables::{archive, seen};
@@ -36,6 +37,10 @@ impl User {
 
     /// The next archive id.
     pub(super) fn next_id(&mut self) -> ArchiveId {
+        // None: the shard is lost, and the fence refuses the write. 0: a node that is alone has no epochs.
+        let now = self.host.store().epoch(self.entity.shard()).filter(|now| *now != 0);
+        let holds = now.is_none_or(|now| now == self.epoch);
+        invariant!("writer_holds_its_epoch", holds, "{} of {} in {now:?}", self.epoch, self.entity);
         self.ids.next(self.host.seams().clock.now_micros(), self.epoch)
     }
 

@@ -13,7 +13,6 @@ use super::deliver::Ops;
 use super::{Msg, User, UserSession as Session};
 use crate::features::contract::{Direction, Verdict};
 use crate::host::Host;
-use crate::host::kind::USER;
 use crate::placement::LostShards;
 use crate::placement::lifecycle::Lifecycle;
 use crate::routing::wire;
@@ -220,18 +219,7 @@ impl User {
     /// What comes for a user who lives elsewhere goes there.
     pub(super) fn take_moved(&mut self, msg: Msg) {
         match msg {
-            Msg::In(inbound) => {
-                let (host, jid) = (self.host.clone(), self.jid.clone());
-                if host.is_home(&jid) {
-                    // It has come back meanwhile, to another actor; this one is about to be forgotten.
-                    host.spawn({
-                        let host = host.clone();
-                        async move { host.to_entity(USER, &jid, *inbound) }
-                    });
-                } else {
-                    host.to_entity(USER, &jid, *inbound);
-                }
-            }
+            Msg::In(inbound) => self.host.forward::<Self>(&self.jid, *inbound),
             Msg::Leave(left) => drop(left.send(())),
             // Its connection sends it again to the next home. The stream need not end for that.
             Msg::Session { event: Event::Sent { receipt, .. }, .. } => receipt.leave(),

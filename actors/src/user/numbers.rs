@@ -147,6 +147,11 @@ impl UserSession {
         self.number_after(0).is_none_or(|now| now.numbering != told.numbering || now.covered_by(told.n))
     }
 
+    /// Whether no step that waits for its commit has a number of this session.
+    pub(super) fn nothing_reserved(&self) -> bool {
+        self.sequence.reserved == 0
+    }
+
     /// How many stanzas wait behind the steps before `seq`.
     fn behind(&self, seq: u64) -> u32 {
         let behind = self.sequence.behind.lock();

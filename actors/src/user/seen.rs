@@ -1,5 +1,6 @@
 //! What was taken already: a stanza that may come again carries its origin, a name and a number.
 
+use rookery_cluster::invariant;
 use rookery_cluster::tables::seen as table;
 
 use super::User;
@@ -123,7 +124,9 @@ impl User {
             }
         }
         let first = Known { taken: Seen::only(number), kept: None };
-        self.seen.entry(name).or_insert(first).taken.take(number);
+        let known = self.seen.entry(name).or_insert(first);
+        known.taken.take(number);
+        invariant!("taken_is_known", known.taken.has(number), "{number} is not in {known:?}");
     }
 
     /// The same of a request or an answer that is handed on.

@@ -28,7 +28,7 @@ pub(super) const SOMEWHERE: ArchiveId = ArchiveId::first_at(0);
 /// How many refused messages are remembered: as many as may come again when the store is back.
 const REFUSED: usize = 256;
 
-/// SharedDelivery how many of the newest entries that is looked for: it was sent a moment ago.
+/// Among how many of the newest entries that is looked for: it was sent a moment ago.
 const LAST: usize = 200;
 
 fn is_answered(stanza: &Stanza, error: &Stanza) -> bool {

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use rookery_cluster::entity::Entity;
+use rookery_cluster::invariant;
 use rookery_cluster::tables::archive::ArchiveId;
 use rookery_proto::xmpp::error::{Condition, StanzaError};
 use rookery_proto::xmpp::stanza::Stanza;
@@ -16,7 +17,7 @@ use super::numbers::Numbers;
 use super::offline::Ready;
 use super::share::Owed;
 use super::worth::worth_keeping;
-use super::{Msg, User};
+use super::{Msg, User, UserSession};
 use crate::connection::ledger::Receipt;
 use crate::host::Host;
 use crate::runtime::commit_queue::{CommitQueue, Committed, Limit, Outcome, Settled};
@@ -181,6 +182,8 @@ impl User {
             }
             self.release(&numbers, seq);
         }
+        let counted = || self.sessions.iter().all(UserSession::nothing_reserved);
+        invariant!("numbers_given_back", !self.pending.commits.is_empty() || counted());
     }
 
     /// The store refused: the sender is told, nothing is delivered.
