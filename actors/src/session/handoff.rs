@@ -39,66 +39,56 @@ pub(crate) struct Attach {
     pub(crate) reply: oneshot::Sender<Option<SessionHandle>>,
 }
 
+/// Who is told that the session has its connection: a proxy of this node with its attempt, or whoever has asked.
+type Answer = (Option<Arc<SessionProxy>>, u32, oneshot::Sender<Option<SessionHandle>>);
+
 impl Session {
-    /// The connection knew the session on another node: what its client was sent there, and has not confirmed, is what this
-    /// one has sent. Nothing was sent by it before.
+    /// The edge *attach*: the connection knew the session on another node. What its client was sent there, and has not confirmed,
+    /// is what this session has sent. Nothing was sent by it before.
     pub(super) fn attach(&mut self, attach: Attach, me: &Handle<Self>) {
-        let known = self.peer.as_ref() == Some(&attach.peer);
-        if known && self.restored.is_none() && self.life == Life::Live && self.resuming.is_none() {
+        let waits = self.life == Life::Live && self.resuming.is_none();
+        if self.peer.as_ref() == Some(&attach.peer) && self.restored.is_none() && waits {
             return self.reattach(attach, me);
         }
         let Attach { attach, peer, pipe, here, reply } = attach;
-        let attempt = wire::attempt(&attach);
-        let restored = self.restored.take();
-        let (false, Some(restored), None) = (self.life != Life::Live, &restored, &self.resuming) else {
-            // Its client has come back by another connection.
-            self.restored = restored;
-            return drop(reply.send(None));
+        let Some(restored) = self.restored.take_if(|_| waits) else {
+            return drop(reply.send(None)); // its client has come back by another connection
         };
         self.peer = Some(peer);
         self.generation = self.generation.wrapping_add(1);
         self.acked = self.acked.max(wire::id_of(&attach.acked));
-        let last = self.acked.max(wire::id_of(&attach.last));
-        let drained = wire::id_of(&attach.drained);
         // What the record says, and no more, may be told: until it is written anew, that is what the last home wrote.
         self.ledger = Ledger::behind(attach.settled, restored.cursor.up_handled);
         let record = attach.capsule.as_ref().and_then(wire::record);
-        let before = record.as_ref().map_or(0, |record| record.numbering);
-        let record_roster = record.as_ref().map(sessions::roster).unwrap_or_default();
-        if let Some(record) = record {
+        if let Some(record) = &record {
             self.address = record.address.as_str().into();
         }
+        let record = record.unwrap_or_default();
         self.flush_held();
-        // What came while there was no connection. What of it is archived will be read.
-        let came = self.sm.as_mut().map(|sm| sm.take_unacked()).unwrap_or_default();
-        let came: Vec<Unacked> = came.into_iter().filter(|item| item.kept.id().is_none()).collect();
-        let tail = attach.tail.iter().filter_map(|sent| {
-            let stanza = crate::routing::stored::stanza(&sent.stanza)?;
-            let mut outgoing = Outgoing::new(stanza);
-            self.shared.waits.charge(&mut outgoing);
-            Some(Unacked::new(outgoing, wire::kept(sent), Receipt::none()))
-        });
-        let tail: Vec<Unacked> = tail.collect();
-        let queued = tail.iter().filter_map(|item| item.kept.queued()).collect();
-        let (tail_ids, dropped) = (tail.iter().map(|item| item.kept.id()).collect::<Vec<_>>(), came.len());
+        let came = self.came_meanwhile();
+        let (waited, tail) = (came.len(), self.tail_of(&attach));
         let got = attach.h.wrapping_add(u32::try_from(tail.len()).unwrap_or(0));
         // What the connection knows, and what the record says that it has brought its client before.
         self.recent = recent::from_wire(&attach.recent);
         self.recent.add(&Recent::read(&restored.cursor.recent).covered_by(got));
-        let (twice, rest): (Vec<_>, Vec<_>) =
-            came.into_iter().partition(|item| self.recent.has(item.kept.key()));
-        let came = rest;
-        let had_queued: Vec<ArchiveId> = twice.iter().filter_map(|item| item.kept.queued()).collect();
-        twice.into_iter().for_each(|item| item.receipt.done()); // its client has had them
-        self.unqueue(&had_queued);
+        let came = self.settle_had(came);
         pipe.refill(came.iter().map(Unacked::down));
+        let reattached = Reattached {
+            numbering: None, // not before the connection is there
+            last: self.acked.max(wire::id_of(&attach.last)),
+            drained: wire::id_of(&attach.drained),
+            has: Some((record.numbering, got)).filter(|_| attach.managed && record.numbering != 0),
+            queued: tail.iter().filter_map(|item| item.kept.queued()).collect(),
+            moved: attach.moved && self.follows(attach.capsule.as_ref()),
+        };
+        let tail_ids: Vec<_> = tail.iter().map(|item| item.kept.id()).collect();
         if attach.managed {
             let numbering = u64::from_le_bytes(self.host.seams().bytes());
             let sm =
-                self.sm.get_or_insert_with(|| Box::new(Sm::restored(self.host.options().resume, restored)));
-            sm.has = Has::all(record_roster);
+                self.sm.get_or_insert_with(|| Box::new(Sm::restored(self.host.options().resume, &restored)));
+            sm.has = Has::all(sessions::roster(&record));
             sm.attached(attach.h, numbering, tail.into_iter().chain(came));
-            sm.drained = drained;
+            sm.drained = reattached.drained;
             sm.note_had(&mut self.recent, self.ledger.received());
         } else {
             came.into_iter().for_each(|item| item.receipt.done());
@@ -109,23 +99,10 @@ impl Session {
         if resumable {
             self.ledger.keep(me.downgrade());
         }
-        self.pipe = Some(pipe);
-        let link = SessionHandle::new(
-            me.clone(),
-            self.jid.clone(),
-            self.ledger.clone(),
-            self.generation,
-            self.moves(),
-        );
-        self.shared.connected.store(true, Ordering::Relaxed);
-        tracing::info!(jid = %self.jid, address = %self.address, waited = dropped, "session reattached to its connection");
-        self.give(link, here, attempt, reply);
-        self.push_capsule();
+        self.connected(pipe, me, (here, wire::attempt(&attach), reply));
+        tracing::info!(jid = %self.jid, address = %self.address, waited, "session reattached to its connection");
         let numbering = resumable.then(|| self.numbering());
-        let has = Some((before, got)).filter(|_| attach.managed && before != 0);
-        let moved = attach.moved && self.follows(attach.capsule.as_ref());
-        let reattached = Reattached { numbering, last, drained, has, queued, moved };
-        self.tell(Event::Reattached(Box::new(reattached)));
+        self.tell(Event::Reattached(Box::new(Reattached { numbering, ..reattached })));
         if resumable {
             self.write_attached(&tail_ids, me);
         }
@@ -133,6 +110,42 @@ impl Session {
             self.request_ack();
             self.want_tick();
         }
+    }
+
+    /// What came while there was no connection, without what of it is archived: that will be read.
+    fn came_meanwhile(&mut self) -> Vec<Unacked> {
+        let came = self.sm.as_mut().map(|sm| sm.take_unacked()).unwrap_or_default();
+        came.into_iter().filter(|item| item.kept.id().is_none()).collect()
+    }
+
+    /// What the client was sent by the last home and has not confirmed.
+    fn tail_of(&self, attach: &wire::Attach) -> Vec<Unacked> {
+        let unacked = |sent: &wire::Stanza| {
+            let mut outgoing = Outgoing::new(crate::routing::stored::stanza(&sent.stanza)?);
+            self.shared.waits.charge(&mut outgoing);
+            Some(Unacked::new(outgoing, wire::kept(sent), Receipt::none()))
+        };
+        attach.tail.iter().filter_map(unacked).collect()
+    }
+
+    /// Settles what the client has had before, and returns the rest.
+    fn settle_had(&self, came: Vec<Unacked>) -> Vec<Unacked> {
+        let (twice, rest): (Vec<_>, Vec<_>) =
+            came.into_iter().partition(|item| self.recent.has(item.kept.key()));
+        let queued: Vec<ArchiveId> = twice.iter().filter_map(|item| item.kept.queued()).collect();
+        twice.into_iter().for_each(|item| item.receipt.done());
+        self.unqueue(&queued);
+        rest
+    }
+
+    /// The session has a connection, which is given its end.
+    fn connected(&mut self, pipe: Arc<Pipe>, me: &Handle<Self>, (here, attempt, reply): Answer) {
+        self.pipe = Some(pipe);
+        let (jid, ledger) = (self.jid.clone(), self.ledger.clone());
+        let link = SessionHandle::new(me.clone(), jid, ledger, self.generation, self.moves());
+        self.shared.connected.store(true, Ordering::Relaxed);
+        self.give(link, (here, attempt, reply));
+        self.push_capsule();
     }
 
     /// What its connection brings along when it looks for the next home.
@@ -152,13 +165,7 @@ impl Session {
     }
 
     /// Gives the connection its end.
-    fn give(
-        &mut self,
-        link: SessionHandle,
-        here: Option<Arc<SessionProxy>>,
-        attempt: u32,
-        reply: oneshot::Sender<Option<SessionHandle>>,
-    ) {
+    fn give(&mut self, link: SessionHandle, (here, attempt, reply): Answer) {
         self.route = RouteHold::of(link.route());
         if let Some(proxy) = here {
             self.route = RouteHold::of(self.host.attached_here(&proxy, attempt, link));
@@ -179,7 +186,7 @@ impl Session {
             self.generation,
             !pipe.is_far(),
         );
-        self.give(link, here, wire::attempt(&attach), reply);
+        self.give(link, (here, wire::attempt(&attach), reply));
         if let Some(sm) = self.sm.as_mut().filter(|sm| sm.knows(attach.h)) {
             let got = attach.h.wrapping_add(u32::try_from(attach.tail.len()).unwrap_or(0));
             let (acked, queued) = sm.resume(attach.h);
