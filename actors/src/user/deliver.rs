@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rookery_cluster::store::{Class, Line, Writes};
+use rookery_cluster::store::{Class, Edit, Line, Writes};
 use rookery_cluster::tables::archive::{ArchiveId, Collection};
 use rookery_cluster::tables::{archive, seen};
 use rookery_proto::xmpp::error::{Condition, StanzaError};
@@ -13,13 +13,14 @@ use rookery_proto::xmpp::stanza::Stanza;
 
 use super::numbers::{self, Numbers};
 use super::offline::Ready;
+use super::preparation::{Commit, Held};
 use super::session_queue::Origin;
 use super::share::{About, Owed, Share};
 use super::worth::worth_keeping;
 use super::{Msg, User, UserSession};
 use crate::connection::ledger::Receipt;
 use crate::connection::pipe::{Kept, Outgoing};
-use crate::features::contract::Direction;
+use crate::features::contract::{Direction, Prepare};
 use crate::features::{xep_0280_carbons as carbons, xep_0359_stanza_ids as stanza_ids};
 use crate::session::{Delivery, SessionId};
 
@@ -87,6 +88,8 @@ pub(super) struct Waiting {
     pub(super) numbers: Numbers,
     /// Whose stanza it is.
     pub(super) origin: Origin,
+    /// What hooks add to its commit, should that be tried again.
+    pub(super) prepare: Vec<Prepare>,
 }
 
 /// The messages that wait for their commit, or behind one that does.
@@ -105,6 +108,8 @@ pub(super) struct Pending {
     pub(super) refused: VecDeque<(SessionId, u32, Condition)>,
     /// What is committed says what came before: that must be stored then.
     pub(super) line: Option<Line>,
+    /// The commits that wait for what hooks add to one of them.
+    pub(super) held: Held,
 }
 
 impl Pending {
@@ -199,19 +204,26 @@ impl User {
         id: ArchiveId,
         mut entry: archive::Entry,
         origin: Option<(SessionId, u32)>,
-        more: Ops,
+        more: Commit,
         step: Step,
     ) {
         let numbers = self.reserve(&step);
         entry.sent = numbers::sent(&numbers);
         let mut ops = self.keep(Collection::Archive, id, &entry, origin);
-        ops.extend(more);
+        ops.extend(more.ops);
         metrics::counter!("rookery_archive_appends_total").increment(1);
-        self.after_commit(ops, step, numbers, origin);
+        self.after_commit(Commit { ops, ..more }, step, numbers, origin);
     }
 
-    /// Commits `ops`, then takes `step`, after everything that came before it.
-    pub(super) fn after_commit(&mut self, ops: Ops, step: Step, numbers: Numbers, origin: Origin) {
+    /// Commits `commit`, then takes `step`, after everything that came before it.
+    pub(super) fn after_commit(
+        &mut self,
+        commit: impl Into<Commit>,
+        step: Step,
+        numbers: Numbers,
+        origin: Origin,
+    ) {
+        let commit = commit.into();
         if self.pending.waiting.len() >= PENDING {
             metrics::counter!("rookery_limits_hit_total", "limit" => "user_pending").increment(1);
             self.fail(step, origin, StanzaError::new(Condition::ResourceConstraint));
@@ -219,16 +231,17 @@ impl User {
             return;
         }
         let seq = self.pending.first + self.pending.waiting.len() as u64;
-        self.pending.waiting.push_back(Waiting { step, outcome: None, numbers, origin });
-        self.commit_step(seq, ops);
+        let prepare = commit.prepare.clone();
+        self.pending.waiting.push_back(Waiting { step, outcome: None, numbers, origin, prepare });
+        self.commit_step(seq, commit);
     }
 
-    /// Commits what belongs to the step `seq`, which waits for that.
-    pub(super) fn commit_step(&mut self, seq: u64, ops: Ops) {
-        let Some(me) = self.me.clone() else { return };
+    /// Hands what belongs to the step `seq` to the batcher. Returns whether it has room.
+    pub(super) fn submit_step(&mut self, seq: u64, ops: Ops, edits: Vec<Edit>) -> bool {
+        let Some(me) = self.me.clone() else { return true };
         let host = self.host.downgrade();
         let line = self.pending.line.get_or_insert_default();
-        let writes = Writes::new(&self.entity, ops).in_line(line);
+        let writes = Writes::new(&self.entity, ops).with_edits(edits).in_line(line);
         let submitted = self.host.batcher().submit(writes, move |result| {
             let result = result.map_err(|error| error.class);
             if result == Err(Class::Fenced) {
@@ -244,9 +257,7 @@ impl User {
             }
             let _ = me.cast_always(Msg::Committed { seq, outcome: Outcome::of(result) });
         });
-        if submitted.is_err() {
-            self.committed(seq, Outcome::Later);
-        }
+        submitted.is_ok()
     }
 
     /// Takes `step` at once, or after those that wait for their commit.
@@ -262,6 +273,7 @@ impl User {
                 outcome: Some(Outcome::Stored),
                 numbers,
                 origin: None,
+                prepare: Vec::new(),
             });
         }
     }
@@ -289,7 +301,8 @@ impl User {
             if *outcome == Outcome::Stored && (self.pending.stale || !self.holds(step, numbers)) {
                 return self.renumber();
             }
-            let Some(Waiting { step, outcome, numbers, origin }) = self.pending.waiting.pop_front() else {
+            let Some(Waiting { step, outcome, numbers, origin, .. }) = self.pending.waiting.pop_front()
+            else {
                 return;
             };
             let seq = self.pending.first;
@@ -304,6 +317,9 @@ impl User {
         }
         if self.pending.is_empty() && self.pending.waiting.capacity() > 32 {
             self.pending.waiting = VecDeque::new();
+        }
+        if !self.pending.held.is_empty() {
+            self.go_on_committing();
         }
     }
 

@@ -11,6 +11,7 @@ use rookery_proto::xmpp::stanza::Stanza;
 use tokio::sync::oneshot;
 
 use super::deliver::Ops;
+use super::preparation::Held;
 use super::{Available, Inbound, Lifecycle, Msg, Numbering, Reader, User, UserSession as Session, presence};
 use crate::connection::pipe::Pipe;
 use crate::features::contract::{Direction, Verdict};
@@ -257,6 +258,7 @@ impl User {
         }
         // Who waits for a commit hears that it is lost, and sends it again to the next home.
         self.pending.waiting.drain(..).for_each(|waiting| waiting.step.leave());
+        self.pending.held = Held::default();
     }
 
     /// What comes for a user who lives elsewhere goes there.

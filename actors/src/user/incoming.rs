@@ -2,19 +2,21 @@
 
 use std::sync::Arc;
 
+use rookery_cluster::tables::archive::Collection;
 use rookery_cluster::tables::offline;
 use rookery_proto::xmpp::error::{Condition, StanzaError};
-use rookery_proto::xmpp::jid::{BareJid, Jid};
+use rookery_proto::xmpp::jid::Jid;
 use rookery_proto::xmpp::stanza::{IqType, MessageType, Stanza, Type};
 
 use super::deliver::{Ops, Step};
+use super::preparation::Commit;
+use super::session_queue::Origin;
 use super::share::{self, Owed};
 use super::worth::worth_keeping;
 use super::{Inbound, User};
 use crate::connection::ledger::Receipt;
 use crate::features;
 use crate::features::contract::{Direction, Passing, Phase, Verdict};
-use crate::session::SessionId;
 
 impl User {
     pub(super) fn incoming(&mut self, inbound: Inbound) {
@@ -73,15 +75,14 @@ impl User {
         if passing.stanza.to.is_none() {
             passing.stanza.to = Some(Jid::from(self.jid.clone()));
         }
-        let Passing { stanza, archive, copies, with, .. } = passing;
         if let Some((sid, n)) = origin {
             self.remember(sid, n); // it may come again by another way, kept or not
         }
-        match self.plan(kind, &stanza) {
-            Plan::Deliver => self.keep_and_deliver(stanza, archive, copies, &with, origin, receipt),
+        match self.plan(kind, &passing.stanza) {
+            Plan::Deliver => self.keep_and_deliver(passing, origin, receipt),
             Plan::Ignore => receipt.done(),
             Plan::Refuse => {
-                self.refuse_from(origin, &stanza, receipt, &Condition::ServiceUnavailable.into());
+                self.refuse_from(origin, &passing.stanza, receipt, &Condition::ServiceUnavailable.into());
             }
         }
     }
@@ -103,20 +104,13 @@ impl User {
         }
     }
 
-    fn keep_and_deliver(
-        &mut self,
-        stanza: Stanza,
-        archive: bool,
-        copies: bool,
-        with: &BareJid,
-        origin: Option<(SessionId, u32)>,
-        receipt: Receipt,
-    ) {
+    fn keep_and_deliver(&mut self, passing: Passing, origin: Origin, receipt: Receipt) {
+        let Passing { stanza, archive, copies, with, prepare, .. } = passing;
         let owed = self.owed(&stanza, || worth_keeping(&stanza));
         let waits = owed == Owed::AnyDevice;
         if archive {
             let before = self.ids.last;
-            let mut entry = self.entry(Direction::In, &stanza, with);
+            let mut entry = self.entry(Direction::In, &stanza, &with);
             entry.flags = share::flags(owed, copies);
             let id = self.next_id();
             let mut more = Ops::new();
@@ -135,6 +129,7 @@ impl User {
             } else {
                 Step::Kept { stanza, receipt }
             };
+            let more = Commit::new(more, prepare, Collection::Archive);
             self.archive(id, entry, origin, more, step);
         } else if owed.is_live() && (self.crowds_all(&stanza) || self.is_late_and_full(&stanza)) {
             match stanza.type_ {
@@ -152,7 +147,7 @@ impl User {
             // XEP-0160 section 4
             self.refuse_from(origin, &stanza, receipt, &Condition::ServiceUnavailable.into());
         } else {
-            self.queue(Arc::new(stanza), with, origin, receipt);
+            self.queue(Arc::new(stanza), &with, origin, receipt, prepare);
         }
     }
 

@@ -2,7 +2,7 @@
 //! [`Msg`] is one step that never waits; what takes time is spawned and comes back as a message.
 //!
 //! - `attach`: sessions come and go. `order`, `outgoing`: what the user's sessions send. `incoming`: what is sent to the user.
-//! - `deliver`: the order of archive and delivery. `queue`: what no archive keeps. `offline`, `cursor`: what waits for a device. `behind`: what ended sessions left.
+//! - `deliver`: the order of archive and delivery. `preparation`: what hooks add to its commits. `queue`: what no archive keeps. `offline`, `cursor`: what waits for a device. `behind`: what ended sessions left.
 //! - `presence`, `subscription`, `roster`: RFC 6121. `iq`, `strangers`: requests, for [`crate::features`].
 
 use std::collections::{HashMap, VecDeque};
@@ -36,6 +36,7 @@ mod load;
 mod numbers;
 mod offline;
 mod outgoing;
+mod preparation;
 mod presence;
 mod propagation;
 mod queue;

@@ -242,6 +242,7 @@ impl User {
             front.outcome = None;
         }
         self.pending.waiting = waiting;
+        self.pending.held.renumber();
         self.rewrite(first, rewrites);
     }
 

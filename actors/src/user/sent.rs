@@ -11,6 +11,7 @@ use rookery_proto::xmpp::jid::Jid;
 use rookery_proto::xmpp::stanza::Stanza;
 
 use super::deliver::{BUSY, Ops, Step};
+use super::preparation::Commit;
 use super::session_queue::Origin;
 use super::share::{self, Owed};
 use super::{Msg, User, UserSession, numbers};
@@ -74,9 +75,10 @@ impl User {
         entry.flags = share::flags(Owed::Nobody, copies);
         entry.sent =
             self.pending.waiting.front().map(|front| numbers::sent(&front.numbers)).unwrap_or_default();
+        let prepare = self.pending.waiting.front().map(|front| front.prepare.clone()).unwrap_or_default();
         let name = self.session(sid).and_then(|session| session.origin_name(self.host.placement().is_some()));
         let ops = self.keep(Collection::Archive, id, &entry, name.map(|name| (name, n)));
-        self.commit_step(seq, ops);
+        self.commit_step(seq, Commit::new(ops, prepare, Collection::Archive));
     }
 
     /// A message that one of the sessions has sent was refused with this error: nothing of it stays. `n` is its number in the

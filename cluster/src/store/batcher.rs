@@ -2,8 +2,9 @@
 //!
 //! One commit is under way at a time, and one begins at most every [`Settings::pace`]; what comes meanwhile gathers and goes
 //! together. So a write that comes alone does not wait, and under load the groups grow by themselves (measured: see the
-//! settings). Writes are committed, and their callbacks called,
-//! in the order of submission; what builds on a refused one is refused (see [`Line`]). Bodies are set and clear only, with keys made before: repeating them is harmless.
+//! settings). Writes are committed, and their callbacks called, in the order of submission; what builds on a refused one is refused
+//! (see [`Line`]). Bodies are set and clear with keys made before, and edits that may be done twice (see [`Edit`]): repeating them is
+//! harmless.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{Class, Error, Op, Ops, Options, Result, Standing, Store, op, runner};
+use super::{Class, Error, Fut, Op, Ops, Options, Result, Standing, Store, Transaction, op, runner};
 use crate::entity::{Entity, Shard};
 
 const PACE: Duration = Duration::from_millis(8);
@@ -47,11 +48,39 @@ impl Default for Settings {
     }
 }
 
+/// A write that depends on what is stored: a function that reads and writes in the transaction of a commit, behind the writes of
+/// all bodies. It shares that transaction with the bodies of others, so it reads a few rows by their keys and no ranges that may be
+/// long. It may run more than once: doing it twice must do nothing more than doing it once.
+#[derive(Clone)]
+pub struct Edit(Arc<EditFn>);
+
+type EditFn = dyn for<'t> Fn(&'t mut dyn Transaction) -> Fut<'t, Result<()>> + Send + Sync;
+
+impl Edit {
+    /// What an edit may write, bytes: so much of a commit is set aside for each.
+    pub const SIZE: usize = 16_000;
+
+    /// An edit that calls `run` in the transaction.
+    pub fn new(
+        run: impl for<'t> Fn(&'t mut dyn Transaction) -> Fut<'t, Result<()>> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(run))
+    }
+}
+
+impl std::fmt::Debug for Edit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Edit")
+    }
+}
+
 /// Writes that belong together.
 #[derive(Clone, Debug)]
 pub struct Writes {
     /// What to do, in order.
     pub ops: Ops,
+    /// What to do behind that; most have none.
+    pub edits: Vec<Edit>,
     /// The shard of the entity they are about, for the fence.
     pub shard: Shard,
     /// Whose refused writes they build on, if any.
@@ -82,7 +111,13 @@ impl Line {
 impl Writes {
     /// Writes about `entity`.
     pub fn new(entity: &Entity, ops: Ops) -> Self {
-        Self { ops, shard: entity.shard(), line: None }
+        Self { ops, edits: Vec::new(), shard: entity.shard(), line: None }
+    }
+
+    /// The same writes, with these edits.
+    #[must_use]
+    pub fn with_edits(self, edits: Vec<Edit>) -> Self {
+        Self { edits, ..self }
     }
 
     /// The same writes, in a line with others.
@@ -91,9 +126,13 @@ impl Writes {
         Self { line: Some(line.clone()), ..self }
     }
 
+    fn is_empty(&self) -> bool {
+        self.ops.is_empty() && self.edits.is_empty()
+    }
+
     /// What they cost, if they may be committed at all.
     fn check(&self) -> Result<usize> {
-        let size = self.ops.iter().map(Op::cost).sum::<Result<usize>>()?;
+        let size = self.ops.iter().map(Op::cost).sum::<Result<usize>>()? + self.edits.len() * Edit::SIZE;
         if size > runner::BUDGET / 2 {
             return Err(Error::new(Class::TooLarge, "the writes are larger than half a transaction"));
         }
@@ -114,7 +153,7 @@ struct Body {
 impl Body {
     /// Whether the shard is this node's as it was when they were handed over.
     fn is_of_now(&self, store: &Store) -> bool {
-        self.writes.ops.is_empty() || (self.epoch.is_some() && self.epoch == store.epoch(self.writes.shard))
+        self.writes.is_empty() || (self.epoch.is_some() && self.epoch == store.epoch(self.writes.shard))
     }
 }
 
@@ -226,7 +265,7 @@ impl Batcher {
         if self.0.0.is_idle() {
             return Ok(());
         }
-        self.write(Writes { ops: Ops::new(), shard: Shard(0), line: None }).await
+        self.write(Writes { ops: Ops::new(), edits: Vec::new(), shard: Shard(0), line: None }).await
     }
 
     /// Bodies that wait now.
@@ -307,7 +346,8 @@ fn unbroken((bodies, dones): Group) -> Group {
 
 /// Whether an error is about what is written, so that it may be another body's.
 fn is_of_one(class: Class) -> bool {
-    matches!(class, Class::TooLarge | Class::Misuse | Class::Full)
+    // A damaged row is found by the edit that reads it.
+    matches!(class, Class::TooLarge | Class::Misuse | Class::Full | Class::Corrupt)
 }
 
 /// Commits a group and tells each its outcome, or gives back a group of several that was refused because of what some of them write.
@@ -368,7 +408,7 @@ async fn settle(
 
 /// All bodies in one transaction.
 async fn commit(store: &Store, bodies: &[Body], deadline: Duration) -> Result<()> {
-    let changing = bodies.iter().filter(|body| !body.writes.ops.is_empty());
+    let changing = bodies.iter().filter(|body| !body.writes.is_empty());
     let mut shards: Vec<Shard> = changing.map(|body| body.writes.shard).collect();
     shards.sort_unstable();
     shards.dedup();
@@ -383,7 +423,15 @@ async fn commit(store: &Store, bodies: &[Body], deadline: Duration) -> Result<()
                     other => other.apply(&mut **tx),
                 }
             }
-            Box::pin(std::future::ready(Ok(())))
+            if bodies.iter().all(|body| body.writes.edits.is_empty()) {
+                return Box::pin(std::future::ready(Ok(())));
+            }
+            Box::pin(async move {
+                for Edit(run) in bodies.iter().flat_map(|body| &body.writes.edits) {
+                    run(&mut **tx).await?;
+                }
+                Ok(())
+            })
         })
         .await
 }
@@ -432,7 +480,7 @@ impl Shared {
         for Waiting { body, since, done, .. } in group {
             if !body.is_of_now(&self.store) {
                 done(Err(ELSEWHERE));
-            } else if !body.writes.ops.is_empty() && since + self.settings.deadline < now {
+            } else if !body.writes.is_empty() && since + self.settings.deadline < now {
                 late += 1;
                 done(Err(Error::new(Class::Unavailable, "the store was too slow for this write")));
             } else {
