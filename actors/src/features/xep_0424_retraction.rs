@@ -168,7 +168,9 @@ impl Retraction {
         });
         let mut tombstone = stanza.header().payload(payload);
         tombstone.lang = None;
-        Some(Entry { stanza: tombstone.to_bytes().into(), ..entry })
+        let mut stored = Vec::new();
+        tombstone.write(&mut stored);
+        Some(Entry { stanza: stored.into(), ..entry })
     }
 }
 
