@@ -8,18 +8,17 @@
 //!
 //! Nothing in here opens a socket, reads a file or knows TLS. Nothing in here blocks or waits inside an actor.
 
+pub mod auth;
 pub mod connection;
-pub mod credentials;
 pub mod export;
 pub mod features;
 pub mod host;
 mod maintenance;
-mod operator;
 mod placement;
 mod routing;
 mod runtime;
+mod server;
 pub mod session;
-mod spread;
 pub mod user;
 
 pub use connection::budget::Charged;
@@ -28,5 +27,5 @@ pub use connection::pipe::{Close, Down, ELSEWHERE, Outgoing, Pipe};
 pub use connection::shared_delivery::SharedDelivery;
 pub use host::options::{self, Options};
 pub use host::{Host, NotResumed};
-pub use operator::SessionInfo;
+pub use server::SessionInfo;
 pub use session::handle::{Authenticated, ConnInfo, SessionHandle};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use rookery_actors::credentials;
+use rookery_actors::auth::credentials;
 use rookery_actors::export::{Error, Importer, Report, Target, export};
 use rookery_actors::options::{Domain, Options};
 use rookery_cluster::entity::Entity;

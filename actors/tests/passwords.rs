@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use nodes::Nodes;
 
-use rookery_actors::credentials;
+use rookery_actors::auth::credentials;
 use rookery_cluster::entity::Entity;
 use rookery_cluster::seams::Seams;
 use rookery_cluster::store::Store;

@@ -3,12 +3,13 @@
 //! - [`config`]: `rookery.toml`, validated into types. [`check`](mod@check) says what it would do.
 //! - [`serve`]: a node from its start to its end; [`start`], [`listeners`], [`signals`], [`reload`] are its parts.
 //! - [`cluster`]: the same among others: joining, and leaving so that nobody notices.
-//! - [`connection`]: a client's stream, from its first byte to its last.
+//! - [`transport`]: what carries a stream: TCP and TLS.
+//! - [`streams`]: XML streams; [`streams::c2s`] is a client's, from its first byte to its last.
+//! - [`http`]: the routes of the node, and TLS for them.
 //! - [`tls`]: certificates by domain, handshakes, channel bindings, and a development authority.
 //! - [`net`]: the network seam, and what is refused before a byte of XMPP is read.
 //! - [`dev_store`]: a store for several nodes on one machine.
 //! - [`storage`]: what the store says of itself, and what readiness makes of it.
-//! - [`demo`]: that and several nodes in one command, to watch one die.
 //! - [`admin`]: what an operator can ask of a node, or of its data folder.
 //!
 //! Deliberately absent: anything about a user. A connection is a reliable pipe to its session (`rookery-actors`).
@@ -17,10 +18,9 @@ pub mod admin;
 pub mod check;
 pub mod cluster;
 pub mod config;
-pub mod connection;
-pub mod demo;
 pub mod dev_store;
 pub mod greeting;
+pub mod http;
 pub mod listeners;
 pub mod net;
 pub mod options;
@@ -30,4 +30,6 @@ pub mod serve;
 pub mod signals;
 pub mod start;
 pub mod storage;
+pub mod streams;
 pub mod tls;
+pub mod transport;

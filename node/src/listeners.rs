@@ -3,21 +3,24 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rookery_ops::{http, metrics};
+use rookery_ops::metrics;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
-use crate::connection::{self, Kind, Shared};
+use crate::http;
 use crate::net::{Net as _, Tcp, accept};
 use crate::start::Error;
+use crate::streams::c2s::{self, Shared};
+use crate::transport::tcp::{Socket, Start};
 
 /// Bound and not yet serving.
 pub struct Listeners {
     c2s: Vec<TcpListener>,
     c2s_tls: Vec<TcpListener>,
     http: Vec<TcpListener>,
+    https: Vec<TcpListener>,
     cluster: Option<TcpListener>,
 }
 
@@ -38,6 +41,7 @@ impl Listeners {
             c2s: all("listen.c2s", &config.listen.c2s)?,
             c2s_tls: all("listen.c2s_tls", &config.listen.c2s_tls)?,
             http: all("listen.http", &config.listen.http)?,
+            https: all("listen.https", &config.listen.https)?,
             cluster: match &config.cluster {
                 Some(section) => all("cluster.listen", &[section.listen])?.pop(),
                 None => None,
@@ -60,6 +64,11 @@ impl Listeners {
         addresses(&self.http)
     }
 
+    /// Where it listens for HTTP by TLS.
+    pub fn https(&self) -> Vec<SocketAddr> {
+        addresses(&self.https)
+    }
+
     /// Where it listens for other nodes.
     pub fn cluster(&self) -> Option<SocketAddr> {
         self.cluster.as_ref()?.local_addr().ok()
@@ -75,9 +84,14 @@ impl Listeners {
         let named =
             |name: &str, all: Vec<SocketAddr>| all.iter().map(|a| format!("{name} {a}")).collect::<Vec<_>>();
         let cluster = self.cluster().into_iter().collect();
-        let (c2s, c2s_tls, http) = (self.c2s(), self.c2s_tls(), self.http());
-        [named("c2s", c2s), named("c2s_tls", c2s_tls), named("http", http), named("cluster", cluster)]
-            .concat()
+        let all = [
+            ("c2s", self.c2s()),
+            ("c2s_tls", self.c2s_tls()),
+            ("http", self.http()),
+            ("https", self.https()),
+            ("cluster", cluster),
+        ];
+        all.into_iter().flat_map(|(name, all)| named(name, all)).collect()
     }
 
     /// Accepts clients until `shared.stop`, and answers HTTP until `last` turns true.
@@ -89,20 +103,16 @@ impl Listeners {
         last: &watch::Receiver<bool>,
     ) -> Vec<JoinHandle<()>> {
         let mut tasks = Vec::new();
-        for (kind, listeners) in [(Kind::C2s, self.c2s), (Kind::C2sTls, self.c2s_tls)] {
+        for (start, listeners) in [(Start::InTheStream, self.c2s), (Start::Direct, self.c2s_tls)] {
             for listener in listeners {
                 let shared = shared.clone();
                 let (gate, stop) = (shared.gate.clone(), shared.stop.clone());
-                let serve = move |stream, peer, pass| connection::serve(&shared, kind, stream, peer, pass);
+                let serve =
+                    move |stream, peer, pass| c2s::serve(&shared, Socket::new(stream, start, peer), pass);
                 tasks.push(tokio::spawn(accept::run(listener, gate, stop, serve)));
             }
         }
-        for listener in self.http {
-            let mut last = last.clone();
-            let stop = async move { drop(last.wait_for(|stop| *stop).await) };
-            let routes = http::routes(health.clone(), metrics.clone());
-            tasks.push(tokio::spawn(http::serve(listener, routes, http::Limits::default(), stop)));
-        }
+        tasks.extend(http::serve(self.http, self.https, shared, health, metrics, last));
         tasks
     }
 }

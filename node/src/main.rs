@@ -5,14 +5,17 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use rookery_cluster::seams::Seams;
+use rookery_demo as demo;
 use rookery_node::admin::Folder;
 use rookery_node::cluster::{seconds, security};
 use rookery_node::config::{self, Config};
-use rookery_node::net::Tcp;
+use rookery_node::net::{Net as _, Tcp};
+use rookery_node::signals::{Ask, Signals};
 use rookery_node::start::{self, Found};
-use rookery_node::{check, demo, dev_store, serve};
+use rookery_node::tls::development;
+use rookery_node::{check, dev_store, serve};
 use rookery_ops::admin::{Address, Error, Kind, connect, not_running};
-use rookery_ops::cli::{AdminCommand, CertArgs, Cli, ClusterCommand, ClusterVerb, Command};
+use rookery_ops::cli::{AdminCommand, CertArgs, Cli, ClusterCommand, ClusterVerb, Command, DemoArgs};
 use rookery_ops::commands::{self, Terminal};
 
 // A quarter of the time of a message went into the system's allocator.
@@ -49,10 +52,10 @@ fn main() -> ExitCode {
         return served.map_or_else(|e| fail(&e, 1), |()| ExitCode::SUCCESS);
     }
     if let Command::Demo(arguments) = &command {
-        let shown = runtime.block_on(demo::run(arguments, &Tcp));
+        let shown = runtime.block_on(demonstrate(arguments));
         // A thread may still wait for a key: it is not waited for.
         runtime.shutdown_background();
-        return shown.map_or_else(|e| fail(&e, 1), |()| ExitCode::SUCCESS);
+        return shown.map_or_else(|e| fail(&*e, 1), |()| ExitCode::SUCCESS);
     }
     let config = match Config::load_or_development(cli.config.as_deref()) {
         Ok(config) => config,
@@ -90,6 +93,21 @@ fn done(result: Result<(), Error>) -> ExitCode {
 fn fail(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
     eprintln!("rookery: {error}");
     ExitCode::from(code)
+}
+
+/// `rookery demo`: with sockets and certificates as a node has them.
+async fn demonstrate(arguments: &DemoArgs) -> Result<(), Box<dyn std::error::Error>> {
+    let mut signals = Signals::new()?;
+    let stop = async move { while signals.next().await != Ask::Stop {} };
+    let lent = demo::Lent {
+        listen: |at| Tcp.bind(at),
+        certificate: |folder, domain, now| {
+            let made = development::certificate(folder, domain, &[domain], now).map_err(|e| e.to_string())?;
+            Ok(demo::Files { certificate: made.certificate, key: made.key })
+        },
+        authority: development::AUTHORITY,
+    };
+    Ok(demo::run(arguments, lent, stop).await?)
 }
 
 /// `rookery cluster cert`: without a node, and without a configuration if nodes are named.

@@ -8,8 +8,8 @@ use rookery_ops::logging;
 
 use crate::cluster::{Member, security};
 use crate::config::{self, Config};
-use crate::connection::{Settings, Shared};
 use crate::options;
+use crate::streams::c2s::{Settings, Shared};
 
 /// Why nothing changed.
 #[derive(Debug, thiserror::Error)]
@@ -139,6 +139,7 @@ fn keep(started: &Config, new: &mut Config) {
     listen.c2s.clone_from(&was.c2s);
     listen.c2s_tls.clone_from(&was.c2s_tls);
     listen.http.clone_from(&was.http);
+    listen.https.clone_from(&was.https);
     listen.admin.clone_from(&was.admin);
 }
 
@@ -147,8 +148,9 @@ fn restarts(started: &Config, new: &Config) -> Vec<String> {
     let mut kept = new.clone();
     keep(started, &mut kept);
     let listen = &kept.listen;
-    let sockets = (&listen.c2s, &listen.c2s_tls, &listen.http, &listen.admin);
-    let wanted = (&new.listen.c2s, &new.listen.c2s_tls, &new.listen.http, &new.listen.admin);
+    let sockets = (&listen.c2s, &listen.c2s_tls, &listen.http, &listen.https, &listen.admin);
+    let listen = &new.listen;
+    let wanted = (&listen.c2s, &listen.c2s_tls, &listen.http, &listen.https, &listen.admin);
     let all = [
         (kept.data_dir != new.data_dir, "data_dir: needs a restart"),
         (kept.store != new.store, "store: needs a restart"),
@@ -171,7 +173,11 @@ fn changes(old: &Config, new: &Config) -> Vec<String> {
     note(old.domains != new.domains, "domains: changed");
     note(old.archive != new.archive, "archive: changed");
     note(old.log.level != new.log.level, "log.level: changed");
-    note(old.listen.proxy != new.listen.proxy || old.listen.public != new.listen.public, "listen: changed");
+    let listen = |c: &Config| {
+        let listen = &c.listen;
+        (listen.proxy.clone(), listen.http_proxies.clone(), listen.public.clone())
+    };
+    note(listen(old) != listen(new), "listen: changed");
     let denied = |c: &Config| c.cluster.as_ref().map(|cluster| cluster.denied.clone()).unwrap_or_default();
     note(denied(old) != denied(new), "cluster.denied: changed");
     notes

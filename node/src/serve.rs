@@ -14,11 +14,11 @@ use tokio::sync::watch;
 use crate::admin::Node;
 use crate::cluster::{Member, watch as standing};
 use crate::config::Config;
-use crate::connection::Shared;
 use crate::listeners::Listeners;
 use crate::reload::Reloader;
 use crate::signals::{Ask, Signals};
 use crate::start::{self, Error, Found};
+use crate::streams::c2s::Shared;
 use crate::tls::Tls;
 use crate::{greeting, options, ports, storage};
 
@@ -80,7 +80,8 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let mesh = member.as_ref().map(|member| member.mesh().clone());
     let shared = start::shared(&config, host.clone(), tls, seams, stopping, mesh);
 
-    let (c2s, c2s_tls, http) = (listeners.c2s(), listeners.c2s_tls(), listeners.http());
+    let (c2s, c2s_tls) = (listeners.c2s(), listeners.c2s_tls());
+    let (http, https) = (listeners.http(), listeners.https());
     let names = listeners.names();
     let reloader =
         Reloader::new(config.clone(), shared.clone(), member.clone(), health.clone(), logging.clone());
@@ -106,7 +107,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     }));
     let upkeep = tokio::spawn(upkeep(metrics.clone(), reloader.clone()));
     health.clear(Reason::Starting);
-    ports::write(&config.data_dir, &c2s, &c2s_tls, &http, between)
+    ports::write(&config.data_dir, &c2s, &c2s_tls, &http, &https, between)
         .map_err(|source| Error::Io { what: "ports.json can't be written", source })?;
     tracing::info!(version = rookery_ops::VERSION, listeners = names.join(", "), "serving");
     if config.file.is_none() {

@@ -13,12 +13,12 @@ use rookery_cluster::mesh::Mesh;
 use rookery_cluster::seams::Seams;
 use rookery_cluster::store::{self, Durability, EmbeddedSettings, Place, Store};
 use rookery_ops::admin::{self, Address, Remote};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::config::Config;
-use crate::connection::{Crowd, Meters, Rates, Settings, Shared};
 use crate::net::{Gate, Guesses};
+use crate::streams::c2s::{Crowd, Meters, Rates, Settings, Shared};
 use crate::tls::{self, Tls};
 
 /// Why a node did not start.
@@ -217,7 +217,6 @@ pub fn shared(
     stop: watch::Receiver<bool>,
     mesh: Option<Arc<Mesh>>,
 ) -> Arc<Shared> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Arc::new(Shared {
         host,
         tls: Arc::new(tls),
@@ -228,7 +227,6 @@ pub fn shared(
         rates: Rates::new(),
         seams,
         settings: ArcSwap::from_pointee(Settings::from(config)),
-        hashing: Semaphore::new(cores),
         stop,
         meters: Meters::new(),
     })

@@ -5,8 +5,12 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
 
 use rustix::process::{Pid, Signal, kill_process};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 const CONFIG: &str = "data_dir = 'data'\n[listen]\nc2s = ['127.0.0.1:0']\nc2s_tls = ['127.0.0.1:0']\nhttp = ['127.0.0.1:0']\n\
     [[domain]]\nname = 'localhost'\n[sasl]\niterations = 4096\n";
@@ -291,4 +295,46 @@ fn check_and_mistakes() {
     let busy = run(folder.path(), &["serve", "--config", "rookery.toml"]);
     assert_eq!(busy.status.code(), Some(1));
     assert!(text(&busy.stderr).contains("another program listens there"), "{}", text(&busy.stderr));
+}
+
+/// A TLS client of the node's own authority, with this protocol in ALPN.
+fn https(folder: &Path, port: u16, alpn: &[u8], path: &str) -> std::io::Result<String> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(folder.join("data/tls/ca.pem")).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![alpn.to_vec()];
+    let tls = ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
+    let mut stream = StreamOwned::new(tls, TcpStream::connect(("127.0.0.1", port)).unwrap());
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+#[test]
+fn https_has_the_domains_certificates_and_shows_no_metrics() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = CONFIG.replace("[listen]\n", "[listen]\nhttps = ['127.0.0.1:0']\n");
+    std::fs::write(folder.path().join("rookery.toml"), config).unwrap();
+    let mut node = Node::spawn(folder.path(), &["serve", "--config", "rookery.toml"]);
+    assert!(node.until("serving").contains("https 127.0.0.1:"));
+    let port = ports(folder.path(), "https");
+    let answer = https(folder.path(), port, b"http/1.1", "/readyz").unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ready\n"), "{answer}");
+    assert!(https(folder.path(), port, b"http/1.1", "/metrics").unwrap().starts_with("HTTP/1.1 404"));
+    assert!(https(folder.path(), port, b"xmpp-client", "/readyz").is_err());
+    // In the clear there is nothing.
+    let mut plain = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    plain.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    let _ = plain.read_to_end(&mut answer);
+    assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
+    node.signal(Signal::TERM);
+    assert_eq!(node.end().0, 0);
 }

@@ -2,7 +2,8 @@
 //!
 //! - [`metrics`]: the one list of everything that is measured, and its Prometheus text.
 //! - [`logging`]: events as lines for people or as JSON; the level changes while the node runs.
-//! - [`health`] and [`http`]: whether the node is alive and ready, and the small HTTP server that says so.
+//! - [`health`]: whether the node is alive and ready.
+//! - [`http`]: the HTTP service that features mount routes on; metrics and health are its first users.
 //! - [`cli`]: the words of the command line, as clap definitions.
 //! - [`admin`]: one trait for everything an operator asks of a node, its server and client over a Unix socket.
 //! - [`commands`]: the command line's verbs, run against that trait.

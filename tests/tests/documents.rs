@@ -56,8 +56,19 @@ fn code(text: &str) -> Vec<&str> {
 fn is_path(code: &str) -> bool {
     let plain = code.chars().all(|c| c.is_ascii_alphanumeric() || "._-/".contains(c));
     let first = code.split('/').next().unwrap_or_default();
-    let top =
-        ["actors", "cluster", "node", "ops", "proto", "tests", "target", "rookery-data", ".ci", ".cargo"];
+    let top = [
+        "actors",
+        "cluster",
+        "demo",
+        "node",
+        "ops",
+        "proto",
+        "tests",
+        "target",
+        "rookery-data",
+        ".ci",
+        ".cargo",
+    ];
     plain && (top.contains(&first) || code.ends_with(".md") || code == "clippy.toml")
 }
 

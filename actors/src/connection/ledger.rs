@@ -9,7 +9,7 @@ use rookery_cluster::tables::archive::ArchiveId;
 use rookery_proto::xmpp::stanza::Stanza;
 
 use crate::connection::pipe::Pipe;
-use crate::routing::receive::Reply;
+use crate::connection::reply::Reply;
 use crate::runtime::actor::WeakHandle;
 use crate::session::remote::SessionProxy;
 use crate::session::{self, Session};
@@ -297,6 +297,13 @@ impl Receipt {
     pub(crate) fn owed(reply: Reply, verdicts: bool) -> Self {
         let owed =
             Owed { reply: Mutex::new(Some((reply, bytes::Bytes::new()))), open: AtomicU32::new(1), verdicts };
+        Self { duty: Some(Duty::Remote(Arc::new(owed))), n: 0, entry: NOWHERE }
+    }
+
+    /// The same, with what the answer says when all is settled; errors find their own way.
+    pub(crate) fn owed_with(reply: Reply, answer: bytes::Bytes) -> Self {
+        let owed =
+            Owed { reply: Mutex::new(Some((reply, answer))), open: AtomicU32::new(1), verdicts: false };
         Self { duty: Some(Duty::Remote(Arc::new(owed))), n: 0, entry: NOWHERE }
     }
 

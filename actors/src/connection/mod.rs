@@ -6,4 +6,5 @@ pub(crate) mod kept;
 pub(crate) mod ledger;
 pub mod pipe;
 pub(crate) mod recent;
+pub(crate) mod reply;
 pub(crate) mod shared_delivery;

@@ -11,7 +11,7 @@ use super::draft::{Draft, Write};
 use super::pages::page;
 use super::report::Notes;
 use super::scram;
-use crate::credentials;
+use crate::auth::credentials;
 
 /// What became of an account.
 pub(super) enum Outcome {

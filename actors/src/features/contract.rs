@@ -129,6 +129,8 @@ pub type Work = Pin<Box<dyn Future<Output = Result<Done, StanzaError>> + Send>>;
 /// How an IQ is answered.
 #[derive(Clone, Copy)]
 pub enum Run {
+    /// At once, from what the server knows: of [`Scope::Host`], whoever asks.
+    Host(fn(&Host, &Request) -> Result<Vec<u8>, StanzaError>),
     /// At once, from what the user actor knows.
     Now(fn(&mut User, &Request) -> Result<Vec<u8>, StanzaError>),
     /// With the store, where it changes something that bears on what its session sends next; that waits (RFC 6120 section

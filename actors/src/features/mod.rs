@@ -15,6 +15,7 @@ use crate::user;
 pub mod contract;
 pub mod doap;
 pub mod elsewhere;
+pub(crate) mod host_requests;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod xep_0012_last;

@@ -12,8 +12,9 @@ use rookery_proto::xml::{Limits, Scope};
 use rookery_proto::xmpp::jid::BareJid;
 use rookery_proto::xmpp::stanza::Stanza;
 
+use crate::auth::credentials;
 use crate::host::options::Domain;
-use crate::{Authenticated, ConnInfo, Down, Host, Options, Pipe, SessionHandle, credentials};
+use crate::{Authenticated, ConnInfo, Down, Host, Options, Pipe, SessionHandle};
 
 /// The password of all users of a scene.
 pub(crate) const PASSWORD: &str = "secret";

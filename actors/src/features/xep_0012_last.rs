@@ -31,7 +31,7 @@ pub const LAST: Feature = Feature {
             name: "query",
             ns: ns::LAST,
             who: Who::Anyone,
-            run: Run::Now(uptime),
+            run: Run::Host(uptime),
         },
         Iq {
             scope: Scope::Account,
@@ -47,8 +47,8 @@ pub const LAST: Feature = Feature {
 };
 
 /// Section 5.
-fn uptime(user: &mut User, _: &Request) -> Result<Vec<u8>, StanzaError> {
-    Ok(query(user.host().uptime().as_secs(), ""))
+fn uptime(host: &Host, _: &Request) -> Result<Vec<u8>, StanzaError> {
+    Ok(query(host.uptime().as_secs(), ""))
 }
 
 /// Section 3: 0 while the user is there, else the time since the log-out and its words.

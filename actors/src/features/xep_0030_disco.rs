@@ -23,18 +23,16 @@ pub const DISCO: Feature = Feature {
         (Scope::Account, ns::DISCO_ITEMS),
     ],
     iq: &[
-        iq(Scope::Host, ns::DISCO_INFO, Who::Anyone, host_info),
-        iq(Scope::Host, ns::DISCO_ITEMS, Who::Anyone, host_items),
-        iq(Scope::Account, ns::DISCO_INFO, Who::Subscriber, account_info),
-        iq(Scope::Account, ns::DISCO_ITEMS, Who::Subscriber, account_items),
+        iq(Scope::Host, ns::DISCO_INFO, Who::Anyone, Run::Host(host_info)),
+        iq(Scope::Host, ns::DISCO_ITEMS, Who::Anyone, Run::Host(host_items)),
+        iq(Scope::Account, ns::DISCO_INFO, Who::Subscriber, Run::Now(account_info)),
+        iq(Scope::Account, ns::DISCO_ITEMS, Who::Subscriber, Run::Now(account_items)),
     ],
     ..Feature::NONE
 };
 
-type Answer = fn(&mut User, &Request) -> Result<Vec<u8>, StanzaError>;
-
-const fn iq(scope: Scope, ns: &'static str, who: Who, run: Answer) -> Iq {
-    Iq { scope, method: Method::Get, name: "query", ns, who, run: Run::Now(run) }
+const fn iq(scope: Scope, ns: &'static str, who: Who, run: Run) -> Iq {
+    Iq { scope, method: Method::Get, name: "query", ns, who, run }
 }
 
 /// What an entity says of itself.
@@ -83,22 +81,22 @@ fn unknown_node() -> StanzaError {
     StanzaError::new(Condition::ItemNotFound)
 }
 
-fn host_info(user: &mut User, request: &Request) -> Result<Vec<u8>, StanzaError> {
-    let info = Info::of(user.host(), request.to.domain(), Scope::Host);
+fn host_info(host: &Host, request: &Request) -> Result<Vec<u8>, StanzaError> {
+    let info = Info::of(host, request.to.domain(), Scope::Host);
     match request.element()?.attr("node") {
         None | Some("") => Ok(info.query(None)),
         // XEP-0115 section 6.2: who got our caps asks for the node that was in them.
-        Some(node) if xep_0115_caps::is_node(node, user.host(), request.to.domain()) => {
-            Ok(info.query(Some(node)))
-        }
+        Some(node) if xep_0115_caps::is_node(node, host, request.to.domain()) => Ok(info.query(Some(node))),
         Some(_) => Err(unknown_node()),
     }
 }
 
-/// The server has no items yet: rooms and components will be some.
-fn host_items(_: &mut User, request: &Request) -> Result<Vec<u8>, StanzaError> {
+/// The items of a domain of users are the services beside it.
+fn host_items(host: &Host, request: &Request) -> Result<Vec<u8>, StanzaError> {
     no_node(request)?;
-    Ok(items(std::iter::empty()))
+    let options = host.options();
+    let services = options.services.iter().filter(|_| host.serves(request.to.domain()));
+    Ok(items(services.map(|service| service.name.as_str())))
 }
 
 fn account_info(user: &mut User, request: &Request) -> Result<Vec<u8>, StanzaError> {

@@ -5,18 +5,13 @@
 //! - `rate`: how often a password may be changed.
 //! - `remove`: everything about a user goes.
 
-use rookery_cluster::entity::Entity;
-use rookery_cluster::seams::Seams;
-use rookery_cluster::store;
-use rookery_proto::sasl::{Credentials, keys};
 use rookery_proto::xml::write;
 use rookery_proto::xmpp::element::Element;
 use rookery_proto::xmpp::error::{Condition, ErrorType, StanzaError, StreamCondition};
 use rookery_proto::xmpp::jid::BareJid;
 use rookery_proto::xmpp::ns;
-use tokio::sync::Semaphore;
 
-use crate::credentials;
+use crate::auth;
 use crate::features::contract::{Done, Feature, Iq, Method, Request, Run, Scope, Who, Work, Xep};
 use crate::host::Host;
 use crate::session::SessionId;
@@ -27,7 +22,7 @@ mod rate;
 mod remove;
 
 pub use before::{Registrations, before_login, register, register_info, stream_feature};
-pub(crate) use rate::Hourly;
+use rate::Hourly;
 pub use remove::remove_account;
 
 /// XEP-0077. Requests go to the domain or, without `to`, to the account.
@@ -55,25 +50,13 @@ const fn iq(scope: Scope, method: Method, run: Run) -> Iq {
 /// The longest name of a new account, bytes; RFC 7622 would allow 1,023.
 const NAME: usize = 256;
 
-/// How many passwords are hashed at one time for registrations and changes, so that logins keep some processor.
-static HASHING: Semaphore = Semaphore::const_new(2);
-
-/// Makes the keys of a password on a thread that may block. Milliseconds of processor time for each.
-///
-/// # Errors
-/// `<not-acceptable/>` for a text that can be no password: empty, too long, with control characters.
-pub async fn hash(seams: &Seams, password: String, iterations: u32) -> Result<Credentials, StanzaError> {
-    let failed = || StanzaError::new(Condition::InternalServerError);
-    let _turn = HASHING.acquire().await.map_err(|_| failed())?;
-    let seed: [u8; 32] = seams.bytes();
-    let made = tokio::task::spawn_blocking(move || Credentials::derive(&password, &seed, iterations)).await;
-    made.map_err(|_| failed())?.map_err(|error| match error {
-        keys::Error::Password(_) => StanzaError::new(Condition::NotAcceptable).text(error.to_string()),
-        keys::Error::Iterations(_) | keys::Error::Salt => {
-            tracing::error!(%error, "a password could not be hashed with the configured sasl.iterations");
-            failed()
-        }
-    })
+/// The answer when the authenticator has none.
+fn failed(error: auth::Error) -> StanzaError {
+    match error {
+        auth::Error::Password(unfit) => StanzaError::new(Condition::NotAcceptable).text(unfit.to_string()),
+        auth::Error::Store(error) => super::store_failed(&error),
+        auth::Error::Failed => StanzaError::new(Condition::InternalServerError),
+    }
 }
 
 /// What a form was filled in with: `<username/>` and `<password/>`, both needed.
@@ -119,38 +102,24 @@ async fn set(host: Host, request: Request) -> Result<Done, StanzaError> {
     {
         return Err(Condition::NotAllowed.into());
     }
+    if !host.authenticator(request.account.domain()).abilities().change {
+        return Err(Condition::NotAllowed.into());
+    }
     let now = host.seams().clock.now_micros();
     let per_hour = host.options().limits.password_changes_per_hour;
-    if !host.password_changes().admit(&request.account, now, per_hour) {
+    if !host.state::<Hourly>().admit(&request.account, now, per_hour) {
         let text = "the password was changed too often";
         return Err(
             super::over("password_changes", Condition::ResourceConstraint, text).type_(ErrorType::Wait)
         );
     }
-    change_password(&host, &request.account, password, request.sid).await?;
+    // Section 3.3.
+    let authenticator = host.authenticator(request.account.domain());
+    if !authenticator.change(&request.account, password, request.sid).await.map_err(failed)? {
+        return Err(Condition::ItemNotFound.into());
+    }
     tracing::info!(user = %request.account, "password changed by its user");
     Ok(Done::then(move |user: &mut User| user.end_others(request.sid, "the password was changed")))
-}
-
-/// Section 3.3: gives an account a new password. Of its sessions only `keep` is left on record.
-async fn change_password(
-    host: &Host,
-    account: &BareJid,
-    password: String,
-    keep: Option<SessionId>,
-) -> Result<(), StanzaError> {
-    let made = hash(host.seams(), password, host.options().iterations).await?;
-    let user = Entity::new(account.as_str());
-    let (user, keys) = (&user, &credentials::to_account(&made, 0).credentials);
-    let (keep, now) = (keep.map(|SessionId(sid)| sid), host.seams().clock.now_micros());
-    let changed = host.store().write(store::Options::owner(user), |tx| {
-        Box::pin(async move { credentials::replace(&mut **tx, user, keys, keep.as_ref(), now).await })
-    });
-    match changed.await {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(Condition::ItemNotFound.into()),
-        Err(error) => Err(super::store_failed(&error)),
-    }
 }
 
 impl User {

@@ -5,7 +5,7 @@ use rookery_proto::xmpp::error::StanzaError;
 use rookery_proto::xmpp::ns;
 
 use crate::features::contract::{Feature, Iq, Method, Request, Run, Scope, Who, Xep};
-use crate::user::User;
+use crate::host::Host;
 
 /// The name of the program.
 pub const NAME: &str = "Rookery";
@@ -25,12 +25,12 @@ pub const VERSION: Feature = Feature {
         name: "query",
         ns: ns::VERSION,
         who: Who::Anyone,
-        run: Run::Now(answer),
+        run: Run::Host(answer),
     }],
     ..Feature::NONE
 };
 
-fn answer(_: &mut User, _: &Request) -> Result<Vec<u8>, StanzaError> {
+fn answer(_: &Host, _: &Request) -> Result<Vec<u8>, StanzaError> {
     Ok(write::bytes(|w| {
         w.start("query", ns::VERSION);
         w.leaf("name", ns::VERSION, NAME).leaf("version", ns::VERSION, env!("CARGO_PKG_VERSION"));

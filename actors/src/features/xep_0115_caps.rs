@@ -56,7 +56,8 @@ struct Kept {
 /// The capabilities of one of our domains. They differ between domains that give other contact addresses.
 pub fn caps(host: &Host, domain: &str) -> Arc<Caps> {
     let options = host.options();
-    let mut kept = host.caps().0.lock();
+    let cache = host.state::<Cache>();
+    let mut kept = cache.0.lock();
     if kept.under.as_ref().is_none_or(|under| !Arc::ptr_eq(under, &options)) {
         *kept = Kept { under: Some(options), domains: HashMap::new() };
     }
@@ -161,7 +162,7 @@ mod tests {
         let first = caps(&scene.host, "localhost");
         assert!(Arc::ptr_eq(&first, &caps(&scene.host, "localhost")));
         let _ = caps(&scene.host, "elsewhere.example");
-        assert_eq!(scene.host.caps().0.lock().domains.len(), 1);
+        assert_eq!(scene.host.state::<Cache>().0.lock().domains.len(), 1);
         let mut options = Options::clone(&scene.host.options());
         options.domains[0].contact.clear();
         scene.host.reload(options);

@@ -5,7 +5,7 @@ use rookery_proto::xmpp::error::StanzaError;
 use rookery_proto::xmpp::{datetime, ns};
 
 use crate::features::contract::{Feature, Iq, Method, Request, Run, Scope, Who, Xep};
-use crate::user::User;
+use crate::host::Host;
 
 /// XEP-0202 section 3.
 pub const TIME: Feature = Feature {
@@ -17,13 +17,13 @@ pub const TIME: Feature = Feature {
         name: "time",
         ns: ns::TIME,
         who: Who::Anyone,
-        run: Run::Now(answer),
+        run: Run::Host(answer),
     }],
     ..Feature::NONE
 };
 
-fn answer(user: &mut User, _: &Request) -> Result<Vec<u8>, StanzaError> {
-    Ok(time(user.host().seams().clock.now_micros()))
+fn answer(host: &Host, _: &Request) -> Result<Vec<u8>, StanzaError> {
+    Ok(time(host.seams().clock.now_micros()))
 }
 
 fn time(now: u64) -> Vec<u8> {

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+pub use super::names::Service;
+
 /// A domain whose users live here.
 #[derive(Clone, Debug)]
 pub struct Domain {
@@ -121,6 +123,8 @@ impl Limits {
 pub struct Options {
     /// The domains, at least one.
     pub domains: Vec<Domain>,
+    /// Other names that this deployment answers.
+    pub services: Vec<Service>,
     /// The archive's default policy.
     pub archive: Archive,
     /// Messages older than that are removed; zero keeps them.
@@ -144,6 +148,7 @@ impl Options {
     pub fn new(domains: Vec<Domain>) -> Self {
         Self {
             domains,
+            services: Vec::new(),
             archive: Archive::Always,
             retention: Duration::ZERO,
             quota: 1 << 30,

@@ -2,6 +2,7 @@
 //! day, and when this node has written a sixteenth of the quota to it since.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rookery_cluster::entity::Entity;
@@ -84,7 +85,7 @@ impl Host {
                 // What is on its way is there before it is weighed.
                 let flushed = host.batcher().flush().await;
                 let done = match flushed {
-                    Ok(()) => enforce(host.store(), host.quotas(), &user, now, &options).await,
+                    Ok(()) => enforce(host.store(), &host.quotas(), &user, now, &options).await,
                     Err(error) => Err(error),
                 };
                 if let Err(error) = done {
@@ -177,6 +178,13 @@ async fn weigh(store: &Store, user: &Entity, today: u32, quota: u64) -> store::R
         }
     }
     Ok(None)
+}
+
+impl Host {
+    /// What is known of quotas.
+    pub(crate) fn quotas(&self) -> Arc<Quotas> {
+        self.state()
+    }
 }
 
 #[cfg(test)]

@@ -1,42 +1,26 @@
-//! Which actors live here. Each name belongs to a shard, and each shard to one node: its home.
+//! Where actors live. Each name belongs to a shard, and each shard to one node: its home.
 //!
-//! - `early`: what comes for a shard before this node knows that the shard is its own.
-//! - `handoff`: shards that this node gives up, loses and takes.
+//! - [`lifecycle`]: the stages in the life of an actor that has a home.
+//! - [`LostShards`]: what the log says of shards that other nodes took.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use parking_lot::Mutex;
-use rookery_cluster::entity::{Entity, SHARDS, Shard};
-use rookery_cluster::mesh::peer::NodeId;
+use rookery_cluster::entity::{SHARDS, Shard};
 use rookery_cluster::mesh::{Cluster, Home};
 use rookery_proto::xmpp::jid::BareJid;
 use tokio::sync::Notify;
 
-use crate::host::Host;
-use crate::routing::shard_queue::ShardQueues;
-use crate::session::remote::connection_proxy::ConnectionProxy;
-use crate::session::remote::session_proxy::SessionProxy;
+pub(crate) mod lifecycle;
+mod lost;
 
-mod early;
-mod handoff;
-
-pub(crate) use handoff::LostShards;
+pub(crate) use lost::LostShards;
 
 /// What a node knows of the others.
 pub(crate) struct Placement {
     pub(crate) cluster: Cluster,
-    pub(crate) queues: ShardQueues,
-    /// Connections of this node whose sessions are elsewhere, or on their id.
-    pub(crate) session_proxies: Mutex<HashMap<u64, Arc<SessionProxy>>>,
-    pub(crate) next_connection: AtomicU64,
-    /// Sessions of this node whose connections are elsewhere.
-    pub(crate) connection_proxies: Mutex<HashMap<(NodeId, u64), Arc<ConnectionProxy>>>,
     /// The epoch in which a shard is given up: nothing for it is taken any more.
     pub(crate) frozen: Vec<AtomicU32>,
-    /// What came for shards that other nodes know to be this one's before it knows that itself.
-    pub(crate) early: early::Early,
     /// The epoch in which the sessions of a shard were brought back from the store.
     pub(crate) restored: Vec<AtomicU32>,
     /// Something is to be looked at: a queue that waits, or a proxy.
@@ -44,17 +28,12 @@ pub(crate) struct Placement {
 }
 
 impl Placement {
-    /// `first`: the name of the first connection, random, so that none is named as one of a former process.
-    pub(crate) fn new(cluster: Cluster, first: u64) -> Arc<Self> {
+    /// Nothing is given up, nothing was brought back.
+    pub(crate) fn new(cluster: Cluster) -> Arc<Self> {
         let shards = || 0..SHARDS;
         Arc::new(Self {
             cluster,
-            queues: ShardQueues::new(),
-            session_proxies: Mutex::default(),
-            next_connection: AtomicU64::new(first),
-            connection_proxies: Mutex::default(),
             frozen: shards().map(|_| AtomicU32::new(0)).collect(),
-            early: early::Early::default(),
             restored: shards().map(|_| AtomicU32::new(0)).collect(),
             wake: Notify::new(),
         })
@@ -105,31 +84,4 @@ impl Placement {
 /// The shard of a user.
 pub(crate) fn shard_of(user: &BareJid) -> Shard {
     Shard::of(user.as_str())
-}
-
-impl Host {
-    /// Whether the home of `user` is this node.
-    pub fn is_home(&self, user: &BareJid) -> bool {
-        self.placement().is_none_or(|placement| placement.is_here(shard_of(user)))
-    }
-
-    /// The epoch of archive ids of `entity`: that of its shard.
-    pub(crate) fn epoch(&self, entity: &Entity) -> u32 {
-        let epoch =
-            self.placement().and_then(|placement| placement.cluster.mesh().map().epoch(entity.shard()));
-        epoch.map_or(1, |epoch| epoch.0)
-    }
-
-    /// Whether something may go straight to that user: its home is this node, and nothing that came before waits.
-    pub(crate) fn is_open(&self, user: &BareJid) -> bool {
-        self.placement().is_none_or(|placement| {
-            let shard = shard_of(user);
-            placement.is_here(shard) && !placement.queues.is_stalled(shard)
-        })
-    }
-
-    /// Whether that user may have sessions here that are not known yet.
-    pub(crate) fn may_have_sessions(&self, user: &BareJid) -> bool {
-        self.placement().is_some_and(|placement| placement.is_restoring(shard_of(user)))
-    }
 }

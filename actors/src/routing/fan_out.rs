@@ -11,9 +11,11 @@ use rookery_proto::xmpp::jid::{BareJid, Jid};
 use rookery_proto::xmpp::stanza::{PresenceType, Stanza, Type};
 
 use super::wire::{self, What};
+use crate::connection::ledger::Receipt;
 use crate::host::Host;
+use crate::host::kind::USER;
+use crate::host::names::Address;
 use crate::placement::shard_of;
-use crate::user;
 
 /// Users in one payload.
 const MOST: usize = 1_000;
@@ -34,14 +36,23 @@ impl<'a> FanOut<'a> {
 
     /// One more. A user of this node without sessions costs a look-up.
     pub(crate) fn add(&mut self, user: &BareJid) {
+        // Only users are told this way; whoever else is a contact gets a stanza of its own.
+        match self.host.resolve(&Jid::from(user.clone())) {
+            Address::Entity(USER, _) => {}
+            Address::Entity(..) => {
+                let stanza = Stanza::clone(self.stanza).to(user.clone());
+                return self.host.route(stanza, Receipt::none(), None);
+            }
+            Address::Host | Address::Remote => return,
+        }
         let Some(placement) = self.host.placement() else {
-            return self.host.presence_here(user, self.stanza, self.strict);
+            return self.host.presence_here(USER, user, self.stanza, self.strict);
         };
         let shard = shard_of(user);
         match placement.home(shard) {
             // What could not be delivered before comes before this.
-            _ if placement.queues.is_stalled(shard) => self.host.tell_one(self.stanza, user, self.strict),
-            Home::Here { .. } => self.host.presence_here(user, self.stanza, self.strict),
+            _ if self.host.is_stalled(shard) => self.host.tell_one(self.stanza, user, self.strict),
+            Home::Here { .. } => self.host.presence_here(USER, user, self.stanza, self.strict),
             Home::There { node, .. } => self.away.entry(node).or_default().push(user.as_str().to_owned()),
             Home::Nobody => self.host.tell_one(self.stanza, user, self.strict),
         }
@@ -54,24 +65,27 @@ impl<'a> FanOut<'a> {
             return;
         }
         let stanza: Bytes = self.stanza.to_bytes().into();
+        let epoch = self.host.epoch_of(self.stanza);
         for (node, users) in self.away {
             for users in users.chunks(MOST) {
-                let payload =
-                    wire::FanOut { stanza: stanza.clone(), users: users.to_vec(), strict: self.strict };
+                let payload = wire::FanOut {
+                    stanza: stanza.clone(),
+                    users: users.to_vec(),
+                    strict: self.strict,
+                    kind: String::new(),
+                    epoch,
+                };
                 let Some(first) = users.first().and_then(|user| BareJid::parse(user).ok()) else { continue };
                 let (host, presence, strict) = (self.host.clone(), self.stanza.clone(), self.strict);
                 let users: Arc<[String]> = users.into();
                 let told_users = users.clone();
                 let envelope =
                     Envelope::new(shard_of(&first), 0, Bytes::new(), wire::encode(What::FanOut(payload)));
-                let sent = placement.cluster.peers().peer(&node).send(envelope, move |outcome| {
-                    let again = match outcome {
-                        Outcome::Taken(reply) if reply.is_empty() => return,
-                        Outcome::Taken(reply) => wire::Refused::decode(reply).unwrap_or_default().users,
-                        _ => told_users.to_vec(),
-                    };
-                    host.tell_again(&presence, &again, strict);
-                });
+                let sent =
+                    placement.cluster.peers().peer(&node).send(envelope, move |outcome| match outcome {
+                        Outcome::Taken(reply) => host.refused(&presence, reply, strict),
+                        _ => host.tell_again(&presence, &told_users, strict),
+                    });
                 if sent.is_err() {
                     self.host.tell_again(self.stanza, &users, self.strict);
                 }
@@ -81,17 +95,58 @@ impl<'a> FanOut<'a> {
 }
 
 impl Host {
+    /// The epoch of the shard of the one whose presence it is, if this node is its home.
+    fn epoch_of(&self, stanza: &Stanza) -> u32 {
+        let home = stanza
+            .from
+            .as_ref()
+            .zip(self.placement())
+            .map(|(from, placement)| placement.home(shard_of(&from.to_bare())));
+        match home {
+            Some(Home::Here { epoch }) => epoch.0,
+            _ => 0,
+        }
+    }
+
+    /// Whether a presence comes from a home of a former epoch: a node that was cut off, and does not know yet that others have its
+    /// shards, says what held before.
+    pub(crate) fn is_outdated(&self, stanza: &Stanza, epoch: u32) -> bool {
+        let home = stanza
+            .from
+            .as_ref()
+            .zip(self.placement())
+            .map(|(from, placement)| placement.home(shard_of(&from.to_bare())));
+        match home {
+            // Whoever probes is answered where it is by then.
+            _ if matches!(stanza.type_, Type::Presence(PresenceType::Probe)) => false,
+            Some(Home::Here { epoch: now } | Home::There { epoch: now, .. }) => epoch != 0 && now.0 > epoch,
+            _ => false,
+        }
+    }
+
     /// A presence for one user, wherever that is.
     fn tell_one(&self, stanza: &Arc<Stanza>, user: &BareJid, strict: bool) {
-        let users = vec![user.as_str().to_owned()];
-        let payload = wire::FanOut { stanza: stanza.to_bytes().into(), users, strict };
+        let (users, epoch) = (vec![user.as_str().to_owned()], self.epoch_of(stanza));
+        let payload =
+            wire::FanOut { stanza: stanza.to_bytes().into(), users, strict, kind: String::new(), epoch };
         let (stanza, user) = (stanza.clone(), user.clone());
         self.send(&user.clone(), What::FanOut(payload), move |host, answer| match answer {
-            Ok(reply) if reply.is_empty() => {}
-            // The shard has moved in the very moment.
-            Ok(_) => host.tell_again(&stanza, &[user.as_str().to_owned()], strict),
+            Ok(reply) => host.refused(&stanza, reply, strict),
             Err(_) => tracing::debug!(%user, "presence could not be delivered"),
         });
+    }
+
+    /// What became of a presence at a node that took it for its users: some of them may live elsewhere by now.
+    fn refused(&self, stanza: &Arc<Stanza>, reply: Bytes, strict: bool) {
+        if reply.is_empty() {
+            return;
+        }
+        let refused = wire::Refused::decode(reply).unwrap_or_default();
+        let is_here = |from: &Jid| self.is_home(&from.to_bare());
+        if refused.outdated && stanza.from.as_ref().is_some_and(is_here) {
+            return; // this node is about to hear that it is not the home any more
+        }
+        self.tell_again(stanza, &refused.users, strict);
     }
 
     /// Presence that was not taken. Meanwhile it may be another: what is sent is what holds now.
@@ -111,18 +166,6 @@ impl Host {
         let users = users.map(|user| user.as_str().to_owned()).collect();
         let retell = wire::Retell { from: from.as_str().to_owned(), users };
         self.send(&from.to_bare(), What::Retell(retell), |_, _| {});
-    }
-
-    /// Users who did not hear the presence of a session whose home this is.
-    pub(crate) fn retell_here(&self, from: &Jid, users: Vec<BareJid>) {
-        let sender = from.to_bare();
-        if self.users().find(&sender).is_some() || self.may_have_sessions(&sender) {
-            let from = from.clone();
-            let retell = move |user: &mut user::User| user.retell(&from, &users);
-            let _ = self.cast_user(&sender, user::Msg::Then(Box::new(retell)));
-        } else {
-            users.iter().for_each(|user| self.retell_one(from, user, None));
-        }
     }
 
     /// What `user` is to know of the session `from`: its presence, or that it has none.

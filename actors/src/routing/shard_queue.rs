@@ -19,10 +19,10 @@ use rookery_cluster::mesh::peer::{Envelope, NodeId, Outcome};
 use rookery_proto::xmpp::jid::BareJid;
 use tokio::time::Instant;
 
-use super::receive::Reply;
 use super::wire::{self, What};
+use crate::connection::reply::Reply;
 use crate::host::Host;
-use crate::placement::Placement;
+use crate::placement::{Placement, shard_of};
 
 /// A payload was not taken by anybody in time, or there is no room for it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -114,11 +114,13 @@ struct QueueId {
 
 pub(crate) struct ShardQueues(Vec<Mutex<ShardQueue>>);
 
-impl ShardQueues {
-    pub(crate) fn new() -> Self {
+impl Default for ShardQueues {
+    fn default() -> Self {
         Self((0..2 * SHARDS).map(|_| Mutex::default()).collect())
     }
+}
 
+impl ShardQueues {
     fn of(&self, id: QueueId) -> Option<&Mutex<ShardQueue>> {
         self.0.get(usize::from(id.shard.0) * 2 + usize::from(id.requests))
     }
@@ -145,6 +147,19 @@ impl Placement {
 }
 
 impl Host {
+    /// Whether something may go straight to that entity: its home is this node, and nothing that came before waits.
+    pub(crate) fn is_open(&self, entity: &BareJid) -> bool {
+        self.placement().is_none_or(|placement| {
+            let shard = shard_of(entity);
+            placement.is_here(shard) && !self.is_stalled(shard)
+        })
+    }
+
+    /// Whether what is sent now to that shard has to wait behind what came before.
+    pub(crate) fn is_stalled(&self, shard: Shard) -> bool {
+        self.state::<ShardQueues>().is_stalled(shard)
+    }
+
     /// Sends to the home of `user`, wherever that is; `then` is told the answer.
     pub(crate) fn send(
         &self,
@@ -161,7 +176,8 @@ impl Host {
             deadline: Instant::now() + PATIENCE,
             then: Box::new(then),
         };
-        let Some(queue) = placement.queues.of(id) else { return };
+        let queues = self.state::<ShardQueues>();
+        let Some(queue) = queues.of(id) else { return };
         {
             let mut queue = queue.lock();
             queue.orders += 1;
@@ -191,7 +207,8 @@ impl Host {
     /// them (`flush`).
     fn fly(&self, id: QueueId, payload: Payload, flush: bool) -> Result<(), Payload> {
         let Some(placement) = self.placement() else { return Err(payload) };
-        let Some(queue) = placement.queues.of(id) else { return Err(payload) };
+        let queues = self.state::<ShardQueues>();
+        let Some(queue) = queues.of(id) else { return Err(payload) };
         let shard = id.shard;
         let home = placement.home(shard);
         let Some(target) = placement.target(&home) else { return Err(payload) };
@@ -237,7 +254,8 @@ impl Host {
     /// What became of a payload.
     fn landed(&self, id: QueueId, seq: u64, target: (NodeId, u64), outcome: Outcome) {
         let Some(placement) = self.placement() else { return };
-        let Some(slot) = placement.queues.of(id) else { return };
+        let queues = self.state::<ShardQueues>();
+        let Some(slot) = queues.of(id) else { return };
         let mut queue = slot.lock();
         let Some(at) = queue.flight(seq) else { return };
         let done = match outcome {
@@ -275,9 +293,10 @@ impl Host {
     /// Sends what waits in queues whose shards have homes; what has waited too long fails. Whether anything still waits.
     pub(crate) fn flush_queues(&self) -> bool {
         let Some(placement) = self.placement() else { return false };
+        let queues = self.state::<ShardQueues>();
         let mut waiting = 0;
         for id in queue_ids() {
-            let Some(slot) = placement.queues.of(id) else { continue };
+            let Some(slot) = queues.of(id) else { continue };
             let mut queue = slot.lock();
             if !queue.flying.is_empty()
                 && let Some(target) = placement.target(&placement.home(id.shard))
@@ -297,7 +316,8 @@ impl Host {
     }
 
     fn flush_queue(&self, id: QueueId) {
-        let Some(slot) = self.placement().and_then(|placement| placement.queues.of(id)) else { return };
+        let queues = self.state::<ShardQueues>();
+        let Some(slot) = queues.of(id) else { return };
         let now = Instant::now();
         let mut late = Vec::new();
         {

@@ -5,17 +5,16 @@ use bytes::Bytes;
 use prost::Message as _;
 use rookery_cluster::store;
 use rookery_cluster::tables::archive::ArchiveId;
-use rookery_cluster::tables::roster::Item as RosterItem;
 use rookery_proto::xmpp::error::StreamCondition;
 pub(crate) use rookery_rpc::payload::v1::payload::What;
 pub(crate) use rookery_rpc::payload::v1::{
-    Attach, Bind, Bound, Capsule, Change, Close, Conn, Down, Enable, FanOut, In, Item, Kick, Order, Payload,
-    Recent, Refused, Resume, Retell, Session, Sessions, Stanza, TooHigh, Up, close, item, order, up,
+    Attach, Bind, Bound, Broadcast, Capsule, Change, Close, Conn, Down, Enable, FanOut, In, Item, Kick,
+    Order, Payload, Recent, Refused, Resume, Retell, Session, Sessions, Stanza, TooHigh, Up, close, item,
+    order, up,
 };
 
 use crate::connection::pipe::{self, Kept};
 use crate::session::SessionId;
-use crate::user;
 
 /// A payload's bytes.
 pub(crate) fn encode(what: What) -> Bytes {
@@ -47,28 +46,6 @@ pub(crate) fn attempt(attach: &Attach) -> u32 {
 /// The sender's session and number, if there is one.
 pub(crate) fn origin(payload: &In) -> Option<(SessionId, u32)> {
     Some((SessionId::from_slice(&payload.sid)?, payload.n))
-}
-
-pub(crate) fn change(change: &user::Change) -> Change {
-    Change {
-        item: change.item.encode_to_vec().into(),
-        version: String::new(),
-        push: change.push,
-        deliver: change.deliver,
-        shows: change.shows,
-        again: change.again,
-    }
-}
-
-pub(crate) fn change_of(change: Change) -> Option<user::Change> {
-    let item = RosterItem::decode(change.item).ok()?;
-    Some(user::Change {
-        item,
-        push: change.push,
-        deliver: change.deliver,
-        shows: change.shows,
-        again: change.again,
-    })
 }
 
 /// What is in a pipe, for the connection's node; nothing for what is none of its business.

@@ -1,5 +1,7 @@
-//! What runs actors, whatever they are: mailboxes, passivation, a directory by name, timers.
+//! What runs actors, whatever they are: mailboxes, passivation, a directory by name, timers, and the queues in which they wait for the store.
 
 pub(crate) mod actor;
+pub(crate) mod commit_queue;
 pub(crate) mod directory;
+pub(crate) mod operations;
 pub(crate) mod wheel;

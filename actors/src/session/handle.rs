@@ -8,6 +8,7 @@ use rookery_proto::xmpp::jid::{BareJid, FullJid};
 use rookery_proto::xmpp::stanza::Stanza;
 
 use crate::connection::ledger::Ledger;
+use crate::host::Host;
 use crate::runtime::actor::Handle;
 use crate::session::remote::{Item, SessionProxy};
 use crate::session::{Msg, Session};
@@ -454,5 +455,12 @@ impl Drop for SessionHandle {
             }
         }
         self.end(false);
+    }
+}
+
+impl Host {
+    /// The connections of this node that have a session.
+    pub(crate) fn connections(&self) -> Arc<Connections> {
+        self.state()
     }
 }

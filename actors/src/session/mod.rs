@@ -20,6 +20,7 @@ use crate::features::xep_0191_blocking::Blocks;
 use crate::features::xep_0352_csi as csi;
 use crate::host::{Host, NotResumed};
 use crate::runtime::actor::{Actor, Handle, Idle};
+use crate::runtime::directory::Directory;
 use crate::session::handle::{Route, RouteHold};
 use crate::user::{self, Available, Numbering, User};
 
@@ -487,5 +488,29 @@ impl Actor for Session {
         if let Some(sm) = &mut self.sm {
             sm.shrink();
         }
+    }
+}
+
+/// The sessions of a node, by name.
+pub(crate) struct Sessions(Directory<SessionId, Session>);
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self(Directory::new(|SessionId([first, second, ..])| u16::from_le_bytes([*first, *second]).into()))
+    }
+}
+
+impl std::ops::Deref for Sessions {
+    type Target = Directory<SessionId, Session>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl Host {
+    /// The sessions whose home is this node.
+    pub(crate) fn sessions(&self) -> Arc<Sessions> {
+        self.state()
     }
 }

@@ -10,8 +10,9 @@ use rookery_proto::xmpp::jid::{FullJid, Jid};
 use rookery_proto::xmpp::stanza::{IqType, Stanza, Type};
 use tokio::sync::oneshot;
 
-use super::deliver::{Ops, Step};
+use super::deliver::Ops;
 use super::share::Owed;
+use super::steps::Step;
 use super::worth::worth_keeping;
 use super::{Available, Reader, Sequence, User, UserSession, presence};
 use crate::connection::ledger::Ledger;
@@ -272,6 +273,7 @@ impl User {
         let handle = Session::restore(host, me, jid.clone(), stored, presence.clone(), shared.clone());
         self.attach(sid, jid, handle, address, shared);
         if let Some(session) = self.session_mut(sid) {
+            session.since = record.created_at;
             session.presence = presence;
             session.carbons = carbons;
             session.interested = interested;

@@ -6,8 +6,8 @@ use rookery_cluster::tables::archive::{ArchiveId, Collection};
 use rookery_proto::xmpp::jid::Jid;
 use rookery_proto::xmpp::stanza::Stanza;
 
-use super::deliver::Step;
 use super::drains::{Drain, Why};
+use super::steps::Step;
 use super::{User, UserSession};
 use crate::connection::budget::Account;
 use crate::session::{self, Delivery, SessionId};
@@ -51,7 +51,7 @@ impl User {
     /// session is served from the store, and when it was read that was not written yet.
     pub(super) fn passes_over(&self, session: &UserSession, drain: &Drain, id: ArchiveId) -> bool {
         let skipped = drain.skipped.is_some_and(|(first, last)| first <= id && id <= last);
-        let waits = || self.pending.waiting.iter().any(|waiting| waiting.step.id() == Some(id));
+        let waits = || self.pending.steps().any(|step| step.id() == Some(id));
         skipped || (session.draining && waits())
     }
 

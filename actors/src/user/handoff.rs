@@ -11,11 +11,13 @@ use rookery_proto::xmpp::stanza::Stanza;
 use tokio::sync::oneshot;
 
 use super::deliver::Ops;
-use super::preparation::Held;
-use super::{Available, Inbound, Lifecycle, Msg, Numbering, Reader, User, UserSession as Session, presence};
+use super::{Available, Msg, Numbering, Reader, User, UserSession as Session, presence};
 use crate::connection::pipe::Pipe;
 use crate::features::contract::{Direction, Verdict};
+use crate::host::Host;
+use crate::host::kind::USER;
 use crate::placement::LostShards;
+use crate::placement::lifecycle::Lifecycle;
 use crate::routing::wire;
 use crate::session::handle::SessionHandle;
 use crate::session::remote::SessionProxy;
@@ -114,6 +116,14 @@ impl User {
             if self.behind.has_ended(sid) || record.created_at < self.password_at {
                 return drop(attach.reply.send(None));
             }
+            let (reader, since) =
+                (Reader::read(&record, wire::id_of(&attach.attach.acked)), record.created_at);
+            let others = self.sessions.iter().filter(|session| session.jid.resource() == record.resource);
+            let older = others
+                .filter(|other| other.is_older(&reader, since))
+                .map(|other| other.sid)
+                .collect::<Vec<_>>();
+            older.into_iter().for_each(|sid| self.end_as_replaced(sid));
             // A newer session has its resource, or there is no room.
             let taken = self.sessions.iter().any(|session| session.jid.resource() == record.resource);
             if taken || self.sessions.len() >= self.host.options().limits.sessions_per_user {
@@ -205,12 +215,12 @@ impl User {
     /// Looks whether the user may go.
     pub(super) fn go_on_leaving(&mut self) {
         let Some(leaving) = &mut self.leaving else { return };
-        if leaving.open > 0 || !self.pending.is_empty() || self.ops.busy() || self.behind.is_busy() {
+        if leaving.open > 0 || !self.pending.commits.is_empty() || self.ops.busy() || self.behind.is_busy() {
             return;
         }
         let told = leaving.told.take();
         self.leaving = None;
-        self.phase = Lifecycle::Moved;
+        self.lifecycle = Lifecycle::Moved;
         self.send_strangers_on();
         let mut answers = Vec::new();
         for session in self.sessions.drain(..) {
@@ -232,23 +242,10 @@ impl User {
         });
     }
 
-    /// The user was about to be read from the store.
-    pub(super) fn leave_unloaded(&mut self, told: Option<oneshot::Sender<()>>) {
-        let Lifecycle::Loading(waiting) = std::mem::replace(&mut self.phase, Lifecycle::Moved) else {
-            return;
-        };
-        for msg in waiting {
-            self.moved(msg);
-        }
-        if let Some(told) = told {
-            let _ = told.send(());
-        }
-    }
-
     /// The shard is another node's: nothing is written, nobody is told.
     pub(super) fn lose(&mut self, loss: &LostShards) {
-        loss.add(self.sessions.len(), self.pending.waiting.len());
-        self.phase = Lifecycle::Moved;
+        loss.add(self.sessions.len(), self.pending.commits.len());
+        self.lifecycle = Lifecycle::Moved;
         self.leaving = None;
         self.drop_drains();
         for session in self.sessions.drain(..) {
@@ -257,24 +254,22 @@ impl User {
             self.host.sessions().remove(&session.sid, &session.handle);
         }
         // Who waits for a commit hears that it is lost, and sends it again to the next home.
-        self.pending.waiting.drain(..).for_each(|waiting| waiting.step.leave());
-        self.pending.held = Held::default();
+        self.pending.commits.take_all().into_iter().for_each(|waiting| waiting.step.leave());
     }
 
     /// What comes for a user who lives elsewhere goes there.
-    pub(super) fn moved(&mut self, msg: Msg) {
+    pub(super) fn take_moved(&mut self, msg: Msg) {
         match msg {
             Msg::In(inbound) => {
-                let Inbound { stanza, receipt, origin, change } = *inbound;
                 let (host, jid) = (self.host.clone(), self.jid.clone());
                 if host.is_home(&jid) {
                     // It has come back meanwhile, to another actor; this one is about to be forgotten.
                     host.spawn({
                         let host = host.clone();
-                        async move { host.to_user(&jid, stanza, receipt, origin, change) }
+                        async move { host.to_entity(USER, &jid, *inbound) }
                     });
                 } else {
-                    host.to_user(&jid, stanza, receipt, origin, change);
+                    host.to_entity(USER, &jid, *inbound);
                 }
             }
             Msg::Leave(left) => drop(left.send(())),
@@ -296,6 +291,20 @@ impl User {
                 self.roster.sees_me(&to) && matches!(self.filter(Direction::Out, stanza, &to), Verdict::Pass)
             };
             self.host.retell_one(from, user, presence.filter(sees));
+        }
+    }
+}
+
+impl Host {
+    /// Users who did not hear the presence of a session whose home this is.
+    pub(crate) fn retell_here(&self, from: &Jid, users: Vec<BareJid>) {
+        let sender = from.to_bare();
+        if self.find_user(&sender).is_some() || self.may_have_sessions(&sender) {
+            let from = from.clone();
+            let retell = move |user: &mut User| user.retell(&from, &users);
+            let _ = self.cast_user(&sender, Msg::Then(Box::new(retell)));
+        } else {
+            users.iter().for_each(|user| self.retell_one(from, user, None));
         }
     }
 }

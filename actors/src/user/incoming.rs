@@ -8,10 +8,10 @@ use rookery_proto::xmpp::error::{Condition, StanzaError};
 use rookery_proto::xmpp::jid::Jid;
 use rookery_proto::xmpp::stanza::{IqType, MessageType, Stanza, Type};
 
-use super::deliver::{Ops, Step};
-use super::preparation::Commit;
+use super::deliver::Ops;
 use super::session_queue::Origin;
 use super::share::{self, Owed};
+use super::steps::Step;
 use super::worth::worth_keeping;
 use super::{Inbound, User};
 use crate::connection::ledger::Receipt;
@@ -129,7 +129,7 @@ impl User {
             } else {
                 Step::Kept { stanza, receipt }
             };
-            let more = Commit::new(more, prepare, Collection::Archive);
+            let more = self.with_hooks(more, prepare, Collection::Archive);
             self.archive(id, entry, origin, more, step);
         } else if owed.is_live() && (self.crowds_all(&stanza) || self.is_late_and_full(&stanza)) {
             match stanza.type_ {

@@ -1,6 +1,5 @@
-//! Requests: who may ask what, and the queue in which those that change something in the store run one after the other.
+//! Requests: who may ask what, and how those that need the store run ([`crate::runtime::operations`]).
 
-use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -9,32 +8,41 @@ use rookery_proto::xmpp::jid::Jid;
 use rookery_proto::xmpp::stanza::{IqType, Stanza, Type};
 
 use super::User;
-use super::session_queue::SessionQueues;
-use super::strangers::Strangers;
+use super::session_queue::Item;
 use crate::connection::ledger::Receipt;
 use crate::connection::pipe::Outgoing;
 use crate::features;
 use crate::features::contract::{Done, Method, Request, Run, Scope, Then, Who};
+use crate::runtime::operations::{self, Lane, Limits, Most, Queued};
 use crate::session::SessionId;
 
 type Started = Pin<Box<dyn Future<Output = Result<Done, StanzaError>> + Send>>;
 
-/// Something that needs the store and must run in order.
-struct Operation {
+/// A change, or something else that must run in order with changes.
+pub(super) struct Operation {
     start: Box<dyn FnOnce(&User) -> Started + Send>,
     of: Of,
-    receipt: Receipt,
     /// It reads what clients have not been told of the roster.
     catches_up: bool,
 }
 
 /// Whose operation it is.
-#[derive(Default)]
-struct Of {
+pub(super) struct Of {
     /// The session whose later stanzas wait for it.
     sid: Option<SessionId>,
     /// The IQ that it answers.
     request: Option<Box<Stanza>>,
+    receipt: Receipt,
+}
+
+impl Queued for Operation {
+    fn size(&self) -> usize {
+        self.of.request.as_ref().map_or(0, |stanza| stanza.size())
+    }
+
+    fn leave(self) {
+        self.of.receipt.leave();
+    }
 }
 
 /// A request that is answered from the store and changes nothing there.
@@ -44,73 +52,49 @@ pub(super) struct Read {
     pub(super) receipt: Receipt,
 }
 
-impl Read {
-    /// What it takes while it waits, bytes.
-    pub(super) fn size(&self) -> usize {
+impl Queued for Read {
+    fn size(&self) -> usize {
         self.stanza.size()
     }
-}
 
-/// The operations of one account. One runs at a time, so that each sees what the one before has done.
-#[derive(Default)]
-pub(super) struct Ops {
-    running: Option<(Of, Receipt)>,
-    /// Those of the user's own sessions: one of each, since what a session sends behind it waits.
-    own: VecDeque<Operation>,
-    /// What others have changed, and what nobody waits for.
-    others: VecDeque<Operation>,
-    /// It was the turn of the own ones last: neither waits for more than one of the other.
-    own_ran: bool,
-    /// What the sessions have sent behind their operations.
-    pub(super) queues: SessionQueues,
-    pub(super) strangers: Strangers,
-}
-
-impl Ops {
-    /// Keeps no more room than is needed.
-    pub(super) fn shrink(&mut self) {
-        self.own.shrink_to_fit();
-        self.others.shrink_to_fit();
-        self.queues.shrink();
-        self.strangers.shrink();
-    }
-
-    /// Whether something is under way.
-    pub(super) fn busy(&self) -> bool {
-        self.running.is_some() || self.queues.are_reading() || self.strangers.are_reading()
-    }
-
-    /// Whether no session may change anything more: sessions that have ended have left that much behind.
-    pub(super) fn are_many(&self) -> bool {
-        self.own.len() >= OWN
-    }
-
-    /// Whether nothing more may wait of what others have changed.
-    pub(super) fn is_full(&self) -> bool {
-        self.others.len() >= OTHERS
-    }
-
-    /// Whether one of those that have not begun will read what clients have not been told of the roster.
-    pub(super) fn will_catch_up(&self) -> bool {
-        self.own.iter().any(|operation| operation.catches_up)
-    }
-
-    fn next(&mut self) -> Option<Operation> {
-        let own = !self.own_ran || self.others.is_empty();
-        self.own_ran = own && !self.own.is_empty();
-        if own { self.own.pop_front().or_else(|| self.others.pop_front()) } else { self.others.pop_front() }
+    fn leave(self) {
+        self.receipt.leave();
     }
 }
 
-/// How many changes of the user's sessions may wait: one of each, and those of sessions that have ended.
-const OWN: usize = 256;
+/// The operations of one account. Its sources are the user's sessions.
+pub(super) type Operations = operations::Operations<SessionId, Operation, Of, Item, Read>;
 
-/// How many operations that no session of the user waits for may wait.
-const OTHERS: usize = 256;
+/// How much may wait for one user. A connection is not read on while 256 of its stanzas are not settled.
+pub(super) static LIMITS: Limits = Limits {
+    changes: Most { items: 256, bytes: 4 << 20 },
+    source: Most { items: 256, bytes: 1 << 20 },
+    all_sources_bytes: 4 << 20,
+    reads: 8,
+    strangers: Most { items: 256, bytes: 256 << 10 },
+    strangers_at_once: 4,
+    strangers_of_domain: 64,
+    strangers_of_account: 8,
+};
 
 impl User {
+    /// Whether one of the user's sessions may change anything: sessions that have ended have not left too much behind.
+    pub(super) fn may_change(&self) -> bool {
+        self.ops.changes.have_room(Lane::Own)
+    }
+
+    /// Whether one more of what others have changed may wait.
+    pub(super) fn others_may_change(&self) -> bool {
+        self.ops.changes.have_room(Lane::Others)
+    }
+
+    /// Whether one of the operations that have not begun will read what clients have not been told of the roster.
+    pub(super) fn will_catch_up(&self) -> bool {
+        self.ops.changes.waiting(Lane::Own).any(|operation| operation.catches_up)
+    }
+
     /// Runs a change of the session `sid`, in order; what the session sends behind it waits. What it returns is applied to this
-    /// actor; then `receipt` is done. The caller looks whether there is room ([`Ops::are_many`]).
+    /// actor; then `receipt` is done. The caller looks whether there is room ([`User::may_change`]).
     pub(super) fn change_by<F>(
         &mut self,
         sid: SessionId,
@@ -123,24 +107,26 @@ impl User {
     }
 
     /// Runs something that none of the user's sessions waits for, in order, with a look at the user when its turn comes. The
-    /// caller looks whether there is room ([`Ops::is_full`]).
+    /// caller looks whether there is room ([`User::others_may_change`]).
     pub(super) fn operation<F>(&mut self, receipt: Receipt, start: impl FnOnce(&User) -> F + Send + 'static)
     where
         F: Future<Output = Result<Done, StanzaError>> + Send + 'static,
     {
         let start = Box::new(move |user: &User| -> Started { Box::pin(start(user)) });
-        self.ops.others.push_back(Operation { start, of: Of::default(), receipt, catches_up: false });
+        let of = Of { sid: None, request: None, receipt };
+        // If there is no room, the receipt is dropped: what it stands for counts as lost, and is sent again.
+        let _ = self.ops.changes.push(Lane::Others, Operation { start, of, catches_up: false });
         self.next_operation();
     }
 
-    /// Runs what reads the news of the roster: there is one at most that has not begun ([`Ops::will_catch_up`]).
+    /// Runs what reads the news of the roster: there is one at most that has not begun ([`User::will_catch_up`]).
     pub(super) fn catching_up<F>(&mut self, start: impl FnOnce(&User) -> F + Send + 'static)
     where
         F: Future<Output = Result<Done, StanzaError>> + Send + 'static,
     {
         let start = Box::new(move |user: &User| -> Started { Box::pin(start(user)) });
-        let (of, receipt) = (Of::default(), Receipt::none());
-        self.ops.own.push_back(Operation { start, of, receipt, catches_up: true });
+        let of = Of { sid: None, request: None, receipt: Receipt::none() };
+        self.ops.changes.push_always(Lane::Own, Operation { start, of, catches_up: true });
         self.next_operation();
     }
 
@@ -151,9 +137,12 @@ impl User {
         receipt: Receipt,
         start: impl FnOnce() -> Started + Send + 'static,
     ) {
-        let of = Of { sid: Some(sid), request };
-        self.ops.queues.hold(sid);
-        self.ops.own.push_back(Operation { start: Box::new(|_| start()), of, receipt, catches_up: false });
+        let of = Of { sid: Some(sid), request, receipt };
+        self.ops.sources.hold(sid);
+        let operation = Operation { start: Box::new(|_| start()), of, catches_up: false };
+        if self.ops.changes.push(Lane::Own, operation).is_err() {
+            return self.change_done(sid); // the same as for others
+        }
         self.next_operation();
     }
 
@@ -168,7 +157,7 @@ impl User {
                 receipt.done();
             }
             (Ok(Dispatch::Now(reply)), None) => self.host.route(stanza.result(reply), receipt, None),
-            (Ok(Dispatch::Change(_)), Some(sid)) if self.ops.are_many() => {
+            (Ok(Dispatch::Change(_)), Some(sid)) if !self.may_change() => {
                 self.queue_is_full(sid, stanza, receipt)
             }
             (Ok(Dispatch::Change(start)), Some(sid)) => {
@@ -236,6 +225,7 @@ impl User {
         };
         let changes = matches!(handler.run, Run::Change(_));
         match handler.run {
+            Run::Host(run) => run(&self.host, &request).map(Dispatch::Now),
             Run::Now(run) => run(self, &request).map(Dispatch::Now),
             Run::Change(run) | Run::Read(run) => {
                 let host = self.host.clone();
@@ -246,17 +236,17 @@ impl User {
     }
 
     fn next_operation(&mut self) {
-        while self.ops.running.is_none() {
-            let Some(Operation { start, of, receipt, .. }) = self.ops.next() else { return };
+        while let Some(operation) = self.ops.changes.next() {
             if self.leaving.is_some()
-                && let Some(sid) = of.sid
+                && let Some(sid) = operation.of.sid
             {
-                receipt.leave(); // whoever asks does so again, of the next home, which need not wait for all of these
+                operation.leave(); // whoever asks does so again, of the next home, which need not wait for all of these
                 self.leave_queue(sid);
                 continue;
             }
+            let Operation { start, of, .. } = operation;
             if self.is_nobody() {
-                self.gone_meanwhile(of, receipt);
+                self.gone_meanwhile(of);
                 continue;
             }
             if let (Some(sid), Some(stanza)) = (of.sid, &of.request)
@@ -264,11 +254,11 @@ impl User {
             {
                 // Room for its answer has gone while this waited.
                 self.answer_own(sid, stanza, &StanzaError::new(Condition::ResourceConstraint));
-                self.settle_behind(Some(sid), receipt);
+                self.settle_behind(Some(sid), of.receipt);
                 self.change_done(sid);
                 continue;
             }
-            self.ops.running = Some((of, receipt));
+            self.ops.changes.run(of);
             let work = start(self);
             self.spawn(async move {
                 let result = apart(work).await;
@@ -279,9 +269,9 @@ impl User {
     }
 
     /// The account was removed meanwhile: nothing is written for it any more.
-    fn gone_meanwhile(&mut self, of: Of, receipt: Receipt) {
+    fn gone_meanwhile(&mut self, Of { sid, request, receipt }: Of) {
         let error = StanzaError::new(Condition::ServiceUnavailable);
-        match (of.sid, of.request) {
+        match (sid, request) {
             (_, Some(stanza)) => self.refuse(&stanza, receipt, &error),
             (Some(_), None) => receipt.leave(), // its stream has ended
             (None, None) => receipt.done(),     // there is nobody to hear of the change
@@ -289,7 +279,7 @@ impl User {
     }
 
     fn operation_done(&mut self, result: Result<Done, StanzaError>) {
-        let Some((Of { sid, request }, receipt)) = self.ops.running.take() else { return };
+        let Some(Of { sid, request, receipt }) = self.ops.changes.done() else { return };
         self.finish(sid.zip(request.as_deref()), result);
         self.settle_behind(sid, receipt);
         self.next_operation();
@@ -307,7 +297,7 @@ impl User {
             return self.next_read(sid);
         }
         let work = start();
-        let submitted = self.all_submitted();
+        let submitted = self.pending.commits.all_submitted();
         self.spawn(async move {
             if let Some(submitted) = submitted {
                 submitted.await.ok(); // if the user moves, nobody waits for the answer

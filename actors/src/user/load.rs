@@ -1,7 +1,5 @@
 //! What a user actor reads from the store when it is first needed.
 
-use std::collections::VecDeque;
-
 use rookery_cluster::entity::Entity;
 use rookery_cluster::store;
 use rookery_cluster::tables::archive::{self, ArchiveId};
@@ -9,10 +7,11 @@ use rookery_cluster::tables::{accounts, blocks, mam_prefs, offline, roster, seen
 use rookery_proto::xmpp::error::StanzaError;
 
 use super::seen::Known;
-use super::{Lifecycle, Msg, User, roster::Roster, share};
+use super::{Msg, User, roster::Roster, share};
 use crate::features::{store_error, xep_0191_blocking::Blocks};
 use crate::host::NotResumed;
 use crate::host::options::Limits;
+use crate::placement::lifecycle;
 use crate::session::SessionId;
 
 /// Rows of a block list that are read: far more than any limit lets in, so that a lower limit unblocks nobody.
@@ -91,33 +90,23 @@ impl User {
     }
 
     pub(super) fn loaded(&mut self, loaded: Result<Box<Loaded>, Box<StanzaError>>) {
-        let Lifecycle::Loading(waiting) = std::mem::replace(&mut self.phase, Lifecycle::Ready) else {
-            return;
-        };
         match loaded {
-            Ok(loaded) => match loaded.account {
-                Some(account) => self.take(account),
-                None => self.phase = Lifecycle::Nobody,
-            },
+            Ok(loaded) => lifecycle::loaded(self, loaded.account.is_some(), |user| {
+                if let Some(account) = loaded.account {
+                    user.take(account);
+                }
+            }),
             Err(error) => {
                 // Answer all who wait; the next message asks the store again.
-                self.phase = Lifecycle::Loading(VecDeque::new());
                 self.me = None;
-                for msg in waiting {
+                for msg in lifecycle::not_loaded(self) {
                     match msg {
-                        Msg::In(inbound) => self.turn_away(*inbound, &error),
+                        Msg::In(inbound) => self.refuse_inbound(*inbound, &error),
                         Msg::Bind(bind) => drop(bind.reply.send(Err((*error).clone()))),
                         Msg::Resume(resume) => drop(resume.reply.send(Err(NotResumed::Unable))),
                         _ => {}
                     }
                 }
-                return;
-            }
-        }
-        for msg in waiting {
-            match &self.phase {
-                Lifecycle::Nobody => self.nobody(msg),
-                _ => self.ready(msg),
             }
         }
     }
@@ -136,6 +125,7 @@ impl User {
         for record in account.sessions {
             self.restore(record);
         }
+        self.end_replaced();
         self.tell_untold(account.untold);
     }
 }

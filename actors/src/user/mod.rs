@@ -2,10 +2,10 @@
 //! [`Msg`] is one step that never waits; what takes time is spawned and comes back as a message.
 //!
 //! - `attach`: sessions come and go. `order`, `outgoing`: what the user's sessions send. `incoming`: what is sent to the user.
-//! - `deliver`: the order of archive and delivery. `preparation`: what hooks add to its commits. `queue`: what no archive keeps. `offline`, `cursor`: what waits for a device. `behind`: what ended sessions left.
+//! - `steps`: commit, then deliver, in order. `deliver`: what is archived, and who gets it. `queue`: what no archive keeps. `offline`, `cursor`: what waits for a device. `behind`: what ended sessions left.
 //! - `presence`, `subscription`, `roster`: RFC 6121. `iq`, `strangers`: requests, for [`crate::features`].
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use rookery_cluster::entity::Entity;
@@ -19,8 +19,11 @@ use crate::connection::ledger::Receipt;
 use crate::connection::pipe::Outgoing;
 use crate::features::contract::Then;
 use crate::features::xep_0191_blocking::Blocks;
+use crate::host::kind::Inbound;
 use crate::host::{Host, NotResumed};
+use crate::placement::lifecycle::{self, Lifecycle};
 use crate::runtime::actor::{Actor, Handle, Idle};
+use crate::runtime::commit_queue::Committed;
 use crate::session::{self, SessionId};
 
 mod attach;
@@ -31,21 +34,23 @@ mod drains;
 mod handoff;
 mod incoming;
 mod iq;
+mod kind;
 mod leftovers;
 mod load;
 mod numbers;
 mod offline;
 mod outgoing;
-mod preparation;
 mod presence;
 mod propagation;
 mod queue;
+mod replaced;
 pub mod roster;
 mod roster_iq;
 mod seen;
 mod sent;
 mod session_queue;
 mod share;
+mod steps;
 mod strangers;
 mod subscribe;
 mod subscription;
@@ -59,19 +64,9 @@ pub(crate) use numbers::{Numbering, Sequence};
 pub use roster_iq::ROSTER;
 pub(crate) use roster_iq::remove as remove_contact;
 pub(crate) use share::{Reader, waits_for_any};
-pub(crate) use subscribe::{Change, requests};
+pub(crate) use subscribe::requests;
 pub use user_session::{Available, UserSession};
 pub(crate) use worth::{worth_keeping, worth_telling};
-
-/// A stanza to a user, or a change of the roster that its other side has committed.
-pub(crate) struct Inbound {
-    pub(crate) stanza: Arc<Stanza>,
-    pub(crate) receipt: Receipt,
-    /// The sender's session and number, if that session can be resumed: the stanza may come again.
-    pub(crate) origin: Option<(SessionId, u32)>,
-    /// What the sender's transaction has changed in this user's roster.
-    pub(crate) change: Option<Box<Change>>,
-}
 
 /// What a user actor is sent.
 pub(crate) enum Msg {
@@ -87,11 +82,8 @@ pub(crate) enum Msg {
     },
     /// To this user.
     In(Box<Inbound>),
-    /// The commit of the oldest waiting message is done.
-    Committed {
-        seq: u64,
-        outcome: deliver::Outcome,
-    },
+    /// A commit is done, or was refused.
+    Committed(Committed),
     /// A step that something spawned asks for.
     Then(Then),
     /// A session is over.
@@ -131,19 +123,6 @@ pub(crate) enum Msg {
     Lose(Arc<crate::placement::LostShards>),
 }
 
-enum Lifecycle {
-    /// What came before the store answered.
-    Loading(VecDeque<Msg>),
-    /// There is no such account.
-    Nobody,
-    Ready,
-    /// The user lives on another node.
-    Moved,
-}
-
-/// How many messages a loading user keeps.
-const LOADING: usize = 512;
-
 /// A user.
 pub struct User {
     host: Host,
@@ -152,7 +131,7 @@ pub struct User {
     /// That of the shard: the user is here for no longer.
     epoch: u32,
     me: Option<Handle<User>>,
-    phase: Lifecycle,
+    lifecycle: Lifecycle<Msg>,
     sessions: Vec<UserSession>,
     roster: roster::Roster,
     /// Whom this user has blocked (XEP-0191).
@@ -179,8 +158,8 @@ pub struct User {
     behind: leftovers::Behind,
     /// What was taken from each session whose stanzas may come again.
     seen: HashMap<SessionId, seen::Known>,
-    pending: deliver::Pending,
-    ops: iq::Ops,
+    pending: steps::Pending,
+    ops: iq::Operations,
     leaving: Option<handoff::Leaving>,
     /// How much is tried again soon.
     retries: u16,
@@ -190,13 +169,14 @@ impl User {
     /// A user that will ask the store when its first message comes.
     pub(crate) fn new(host: Host, jid: BareJid) -> Self {
         let (entity, drains) = (Entity::new(jid.as_str()), drains::Drains::new(&host));
+        let pending = steps::Pending::new(&host, &entity);
         Self {
             epoch: host.epoch(&entity),
             host,
             jid,
             entity,
             me: None,
-            phase: Lifecycle::Loading(VecDeque::new()),
+            lifecycle: Lifecycle::default(),
             sessions: Vec::new(),
             roster: roster::Roster::default(),
             blocks: Blocks::default(),
@@ -212,8 +192,8 @@ impl User {
             drains,
             behind: leftovers::Behind::default(),
             seen: HashMap::new(),
-            pending: deliver::Pending::default(),
-            ops: iq::Ops::default(),
+            pending,
+            ops: iq::Operations::new(&iq::LIMITS),
             leaving: None,
             retries: 0,
         }
@@ -275,16 +255,17 @@ impl User {
 
     /// The account was removed: nothing of it is written any more.
     pub fn removed(&mut self) {
-        self.phase = Lifecycle::Nobody;
+        self.lifecycle = Lifecycle::Nobody;
+        self.pending.commits.refuse_held();
     }
 
     fn is_nobody(&self) -> bool {
-        matches!(self.phase, Lifecycle::Nobody)
+        matches!(self.lifecycle, Lifecycle::Nobody)
     }
 
     /// An account of this name was made: what the actor knows is read again.
     pub fn created(&mut self) {
-        if matches!(self.phase, Lifecycle::Nobody) {
+        if matches!(self.lifecycle, Lifecycle::Nobody) {
             let fresh = Self::new(self.host.clone(), self.jid.clone());
             let old = std::mem::replace(self, fresh);
             (self.me, self.sessions, self.pending, self.ops) = (old.me, old.sessions, old.pending, old.ops);
@@ -327,14 +308,14 @@ impl User {
         });
     }
 
-    fn ready(&mut self, msg: Msg) {
+    fn take_ready(&mut self, msg: Msg) {
         match msg {
             Msg::Loaded(_) => {}
             Msg::Bind(bind) => self.bind(*bind),
             Msg::Resume(resume) => self.resume(*resume),
             Msg::Out { sid, stanza, receipt } => self.sent_by(sid, stanza, receipt),
             Msg::In(inbound) => self.incoming(*inbound),
-            Msg::Committed { seq, outcome } => self.stored_or_not(seq, outcome),
+            Msg::Committed(committed) => self.committed(committed),
             Msg::Then(then) => then(self),
             Msg::Ended(ended) => self.session_ended(ended),
             Msg::Marked { sid, number } => self.marked(sid, number),
@@ -373,7 +354,7 @@ impl User {
     }
 
     /// What happens to messages when there is no such account.
-    fn nobody(&mut self, msg: Msg) {
+    fn take_as_nobody(&mut self, msg: Msg) {
         match msg {
             Msg::Bind(bind) => drop(bind.reply.send(Err(StanzaError::new(Condition::NotAllowed)))),
             Msg::Resume(resume) => drop(resume.reply.send(Err(NotResumed::NotFound))),
@@ -382,13 +363,13 @@ impl User {
             Msg::Then(then) => then(self),
             Msg::Ended(ended) => self.forget(ended.sid, ended.recorded),
             // The account was removed while this was under way: whoever waits for it is told.
-            Msg::Committed { seq, .. } => self.committed(seq, deliver::Outcome::Never),
+            Msg::Committed(committed) => self.committed(committed.refused()),
             Msg::Attach(attach) => drop(attach.reply.send(None)),
             Msg::Leave(left) => {
-                self.phase = Lifecycle::Moved;
+                self.lifecycle = Lifecycle::Moved;
                 let _ = left.send(());
             }
-            Msg::Lose(_) => self.phase = Lifecycle::Moved,
+            Msg::Lose(_) => self.lifecycle = Lifecycle::Moved,
             Msg::Loaded(_)
             | Msg::Marked { .. }
             | Msg::Resumed { .. }
@@ -415,36 +396,16 @@ impl Actor for User {
     const QUEUE: u32 = 4_096;
 
     fn handle(&mut self, msg: Msg, me: &Handle<Self>) {
-        if self.me.is_none() {
-            self.me = Some(me.clone());
-            self.load();
-        }
-        match &mut self.phase {
-            Lifecycle::Ready => self.ready(msg),
-            Lifecycle::Nobody => self.nobody(msg),
-            Lifecycle::Moved => self.moved(msg),
-            Lifecycle::Loading(waiting) => match msg {
-                Msg::Loaded(loaded) => self.loaded(loaded),
-                Msg::Leave(left) => self.leave_unloaded(Some(left)),
-                Msg::Lose(_) => self.leave_unloaded(None),
-                msg if waiting.len() < LOADING => waiting.push_back(msg),
-                Msg::In(inbound) => {
-                    self.turn_away(*inbound, &StanzaError::new(Condition::ResourceConstraint));
-                }
-                // Everything else comes from few: the user's own connections, which wait for the answer.
-                msg => waiting.push_back(msg),
-            },
-        }
-        self.go_on_leaving();
+        lifecycle::step(self, msg, me);
     }
 
     fn idle(&self) -> Idle {
-        match &self.phase {
+        match &self.lifecycle {
             Lifecycle::Loading(_) => Idle::Stay,
             Lifecycle::Moved => Idle::Leave,
             _ if self.leaving.is_some() => Idle::Stay,
             Lifecycle::Nobody if self.sessions.is_empty() => Idle::Leave,
-            _ if !self.pending.is_empty() || self.ops.busy() || !self.drains.is_empty() => Idle::Stay,
+            _ if !self.pending.commits.is_empty() || self.ops.busy() || !self.drains.is_empty() => Idle::Stay,
             _ if self.behind.is_busy() => Idle::Stay,
             Lifecycle::Ready if self.sessions.is_empty() => Idle::Leave,
             _ => Idle::Passivate,
@@ -455,10 +416,7 @@ impl Actor for User {
         self.sessions.shrink_to_fit();
         self.kept.shrink_to_fit();
         self.seen.shrink_to_fit();
-        self.pending.waiting.shrink_to_fit();
-        if self.pending.is_empty() {
-            self.pending.line = None;
-        }
+        self.pending.commits.shrink();
         self.ops.shrink();
     }
 

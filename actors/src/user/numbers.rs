@@ -21,11 +21,12 @@ use rookery_cluster::tables::sessions;
 use smallvec::SmallVec;
 use tokio::time::sleep;
 
-use super::deliver::{Outcome, Step};
+use super::steps::Step;
 use super::{Msg, User, UserSession};
 use crate::connection::ledger::Receipt;
 use crate::host::Host;
 use crate::runtime::actor::{Handle, Refused};
+use crate::runtime::commit_queue::Outcome;
 use crate::session::{self, Delivery, SessionId};
 
 /// How a session counts.
@@ -172,7 +173,7 @@ pub(super) fn sent(numbers: &Numbers) -> Vec<Sent> {
 impl User {
     /// The numbers that the stanzas of a step will have that is about to join the others that wait.
     pub(super) fn reserve(&mut self, step: &Step) -> Numbers {
-        let seq = self.pending.first + self.pending.waiting.len() as u64;
+        let seq = self.pending.commits.next_seq();
         let sids: SmallVec<[SessionId; 4]> = self.targets(step).map(|session| session.sid).collect();
         let count = step.stanzas();
         let mut numbers = Numbers::new();
@@ -216,13 +217,15 @@ impl User {
         metrics::counter!("rookery_sm_renumbered_total").increment(1);
         self.pending.tries += 1;
         let give_up = self.pending.tries > TRIES;
-        let mut waiting = std::mem::take(&mut self.pending.waiting);
-        let first = self.pending.first;
+        let first = self.pending.commits.hold_front();
         self.sessions.iter_mut().for_each(|session| session.sequence.reserved = 0);
         let mut rewrites: Vec<Rewrite> = Vec::new();
-        for (seq, waiting) in (first..).zip(waiting.iter_mut()) {
+        let held = self.pending.commits.first_held();
+        for seq in first..self.pending.commits.next_seq() {
+            let Some(waiting) = self.pending.commits.get(seq) else { break };
             let sids: SmallVec<[SessionId; 4]> =
                 self.targets(&waiting.step).map(|target| target.sid).collect();
+            let Some(waiting) = self.pending.commits.get_mut(seq) else { break };
             let before = std::mem::take(&mut waiting.numbers);
             let count = waiting.step.stanzas();
             for session in &mut self.sessions {
@@ -236,13 +239,9 @@ impl User {
                 session.sequence.last = session.sequence.last.max(seq);
                 waiting.numbers.push(Number { sid: session.sid, sent, count, void });
             }
+            waiting.outdated = held.is_some_and(|held| held <= seq);
             rewrites.extend(waiting.step.rewrite(&waiting.numbers));
         }
-        if let Some(front) = waiting.front_mut() {
-            front.outcome = None;
-        }
-        self.pending.waiting = waiting;
-        self.pending.held.renumber();
         self.rewrite(first, rewrites);
     }
 
@@ -272,7 +271,7 @@ impl User {
             let outcome = Outcome::of(written.map_err(|error| error.class));
             let then = move |user: &mut User| {
                 user.pending.stale &= outcome != Outcome::Stored;
-                user.committed(seq, outcome);
+                user.settle_step(seq, outcome);
             };
             if let Some(me) = me.upgrade() {
                 let _ = me.cast_always(Msg::Then(Box::new(then)));

@@ -9,9 +9,10 @@ use rookery_cluster::tables::archive::{self, ArchiveId, Collection};
 use rookery_cluster::tables::sessions;
 use rookery_proto::xmpp::jid::Jid;
 
-use super::deliver::{Ops, Step};
+use super::deliver::Ops;
 use super::drains::{Drain, OLDER_NODE, Why};
 use super::share::{self, About, Owed, Share};
+use super::steps::Step;
 use super::worth::worth_keeping;
 use super::{Msg, User, UserSession};
 use crate::connection::ledger::Receipt;
@@ -159,7 +160,7 @@ impl User {
     pub(super) fn new_drain(&mut self, sid: SessionId, why: Why, place: Collection) -> Drain {
         self.drains.turn = self.drains.next_turn();
         // What waits for its commit now will not be sent live either.
-        let pending = self.pending.waiting.iter().find_map(|waiting| waiting.step.id());
+        let pending = self.pending.steps().find_map(Step::id);
         Drain {
             sid,
             why,
@@ -203,7 +204,7 @@ impl User {
         drain.under_way = true;
         drain.queue_grew &= place != Collection::Queue;
         let (host, entity, max_bytes) = (self.host.clone(), self.entity.clone(), self.page_bytes());
-        let submitted = self.all_submitted();
+        let submitted = self.pending.commits.all_submitted();
         self.spawn(async move {
             if let Some(submitted) = submitted {
                 submitted.await.ok(); // if the user moves, the drain has ended

@@ -7,11 +7,11 @@ use rookery_proto::xmpp::error::{Condition, StanzaError};
 use rookery_proto::xmpp::jid::Jid;
 use rookery_proto::xmpp::stanza::{IqType, PresenceType, Stanza, Type};
 
-use super::deliver::{Ops, Step};
-use super::preparation::Commit;
+use super::deliver::Ops;
 use super::sent;
 use super::session_queue::Origin;
 use super::share::{self, Owed};
+use super::steps::Step;
 use super::{Inbound, User};
 use crate::connection::ledger::Receipt;
 use crate::connection::pipe::Outgoing;
@@ -87,7 +87,7 @@ impl User {
             if self.taken_before(origin) {
                 archived = Some(sent::SOMEWHERE);
                 self.in_order(Step::Kept { stanza: stanza.clone(), receipt: receipt.split() });
-            } else if self.pending.is_full() {
+            } else if self.pending.commits.is_full() {
                 // Refused means delivered nowhere: so nothing is sent on.
                 let error = features::over(
                     "user_pending",
@@ -103,7 +103,7 @@ impl User {
                 archived = Some(id);
                 let (stanza, receipt) = (stanza.clone(), receipt.split());
                 let step = Step::Sent { stanza, id: Some(id), copies, sid, receipt };
-                let more = Commit::new(Ops::new(), passing.prepare, Collection::Archive);
+                let more = self.with_hooks(Ops::new(), passing.prepare, Collection::Archive);
                 self.archive(id, entry, origin, more, step);
             }
         } else if copies && !own {

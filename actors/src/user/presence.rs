@@ -6,6 +6,7 @@ use rookery_proto::xmpp::jid::{BareJid, Jid};
 use rookery_proto::xmpp::ns;
 use rookery_proto::xmpp::stanza::{PresenceType, Stanza, Type};
 
+use super::subscribe::Change;
 use super::subscription::Kind;
 use super::{Available, Inbound, User};
 use crate::connection::ledger::Receipt;
@@ -188,7 +189,10 @@ impl User {
         let Inbound { stanza, receipt, change, .. } = inbound;
         let Some(from) = stanza.from.clone() else { return receipt.done() };
         if let Some(change) = change {
-            return self.change(stanza, from.to_bare(), *change, receipt);
+            return match Change::of_wire(*change) {
+                Some(change) => self.change(stanza, from.to_bare(), change, receipt),
+                None => receipt.done(), // of a later version: the store says what holds
+            };
         }
         if !matches!(self.filter(Direction::In, &stanza, &from), Verdict::Pass) {
             return receipt.done();
@@ -247,16 +251,21 @@ impl User {
 
     /// A session ended without saying so: as if it had sent unavailable.
     pub(super) fn gone_unavailable(&mut self, session: &super::UserSession) {
-        let stanza = Arc::new(unavailable(&session.jid));
+        // Another may have its resource: then that one's presence holds.
+        let same = self.sessions.iter().filter(|other| other.sid != session.sid && other.jid == session.jid);
+        let holds =
+            same.filter_map(|other| other.presence.as_ref()).map(|presence| presence.stanza.clone()).next();
+        let stanza = holds.unwrap_or_else(|| Arc::new(unavailable(&session.jid)));
         if session.presence.is_some() {
             self.tell_subscribers(&stanza);
             for other in self.sessions.iter().filter(|s| s.presence.is_some() && s.sid != session.sid) {
                 other.deliver(self.to_session(&stanza, &other.jid), None, Receipt::none());
             }
         }
+        let gone = Arc::new(unavailable(&session.jid));
         for whom in &session.directed {
             if !self.roster.sees_me(whom) || session.presence.is_none() {
-                self.send_on(stanza_to(&stanza, whom.clone()));
+                self.send_on(stanza_to(&gone, whom.clone()));
             }
         }
         if session.presence.is_some() && !self.sessions.iter().any(|s| s.presence.is_some()) {

@@ -17,12 +17,13 @@ use rookery_proto::xmpp::stanza::{MessageType, PresenceType, Stanza, Type};
 
 use super::subscribe::Change;
 use super::worth::worth_keeping;
-use super::{Inbound, User, UserSession, roster};
+use super::{User, UserSession, roster};
 use crate::connection::ledger::Receipt;
+use crate::connection::reply::Reply;
 use crate::features::contract::Done;
 use crate::features::{self, store_failed};
 use crate::host::Host;
-use crate::routing::receive::Reply;
+use crate::host::kind::{Inbound, USER};
 use crate::runtime::actor::Handle;
 use crate::user::Msg;
 
@@ -74,7 +75,7 @@ impl Reading {
 impl User {
     /// Pushes what is new in the roster to the sessions whose clients do not have it.
     pub(super) fn catch_up(&mut self) {
-        if !self.sessions.iter().any(|session| session.interested) || self.ops.will_catch_up() {
+        if !self.sessions.iter().any(|session| session.interested) || self.will_catch_up() {
             return;
         }
         self.catching_up(|user| {
@@ -160,7 +161,8 @@ impl User {
             }
         };
         let receipt = Receipt::owed(Reply::heard(heard), false);
-        self.host.to_user(contact, stanza, receipt, None, Some(Box::new(change)));
+        let change = Some(Box::new(change.to_wire()));
+        self.host.to_entity(USER, contact, Inbound { stanza, receipt, origin: None, change });
     }
 
     fn change_heard(&mut self, contact: BareJid, (name, show): (u64, bool), taken: bool) {
@@ -184,7 +186,7 @@ impl User {
     }
 
     /// What came for this user cannot be taken: its sender is answered, or, if it is no stanza of somebody's, tries again.
-    pub(super) fn turn_away(&self, inbound: Inbound, error: &StanzaError) {
+    pub(super) fn refuse_inbound(&self, inbound: Inbound, error: &StanzaError) {
         match inbound.change {
             Some(_) => inbound.receipt.leave(),
             None => self.refuse(&inbound.stanza, inbound.receipt, error),
@@ -211,7 +213,7 @@ impl User {
 
     /// The contact's home has heard of that change.
     fn told(&mut self, contact: BareJid, name: u64) {
-        if self.ops.is_full() {
+        if !self.others_may_change() {
             metrics::counter!("rookery_limits_hit_total", "limit" => "user_operations").increment(1);
             return; // so the next home tells it again
         }

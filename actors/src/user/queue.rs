@@ -6,11 +6,11 @@ use rookery_cluster::tables::archive::{self, ArchiveId, Collection};
 use rookery_proto::xmpp::jid::{BareJid, Jid};
 use rookery_proto::xmpp::stanza::Stanza;
 
-use super::deliver::{Ops, Step};
+use super::deliver::Ops;
 use super::numbers::Numbers;
-use super::preparation::Commit;
 use super::session_queue::Origin;
 use super::share::{self, Owed};
+use super::steps::Step;
 use super::worth::{worth_keeping, worth_telling};
 use super::{User, UserSession};
 use crate::connection::ledger::Receipt;
@@ -90,7 +90,7 @@ impl User {
     pub(super) fn is_late_and_full(&self, stanza: &Stanza) -> bool {
         let full = self.recipient(stanza);
         // What waits for a commit may come into it as well.
-        let queued = self.queued.saturating_add(self.pending.waiting.len());
+        let queued = self.queued.saturating_add(self.pending.commits.len());
         worth_keeping(stanza)
             && queued >= self.host.options().limits.offline_messages
             && self.sessions.iter().any(|session| session.is_meant(full) && self.is_late(session))
@@ -192,7 +192,7 @@ impl User {
         let ops = self.keep(Collection::Queue, id, &entry, origin);
         self.drains.queue_grew();
         metrics::counter!("rookery_offline_stored_total").increment(1);
-        let commit = Commit::new(ops, prepare, Collection::Queue);
+        let commit = self.with_hooks(ops, prepare, Collection::Queue);
         self.after_commit(commit, step, Numbers::new(), origin);
     }
 }

@@ -10,13 +10,14 @@ use rookery_proto::xmpp::error::{Condition, StanzaError};
 use rookery_proto::xmpp::jid::Jid;
 use rookery_proto::xmpp::stanza::Stanza;
 
-use super::deliver::{BUSY, Ops, Step};
-use super::preparation::Commit;
+use super::deliver::{BUSY, Ops};
 use super::session_queue::Origin;
 use super::share::{self, Owed};
+use super::steps::Step;
 use super::{Msg, User, UserSession, numbers};
 use crate::connection::ledger::Receipt;
 use crate::features::contract::Direction;
+use crate::runtime::commit_queue::{Commit, Outcome};
 use crate::session::SessionId;
 
 /// When an entry that the store did not take is written again.
@@ -47,10 +48,7 @@ impl User {
 
     /// The store did not take the entry of the oldest step, a message that a session has sent.
     pub(super) fn write_sent_later(&mut self) {
-        let seq = self.pending.first;
-        if let Some(front) = self.pending.waiting.front_mut() {
-            front.outcome = None;
-        }
+        let seq = self.pending.commits.hold_front();
         let Some(me) = self.me.as_ref().map(crate::runtime::actor::Handle::downgrade) else { return };
         self.host.wheel().after(AGAIN, move || {
             if let Some(me) = me.upgrade() {
@@ -61,24 +59,20 @@ impl User {
     }
 
     fn write_sent(&mut self, seq: u64) {
-        let front = self.pending.waiting.front().filter(|_| self.pending.first == seq);
-        let Some(Step::Sent { stanza, id: Some(id), copies, sid, receipt }) = front.map(|front| &front.step)
-        else {
-            return;
-        };
+        let Some(front) = self.pending.commits.get(seq) else { return };
+        let Step::Sent { stanza, id: Some(id), copies, sid, receipt } = &front.step else { return };
+        let (numbers, prepare) = (numbers::sent(&front.numbers), front.prepare.clone());
         let (stanza, id, copies, sid, n) = (stanza.clone(), *id, *copies, *sid, receipt.number());
         if self.was_taken_back(id) {
-            return self.committed(seq, super::deliver::Outcome::Never);
+            return self.settle_step(seq, Outcome::Never);
         }
         let with = stanza.to.as_ref().map_or_else(|| self.jid.clone(), Jid::to_bare);
         let mut entry = self.entry(Direction::Out, &stanza, &with);
         entry.flags = share::flags(Owed::Nobody, copies);
-        entry.sent =
-            self.pending.waiting.front().map(|front| numbers::sent(&front.numbers)).unwrap_or_default();
-        let prepare = self.pending.waiting.front().map(|front| front.prepare.clone()).unwrap_or_default();
+        entry.sent = numbers;
         let name = self.session(sid).and_then(|session| session.origin_name(self.host.placement().is_some()));
         let ops = self.keep(Collection::Archive, id, &entry, name.map(|name| (name, n)));
-        self.commit_step(seq, Commit::new(ops, prepare, Collection::Archive));
+        self.commit_again(seq, Commit { ops, prepare });
     }
 
     /// A message that one of the sessions has sent was refused with this error: nothing of it stays. `n` is its number in the
@@ -91,7 +85,7 @@ impl User {
         let entry = Some(entry).filter(|entry| *entry != SOMEWHERE).or_else(|| self.pending_of(error));
         let waits = |step: &Step| matches!(step, Step::Sent { id, .. } if *id == entry);
         match entry {
-            Some(entry) if self.pending.waiting.iter().any(|waiting| waits(&waiting.step)) => {
+            Some(entry) if self.pending.steps().any(waits) => {
                 self.pending.taken_back.push((entry, origin));
             }
             Some(entry) => self.remove_sent(entry, origin),
@@ -101,7 +95,7 @@ impl User {
 
     /// The entry of a refused message, if that waits for its commit.
     fn pending_of(&self, error: &Stanza) -> Option<ArchiveId> {
-        self.pending.waiting.iter().rev().find_map(|waiting| match &waiting.step {
+        self.pending.steps().rev().find_map(|step| match step {
             Step::Sent { stanza, id, .. } if is_answered(stanza, error) => *id,
             _ => None,
         })

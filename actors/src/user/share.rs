@@ -8,7 +8,7 @@ use rookery_cluster::tables::sessions;
 use rookery_proto::xmpp::jid::{FullJid, Jid};
 use rookery_proto::xmpp::stanza::Stanza;
 
-use super::deliver::Step;
+use super::steps::Step;
 use super::worth::worth_keeping;
 use super::{User, UserSession};
 
@@ -199,6 +199,11 @@ impl Reader {
     /// A session's that is bound now; `last` is the newest entry.
     pub(crate) fn bound(last: Option<ArchiveId>) -> Self {
         Self { bound: place(last), takes: Spans::default(), copies: Spans::default() }
+    }
+
+    /// The newest entry of the archive when the session was bound.
+    pub(super) fn bound_at(&self) -> ArchiveId {
+        self.bound
     }
 
     /// Takes note of what the session takes from now on.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use prost::Message as _;
 use rookery_cluster::entity::Entity;
 use rookery_cluster::store::{self, Transaction};
 use rookery_cluster::tables::roster::{self as table, Changes, Item, RosterVersion};
@@ -16,6 +17,7 @@ use crate::connection::ledger::Receipt;
 use crate::connection::pipe::Outgoing;
 use crate::features::contract::{Direction, Done, Then, Verdict};
 use crate::features::{store_failed, xep_0203_delay as delay};
+use crate::routing::wire;
 use crate::session::SessionId;
 
 pub(crate) mod requests;
@@ -39,6 +41,25 @@ pub(crate) struct Change {
 }
 
 impl Change {
+    /// As the change goes between nodes.
+    pub(super) fn to_wire(&self) -> wire::Change {
+        wire::Change {
+            item: self.item.encode_to_vec().into(),
+            version: String::new(),
+            push: self.push,
+            deliver: self.deliver,
+            shows: self.shows,
+            again: self.again,
+        }
+    }
+
+    /// The change that came from a node, if this version can read it.
+    pub(super) fn of_wire(change: wire::Change) -> Option<Self> {
+        let item = Item::decode(change.item).ok()?;
+        let (push, deliver, shows, again) = (change.push, change.deliver, change.shows, change.again);
+        Some(Self { item, push, deliver, shows, again })
+    }
+
     /// One that was committed by a home which died then.
     pub(super) fn again(who: &BareJid) -> Self {
         let item = Item::unlisted(who.as_str());
@@ -163,7 +184,7 @@ impl User {
             self.answer_own(sid, &stanza, &error);
             return receipt.done();
         }
-        if self.ops.are_many() {
+        if !self.may_change() {
             return self.queue_is_full(sid, &stanza, receipt);
         }
         let own = self.entity.clone();
@@ -234,7 +255,7 @@ impl User {
     /// Another user's transaction has changed this user's roster. That may have been long ago: the store says what holds by
     /// now. The receipt is done when clients have been told.
     pub(super) fn change(&mut self, stanza: Arc<Stanza>, contact: BareJid, change: Change, receipt: Receipt) {
-        if self.ops.is_full() {
+        if !self.others_may_change() {
             return self.later(move |user| user.change(stanza, contact, change, receipt));
         }
         let heard = receipt.split();

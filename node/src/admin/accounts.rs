@@ -1,6 +1,6 @@
 //! Accounts in the store.
 
-use rookery_actors::credentials;
+use rookery_actors::auth::credentials;
 use rookery_cluster::entity::Entity;
 use rookery_cluster::seams::Seams;
 use rookery_cluster::store::{self, Store};

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use rookery_actors::credentials;
+use rookery_actors::auth::credentials;
 use rookery_cluster::entity::Entity;
 use rookery_cluster::store;
 use rookery_cluster::tables::accounts::{self, Account, Created};

@@ -33,7 +33,7 @@ async fn stored(accounts: &Accounts, jid: &str) -> Credentials {
         .store
         .read(|tx| Box::pin(async move { rookery_cluster::tables::accounts::get(&mut **tx, user).await }))
         .await;
-    rookery_actors::credentials::from_account(&account.unwrap().unwrap()).unwrap()
+    rookery_actors::auth::credentials::from_account(&account.unwrap().unwrap()).unwrap()
 }
 
 #[tokio::test]

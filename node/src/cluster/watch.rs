@@ -11,7 +11,7 @@ use rookery_ops::health::{Health, Reason};
 
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::connection::Shared;
+use crate::streams::c2s::Shared;
 
 /// What clients are told whose node cannot prove that it belongs to the cluster.
 pub const PARKED: &str = "this server cannot reach its store; your session goes on at another one";

@@ -100,7 +100,13 @@ fn listen(r: &mut Reader<'_>, section: &Section<'_, '_>, other: &Listen) -> Opti
         r.problem(line, "cluster.listen", format!("is {value:?}"), remedy);
         return None;
     };
-    let taken = other.c2s.iter().chain(&other.c2s_tls).chain(&other.http).any(|other| *other == at);
+    let taken = other
+        .c2s
+        .iter()
+        .chain(&other.c2s_tls)
+        .chain(&other.http)
+        .chain(&other.https)
+        .any(|other| *other == at);
     if taken && at.port() != 0 {
         let what = format!("{at} is already used under [listen]");
         r.problem(line.max(section.line), "cluster.listen", what, "give it a port of its own");

@@ -24,6 +24,9 @@ pub fn describe(config: &Config) -> String {
     let _ = writeln!(out, "STARTTLS       {}", list(&config.listen.c2s));
     let _ = writeln!(out, "direct TLS     {}", list(&config.listen.c2s_tls));
     let _ = writeln!(out, "HTTP           {}", list(&config.listen.http));
+    if !config.listen.https.is_empty() {
+        let _ = writeln!(out, "HTTPS          {}", list(&config.listen.https));
+    }
     let _ = writeln!(out, "admin socket   {}", config.listen.admin.display());
     if let Some(cluster) = &config.cluster {
         let reached = cluster.advertise.clone().unwrap_or_else(|| cluster.listen.to_string());

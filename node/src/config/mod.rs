@@ -76,6 +76,10 @@ pub struct Listen {
     pub c2s_tls: Vec<SocketAddr>,
     /// Metrics and health.
     pub http: Vec<SocketAddr>,
+    /// HTTP by TLS, for everybody.
+    pub https: Vec<SocketAddr>,
+    /// The networks of proxies that are believed when they name the client of an HTTP request.
+    pub http_proxies: Vec<Network>,
     /// The path of the admin socket.
     pub admin: PathBuf,
     /// The networks from which a PROXY header is required; `None` while the protocol is off.

@@ -191,6 +191,20 @@ const GENERAL: &[Opt] = &[
     ),
     opt(
         "listen",
+        "https",
+        Kind::List(&[]),
+        false,
+        "HTTP by TLS with the certificates of the domains, for everybody: `/healthz` and `/readyz`.",
+    ),
+    opt(
+        "listen",
+        "http_proxy_trusted",
+        Kind::List(&[]),
+        true,
+        "The networks of proxies in front of `http` and `https` that are believed when they name the client, by `X-Forwarded-For` or `Forwarded`. The proxy must remove the header that it does not write.",
+    ),
+    opt(
+        "listen",
         "admin",
         Kind::Text(""),
         false,

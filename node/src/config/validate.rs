@@ -93,12 +93,15 @@ fn listen(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path, data_dir: &Path) 
         c2s: sockets(r, &section, "c2s"),
         c2s_tls: sockets(r, &section, "c2s_tls"),
         http: sockets(r, &section, "http"),
+        https: sockets(r, &section, "https"),
+        http_proxies: networks(r, &section, "http_proxy_trusted"),
         admin: path,
         proxy: proxy(r, &section),
         public: public(r, &section),
     };
     let mut seen: Vec<SocketAddr> = Vec::new();
-    for at in listen.c2s.iter().chain(&listen.c2s_tls).chain(&listen.http).filter(|a| a.port() != 0) {
+    let all = [&listen.c2s, &listen.c2s_tls, &listen.http, &listen.https];
+    for at in all.into_iter().flatten().filter(|a| a.port() != 0) {
         if seen.contains(at) {
             r.problem(
                 section.line,
@@ -128,18 +131,23 @@ fn sockets(r: &mut Reader<'_>, section: &Section<'_, '_>, name: &str) -> Vec<Soc
 
 fn proxy(r: &mut Reader<'_>, section: &Section<'_, '_>) -> Option<Vec<Network>> {
     let on = r.flag(section, "proxy_protocol").value;
+    let networks = networks(r, section, "proxy_trusted");
+    on.then_some(networks)
+}
+
+fn networks(r: &mut Reader<'_>, section: &Section<'_, '_>, name: &str) -> Vec<Network> {
     let mut networks = Vec::new();
-    for Found { value, line } in r.list(section, "proxy_trusted") {
+    for Found { value, line } in r.list(section, name) {
         match Network::parse(&value) {
             Some(network) => networks.push(network),
             None => {
                 let remedy =
                     "write a network, as in \"10.0.0.0/8\" (no bits set behind the prefix), or an address";
-                r.problem(line, "listen.proxy_trusted", format!("is {value:?}"), remedy);
+                r.problem(line, format!("listen.{name}"), format!("is {value:?}"), remedy);
             }
         }
     }
-    on.then_some(networks)
+    networks
 }
 
 /// XEP-0198 section 5: a hostname or an address, then a colon and a port.

@@ -15,6 +15,9 @@ use super::{Identity, Tls};
 /// The protocol's name in ALPN (XEP-0368).
 pub const ALPN: &[u8] = b"xmpp-client";
 
+/// The protocol's name in ALPN (RFC 7301 section 6).
+pub const HTTP: &[u8] = b"http/1.1";
+
 /// How much white space may follow `<starttls/>`.
 const SPACE: usize = 256;
 
@@ -38,6 +41,16 @@ where
     let hello = count(Hello::read(stream, 0).await)?;
     let identity = tls.identity(hello.sni.as_deref());
     hello.finish(identity.direct.clone(), identity).await
+}
+
+/// TLS for HTTP. A client that offers ALPN must offer `http/1.1`.
+pub async fn accept_http<S>(tls: &Tls, stream: S) -> io::Result<Accepted<S>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let hello = count(Hello::read(stream, 0).await)?;
+    let identity = tls.identity(hello.sni.as_deref());
+    hello.finish(identity.http.clone(), identity).await
 }
 
 /// After `<proceed/>`: the certificate is that of the SNI, else of `to`, the domain in the stream header. White space that

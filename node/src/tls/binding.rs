@@ -13,9 +13,18 @@ thread_local! {
     static DERIVED: Cell<Option<[u8; 32]>> = const { Cell::new(None) };
 }
 
-/// Derives `tls-exporter` (RFC 9266) during a handshake. rustls' unbuffered connection can't export, so this is told
-/// the exporter secret the way a key log is, and keeps nothing but the binding. On TLS 1.3 only: on 1.2 it would need
-/// the extended master secret, which rustls does not tell about.
+/// Derives `tls-exporter` (RFC 9266) during a handshake. rustls' unbuffered connection can't export keying material, so the exporter
+/// secret comes by way of the key log, and nothing is kept but the binding. On TLS 1.3 only: on 1.2 it would need the
+/// extended master secret, which rustls does not log.
+///
+/// What breaks this, and which test fails then (`the_key_log_is_as_we_need_it`, below):
+/// - rustls logs the secret under another label than `EXPORTER_SECRET`, or not at all: no client is offered `tls-exporter`.
+/// - The secret is logged twice, for another connection's handshake, or on another thread: a client's binding is not ours, and
+///   logins with SCRAM-*-PLUS fail.
+/// - It is logged after the handshake counts as finished: [`TlsStream::accept`](super::TlsStream) does not see it.
+/// - The secret is no longer that of RFC 8446 section 7.5: `every_suite_carries_bytes_and_binds` compares with what a client exports.
+///
+/// All of this goes once rustls' `UnbufferedServerConnection` has `export_keying_material`.
 #[derive(Debug)]
 pub(super) struct Exporter;
 
@@ -86,5 +95,100 @@ pub(super) fn server_end_point(der: &[u8], certificate: &X509Certificate<'_>) ->
             Some(sha2::Sha512::digest(der).to_vec())
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::thread::ThreadId;
+
+    use parking_lot::Mutex;
+    use rustls::pki_types::ServerName;
+    use rustls::unbuffered::ConnectionState;
+    use rustls::{ClientConfig, ClientConnection, SupportedProtocolVersion, version};
+
+    use super::*;
+    use crate::tls::Tls;
+    use crate::tls::tests::{Anyhow, NOW, config, seams};
+
+    /// Notes what is logged.
+    #[derive(Debug, Default)]
+    struct Spy(Mutex<Vec<Logged>>);
+
+    /// Label, secret, and the thread on which it was logged.
+    type Logged = (String, Vec<u8>, ThreadId);
+
+    impl KeyLog for Spy {
+        fn log(&self, label: &str, _: &[u8], secret: &[u8]) {
+            self.0.lock().push((label.to_owned(), secret.to_vec(), std::thread::current().id()));
+        }
+    }
+
+    /// A handshake without a socket: what the server's side has logged until it was finished, and what the client exports.
+    fn handshake(only: &'static SupportedProtocolVersion) -> (Vec<Logged>, Option<[u8; 32]>) {
+        let folder = tempfile::tempdir().unwrap();
+        let tls = Tls::load(&config(folder.path(), &["localhost"]), seams(NOW)).unwrap();
+        let spy = Arc::new(Spy::default());
+        let mut server = (*tls.identity(None).starttls).clone();
+        server.key_log = spy.clone();
+        let mut server = rustls::server::UnbufferedServerConnection::new(Arc::new(server)).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let client = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[only])
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Anyhow::trusting(folder.path())))
+            .with_no_client_auth();
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut client = ClientConnection::new(Arc::new(client), name).unwrap();
+        let mut incoming = Vec::new();
+        while server.is_handshaking() {
+            client.write_tls(&mut incoming).unwrap();
+            let mut outgoing = Vec::new();
+            loop {
+                let status = server.process_tls_records(&mut incoming);
+                let discard = status.discard;
+                let more = match status.state.unwrap() {
+                    ConnectionState::EncodeTlsData(mut data) => {
+                        let mut record = vec![0; 16 * 1024];
+                        let written = data.encode(&mut record).unwrap();
+                        outgoing.extend_from_slice(&record[..written]);
+                        true
+                    }
+                    ConnectionState::TransmitTlsData(data) => {
+                        data.done();
+                        true
+                    }
+                    _ => false,
+                };
+                incoming.drain(..discard);
+                if !more {
+                    break;
+                }
+            }
+            let mut rest = outgoing.as_slice();
+            while !rest.is_empty() {
+                client.read_tls(&mut rest).unwrap();
+                client.process_new_packets().unwrap();
+            }
+        }
+        let exported = client.export_keying_material([0; 32], b"EXPORTER-Channel-Binding", None).ok();
+        (std::mem::take(&mut spy.0.lock()), exported)
+    }
+
+    #[test]
+    fn the_key_log_is_as_we_need_it() {
+        let (logged, exported) = handshake(&version::TLS13);
+        let ours: Vec<_> = logged.iter().filter(|(label, ..)| Exporter.will_log(label)).collect();
+        let [(_, secret, thread)] = ours.as_slice() else { panic!("not logged once: {logged:?}") };
+        assert_eq!(*thread, std::thread::current().id());
+        let (binding, derived) =
+            (exported, Exporter::watch(|| Exporter.log("EXPORTER_SECRET", &[], secret)).1);
+        assert!(binding.is_some() && binding == derived);
+        // Nothing that is not asked for is taken for it.
+        assert_eq!(Exporter::watch(|| Exporter.log("CLIENT_TRAFFIC_SECRET_0", &[], secret)).1, None);
+        let (logged, _) = handshake(&version::TLS12);
+        assert!(logged.iter().all(|(label, ..)| !Exporter.will_log(label)), "{logged:?}");
     }
 }

@@ -22,6 +22,8 @@ pub struct Identity {
     pub starttls: Arc<ServerConfig>,
     /// For direct TLS: with ALPN `xmpp-client`.
     pub direct: Arc<ServerConfig>,
+    /// For HTTP: with ALPN `http/1.1`.
+    pub http: Arc<ServerConfig>,
     chain: Vec<CertificateDer<'static>>,
 }
 
@@ -32,6 +34,7 @@ impl Identity {
         chain: Vec<CertificateDer<'static>>,
         starttls: Arc<ServerConfig>,
         direct: Arc<ServerConfig>,
+        http: Arc<ServerConfig>,
     ) -> Result<Self, String> {
         let der = chain.first().ok_or("holds no certificate")?;
         let (_, certificate) = X509Certificate::from_der(der).map_err(|e| format!("is not X.509: {e}"))?;
@@ -49,7 +52,7 @@ impl Identity {
             .collect();
         let not_after = certificate.validity().not_after.timestamp();
         let end_point = binding::server_end_point(der, &certificate);
-        Ok(Self { domain, names, not_after, end_point, starttls, direct, chain })
+        Ok(Self { domain, names, not_after, end_point, starttls, direct, http, chain })
     }
 
     /// The certificates that are sent.

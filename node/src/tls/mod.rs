@@ -19,7 +19,7 @@ mod files;
 mod identity;
 pub mod stream;
 
-pub use accept::{Accepted, accept_direct, accept_starttls, version};
+pub use accept::{Accepted, accept_direct, accept_http, accept_starttls, version};
 pub use identity::Identity;
 pub use stream::TlsStream;
 
@@ -232,6 +232,7 @@ fn load_one(
         chain.clone(),
         build(Vec::new())?,
         build(vec![accept::ALPN.to_vec()])?,
+        build(vec![accept::HTTP.to_vec()])?,
     )
     .map_err(|what| Error::File { path: files.certificate.clone(), what })?;
     let left = identity.not_after - now;

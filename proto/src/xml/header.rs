@@ -20,32 +20,32 @@ pub struct StreamHeader {
     pub version: Option<(u16, u16)>,
     /// The language for text meant for human eyes; what is no language tag is passed over.
     pub lang: Option<Text>,
-    /// The content namespace: `jabber:client` or `jabber:server`.
+    /// The content namespace: the expected one, else `jabber:client` or `jabber:server`. The receiver judges whether this is
+    /// a stream for it (RFC 6120 section 4.8.2).
     pub content: &'static str,
     /// What the header declared, to read the rest of the stream with.
     pub scope: Scope,
 }
 
 impl StreamHeader {
-    /// Reads the frame that the framer called `Open`. Any prefix may stand for the namespace of streams, and the
-    /// content namespace may be the default or have a prefix (RFC 6120 section 4.8).
+    /// Reads the frame that the framer called `Open`, of a stream whose content should be in `expected`: `jabber:client`,
+    /// `jabber:server` or `jabber:component:accept`. Any prefix may stand for the namespace of streams, and the content
+    /// namespace may be the default or have a prefix (RFC 6120 section 4.8).
     ///
     /// # Errors
     /// What [`check::element`] refuses; `Namespace` if it is no XMPP stream; `Addressing` for an address that is
     /// not a JID; `Version` for a version that is not `number.number`.
-    pub fn parse(frame: &[u8], limits: &Limits) -> Result<Self, Error> {
-        let mut reading = Reading { header: Self::empty(), declared: Vec::new(), problem: None };
+    pub fn parse(frame: &[u8], limits: &Limits, expected: &'static str) -> Result<Self, Error> {
+        let mut reading = Reading { header: Self::empty(expected), declared: Vec::new(), problem: None };
         check::walk(check::text(frame, limits)?, Shape::Open, &Scope::NOTHING, limits, &mut reading)?;
         let Reading { mut header, declared, problem } = reading;
-        let bound = |uri: &str| declared.iter().any(|(_, bound)| bound == uri);
+        // Of a peer that came to the wrong port it is known what it wanted.
+        let known = [expected, ns::CLIENT, ns::SERVER];
         let default = declared.iter().find(|(prefix, _)| prefix.is_empty()).map(|(_, uri)| uri.as_str());
-        header.content = match default {
-            Some(ns::CLIENT) => ns::CLIENT,
-            Some(ns::SERVER) => ns::SERVER,
-            _ if bound(ns::CLIENT) => ns::CLIENT,
-            _ if bound(ns::SERVER) => ns::SERVER,
-            _ => return Err(Error::Namespace),
-        };
+        let bound = |uri: &str| declared.iter().any(|(_, bound)| bound == uri);
+        let content = known.into_iter().find(|uri| default == Some(*uri));
+        header.content =
+            content.or_else(|| known.into_iter().find(|uri| bound(uri))).ok_or(Error::Namespace)?;
         header.scope = Scope::new(header.content, declared);
         match problem {
             Some(problem) => Err(problem),
@@ -53,8 +53,8 @@ impl StreamHeader {
         }
     }
 
-    fn empty() -> Self {
-        let (content, scope) = (ns::CLIENT, Scope::CLIENT);
+    fn empty(content: &'static str) -> Self {
+        let scope = Scope::NOTHING;
         Self { to: None, from: None, id: None, version: None, lang: None, content, scope }
     }
 }
@@ -121,33 +121,43 @@ fn version(text: &str) -> Option<(u16, u16)> {
     Some((number(major)?, number(minor)?))
 }
 
-/// Writes our own header: the declaration, then the opening tag with `version='1.0'`.
-///
-/// `content` is `jabber:client` or `jabber:server`; `from` is our domain, `to` the peer if it said who it is.
-pub fn write(
-    out: &mut Vec<u8>,
-    content: &'static str,
-    from: Option<&str>,
-    to: Option<&str>,
-    id: Option<&str>,
-    lang: Option<&str>,
-) {
-    out.extend_from_slice(b"<?xml version='1.0'?><stream:stream xmlns='");
-    out.extend_from_slice(content.as_bytes());
-    out.extend_from_slice(b"' xmlns:stream='");
-    out.extend_from_slice(ns::STREAM.as_bytes());
-    out.extend_from_slice(b"' version='1.0'");
-    for (name, value) in [(" from='", from), (" to='", to), (" id='", id), (" xml:lang='", lang)] {
-        if let Some(value) = value {
-            out.extend_from_slice(name.as_bytes());
-            escape::attribute(out, value);
-            out.push(b'\'');
-        }
-    }
-    out.push(b'>');
+/// Our own header.
+#[derive(Clone, Copy, Debug)]
+pub struct Opening<'a> {
+    /// The content namespace, as in [`StreamHeader::parse`].
+    pub content: &'static str,
+    /// Our domain.
+    pub from: Option<&'a str>,
+    /// The peer, if it said who it is.
+    pub to: Option<&'a str>,
+    /// The stream's id.
+    pub id: Option<&'a str>,
+    /// The language of what we say ourselves.
+    pub lang: Option<&'a str>,
 }
 
-/// What closes a stream that [`write`](write()) opened.
+impl Opening<'_> {
+    /// Appends the declaration and the opening tag, with `version='1.0'`.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"<?xml version='1.0'?><stream:stream xmlns='");
+        out.extend_from_slice(self.content.as_bytes());
+        out.extend_from_slice(b"' xmlns:stream='");
+        out.extend_from_slice(ns::STREAM.as_bytes());
+        out.extend_from_slice(b"' version='1.0'");
+        let attributes =
+            [(" from='", self.from), (" to='", self.to), (" id='", self.id), (" xml:lang='", self.lang)];
+        for (name, value) in attributes {
+            if let Some(value) = value {
+                out.extend_from_slice(name.as_bytes());
+                escape::attribute(out, value);
+                out.push(b'\'');
+            }
+        }
+        out.push(b'>');
+    }
+}
+
+/// What closes a stream that [`Opening::write`] opened.
 pub const CLOSE: &[u8] = b"</stream:stream>";
 
 #[cfg(test)]
@@ -155,7 +165,7 @@ mod tests {
     use super::*;
 
     fn parse(frame: &str) -> Result<StreamHeader, Error> {
-        StreamHeader::parse(frame.as_bytes(), &Limits::LOGIN)
+        StreamHeader::parse(frame.as_bytes(), &Limits::LOGIN, ns::CLIENT)
     }
 
     #[test]
@@ -206,6 +216,22 @@ mod tests {
     }
 
     #[test]
+    fn the_expected_namespace_goes_first() {
+        const COMPONENT: &str = "jabber:component:accept";
+        let read = |declared: &str, expected| {
+            let frame = format!("<s:stream {declared} xmlns:s='http://etherx.jabber.org/streams'>");
+            StreamHeader::parse(frame.as_bytes(), &Limits::LOGIN, expected).map(|header| header.content)
+        };
+        let accept = "xmlns='jabber:component:accept'";
+        assert_eq!(read(accept, COMPONENT), Ok(COMPONENT));
+        assert_eq!(read(accept, ns::CLIENT), Err(Error::Namespace));
+        let both = "xmlns:a='jabber:client' xmlns:b='jabber:server'";
+        assert_eq!((read(both, ns::CLIENT), read(both, ns::SERVER)), (Ok(ns::CLIENT), Ok(ns::SERVER)));
+        // The default says what it is; the receiver judges.
+        assert_eq!(read("xmlns='jabber:client' xmlns:b='jabber:server'", ns::SERVER), Ok(ns::CLIENT));
+    }
+
+    #[test]
     fn refused() {
         const NS: &str = "xmlns='jabber:client' xmlns:s='http://etherx.jabber.org/streams'";
         for (header, error) in [
@@ -228,7 +254,9 @@ mod tests {
     #[test]
     fn ours_is_read_back() {
         let mut out = Vec::new();
-        write(&mut out, ns::CLIENT, Some("example.org"), None, Some("a'b"), Some("en"));
+        let content = ns::CLIENT;
+        Opening { content, from: Some("example.org"), to: None, id: Some("a'b"), lang: Some("en") }
+            .write(&mut out);
         let text = String::from_utf8(out).unwrap();
         let (declaration, open) = text.split_at(text.find("<stream").unwrap());
         check::declaration(declaration.as_bytes()).unwrap();

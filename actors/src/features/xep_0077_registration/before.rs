@@ -4,17 +4,14 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 
 use parking_lot::Mutex;
-use rookery_cluster::entity::Entity;
-use rookery_cluster::store;
-use rookery_cluster::tables::accounts::{self, Created};
 use rookery_proto::xml::{Writer, write};
 use rookery_proto::xmpp::error::{Condition, ErrorType, StanzaError};
 use rookery_proto::xmpp::jid::BareJid;
 use rookery_proto::xmpp::ns;
 use rookery_proto::xmpp::stanza::{IqType, Stanza, Type};
 
-use super::{NAME, fields, hash};
-use crate::credentials;
+use super::{NAME, failed, fields};
+use crate::auth::Created;
 use crate::host::Host;
 
 /// How many addresses are remembered; when all of them have registered lately, nobody else may.
@@ -95,6 +92,7 @@ pub fn stream_feature(host: &Host, domain: &str) -> Option<Vec<u8>> {
 
 fn open(host: &Host, domain: &str) -> bool {
     host.options().domain(domain).is_some_and(|domain| domain.open_registration)
+        && host.authenticator(domain).abilities().create
 }
 
 /// What to fill in: `<query xmlns='jabber:iq:register'/>`.
@@ -136,37 +134,26 @@ pub async fn register(
     if jid.local().is_none_or(|local| local.len() > NAME) {
         return Err(unfit());
     }
-    let user = Entity::new(jid.as_str());
-    let (user, now) = (&user, host.seams().clock.now_micros());
-    let failed = |error: store::Error| crate::features::store_failed(&error);
+    let (authenticator, now) = (host.authenticator(domain), host.seams().clock.now_micros());
     let conflict = || StanzaError::new(Condition::Conflict);
     let per_hour = host.options().limits.registrations_per_hour;
     let too_many = || {
         let text = "too many registrations from your address";
         crate::features::over("registrations", Condition::ResourceConstraint, text).type_(ErrorType::Wait)
     };
-    if !host.registrations().ask(address, now, per_hour) {
+    if !host.state::<Registrations>().ask(address, now, per_hour) {
         return Err(too_many());
     }
     // A look before the work: a name that is taken costs no hashing.
-    let exists = host.store().read(|tx| Box::pin(async move { accounts::exists(&mut **tx, user).await }));
-    if exists.await.map_err(failed)? {
+    if authenticator.exists(&jid).await.map_err(failed)? {
         return Err(conflict());
     }
-    if !host.registrations().admit(address, now, per_hour) {
+    if !host.state::<Registrations>().admit(address, now, per_hour) {
         return Err(too_many());
     }
-    let made = hash(host.seams(), password.to_owned(), host.options().iterations).await?;
-    let account = credentials::to_account(&made, now);
-    let account = &account;
-    // Any node may make an account: who has the name is decided by the transaction.
-    let options = store::Options::default().operation(host.store().operation());
-    let created = host
-        .store()
-        .write(options, |tx| Box::pin(async move { accounts::create(&mut **tx, user, account, now).await }));
-    match created.await.map_err(failed)? {
+    match authenticator.create(&jid, password.to_owned()).await.map_err(failed)? {
         Created::Yes => {}
-        Created::Exists | Created::Reserved => return Err(conflict()),
+        Created::Taken => return Err(conflict()),
     }
     // If somebody wrote to this address before, its actor remembers that there is nobody.
     host.created(&jid).await;

@@ -25,7 +25,8 @@ fn register_iq(username: &str, password: &str) -> String {
 
 async fn verifies(scene: &Scene, user: &str, password: &str) -> bool {
     let jid = BareJid::parse(user).unwrap();
-    scene.host.credentials(&jid).await.unwrap().is_some_and(|keys| keys.verify_password(password))
+    let keys = scene.host.authenticator(jid.domain()).keys(&jid).await.unwrap();
+    keys.is_some_and(|keys| keys.verify_password(password))
 }
 
 #[tokio::test]

@@ -88,10 +88,9 @@ impl ConnectionProxy {
 impl Host {
     /// Enters a session's connection; from now on it is served.
     pub(crate) fn enter_connection(&self, proxy: &Arc<ConnectionProxy>, link: SessionHandle) {
-        let Some(placement) = self.placement() else { return };
+        let remote = self.remote();
         *proxy.link.lock() = Some(link);
-        let before =
-            placement.connection_proxies.lock().insert((proxy.node.clone(), proxy.conn), proxy.clone());
+        let before = remote.connection_proxies.lock().insert((proxy.node.clone(), proxy.conn), proxy.clone());
         if let Some(before) = before {
             before.end();
         }
@@ -101,8 +100,8 @@ impl Host {
 
     /// The connection is no more, or elsewhere.
     pub(crate) fn forget_connection(&self, proxy: &Arc<ConnectionProxy>) {
-        let Some(placement) = self.placement() else { return };
-        let mut connection_proxies = placement.connection_proxies.lock();
+        let remote = self.remote();
+        let mut connection_proxies = remote.connection_proxies.lock();
         let key = (proxy.node.clone(), proxy.conn);
         if connection_proxies.get(&key).is_some_and(|known| Arc::ptr_eq(known, proxy)) {
             connection_proxies.remove(&key);
@@ -113,9 +112,9 @@ impl Host {
 
     /// That generation of a node is dead, with all its sockets.
     pub(crate) fn bury_connections(&self, dead: impl Fn(&NodeId, u64) -> bool) {
-        let Some(placement) = self.placement() else { return };
+        let remote = self.remote();
         let mut gone = Vec::new();
-        placement.connection_proxies.lock().retain(|_, proxy| {
+        remote.connection_proxies.lock().retain(|_, proxy| {
             let dead = dead(&proxy.node, proxy.generation);
             if dead {
                 gone.push(proxy.clone());
@@ -136,14 +135,9 @@ impl Host {
     /// Waits until the connections of a shard elsewhere have heard all that their sessions said before they moved; those of slow
     /// clients not for long.
     pub(crate) async fn see_connections_off(&self, shard: Shard) {
-        let Some(placement) = self.placement() else { return };
-        let connection_proxies: Vec<Arc<ConnectionProxy>> = placement
-            .connection_proxies
-            .lock()
-            .values()
-            .filter(|proxy| proxy.shard == shard)
-            .cloned()
-            .collect();
+        let remote = self.remote();
+        let connection_proxies: Vec<Arc<ConnectionProxy>> =
+            remote.connection_proxies.lock().values().filter(|proxy| proxy.shard == shard).cloned().collect();
         let all = async {
             for proxy in connection_proxies {
                 proxy.told_all.notified().await; // remembered, if it was before
@@ -154,9 +148,9 @@ impl Host {
 
     /// These shards are not this node's any more.
     pub(crate) fn drop_connections(&self, shards: &[Shard]) {
-        let Some(placement) = self.placement() else { return };
+        let remote = self.remote();
         let mut gone = Vec::new();
-        placement.connection_proxies.lock().retain(|_, proxy| {
+        remote.connection_proxies.lock().retain(|_, proxy| {
             let lost = shards.contains(&proxy.shard);
             if lost {
                 gone.push(proxy.clone());

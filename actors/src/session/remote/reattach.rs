@@ -1,15 +1,12 @@
 //! Connections whose session has lost its home find the next one, and go on there as if nothing had happened.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use prost::Message as _;
-use rookery_cluster::entity::Shard;
 use rookery_cluster::mesh::peer::{Envelope, NodeId, Outcome};
-use rookery_cluster::mesh::{Epoch, Event, Events, Home};
+use rookery_cluster::mesh::{Epoch, Home};
 use rookery_proto::xmpp::error::{Condition, StanzaError, StreamCondition};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -26,10 +23,6 @@ use crate::user;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A living home that gives a shard up says so itself, unless that takes longer.
 const DOUBT: Duration = Duration::from_secs(6);
-/// How many shards are read at a time.
-const RESTORERS: usize = 8;
-/// How often those are looked at that wait.
-const PACE: Duration = Duration::from_millis(100);
 
 impl Host {
     /// Something waits to be looked at.
@@ -39,85 +32,15 @@ impl Host {
         }
     }
 
-    /// Starts what a node among others does all the time. Ends with the server.
-    pub(crate) fn join(&self, mut events: Events) {
-        let Some(placement) = self.placement().cloned() else { return };
-        let host = self.downgrade();
-        tokio::spawn(async move {
-            loop {
-                let event = events.next().await;
-                let Some(host) = host.upgrade() else { return };
-                host.happened(event).await;
-            }
-        });
-        let host = self.downgrade();
-        tokio::spawn(async move {
-            let mut changes = placement.cluster.mesh().watch_map();
-            let mut busy = false;
-            loop {
-                tokio::select! {
-                    () = placement.wake.notified() => {}
-                    _ = changes.changed() => {}
-                    () = tokio::time::sleep(PACE), if busy => {}
-                }
-                let Some(host) = host.upgrade().filter(|host| !host.is_over()) else { return };
-                busy = host.flush_queues() | host.look_early();
-                busy |= host.look_all();
-            }
-        });
-    }
-
-    async fn happened(&self, event: Event) {
-        match event {
-            Event::Gained(shards) => {
-                for (shard, _) in &shards {
-                    self.take_early(*shard);
-                }
-                tracing::debug!(shards = shards.len(), "shards are this node's now");
-                // Several at a time, and beside what happens next.
-                let shards = Arc::new(Mutex::new(shards));
-                for _ in 0..RESTORERS {
-                    let (host, shards) = (self.clone(), shards.clone());
-                    self.spawn(async move {
-                        loop {
-                            let Some((shard, epoch)) = shards.lock().pop() else { return };
-                            host.bring_back(shard, epoch.0).await;
-                        }
-                    });
-                }
-            }
-            Event::Lost(shards) => {
-                let shards: Vec<Shard> = shards.into_iter().map(|(shard, _)| shard).collect();
-                self.drop_shards(&shards);
-            }
-            Event::Lease(_) | Event::Standing(_) => {}
-        }
-        self.look_soon();
-    }
-
-    async fn bring_back(&self, shard: Shard, epoch: u32) {
-        // It may have been given up while it waited for its turn.
-        let still = || self.placement().is_some_and(|placement| placement.holds(shard, epoch));
-        if !still() {
-            return;
-        }
-        if let Err(error) = self.restore_shard(shard, still).await {
-            tracing::error!(shard = shard.0, %error, "sessions of a shard could not be read; each is restored when its user is loaded");
-        }
-        if let Some(placement) = self.placement() {
-            placement.set_restored(shard, epoch);
-        }
-    }
-
     /// Looks at all connections whose session is elsewhere; whether any waits.
-    fn look_all(&self) -> bool {
+    pub(crate) fn look_all(&self) -> bool {
         let Some(placement) = self.placement() else { return false };
         let map = placement.cluster.mesh().map();
         self.bury_connections(|node, generation| {
             map.member(node).is_none_or(|member| !member.status.lives(generation))
         });
         let session_proxies: Vec<Arc<SessionProxy>> =
-            placement.session_proxies.lock().values().cloned().collect();
+            self.remote().session_proxies.lock().values().cloned().collect();
         let mut waiting = false;
         for proxy in session_proxies {
             waiting |= self.look_at(&proxy);
@@ -155,10 +78,10 @@ impl Host {
                 if since.elapsed() > PATIENCE {
                     drop(state);
                     tracing::warn!(user = %proxy.user, "no node took over a session in time; the client must log in again");
-                    proxy.give_up(
-                        placement,
-                        Close::Error(StreamCondition::ResourceConstraint, "please come back later".into()),
-                    );
+                    proxy.give_up(Close::Error(
+                        StreamCondition::ResourceConstraint,
+                        "please come back later".into(),
+                    ));
                     return false;
                 }
                 if home == Home::Nobody {
@@ -172,10 +95,7 @@ impl Host {
                     None => {
                         // It never said what it takes to bring it back: it had just begun.
                         let text = "the session was lost with its node; please log in again";
-                        proxy.give_up(
-                            placement,
-                            Close::Error(StreamCondition::InternalServerError, text.into()),
-                        );
+                        proxy.give_up(Close::Error(StreamCondition::InternalServerError, text.into()));
                     }
                     Some(attach) => match home {
                         Home::There { node, generation, epoch } => {
@@ -229,7 +149,6 @@ impl Host {
         generation: u64,
         bound: &wire::Bound,
     ) {
-        let Some(placement) = self.placement() else { return };
         let mut state = proxy.state.lock();
         if state.attempt != attempt || !matches!(state.at, At::Looking { .. }) {
             return;
@@ -237,7 +156,7 @@ impl Host {
         if SessionProxy::jid(bound).is_none() {
             drop(state);
             tracing::info!(user = %proxy.user, "a session continued on another node or ended; its connection here is closed");
-            return proxy.give_up(placement, Close::Abandon);
+            return proxy.give_up(Close::Abandon);
         }
         tracing::debug!(user = %proxy.user, %node, "a session has a new home");
         metrics::counter!("rookery_sessions_attached_total").increment(1);
@@ -279,13 +198,11 @@ impl Host {
         if self.cast_user(&proxy.user, user::Msg::Attach(Box::new(msg))).is_err() {
             return proxy.not_found(attempt);
         }
-        let (host, proxy) = (self.clone(), proxy.clone());
+        let proxy = proxy.clone();
         self.spawn(async move {
             match answer.await {
                 Ok(_) => {
-                    if let Some(placement) = host.placement() {
-                        proxy.give_up(placement, Close::Abandon);
-                    }
+                    proxy.give_up(Close::Abandon);
                 }
                 Err(_) => proxy.not_found(attempt),
             }
@@ -300,7 +217,6 @@ impl Host {
         attempt: u32,
         link: SessionHandle,
     ) -> Weak<Route> {
-        let Some(placement) = self.placement() else { return Weak::new() };
         let route = proxy.route.lock().clone();
         // With both locks held: what the connection sends next comes behind what it sent before.
         let take = || {
@@ -325,7 +241,7 @@ impl Host {
             Ok(()) => metrics::counter!("rookery_sessions_attached_total").increment(1),
             Err(link) => link.closed(proxy.state.lock().closed.unwrap_or(false)),
         }
-        proxy.forget(placement);
+        proxy.forget();
         proxy.pipe.nudge();
         route
     }
@@ -382,15 +298,15 @@ impl Host {
 
     /// Asks for a session. If nobody waits for the answer any more, the session is told that its connection is gone.
     async fn ask(&self, proxy: Arc<SessionProxy>, what: What) -> Option<wire::Bound> {
-        struct Waits(Host, Arc<SessionProxy>, bool);
+        struct Waits(Arc<SessionProxy>, bool);
         impl Drop for Waits {
             fn drop(&mut self) {
-                if let Some(placement) = self.0.placement().filter(|_| !self.2) {
-                    self.1.forget(placement);
+                if !self.1 {
+                    self.0.forget();
                 }
             }
         }
-        let mut waits = Waits(self.clone(), proxy.clone(), false);
+        let mut waits = Waits(proxy.clone(), false);
         let (reply, answer) = oneshot::channel();
         self.send(&proxy.user.clone(), what, move |_, answer| {
             let bound = answer.ok().and_then(|bytes| wire::Bound::decode(bytes).ok());
@@ -402,12 +318,8 @@ impl Host {
             let _ = reply.send(bound);
         });
         let bound = answer.await.ok().flatten()?;
-        waits.2 = !bound.jid.is_empty();
+        waits.1 = !bound.jid.is_empty();
         Some(bound)
-    }
-
-    pub(crate) fn is_over(&self) -> bool {
-        self.stopping().load(Ordering::Relaxed)
     }
 }
 

@@ -18,9 +18,8 @@ use crate::connection::budget::{Charged, Waits};
 use crate::connection::ledger::Ledger;
 use crate::connection::pipe::{Close, Down, Pipe};
 use crate::connection::recent::Recent;
+use crate::connection::reply::Reply;
 use crate::host::Host;
-use crate::placement::Placement;
-use crate::routing::receive::Reply;
 use crate::routing::wire::{self, What, item, up};
 use crate::session::handle::Route;
 
@@ -135,8 +134,8 @@ const CREDIT_BYTES: usize = 64 * 1024;
 impl SessionProxy {
     /// A connection that is about to ask for its session.
     pub(crate) fn new(host: &Host, user: &BareJid, address: &Arc<str>, pipe: Arc<Pipe>) -> Option<Arc<Self>> {
-        let placement = host.placement()?;
-        let id = placement.next_connection.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        host.placement()?;
+        let id = host.remote().next_connection();
         let proxy = Arc::new_cyclic(|me: &Weak<Self>| {
             pipe.feed(me.clone());
             Self {
@@ -177,7 +176,7 @@ impl SessionProxy {
                 }),
             }
         });
-        placement.session_proxies.lock().insert(id, proxy.clone());
+        host.remote().session_proxies.lock().insert(id, proxy.clone());
         Some(proxy)
     }
 
@@ -220,9 +219,9 @@ impl SessionProxy {
     }
 
     /// Nobody needs it any more.
-    pub(crate) fn forget(&self, placement: &Placement) {
+    pub(crate) fn forget(&self) {
         self.state.lock().at = At::Over;
-        placement.session_proxies.lock().remove(&self.id);
+        self.host.remote().session_proxies.lock().remove(&self.id);
     }
 
     pub(crate) fn ledger(&self) -> Arc<Ledger> {
@@ -298,7 +297,6 @@ impl SessionProxy {
 
     /// The client has gone; `clean` if it said so.
     pub(crate) fn closed(self: &Arc<Self>, clean: bool) {
-        let Some(placement) = self.host.placement() else { return };
         let mut state = self.state.lock();
         state.closed = Some(clean);
         match state.at {
@@ -307,7 +305,7 @@ impl SessionProxy {
             }
             At::Asking | At::Over => {
                 drop(state);
-                self.forget(placement);
+                self.forget();
             }
             // Whoever takes the session over must know.
             At::Home(..) | At::Looking { .. } => {}
@@ -351,9 +349,7 @@ impl SessionProxy {
         match outcome {
             // The home has heard that the client is gone: nobody needs this any more.
             Outcome::Taken(_) if last => host.spawn(async move {
-                if let Some(placement) = self.host.placement() {
-                    self.forget(placement);
-                }
+                self.forget();
             }),
             Outcome::Taken(_) => {}
             Outcome::NotOwner { .. } => host.spawn(async move { self.refused(attempt) }),
@@ -472,9 +468,9 @@ impl SessionProxy {
     }
 
     /// There is nothing to go on with: the client is to log in anew.
-    pub(crate) fn give_up(&self, placement: &Placement, close: Close) {
+    pub(crate) fn give_up(&self, close: Close) {
         let _ = self.pipe.push(Down::Close(close));
-        self.forget(placement);
+        self.forget();
     }
 
     pub(crate) fn jid(bound: &wire::Bound) -> Option<FullJid> {
@@ -485,8 +481,7 @@ impl SessionProxy {
 impl Host {
     /// Something for a connection, from that node; false if it is not here.
     pub(crate) fn take_down(&self, from: &NodeId, down: wire::Down) -> bool {
-        let proxy =
-            self.placement().and_then(|placement| placement.session_proxies.lock().get(&down.conn).cloned());
+        let proxy = self.remote().session_proxies.lock().get(&down.conn).cloned();
         let found = proxy.is_some();
         if let Some(proxy) = proxy {
             proxy.down(from, down);

@@ -1,0 +1,26 @@
+//! Which entities are at home on this node.
+
+use rookery_cluster::entity::Entity;
+use rookery_proto::xmpp::jid::BareJid;
+
+use super::Host;
+use crate::placement::shard_of;
+
+impl Host {
+    /// Whether the home of `user` is this node.
+    pub fn is_home(&self, user: &BareJid) -> bool {
+        self.placement().is_none_or(|placement| placement.is_here(shard_of(user)))
+    }
+
+    /// The epoch of archive ids of `entity`: that of its shard.
+    pub(crate) fn epoch(&self, entity: &Entity) -> u32 {
+        let epoch =
+            self.placement().and_then(|placement| placement.cluster.mesh().map().epoch(entity.shard()));
+        epoch.map_or(1, |epoch| epoch.0)
+    }
+
+    /// Whether that user may have sessions here that are not known yet.
+    pub(crate) fn may_have_sessions(&self, user: &BareJid) -> bool {
+        self.placement().is_some_and(|placement| placement.is_restoring(shard_of(user)))
+    }
+}

@@ -1,0 +1,128 @@
+//! Stanzas on their way: to whatever their address says, on this node or another, and errors on their way back.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rookery_proto::xmpp::error::{Condition, StanzaError};
+use rookery_proto::xmpp::jid::BareJid;
+use rookery_proto::xmpp::stanza::{PresenceType, Stanza, Type};
+
+use super::wire::{self, What};
+use crate::connection::ledger::Receipt;
+use crate::host::Host;
+use crate::host::kind::{Inbound, KindId, USER};
+use crate::host::names::Address;
+use crate::session::SessionId;
+
+impl Host {
+    /// Sends a stanza to where its `to` says. One without `to` goes nowhere.
+    pub(crate) fn route(&self, stanza: Stanza, receipt: Receipt, origin: Option<(SessionId, u32)>) {
+        self.route_from(Arc::new(stanza), receipt, origin);
+    }
+
+    /// The same for a shared stanza.
+    pub(crate) fn route_from(&self, stanza: Arc<Stanza>, receipt: Receipt, origin: Option<(SessionId, u32)>) {
+        let Some(to) = stanza.to.as_ref() else { return receipt.done() };
+        match self.resolve(to) {
+            Address::Entity(kind, entity) => {
+                let inbound = Inbound { stanza, receipt, origin, change: None };
+                self.to_entity(kind, &entity, inbound);
+            }
+            // A request of a user to the host was answered before it came here; the host takes no messages.
+            Address::Host => self.kinds().ask_host(self, &stanza, receipt),
+            Address::Remote => self.bounce(&stanza, receipt, Condition::RemoteServerNotFound),
+        }
+    }
+
+    /// To something that has a home, wherever that is.
+    pub(crate) fn to_entity(&self, kind: KindId, entity: &BareJid, inbound: Inbound) {
+        if self.is_open(entity) {
+            self.to_entity_here(kind, entity, inbound);
+        } else {
+            self.to_entity_away(kind, entity, inbound);
+        }
+    }
+
+    /// To something whose home is this node.
+    pub(crate) fn to_entity_here(&self, kind: KindId, entity: &BareJid, inbound: Inbound) {
+        // Presence matters only to those that are here (RFC 6121 section 8.5.1 has nobody else care), or want it.
+        if inbound.change.is_none() && matches!(inbound.stanza.type_, Type::Presence(_)) {
+            self.presence_here(kind, entity, &inbound.stanza, false);
+            return inbound.receipt.done();
+        }
+        let Some(kind) = self.kinds().get(kind) else {
+            return self.bounce(&inbound.stanza, inbound.receipt, Condition::ServiceUnavailable);
+        };
+        if let Err(inbound) = kind.deliver(self, entity, Box::new(inbound)) {
+            let Inbound { stanza, receipt, change, .. } = *inbound;
+            if change.is_some() {
+                return receipt.leave(); // its sender tries again
+            }
+            self.bounce(&stanza, receipt, Condition::ResourceConstraint);
+        }
+    }
+
+    /// A presence for something whose home is this node; the stanza need not name it. If it is `strict`, it is a probe of a
+    /// session that has been away: who is not there says so.
+    pub(crate) fn presence_here(&self, kind: KindId, entity: &BareJid, stanza: &Arc<Stanza>, strict: bool) {
+        if strict && let Some(from) = stanza.from.clone() {
+            // First all are gone, then those who are there say so: of who left meanwhile nobody else would speak.
+            let gone = Stanza::new(Type::Presence(PresenceType::Unavailable)).from(entity.clone()).to(from);
+            self.route(gone, Receipt::none(), None);
+        }
+        if let Some(kind) = self.kinds().get(kind) {
+            kind.presence(self, entity, stanza);
+        }
+    }
+
+    /// To something whose home may be anywhere.
+    fn to_entity_away(&self, kind: KindId, entity: &BareJid, inbound: Inbound) {
+        let Inbound { stanza, receipt, origin, change } = inbound;
+        let changes = change.is_some();
+        let payload = wire::In {
+            user: entity.as_str().to_owned(),
+            kind: self.kind_name(kind),
+            stanza: stanza.to_bytes().into(),
+            sid: origin.map(|(sid, _)| Bytes::copy_from_slice(&sid.0)).unwrap_or_default(),
+            n: origin.map_or(0, |(_, n)| n),
+            change: change.map(|change| *change),
+            entry: wire::id_bytes(receipt.entry()),
+            verdicts: true,
+        };
+        self.send(entity, What::In(payload), move |host, answer| match answer {
+            Ok(refused) => match super::stored::stanza(&refused) {
+                Some(error) => host.refuse(error, receipt),
+                None => receipt.done(),
+            },
+            Err(_) if changes => receipt.leave(), // its sender remembers it, and tells it again
+            Err(_) => {
+                tracing::debug!(to = ?stanza.to, "no node has taken a stanza in time; its sender gets an error");
+                host.bounce(&stanza, receipt, Condition::ResourceConstraint);
+            }
+        });
+    }
+
+    /// How a kind is called between nodes. Users have no name there, as in nodes that know no other kind.
+    pub(crate) fn kind_name(&self, kind: KindId) -> String {
+        let name = (kind != USER).then(|| self.kinds().get(kind)).flatten();
+        name.map(|kind| kind.name().to_owned()).unwrap_or_default()
+    }
+
+    /// Sends the error that refuses a stanza to its sender.
+    pub(crate) fn refuse(&self, error: Stanza, receipt: Receipt) {
+        if let Err(receipt) = receipt.refuse(&error) {
+            // Settled when the error has come to its sender: on its way it could be lost with this node.
+            self.route(error, receipt, None);
+        }
+    }
+
+    /// Answers a stanza with an error, if it may be answered, and settles it.
+    pub(crate) fn bounce(&self, stanza: &Stanza, receipt: Receipt, condition: Condition) {
+        metrics::counter!("rookery_stanza_errors_total", "condition" => condition.name()).increment(1);
+        match stanza.error_reply(&StanzaError::new(condition)) {
+            Some(reply) => self.refuse(reply, receipt),
+            // Errors and results have no answer (RFC 6120 section 8.3.1), whatever becomes of them.
+            None => receipt.done(),
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! XML streams (RFC 6120 section 4), one folder per kind of peer. A stream runs over any [`Transport`](crate::transport::Transport).
+//!
+//! - [`c2s`]: a client's stream, from its first byte to its last.
+
+pub mod c2s;
