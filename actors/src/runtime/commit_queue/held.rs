@@ -71,7 +71,7 @@ where
 
 enum Item<S> {
     /// The writes of a step.
-    Commit(Commit, Box<dyn Owner<S>>),
+    Commit(Box<Commit>, Box<dyn Owner<S>>),
     /// Somebody waits until everything before is with the batcher.
     Read(oneshot::Sender<()>),
 }
@@ -109,7 +109,7 @@ impl<S> CommitQueue<S> {
         if commit.prepare.is_empty() && !behind {
             return self.submit_now(me, seq, commit.ops, Vec::new());
         }
-        self.held.push(seq, Item::Commit(commit, Box::new(me.clone())));
+        self.held.push(seq, Item::Commit(Box::new(commit), Box::new(me.clone())));
         self.go_on();
     }
 
