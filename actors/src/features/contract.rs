@@ -4,8 +4,12 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use rookery_cluster::entity::Entity;
+use rookery_cluster::store::{self, Edit, Store};
+use rookery_cluster::tables::archive::Collection;
 use rookery_proto::xmpp::element::Element;
 use rookery_proto::xmpp::error::{Condition, StanzaError};
 use rookery_proto::xmpp::jid::{BareJid, Jid};
@@ -191,11 +195,61 @@ pub struct Passing {
     pub hints: Hints,
     /// Send carbons of it. Set in [`Phase::Copy`].
     pub copies: bool,
+    /// What else is written in the transaction that stores it. Forgotten if it is stored nowhere.
+    pub prepare: Vec<Prepare>,
 }
 
 impl Passing {
     pub(crate) fn new(stanza: Stanza, direction: Direction, with: BareJid) -> Self {
-        Self { stanza, direction, with, archive: false, hints: Hints::default(), copies: false }
+        Self {
+            stanza,
+            direction,
+            with,
+            archive: false,
+            hints: Hints::default(),
+            copies: false,
+            prepare: Vec::new(),
+        }
+    }
+}
+
+/// Where a message is going to be stored.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Whose archive or queue it is.
+    pub owner: Entity,
+    /// The archive, or the offline queue of a user whose archive does not keep the message.
+    pub collection: Collection,
+}
+
+/// What a hook adds to the transaction that stores a message, in two steps, because many users share one commit:
+///
+/// 1. The function given to [`Prepare::new`] reads. It runs when everything before the message is stored. It may take its time, but
+///    not without a limit: all later messages of the user wait for it, those of other users do not.
+/// 2. The [`Edit`]s that it returns read and write a few rows within the transaction.
+///
+/// If either fails, the message is not stored and its sender gets an error. Both may run more than once. A message that is to be
+/// handed to a session and stored nowhere has no transaction: then nothing of this runs.
+#[derive(Clone)]
+pub struct Prepare(Arc<dyn Fn(Store, Place) -> Preparing + Send + Sync>);
+
+/// What the function of a [`Prepare`] returns.
+pub type Preparing = Pin<Box<dyn Future<Output = store::Result<Vec<Edit>>> + Send>>;
+
+impl Prepare {
+    /// See [`Prepare`].
+    pub fn new(read: impl Fn(Store, Place) -> Preparing + Send + Sync + 'static) -> Self {
+        Self(Arc::new(read))
+    }
+
+    pub(crate) fn run(&self, store: Store, place: Place) -> Preparing {
+        (self.0)(store, place)
+    }
+}
+
+impl std::fmt::Debug for Prepare {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Prepare")
     }
 }
 
@@ -232,6 +286,22 @@ pub struct MessageHook {
     pub run: fn(&User, &mut Passing) -> Verdict,
 }
 
+/// What the server does with a message that has no body, but this child. A message with a body is archived, copied and kept anyway;
+/// what its hints, its type and the user's preferences say goes before this.
+#[derive(Clone, Copy, Debug)]
+pub struct Payload {
+    /// The child's name.
+    pub name: &'static str,
+    /// The child's namespace.
+    pub ns: &'static str,
+    /// It is archived (XEP-0313 section 6.1.1).
+    pub archived: bool,
+    /// It is copied to other devices whatever its type (XEP-0280 section 6.1; chat messages always are).
+    pub copied: bool,
+    /// A chat message waits for a user who is offline (XEP-0160 section 3; normal messages always do).
+    pub waits: bool,
+}
+
 /// A filter for presence and IQs between accounts; messages have [`MessageHook`]s.
 pub type StanzaFilter = fn(&User, Direction, &Stanza, with: &Jid) -> Verdict;
 
@@ -248,6 +318,8 @@ pub struct Feature {
     pub iq: &'static [Iq],
     /// The hooks into messages.
     pub messages: &'static [MessageHook],
+    /// The children that make a message more than a state.
+    pub payloads: &'static [Payload],
     /// Filters of everything else.
     pub filters: &'static [StanzaFilter],
     /// Extended information in disco#info.
@@ -261,6 +333,7 @@ impl Feature {
         disco: &[],
         iq: &[],
         messages: &[],
+        payloads: &[],
         filters: &[],
         form: None,
     };

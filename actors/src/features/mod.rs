@@ -7,9 +7,9 @@ use std::sync::OnceLock;
 use rookery_cluster::store::{self, Class};
 use rookery_proto::xmpp::error::{Condition, StanzaError};
 use rookery_proto::xmpp::ns;
-use rookery_proto::xmpp::stanza::{IqType, Stanza, Type};
+use rookery_proto::xmpp::stanza::{ChildRef, IqType, Stanza, Type};
 
-use crate::features::contract::{Feature, Iq, MessageHook, Method, Phase, Scope, StanzaFilter};
+use crate::features::contract::{Feature, Iq, MessageHook, Method, Payload, Phase, Scope, StanzaFilter};
 use crate::user;
 
 pub mod contract;
@@ -33,9 +33,11 @@ pub mod xep_0203_delay;
 pub mod xep_0280_carbons;
 pub mod xep_0297_forwarding;
 pub mod xep_0313_mam;
+pub mod xep_0333_markers;
 pub mod xep_0334_hints;
 pub mod xep_0352_csi;
 pub mod xep_0359_stanza_ids;
+pub mod xep_0424_retraction;
 pub mod xep_0441_mam_prefs;
 pub mod xep_0478_stream_limits;
 
@@ -65,10 +67,12 @@ pub const ALL: &[&Feature] = &[
     &xep_0280_carbons::CARBONS,
     &xep_0297_forwarding::FORWARDING,
     &xep_0313_mam::MAM,
+    &xep_0333_markers::MARKERS,
     &xep_0334_hints::HINTS,
     &xep_0352_csi::CSI,
     &xep_0359_stanza_ids::STANZA_IDS,
     &elsewhere::SRV_FOR_TLS,
+    &xep_0424_retraction::RETRACTION,
     &elsewhere::SASL_BINDINGS,
     &xep_0441_mam_prefs::MAM_PREFS,
     &elsewhere::SCRAM_DOWNGRADE,
@@ -90,6 +94,13 @@ pub(crate) fn message_hooks(phase: Phase) -> &'static [MessageHook] {
         Phase::Archive => archive,
         Phase::Copy => copy,
     }
+}
+
+/// What a feature says of messages with this child.
+pub(crate) fn payload(child: &ChildRef<'_>) -> Option<&'static Payload> {
+    static PAYLOADS: OnceLock<Vec<&'static Payload>> = OnceLock::new();
+    let payloads = PAYLOADS.get_or_init(|| ALL.iter().flat_map(|feature| feature.payloads).collect());
+    payloads.iter().find(|payload| child.is(payload.name, payload.ns)).copied()
 }
 
 /// The filters of presence and IQs, in the order of [`ALL`].

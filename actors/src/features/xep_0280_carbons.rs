@@ -72,7 +72,8 @@ pub fn eligible(stanza: &Stanza, direction: Direction, hints: Hints) -> bool {
     match kind {
         MessageType::Chat | MessageType::Error => true,
         _ => stanza.children().any(|child| {
-            let payload = [ns::RECEIPTS, ns::CHATSTATES, ns::MARKERS].contains(&child.ns());
+            let payload = [ns::RECEIPTS, ns::CHATSTATES].contains(&child.ns())
+                || super::payload(&child).is_some_and(|payload| payload.copied);
             let body = kind == MessageType::Normal && child.is("body", ns::CLIENT);
             payload || body || child.is("x", ns::CONFERENCE)
         }),

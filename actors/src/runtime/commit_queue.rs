@@ -3,7 +3,7 @@
 //! An entity (a user, a room) decides something, writes it to the store, and may tell others only when the commit is there. Its
 //! steps are taken in the order in which they were decided, whatever the order of their commits:
 //!
-//! 1. [`CommitQueue::commit`] enters a step and submits its writes. [`CommitQueue::follow`] enters a step without writes behind
+//! 1. [`CommitQueue::commit`] enters a step and submits its writes, or holds them while they or those before are prepared ([`Commit`]). [`CommitQueue::follow`] enters a step without writes behind
 //!    those that wait.
 //! 2. The batcher answers with a [`Committed`], which comes to the actor as a message. The actor hands it to
 //!    [`CommitQueue::answered`].
@@ -21,10 +21,14 @@ use std::time::Duration;
 
 use rookery_cluster::entity::Entity;
 use rookery_cluster::invariant;
-use rookery_cluster::store::{Batcher, Class, Line, Ops, Writes};
+use rookery_cluster::store::{self, Batcher, Class, Edit, Line, Ops, Writes};
 
 use super::actor::{Actor, Handle};
 use super::wheel::Wheel;
+
+mod held;
+
+pub(crate) use held::{Commit, Preparation};
 
 /// How long a step that the fence refused waits for the news that the entity lives on another node.
 pub(crate) const ELSEWHERE: Duration = Duration::from_secs(5);
@@ -58,18 +62,32 @@ impl Outcome {
 }
 
 /// The answer to the commit of one step. It comes to the actor as a message, and goes on to [`CommitQueue::answered`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Committed {
     seq: u64,
-    outcome: Outcome,
-    /// The line counts this refusal.
-    counted: bool,
+    answer: Answer,
+}
+
+#[derive(Debug)]
+enum Answer {
+    Outcome {
+        outcome: Outcome,
+        /// The line counts this refusal.
+        counted: bool,
+    },
+    /// The writes are prepared.
+    Prepared(store::Result<Vec<Edit>>),
 }
 
 impl Committed {
+    fn new(seq: u64, outcome: Outcome, counted: bool) -> Self {
+        Self { seq, answer: Answer::Outcome { outcome, counted } }
+    }
+
     /// The same answer for an entity that is no more: its step fails, whatever the store has done.
     pub(crate) fn refused(self) -> Self {
-        Self { outcome: Outcome::Never, ..self }
+        let counted = matches!(self.answer, Answer::Outcome { counted: true, .. });
+        Self::new(self.seq, Outcome::Never, counted)
     }
 }
 
@@ -107,12 +125,22 @@ pub(crate) struct CommitQueue<S> {
     first: u64,
     /// There is one only while something waits: an entity at rest needs none.
     line: Option<Line>,
+    held: held::Held<S>,
 }
 
 impl<S> CommitQueue<S> {
     /// An empty queue for the writes of `entity`.
     pub(crate) fn new(entity: Entity, batcher: Batcher, wheel: Wheel, limit: &'static Limit) -> Self {
-        Self { entity, batcher, wheel, limit, waiting: VecDeque::new(), first: 0, line: None }
+        Self {
+            entity,
+            batcher,
+            wheel,
+            limit,
+            waiting: VecDeque::new(),
+            first: 0,
+            line: None,
+            held: held::Held::default(),
+        }
     }
 
     /// Whether nothing waits.
@@ -139,14 +167,14 @@ impl<S> CommitQueue<S> {
     ///
     /// # Errors
     /// The queue is full: the step comes back, nothing is written, and the limit is counted.
-    pub(crate) fn commit<R>(&mut self, me: &Handle<R>, ops: Ops, step: S) -> Result<(), S>
+    pub(crate) fn commit<R>(&mut self, me: &Handle<R>, commit: impl Into<Commit>, step: S) -> Result<(), S>
     where
         R: Actor,
         R::Msg: From<Committed>,
     {
         let seq = self.next_seq();
         self.enter(step, None)?;
-        self.submit(me, seq, ops);
+        self.submit(me, seq, commit);
         Ok(())
     }
 
@@ -168,13 +196,13 @@ impl<S> CommitQueue<S> {
     }
 
     /// Submits writes of a step that waits: those it came with, or others after these were refused.
-    pub(crate) fn submit<R>(&mut self, me: &Handle<R>, seq: u64, ops: Ops)
+    fn submit_now<R>(&mut self, me: &Handle<R>, seq: u64, ops: Ops, edits: Vec<Edit>)
     where
         R: Actor,
         R::Msg: From<Committed>,
     {
         let line = self.line.get_or_insert_default();
-        let writes = Writes::new(&self.entity, ops).in_line(line);
+        let writes = Writes::new(&self.entity, ops).with_edits(edits).in_line(line);
         let (wheel, to) = (self.wheel.clone(), me.clone());
         let submitted = self.batcher.submit(writes, move |result| {
             let outcome = Outcome::of(result.map_err(|error| error.class));
@@ -183,26 +211,31 @@ impl<S> CommitQueue<S> {
                 let to = to.downgrade();
                 return wheel.after(ELSEWHERE, move || {
                     if let Some(to) = to.upgrade() {
-                        let _ = to.cast_always(Committed { seq, outcome, counted: false }.into());
+                        let _ = to.cast_always(Committed::new(seq, outcome, false).into());
                     }
                 });
             }
             let counted = outcome != Outcome::Stored;
-            let _ = to.cast_always(Committed { seq, outcome, counted }.into());
+            let _ = to.cast_always(Committed::new(seq, outcome, counted).into());
         });
         if submitted.is_err() {
             // As a message as well: what the actor does now is not interrupted by the steps that this ends.
-            let _ = me.cast_always(Committed { seq, outcome: Outcome::Later, counted: false }.into());
+            let _ = me.cast_always(Committed::new(seq, Outcome::Later, false).into());
         }
     }
 
     /// The answer to a commit. Returns its step and outcome, if the step still waits. [`CommitQueue::next`] follows.
     pub(crate) fn answered(&mut self, committed: Committed) -> Option<(&S, Outcome)> {
-        if let Some(line) = self.line.as_mut().filter(|_| committed.counted) {
+        let seq = committed.seq;
+        let (outcome, counted) = match committed.answer {
+            Answer::Outcome { outcome, counted } => (outcome, counted),
+            Answer::Prepared(edits) => (self.prepared(seq, edits)?, false),
+        };
+        if let Some(line) = self.line.as_mut().filter(|_| counted) {
             line.heard();
         }
-        let step = self.settle(committed.seq, committed.outcome)?;
-        Some((step, committed.outcome))
+        let step = self.settle(seq, outcome)?;
+        Some((step, outcome))
     }
 
     /// Sets the outcome of a step that waits, and returns the step.
@@ -229,6 +262,7 @@ impl<S> CommitQueue<S> {
         if self.waiting.is_empty() && self.waiting.capacity() > KEPT {
             self.waiting = VecDeque::new();
         }
+        self.go_on();
         Some(Settled { seq, step, outcome: outcome? })
     }
 
@@ -263,6 +297,7 @@ impl<S> CommitQueue<S> {
     /// Takes out all that waits: the entity lives on another node. Answers that come later find nothing.
     pub(crate) fn take_all(&mut self) -> Vec<S> {
         self.first += self.waiting.len() as u64;
+        self.held = held::Held::default();
         std::mem::take(&mut self.waiting).into_iter().map(|waiting| waiting.step).collect()
     }
 

@@ -3,6 +3,8 @@
 use rookery_proto::xmpp::ns;
 use rookery_proto::xmpp::stanza::{ChildRef, MessageType, Stanza, Type};
 
+use crate::features;
+
 /// Whether a session that sleeps is to get a stanza that nobody else may have: answers, errors, headlines, and what is said
 /// to this very resource. Not states, which are others by then, nor what asks to be kept nowhere (XEP-0334).
 pub(crate) fn worth_telling(stanza: &Stanza) -> bool {
@@ -17,7 +19,7 @@ pub(crate) fn worth_telling(stanza: &Stanza) -> bool {
 }
 
 /// XEP-0160 section 3: chat messages with a body and normal ones are kept for a user who is offline; chat states and
-/// the like are not, nor what asks not to be (XEP-0334).
+/// the like are not, nor what asks not to be (XEP-0334). Features name what else is ([`Payload`](features::contract::Payload)).
 pub(crate) fn worth_keeping(stanza: &Stanza) -> bool {
     if stanza.has("no-store", ns::HINTS) {
         return false;
@@ -28,6 +30,9 @@ pub(crate) fn worth_keeping(stanza: &Stanza) -> bool {
             stanza.has("body", ns::CLIENT)
                 || stanza.has("store", ns::HINTS)
                 || stanza.has("encrypted", "eu.siacs.conversations.axolotl")
+                || stanza
+                    .children()
+                    .any(|child| features::payload(&child).is_some_and(|payload| payload.waits))
         }
         _ => false,
     }

@@ -15,8 +15,9 @@ use super::steps::Step;
 use super::{User, UserSession};
 use crate::connection::ledger::Receipt;
 use crate::connection::pipe::{Kept, Outgoing};
-use crate::features::contract::Direction;
+use crate::features::contract::{Direction, Place, Prepare};
 use crate::features::{xep_0280_carbons as carbons, xep_0359_stanza_ids as stanza_ids};
+use crate::runtime::commit_queue::{Commit, Preparation};
 use crate::runtime::origin::Origin;
 use crate::session::{Delivery, SessionId};
 
@@ -93,21 +94,31 @@ impl User {
         ops
     }
 
+    /// Writes at `place`, and what hooks add to them.
+    pub(super) fn with_hooks(&self, ops: Ops, hooks: Vec<Prepare>, place: Collection) -> Commit {
+        let prepare = hooks.into_iter().map(|hook| -> Preparation {
+            let (store, place) =
+                (self.host.store().clone(), Place { owner: self.entity.clone(), collection: place });
+            Arc::new(move || hook.run(store.clone(), place.clone()))
+        });
+        Commit { ops, prepare: prepare.collect() }
+    }
+
     /// Archives a message of `entry` and then takes its step, after everything that came before it.
     pub(super) fn archive(
         &mut self,
         id: ArchiveId,
         mut entry: archive::Entry,
         origin: Option<Origin>,
-        more: Ops,
+        more: Commit,
         step: Step,
     ) {
         let numbers = self.reserve(&step);
         entry.sent = numbers::sent(&numbers);
         let mut ops = self.keep(Collection::Archive, id, &entry, origin);
-        ops.extend(more);
+        ops.extend(more.ops);
         metrics::counter!("rookery_archive_appends_total").increment(1);
-        self.after_commit(ops, step, numbers, origin);
+        self.after_commit(Commit { ops, ..more }, step, numbers, origin);
     }
 
     /// The element that names a message's place in this user's archive (XEP-0359).

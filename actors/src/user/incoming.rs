@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use rookery_cluster::tables::archive::Collection;
 use rookery_cluster::tables::offline;
 use rookery_proto::xmpp::error::{Condition, StanzaError};
-use rookery_proto::xmpp::jid::{BareJid, Jid};
+use rookery_proto::xmpp::jid::Jid;
 use rookery_proto::xmpp::stanza::{IqType, MessageType, Stanza, Type};
 
 use super::deliver::Ops;
@@ -74,15 +75,14 @@ impl User {
         if passing.stanza.to.is_none() {
             passing.stanza.to = Some(Jid::from(self.jid.clone()));
         }
-        let Passing { stanza, archive, copies, with, .. } = passing;
         if let Some(origin) = origin {
             self.remember(origin); // it may come again by another way, kept or not
         }
-        match self.plan(kind, &stanza) {
-            Plan::Deliver => self.keep_and_deliver(stanza, archive, copies, &with, origin, receipt),
+        match self.plan(kind, &passing.stanza) {
+            Plan::Deliver => self.keep_and_deliver(passing, origin, receipt),
             Plan::Ignore => receipt.done(),
             Plan::Refuse => {
-                self.refuse_from(origin, &stanza, receipt, &Condition::ServiceUnavailable.into());
+                self.refuse_from(origin, &passing.stanza, receipt, &Condition::ServiceUnavailable.into());
             }
         }
     }
@@ -104,20 +104,13 @@ impl User {
         }
     }
 
-    fn keep_and_deliver(
-        &mut self,
-        stanza: Stanza,
-        archive: bool,
-        copies: bool,
-        with: &BareJid,
-        origin: Option<Origin>,
-        receipt: Receipt,
-    ) {
+    fn keep_and_deliver(&mut self, passing: Passing, origin: Option<Origin>, receipt: Receipt) {
+        let Passing { stanza, archive, copies, with, prepare, .. } = passing;
         let owed = self.owed(&stanza, || worth_keeping(&stanza));
         let waits = owed == Owed::AnyDevice;
         if archive {
             let before = self.ids.last;
-            let mut entry = self.entry(Direction::In, &stanza, with);
+            let mut entry = self.entry(Direction::In, &stanza, &with);
             entry.flags = share::flags(owed, copies);
             let id = self.next_id();
             let mut more = Ops::new();
@@ -136,6 +129,7 @@ impl User {
             } else {
                 Step::Kept { stanza, receipt }
             };
+            let more = self.with_hooks(more, prepare, Collection::Archive);
             self.archive(id, entry, origin, more, step);
         } else if owed.is_live() && (self.crowds_all(&stanza) || self.is_late_and_full(&stanza)) {
             match stanza.type_ {
@@ -153,7 +147,7 @@ impl User {
             // XEP-0160 section 4
             self.refuse_from(origin, &stanza, receipt, &Condition::ServiceUnavailable.into());
         } else {
-            self.queue(Arc::new(stanza), with, origin, receipt);
+            self.queue(Arc::new(stanza), &with, origin, receipt, prepare);
         }
     }
 

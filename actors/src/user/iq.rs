@@ -297,7 +297,11 @@ impl User {
             return self.next_read(sid);
         }
         let work = start();
+        let submitted = self.pending.commits.all_submitted();
         self.spawn(async move {
+            if let Some(submitted) = submitted {
+                submitted.await.ok(); // if the user moves, nobody waits for the answer
+            }
             let result = apart(work).await;
             let then: Then = Box::new(move |user: &mut User| {
                 if let Some(sid) = sid {

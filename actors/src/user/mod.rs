@@ -230,6 +230,7 @@ impl User {
     /// The account was removed: nothing of it is written any more.
     pub fn removed(&mut self) {
         self.lifecycle = Lifecycle::Nobody;
+        self.pending.commits.refuse_held();
     }
 
     fn is_nobody(&self) -> bool {

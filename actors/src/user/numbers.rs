@@ -217,6 +217,7 @@ impl User {
         let first = self.pending.commits.hold_front();
         self.sessions.iter_mut().for_each(|session| session.sequence.reserved = 0);
         let mut rewrites: Vec<Rewrite> = Vec::new();
+        let held = self.pending.commits.first_held();
         for seq in first..self.pending.commits.next_seq() {
             let Some(waiting) = self.pending.commits.get(seq) else { break };
             let sids: SmallVec<[SessionId; 4]> =
@@ -235,6 +236,7 @@ impl User {
                 session.sequence.last = session.sequence.last.max(seq);
                 waiting.numbers.push(Number { sid: session.sid, sent, count, void });
             }
+            waiting.outdated = held.is_some_and(|held| held <= seq);
             rewrites.extend(waiting.step.rewrite(&waiting.numbers));
         }
         self.rewrite(first, rewrites);

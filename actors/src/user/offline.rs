@@ -206,7 +206,11 @@ impl User {
         drain.under_way = true;
         drain.queue_grew &= place != Collection::Queue;
         let (host, entity, max_bytes) = (self.host.clone(), self.entity.clone(), self.page_bytes());
+        let submitted = self.pending.commits.all_submitted();
         self.spawn(async move {
+            if let Some(submitted) = submitted {
+                submitted.await.ok(); // if the user moves, the drain has ended
+            }
             // What clients have confirmed leaves the queue in the background, and what came just before enters queue and archive
             // so: that must be done before it is read.
             let flushed = host.batcher().flush().await;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rookery_cluster::tables::archive::Collection;
 use rookery_proto::xmpp::error::{Condition, StanzaError};
 use rookery_proto::xmpp::jid::Jid;
 use rookery_proto::xmpp::stanza::{IqType, PresenceType, Stanza, Type};
@@ -108,7 +109,8 @@ impl User {
                 archived = Some(id);
                 let (stanza, receipt) = (stanza.clone(), receipt.split());
                 let step = Step::Sent { stanza, id: Some(id), copies, sid, receipt };
-                self.archive(id, entry, origin, Ops::new(), step);
+                let more = self.with_hooks(Ops::new(), passing.prepare, Collection::Archive);
+                self.archive(id, entry, origin, more, step);
             }
         } else if copies && !own {
             self.in_order(Step::Sent {

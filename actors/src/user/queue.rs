@@ -15,7 +15,7 @@ use super::{User, UserSession};
 use crate::connection::ledger::Receipt;
 use crate::connection::pipe::{Kept, Outgoing};
 use crate::connection::shared_delivery::SharedDelivery;
-use crate::features::contract::Direction;
+use crate::features::contract::{Direction, Prepare};
 use crate::runtime::origin::Origin;
 use crate::session::{Delivery, SessionId};
 
@@ -116,7 +116,7 @@ impl User {
             entry.flags = share::flags(owed, true);
             entry.sent.push(archive::Sent { numbering: sid.mark(), n: 0 });
             let receipt = receipt.take().unwrap_or_else(Receipt::none);
-            self.put(entry, None, Step::Kept { stanza: stanza.clone(), receipt });
+            self.put(entry, None, Vec::new(), Step::Kept { stanza: stanza.clone(), receipt });
         }
     }
 
@@ -169,7 +169,7 @@ impl User {
     /// Into the offline queue: for messages that the archive does not keep.
     pub(super) fn keep_for_later(&mut self, stanza: Arc<Stanza>, receipt: Receipt) {
         let with = stanza.from.as_ref().map_or_else(|| self.jid.clone(), Jid::to_bare);
-        self.queue(stanza, &with, None, receipt);
+        self.queue(stanza, &with, None, receipt, Vec::new());
     }
 
     /// Into the offline queue.
@@ -179,18 +179,20 @@ impl User {
         with: &BareJid,
         origin: Option<Origin>,
         receipt: Receipt,
+        prepare: Vec<Prepare>,
     ) {
         let entry = self.entry(Direction::In, &stanza, with);
-        self.put(entry, origin, Step::Kept { stanza, receipt });
+        self.put(entry, origin, prepare, Step::Kept { stanza, receipt });
     }
 
-    fn put(&mut self, mut entry: archive::Entry, origin: Option<Origin>, step: Step) {
+    fn put(&mut self, mut entry: archive::Entry, origin: Option<Origin>, prepare: Vec<Prepare>, step: Step) {
         let id = self.next_id();
         self.queued += 1;
         entry.flags |= share::nth(self.queued);
         let ops = self.keep(Collection::Queue, id, &entry, origin);
         self.drains.queue_grew();
         metrics::counter!("rookery_offline_stored_total").increment(1);
-        self.after_commit(ops, step, Numbers::new(), origin);
+        let commit = self.with_hooks(ops, prepare, Collection::Queue);
+        self.after_commit(commit, step, Numbers::new(), origin);
     }
 }

@@ -16,7 +16,7 @@ use super::steps::Step;
 use super::{Msg, User, UserSession, numbers};
 use crate::connection::ledger::Receipt;
 use crate::features::contract::Direction;
-use crate::runtime::commit_queue::Outcome;
+use crate::runtime::commit_queue::{Commit, Outcome};
 use crate::runtime::origin::Origin;
 
 /// When an entry that the store did not take is written again.
@@ -60,7 +60,7 @@ impl User {
     fn write_sent(&mut self, seq: u64) {
         let Some(front) = self.pending.commits.get(seq) else { return };
         let Step::Sent { stanza, id: Some(id), copies, sid, receipt } = &front.step else { return };
-        let numbers = numbers::sent(&front.numbers);
+        let (numbers, prepare) = (numbers::sent(&front.numbers), front.prepare.clone());
         let (stanza, id, copies, sid, n) = (stanza.clone(), *id, *copies, *sid, receipt.number());
         if self.was_taken_back(id) {
             return self.settle_step(seq, Outcome::Never);
@@ -71,7 +71,7 @@ impl User {
         entry.sent = numbers;
         let name = self.session(sid).and_then(|session| session.origin_name(self.host.placement().is_some()));
         let ops = self.keep(Collection::Archive, id, &entry, name.map(|name| Origin::new(name, n)));
-        self.commit_again(seq, ops);
+        self.commit_again(seq, Commit { ops, prepare });
     }
 
     /// A message that one of the sessions has sent was refused with this error: nothing of it stays. `n` is its number in the

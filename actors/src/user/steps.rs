@@ -12,7 +12,7 @@ use rookery_cluster::tables::archive::ArchiveId;
 use rookery_proto::xmpp::error::{Condition, StanzaError};
 use rookery_proto::xmpp::stanza::Stanza;
 
-use super::deliver::{BUSY, Ops};
+use super::deliver::BUSY;
 use super::numbers::Numbers;
 use super::offline::Ready;
 use super::share::Owed;
@@ -20,7 +20,7 @@ use super::worth::worth_keeping;
 use super::{Msg, User, UserSession};
 use crate::connection::ledger::Receipt;
 use crate::host::Host;
-use crate::runtime::commit_queue::{CommitQueue, Committed, Limit, Outcome, Settled};
+use crate::runtime::commit_queue::{Commit, CommitQueue, Committed, Limit, Outcome, Preparation, Settled};
 use crate::runtime::origin::Origin;
 use crate::session::SessionId;
 
@@ -65,6 +65,10 @@ pub(super) struct Waiting {
     pub(super) numbers: Numbers,
     /// Whose stanza it is.
     pub(super) origin: Option<Origin>,
+    /// What is read before it is committed, should that be tried again.
+    pub(super) prepare: Vec<Preparation>,
+    /// It has got other numbers while its writes were held: the store has the old ones.
+    pub(super) outdated: bool,
 }
 
 /// The messages that wait for their commit, or behind one that does.
@@ -109,19 +113,26 @@ impl From<Committed> for Msg {
 }
 
 impl User {
-    /// Commits `ops`, then takes `step`, after everything that came before it.
-    pub(super) fn after_commit(&mut self, ops: Ops, step: Step, numbers: Numbers, origin: Option<Origin>) {
+    /// Commits `commit`, then takes `step`, after everything that came before it.
+    pub(super) fn after_commit(
+        &mut self,
+        commit: impl Into<Commit>,
+        step: Step,
+        numbers: Numbers,
+        origin: Option<Origin>,
+    ) {
         let Some(me) = &self.me else { return };
-        let waiting = Waiting { step, numbers, origin };
-        if let Err(waiting) = self.pending.commits.commit(me, ops, waiting) {
+        let commit = commit.into();
+        let waiting = Waiting { step, numbers, origin, prepare: commit.prepare.clone(), outdated: false };
+        if let Err(waiting) = self.pending.commits.commit(me, commit, waiting) {
             self.no_room_to_wait(waiting);
         }
     }
 
     /// Commits what belongs to the step `seq`, which waits for that.
-    pub(super) fn commit_again(&mut self, seq: u64, ops: Ops) {
+    pub(super) fn commit_again(&mut self, seq: u64, commit: Commit) {
         if let Some(me) = &self.me {
-            self.pending.commits.submit(me, seq, ops);
+            self.pending.commits.submit(me, seq, commit);
         }
     }
 
@@ -131,12 +142,13 @@ impl User {
             return self.take_step(step);
         }
         let numbers = self.reserve(&step); // those behind it count on that
-        if let Err(waiting) = self.pending.commits.follow(Waiting { step, numbers, origin: None }) {
+        let waiting = Waiting { step, numbers, origin: None, prepare: Vec::new(), outdated: false };
+        if let Err(waiting) = self.pending.commits.follow(waiting) {
             self.no_room_to_wait(waiting);
         }
     }
 
-    fn no_room_to_wait(&mut self, Waiting { step, numbers, origin }: Waiting) {
+    fn no_room_to_wait(&mut self, Waiting { step, numbers, origin, .. }: Waiting) {
         self.fail(step, origin, StanzaError::new(Condition::ResourceConstraint));
         self.release(&numbers, 0); // what waits behind others goes on waiting
     }
@@ -162,15 +174,15 @@ impl User {
         if let Some(origin) = origin.filter(|_| outcome != Outcome::Stored) {
             self.not_kept(origin);
         }
-        while let Some((Waiting { step, numbers, .. }, outcome)) = self.pending.commits.front() {
+        while let Some((Waiting { step, numbers, outdated, .. }, outcome)) = self.pending.commits.front() {
             if matches!(outcome, Outcome::Later | Outcome::Elsewhere) && self.is_wanted(step) {
                 return self.write_sent_later();
             }
-            if outcome == Outcome::Stored && (self.pending.stale || !self.holds(step, numbers)) {
+            if outcome == Outcome::Stored && (self.pending.stale || *outdated || !self.holds(step, numbers)) {
                 return self.renumber();
             }
             let Some(Settled { seq, step, outcome }) = self.pending.commits.next() else { return };
-            let Waiting { step, numbers, origin } = step;
+            let Waiting { step, numbers, origin, .. } = step;
             self.pending.tries = 0;
             match outcome {
                 Outcome::Stored => self.take_step(step),

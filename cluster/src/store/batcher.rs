@@ -2,12 +2,13 @@
 //!
 //! One commit is under way at a time, and one begins at most every [`Settings::pace`]; what comes meanwhile gathers and goes
 //! together. So a write that comes alone does not wait, and under load the groups grow by themselves (measured: see the
-//! settings). Writes are committed, and their callbacks called,
-//! in the order of submission; what builds on a refused one is refused (see [`Line`]). Bodies are set and clear only, with keys made before: repeating them is harmless.
+//! settings). Writes are committed, and their callbacks called, in the order of submission; what builds on a refused one is refused
+//! (see [`Line`]). Bodies are set and clear with keys made before, and edits that may be done twice (see [`Edit`]): repeating them is
+//! harmless.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use metrics::{gauge, histogram};
@@ -16,8 +17,12 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Class, Error, Op, Ops, Options, Result, Standing, Store, op, runner};
-use crate::entity::{Entity, Shard};
+use crate::entity::Shard;
 use crate::invariant;
+
+mod writes;
+
+pub use writes::{Edit, Line, Writes};
 
 const PACE: Duration = Duration::from_millis(8);
 /// The pause before a commit in doubt is repeated.
@@ -48,60 +53,6 @@ impl Default for Settings {
     }
 }
 
-/// Writes that belong together.
-#[derive(Clone, Debug)]
-pub struct Writes {
-    /// What to do, in order.
-    pub ops: Ops,
-    /// The shard of the entity they are about, for the fence.
-    pub shard: Shard,
-    /// Whose refused writes they build on, if any.
-    pub line: Option<Line>,
-}
-
-/// Writes of one writer that build on each other: the later say what the earlier have done. When one is refused, those that were
-/// submitted before its writer heard of that are refused too.
-#[derive(Clone, Debug, Default)]
-pub struct Line {
-    /// How many were refused.
-    refused: Arc<AtomicU32>,
-    /// How many of those the writer has heard of.
-    heard: u32,
-}
-
-impl Line {
-    /// The writer has heard that one was refused.
-    pub fn heard(&mut self) {
-        self.heard = self.heard.wrapping_add(1);
-    }
-
-    fn is_broken(&self) -> bool {
-        self.refused.load(Ordering::Acquire) != self.heard
-    }
-}
-
-impl Writes {
-    /// Writes about `entity`.
-    pub fn new(entity: &Entity, ops: Ops) -> Self {
-        Self { ops, shard: entity.shard(), line: None }
-    }
-
-    /// The same writes, in a line with others.
-    #[must_use]
-    pub fn in_line(self, line: &Line) -> Self {
-        Self { line: Some(line.clone()), ..self }
-    }
-
-    /// What they cost, if they may be committed at all.
-    fn check(&self) -> Result<usize> {
-        let size = self.ops.iter().map(Op::cost).sum::<Result<usize>>()?;
-        if size > runner::BUDGET / 2 {
-            return Err(Error::new(Class::TooLarge, "the writes are larger than half a transaction"));
-        }
-        Ok(size)
-    }
-}
-
 type Done = Box<dyn FnOnce(Result<()>) + Send>;
 
 /// Writes that wait, or are being committed.
@@ -115,7 +66,7 @@ struct Body {
 impl Body {
     /// Whether the shard is this node's as it was when they were handed over.
     fn is_of_now(&self, store: &Store) -> bool {
-        self.writes.ops.is_empty() || (self.epoch.is_some() && self.epoch == store.epoch(self.writes.shard))
+        self.writes.is_empty() || (self.epoch.is_some() && self.epoch == store.epoch(self.writes.shard))
     }
 }
 
@@ -227,7 +178,7 @@ impl Batcher {
         if self.0.0.is_idle() {
             return Ok(());
         }
-        self.write(Writes { ops: Ops::new(), shard: Shard(0), line: None }).await
+        self.write(Writes { ops: Ops::new(), edits: Vec::new(), shard: Shard(0), line: None }).await
     }
 
     /// Bodies that wait now.
@@ -308,7 +259,8 @@ fn unbroken((bodies, dones): Group) -> Group {
 
 /// Whether an error is about what is written, so that it may be another body's.
 fn is_of_one(class: Class) -> bool {
-    matches!(class, Class::TooLarge | Class::Misuse | Class::Full)
+    // A damaged row is found by the edit that reads it.
+    matches!(class, Class::TooLarge | Class::Misuse | Class::Full | Class::Corrupt)
 }
 
 /// Commits a group and tells each its outcome, or gives back a group of several that was refused because of what some of them write.
@@ -374,7 +326,7 @@ async fn settle(
 
 /// All bodies in one transaction.
 async fn commit(store: &Store, bodies: &[Body], deadline: Duration) -> Result<()> {
-    let changing = bodies.iter().filter(|body| !body.writes.ops.is_empty());
+    let changing = bodies.iter().filter(|body| !body.writes.is_empty());
     let mut shards: Vec<Shard> = changing.map(|body| body.writes.shard).collect();
     shards.sort_unstable();
     shards.dedup();
@@ -389,7 +341,15 @@ async fn commit(store: &Store, bodies: &[Body], deadline: Duration) -> Result<()
                     other => other.apply(&mut **tx),
                 }
             }
-            Box::pin(std::future::ready(Ok(())))
+            if bodies.iter().all(|body| body.writes.edits.is_empty()) {
+                return Box::pin(std::future::ready(Ok(())));
+            }
+            Box::pin(async move {
+                for edit in bodies.iter().flat_map(|body| &body.writes.edits) {
+                    edit.run(&mut **tx).await?;
+                }
+                Ok(())
+            })
         })
         .await
 }
@@ -440,7 +400,7 @@ impl Shared {
         for Waiting { body, since, done, .. } in group {
             if !body.is_of_now(&self.store) {
                 done(Err(ELSEWHERE));
-            } else if !body.writes.ops.is_empty() && since + self.settings.deadline < now {
+            } else if !body.writes.is_empty() && since + self.settings.deadline < now {
                 late += 1;
                 done(Err(Error::new(Class::Unavailable, "the store was too slow for this write")));
             } else {

@@ -29,7 +29,7 @@ pub mod split;
 mod standing;
 mod tx;
 
-pub use batcher::{Batcher, Line, Settings as BatcherSettings, Writes};
+pub use batcher::{Batcher, Edit, Line, Settings as BatcherSettings, Writes};
 pub use embedded::{Durability, Settings as EmbeddedSettings};
 pub use error::{Class, Error};
 pub use op::{Mutate, Op, Ops};

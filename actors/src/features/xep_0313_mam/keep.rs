@@ -5,6 +5,7 @@ use rookery_proto::xmpp::jid::Jid;
 use rookery_proto::xmpp::ns;
 use rookery_proto::xmpp::stanza::{MessageType, Stanza, Type};
 
+use crate::features;
 use crate::features::contract::{Direction, Hints, Passing, Verdict};
 use crate::host::options::Archive;
 use crate::user::User;
@@ -43,13 +44,12 @@ const ENCRYPTED: [&str; 3] = ["eu.siacs.conversations.axolotl", "urn:xmpp:omemo:
 fn meaningful(stanza: &Stanza) -> bool {
     stanza.children().any(|child| match child.ns() {
         ns::CLIENT => child.name() == "body" || (child.name() == "subject" && !child.text().is_empty()),
-        // What other devices must know to show a conversation alike: receipts, read marks, reactions, calls.
+        // What other devices must know to show a conversation alike: receipts, reactions, calls.
         ns::RECEIPTS => child.name() == "received",
-        ns::MARKERS => child.name() != "markable",
         ns::REACTIONS | ns::JINGLE_MESSAGE | ns::EME => true,
         ns::CONFERENCE => true,
         ns::MUC_USER => child.element().has("invite", ns::MUC_USER),
-        ns => ENCRYPTED.contains(&ns),
+        ns => ENCRYPTED.contains(&ns) || features::payload(&child).is_some_and(|payload| payload.archived),
     })
 }
 

@@ -11,6 +11,8 @@ use rookery_cluster::store::faults::{Fault, Faults};
 use rookery_cluster::store::memory::Memory;
 use rookery_cluster::store::{self, BatcherSettings, Fence, Fut, Mutate as _, Store, Transaction};
 
+use tokio::sync::oneshot;
+
 use super::super::actor::{Active, Idle};
 use super::*;
 
@@ -29,6 +31,12 @@ struct Toy {
 enum Msg {
     /// Commits this step.
     Add(u32),
+    /// The same after this was done.
+    Prepare(u32, Preparation),
+    /// Says when all before is submitted.
+    Read(oneshot::Sender<()>),
+    /// There is no such entity any more.
+    Refuse,
     /// Does this step in order.
     Follow(u32),
     Committed(Committed),
@@ -55,6 +63,24 @@ impl Actor for Toy {
     fn handle(&mut self, msg: Msg, me: &Handle<Self>) {
         let full = match msg {
             Msg::Add(step) => self.commits.commit(me, writes(step), step),
+            Msg::Prepare(step, prepare) => {
+                let commit = Commit { ops: writes(step), prepare: vec![prepare] };
+                self.commits.commit(me, commit, step)
+            }
+            Msg::Read(told) => {
+                let submitted = self.commits.all_submitted();
+                tokio::spawn(async move {
+                    if let Some(submitted) = submitted {
+                        submitted.await.unwrap();
+                    }
+                    told.send(()).unwrap();
+                });
+                Ok(())
+            }
+            Msg::Refuse => {
+                self.commits.refuse_held();
+                Ok(())
+            }
             Msg::Follow(step) => self.commits.follow(step),
             Msg::Committed(committed) => {
                 self.commits.answered(committed);
@@ -100,6 +126,7 @@ impl Fence for Owner {
 }
 
 struct Scene {
+    store: Store,
     toy: Handle<Toy>,
     taken: Taken,
     faults: Arc<Faults>,
@@ -113,10 +140,11 @@ impl Scene {
         let owner = Arc::new(Owner(AtomicU32::new(1)));
         let store = Store::fenced(faults.clone(), Seams::system(), owner.clone());
         let settings = BatcherSettings { pace: Duration::from_secs(1), ..BatcherSettings::default() };
-        let (batcher, wheel, taken) = (Batcher::start(store, settings), Wheel::new(), Taken::default());
+        let (batcher, wheel, taken) =
+            (Batcher::start(store.clone(), settings), Wheel::new(), Taken::default());
         let commits = CommitQueue::new(Entity::new("toy"), batcher, wheel.clone(), &LIMIT);
         let toy = Handle::new(Toy { commits, taken: taken.clone(), insists }, &Active::new());
-        Self { toy, taken, faults, owner, wheel }
+        Self { store, toy, taken, faults, owner, wheel }
     }
 
     fn send(&self, msgs: impl IntoIterator<Item = Msg>) {
@@ -215,4 +243,66 @@ async fn of_what_the_fence_refused_nothing_is_said_for_a_while() {
         (0..6).for_each(|_| scene.wheel.tick());
         assert_eq!(scene.taken(3).await[1..], after);
     }
+}
+
+/// A preparation that ends when the test says so, with an edit that notes `key`.
+fn prepares(key: &'static [u8]) -> (oneshot::Sender<store::Result<()>>, Preparation) {
+    let (end, wait) = oneshot::channel();
+    let wait = Mutex::new(Some(wait));
+    let prepare: Preparation = Arc::new(move || {
+        let wait = wait.lock().take().unwrap();
+        Box::pin(async move {
+            wait.await.unwrap()?;
+            let edit = move |tx: &mut dyn Transaction| {
+                tx.set(key, b"");
+            };
+            Ok(vec![Edit::new(move |tx| {
+                edit(tx);
+                Box::pin(std::future::ready(Ok(())))
+            })])
+        })
+    });
+    (end, prepare)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_behind_a_preparation_is_written_behind_it() {
+    let scene = Scene::new(false);
+    let (end, prepare) = prepares(b"edit");
+    let (told, mut read) = oneshot::channel();
+    scene.send([Msg::Add(1), Msg::Prepare(2, prepare), Msg::Add(3), Msg::Read(told), Msg::Follow(4)]);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(*scene.taken.lock(), [(1, Stored)]);
+    assert!(read.try_recv().is_err() && scene.store.get(b"step3").await.unwrap().is_none());
+    end.send(Ok(())).unwrap();
+    assert_eq!(scene.taken(4).await, [(1, Stored), (2, Stored), (3, Stored), (4, Stored)]);
+    for key in ["step2", "step3", "edit"] {
+        assert!(scene.store.get(key.as_bytes()).await.unwrap().is_some(), "{key}");
+    }
+    read.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_preparation_that_fails_is_the_end_of_its_own_step_only() {
+    let scene = Scene::new(false);
+    let (end, fails) = prepares(b"edit");
+    let (gone, panics) = prepares(b"edit");
+    end.send(Err(store::Error::new(Class::Unavailable, "not now"))).unwrap();
+    drop(gone);
+    scene.send([Msg::Prepare(1, fails), Msg::Prepare(2, panics), Msg::Add(3)]);
+    assert_eq!(scene.taken(3).await, [(1, Later), (2, Never), (3, Stored)]);
+    assert!(scene.store.get(b"step1").await.unwrap().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_held_is_written_for_an_entity_that_is_gone() {
+    let scene = Scene::new(false);
+    let (end, prepare) = prepares(b"edit");
+    scene.send([Msg::Prepare(1, prepare), Msg::Add(2), Msg::Refuse]);
+    assert_eq!(scene.taken(2).await, [(1, Never), (2, Never)]);
+    drop(end.send(Ok(())));
+    scene.send([Msg::Add(3)]);
+    assert_eq!(scene.taken(3).await.last(), Some(&(3, Stored)));
+    assert!(scene.store.get(b"step1").await.unwrap().is_none());
+    assert!(scene.store.get(b"step2").await.unwrap().is_none());
 }

@@ -10,7 +10,7 @@ use rookery_proto::xmpp::jid::{BareJid, FullJid};
 
 use crate::connection::budget::Waits;
 use crate::connection::ledger::{Keeper, Ledger};
-use crate::connection::pipe::{Close, Down, Feeder, Pipe};
+use crate::connection::pipe::{Close, Down, Feeder, PIPE_ITEMS, Pipe};
 use crate::connection::recent::Recent;
 use crate::host::Host;
 use crate::routing::wire::{self, up};
@@ -200,6 +200,8 @@ impl Feeder for SessionProxy {
     fn drained(self: Arc<Self>, items: usize, all: bool) {
         let mut state = self.state.lock();
         state.taken = state.taken.saturating_add(u32::try_from(items).unwrap_or(u32::MAX));
+        // More may have come between the look at the pipe and the lock. It is counted, and still to be given back.
+        let all = all && self.pipe.room() == PIPE_ITEMS;
         let due = state.taken >= CREDIT || (all && state.bytes >= CREDIT_BYTES);
         if !due || !matches!(state.at(), At::Home(..)) {
             return; // the next home is told when it is known

@@ -153,7 +153,7 @@ async fn in_a_group_only_the_writes_for_lost_shards_fail() {
         let tell = tell.clone();
         let done =
             move |result: crate::store::Result<()>| tell.lock().push((shard, result.map_err(|e| e.class)));
-        batcher.submit(Writes { ops, shard, line: None }, done).unwrap();
+        batcher.submit(Writes { ops, edits: Vec::new(), shard, line: None }, done).unwrap();
     }
     batcher.flush().await.unwrap();
     let told = tell.lock().clone();

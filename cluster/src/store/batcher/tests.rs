@@ -10,7 +10,7 @@ use crate::store::runner::Fence;
 use bytes::Bytes;
 
 use crate::entity::Entity;
-use crate::store::{Fut, Mutate as _, Transaction};
+use crate::store::{Fut, Isolation, Mutate as _, Transaction};
 
 /// Whether a commit without an answer was done or not, its writer hears nothing until the store has said; then it is done.
 #[tokio::test(start_paused = true)]
@@ -165,4 +165,51 @@ async fn a_broken_rule_is_refused_at_once() {
     ops.delete_range(Bytes::from_static(b"b"), Bytes::from_static(b"a"));
     let refused = batcher.submit(Writes::new(&Entity::new("juliet@localhost"), ops), |_| ());
     assert_eq!(refused.unwrap_err().class, Class::Misuse);
+}
+
+/// What an edit finds is what the bodies of its own group have written, and those before.
+#[tokio::test(start_paused = true)]
+async fn edits_see_what_is_stored_and_are_committed_with_their_writes() {
+    let store = Store::new(Arc::new(Memory::new()), Seams::system());
+    let batcher = Batcher::start(store.clone(), Settings::default());
+    let entity = Entity::new("juliet@localhost");
+    let set = |key: &'static [u8], value: &'static [u8]| {
+        let mut ops = Ops::new();
+        ops.put(Bytes::from_static(key), Bytes::from_static(value));
+        Writes::new(&entity, ops)
+    };
+    let double = Edit::new(|tx| {
+        Box::pin(async move {
+            let value = tx.get(b"a", Isolation::Serializable).await?.unwrap_or_default();
+            tx.set(b"b", &[&value[..], &value[..]].concat());
+            Ok(())
+        })
+    });
+    let first = batcher.write(set(b"a", b"1"));
+    let second = batcher.write(set(b"c", b"3").with_edits(vec![double]));
+    let (first, second) = tokio::join!(first, second);
+    first.unwrap();
+    second.unwrap();
+    assert_eq!(store.get(b"b").await.unwrap().as_deref(), Some(b"11".as_slice()));
+}
+
+/// One that cannot be done is refused alone, and nothing of it is written.
+#[tokio::test(start_paused = true)]
+async fn an_edit_that_fails_takes_its_own_writes_with_it_and_no_others() {
+    let store = Store::new(Arc::new(Memory::new()), Seams::system());
+    let batcher = Batcher::start(store.clone(), Settings::default());
+    let entity = Entity::new("juliet@localhost");
+    let set = |key: &'static [u8]| {
+        let mut ops = Ops::new();
+        ops.put(Bytes::from_static(key), Bytes::new());
+        Writes::new(&entity, ops)
+    };
+    let fails = Edit::new(|_| Box::pin(std::future::ready(Err(Error::new(Class::Corrupt, "damaged")))));
+    let writes = [set(b"a"), set(b"b").with_edits(vec![fails]), set(b"c")];
+    let [a, b, c] = writes.map(|writes| batcher.write(writes));
+    let (a, b, c) = tokio::join!(a, b, c);
+    assert!(a.is_ok() && c.is_ok());
+    assert_eq!(b.unwrap_err().class, Class::Corrupt);
+    assert!(store.get(b"a").await.unwrap().is_some() && store.get(b"c").await.unwrap().is_some());
+    assert!(store.get(b"b").await.unwrap().is_none());
 }

@@ -11,12 +11,14 @@ use crate::entity::Entity;
 use crate::store::keys::{Key, Kind, Parts};
 use crate::store::{Isolation, Mutate, Result, Row, Select, Transaction, split};
 
+mod edit;
 mod id;
 mod page;
 pub mod quota;
 mod received;
 mod retention;
 
+pub use edit::edit;
 pub use id::{ArchiveId, Clock, IdCipher};
 pub use page::{End, Query, Reads, Slice, With, page};
 pub use received::{Received, received, reflag, renumber};

@@ -112,6 +112,20 @@ pub async fn note(
     Ok(())
 }
 
+/// An entry of a day has become smaller: what the day weighs is not known any more, so it is weighed again.
+pub(super) async fn forget(
+    tx: &mut dyn Transaction,
+    collection: Collection,
+    owner: &Entity,
+    day: u32,
+) -> Result<()> {
+    let key = days_key(collection, owner, day);
+    if tx.get(&key, Isolation::Serializable).await?.is_some_and(|day| !day.is_empty()) {
+        tx.set(&key, &[]);
+    }
+    Ok(())
+}
+
 /// Removes an entry of a day and everything older, at most `limit` whole days at a time. `kept`: what is left of that day if
 /// it is over. Returns whether there are more days: then call it again in another transaction.
 pub async fn cut(
