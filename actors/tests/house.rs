@@ -22,8 +22,9 @@ const ORDER: [&str; 14] = [
     "lib",
 ];
 
-/// What is still wrong: a user asks the list of features what to do, and the contract of features names the user.
-const KNOWN: [(&str, &str); 1] = [("user", "features")];
+/// What is still wrong: a user asks the list of features what to do, and the contract of features names the user; a session asks
+/// that list which messages are worth keeping.
+const KNOWN: [(&str, &str); 2] = [("session", "features"), ("user", "features")];
 
 /// A file with more lines than this says why in its head, by a line with `Length:`.
 const LINES: usize = 400;

@@ -108,7 +108,7 @@ impl Host {
             },
             Err(_) if changes => receipt.leave(), // its sender remembers it, and tells it again
             Err(_) => {
-                tracing::debug!(to = ?stanza.to, "no node has taken a stanza in time; its sender gets an error");
+                tracing::debug!(to = ?stanza.to, "no node accepted a stanza in time; the sender gets an error");
                 host.bounce(&stanza, receipt, Condition::ResourceConstraint);
             }
         });

@@ -106,6 +106,8 @@ impl User {
             let acked = wire::id_of(&attach.attach.acked);
             session.client = ClientState::read(&record, &session.jid, acked).known_to_user();
             session.since = record.created_at;
+            // What comes from now on is read from the archive behind what its client has; live, it would come twice.
+            session.draining = true;
         }
         let handle = session.handle.clone();
         let mut ops = Ops::new();
