@@ -8,9 +8,14 @@ mod support;
 #[path = "support/talk.rs"]
 mod talk;
 
-use gate::{Shut, gated};
+use gate::{Gate, Shut, gated};
+use rookery_actors::Host;
 use rookery_actors::options::Archive;
+use rookery_cluster::entity::Entity;
+use rookery_cluster::seams::Seams;
+use rookery_cluster::store::Store;
 use rookery_cluster::store::keys::Kind;
+use rookery_cluster::tables::sessions;
 use support::{Client, World};
 use talk::{chat, kick, no_message, phone, recorded, resumable, says, sleeps};
 
@@ -224,4 +229,63 @@ async fn what_a_sleeping_session_has_of_somebody_blocked_since_is_not_shown() {
         let got = juliet.until("<body>").await;
         assert!(got.contains("seen"), "{archive:?} {got}");
     }
+}
+
+/// Juliet's sessions that the store has.
+async fn on_record(world: &World) -> usize {
+    let user = &Entity::new("juliet@localhost");
+    let found = world.store.read(|tx| Box::pin(async move { sessions::load(&mut **tx, user, 100).await }));
+    found.await.unwrap().rows.len()
+}
+
+/// Everything that can happen while the gate is shut has happened.
+async fn quiet() {
+    for _ in 0..1_000 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// A session ends while its record is being written, and is to be written once more: nobody would remove what comes then.
+#[tokio::test]
+async fn the_record_of_a_session_that_has_ended_is_not_written_again() {
+    let (world, gate) = gated(Archive::Always).await;
+    let mut juliet = phone(&world, "juliet").await;
+    recorded(&world).await;
+    assert_eq!(on_record(&world).await, 1);
+    gate.shut(Shut::Commits(Kind::Session));
+    juliet.send("<presence><status>here</status></presence>");
+    juliet.until("here").await;
+    gate.holds(1).await;
+    juliet.lose();
+    kick(&world, "juliet@localhost/phone").await;
+    quiet().await;
+    gate.open();
+    recorded(&world).await;
+    assert_eq!(on_record(&world).await, 0);
+}
+
+/// The same while its client comes back after a restart.
+#[tokio::test]
+async fn a_session_that_ends_while_it_is_resumed_leaves_no_record() {
+    let world = World::new().await;
+    let juliet = sleeps(phone(&world, "juliet").await).await;
+    recorded(&world).await;
+    world.faults.set_reachable(false);
+    let gate = Gate::new(world.memory.clone());
+    let store = Store::new(gate.clone(), Seams::system());
+    let host = Host::start(world.options.clone(), store.clone(), Seams::system()).await.unwrap();
+    let world = World { store, host, ..world };
+    let _tablet = world.online("juliet", "tablet").await; // she is loaded
+    recorded(&world).await;
+    gate.shut(Shut::Reads(Kind::Session));
+    let ends = async {
+        quiet().await;
+        kick(&world, "juliet@localhost/phone").await;
+        recorded(&world).await;
+        gate.open();
+    };
+    let (resumed, ()) = tokio::join!(world.resume(&juliet), ends);
+    assert!(resumed.is_none());
+    recorded(&world).await;
+    assert_eq!(on_record(&world).await, 0);
 }

@@ -185,3 +185,43 @@ async fn the_blocked_cannot_tell_whether_somebody_is_there() {
     }
     assert_eq!(answers[0], answers[1]);
 }
+
+/// A stanza was lost inside the server, and a message behind it was refused. The client must send both again: it has the error, or
+/// that waits for it, and it comes once.
+#[tokio::test]
+async fn what_is_sent_again_is_not_refused_again() {
+    for (lost, has_error) in [(true, false), (true, true), (false, false), (false, true)] {
+        let world = World::new().await;
+        let mut romeo = phone(&world, "romeo").await;
+        romeo.nothing().await;
+        romeo.ack();
+        let told = romeo.told().await;
+        let handled = romeo.handled;
+        romeo.with(|link| drop(link.ledger().enter()));
+        romeo.send(&chat("nobody@localhost", "refused"));
+        romeo.until("service-unavailable").await;
+        if !has_error {
+            romeo.handled = handled;
+        }
+        if lost {
+            romeo.lose(); // the error goes into the offline queue
+        }
+        let mut romeo = world.resume(&romeo).await.unwrap();
+        let resumed = romeo.expect("<resumed").await;
+        assert!(resumed.contains(&format!("h='{told}'")), "{told}: {resumed}");
+        if !has_error {
+            romeo.expect("service-unavailable").await;
+        }
+        for (to, body) in [("juliet@localhost", "lost"), ("nobody@localhost", "refused")] {
+            romeo.send(&chat(to, body));
+        }
+        romeo.ack();
+        romeo.settled().await;
+        no_more(&mut romeo).await;
+        romeo.ack();
+        assert_eq!(romeo.told().await, told + 3);
+        // Something else in the place of a message is looked at.
+        romeo.send(&chat("nobody@localhost", "refused"));
+        romeo.expect("service-unavailable").await;
+    }
+}

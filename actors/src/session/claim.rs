@@ -50,7 +50,7 @@ impl Session {
         let (host, weak) = (self.host.clone(), me.downgrade());
         self.host.spawn(async move {
             let claimed = write(&host, Arc::new(stored), claim).await;
-            let claimed = claimed.map(Box::new).map_err(|error| {
+            let claimed = claimed.map(|claim| claim.map(Box::new)).map_err(|error| {
                 // What is damaged will not mend: the client must not come again for it for ever.
                 let later = error.class.repeats() || error.class == Class::Full;
                 if error.class == Class::Fenced {
@@ -59,6 +59,7 @@ impl Session {
                 tracing::warn!(%error, later, "a session could not be resumed; the client must retry or log in again");
                 if later { NotResumed::Unable } else { NotResumed::NotFound }
             });
+            let claimed = claimed.and_then(|claim| claim.ok_or(NotResumed::NotFound));
             if let Some(session) = weak.upgrade() {
                 let _ = session.cast_always(Msg::Claimed(claimed));
             }
@@ -88,7 +89,8 @@ impl Session {
     }
 }
 
-async fn write(host: &Host, stored: Arc<sessions::Stored>, claim: Claim) -> store::Result<Claim> {
+/// None: the session has ended meanwhile.
+async fn write(host: &Host, stored: Arc<sessions::Stored>, claim: Claim) -> store::Result<Option<Claim>> {
     // What was submitted of this session before must not be written after this.
     let owner = stored.user.clone();
     let epoch = host.store().epoch(owner.shard());
@@ -105,8 +107,15 @@ async fn write(host: &Host, stored: Arc<sessions::Stored>, claim: Claim) -> stor
         .await
 }
 
-async fn take(tx: &mut dyn Transaction, stored: &sessions::Stored, claim: Claim) -> store::Result<Claim> {
+async fn take(
+    tx: &mut dyn Transaction,
+    stored: &sessions::Stored,
+    claim: Claim,
+) -> store::Result<Option<Claim>> {
     let (user, sid): (&Entity, _) = (&stored.user, &stored.sid);
+    if sessions::get(tx, user, sid).await?.is_none() {
+        return Ok(None); // nobody would remove what is written now
+    }
     let (old, mut claim) = ((claim.before, claim.h), claim);
     if old.0 != 0 {
         let found = archive::received(tx, Collection::Archive, user, claim.acked, old, MOST).await?;
@@ -136,5 +145,5 @@ async fn take(tx: &mut dyn Transaction, stored: &sessions::Stored, claim: Claim)
     sessions::put(tx, user, sid, &record)?;
     let cursor = sessions::Cursor { down_acked: claim.h, acked: claim.acked, ..stored.cursor.clone() };
     sessions::put_cursor(tx, user, sid, &cursor);
-    Ok(claim)
+    Ok(Some(claim))
 }

@@ -43,6 +43,7 @@ mod resume;
 mod roster;
 mod route;
 mod safe;
+mod sent_again;
 mod shared;
 mod sm;
 mod traffic;
@@ -203,6 +204,7 @@ impl Session {
             return receipt.leave(); // its connection sends it again to the next home
         }
         traffic::count(stanza.kind(), traffic::Way::In);
+        let Some(receipt) = self.unless_answered(&stanza, receipt) else { return };
         let acked = self.sm.as_ref().map_or(0, |sm| sm.acked);
         if self.recent.asks(&stanza, receipt.number(), acked) == Asks::Again {
             return receipt.done(); // its client has had the answer

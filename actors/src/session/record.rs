@@ -119,6 +119,9 @@ impl Session {
 
     /// Writes the record; `settled` is how many of the client's stanzas it may say are settled.
     pub(super) fn submit_record(&mut self, settled: u32, me: &Handle<Self>) {
+        if self.life != Life::Live {
+            return; // its user removes the record, or another home writes it
+        }
         let Some((record, mut cursor)) = self.record() else { return };
         let Some(sm) = &mut self.sm else { return };
         let settled = self.ledger.at_least_recorded(sm.tellable(settled));
@@ -145,7 +148,9 @@ impl Session {
 
     /// The record is written in the background and reports back here.
     pub(super) fn set_me(&mut self, me: &Handle<Self>) {
-        if let Some(sm) = self.sm.as_mut().filter(|sm| sm.record_due()) {
+        if self.life == Life::Live
+            && let Some(sm) = self.sm.as_mut().filter(|sm| sm.record_due())
+        {
             sm.writing();
             // What a settled stanza has changed is on its way here, or was here: it is in front of this.
             let settled = self.ledger.processed();

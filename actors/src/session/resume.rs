@@ -53,7 +53,11 @@ impl Session {
         ));
         if self.ledger.broken() {
             // Something was lost inside the server: the client sends again what comes after the last that was not.
-            self.ledger = Ledger::new(self.ledger.settled());
+            let told = self.ledger.settled();
+            if let Some(sm) = &mut self.sm {
+                sm.note_answered(&self.ledger, told);
+            }
+            self.ledger = Ledger::new(told);
             self.ledger.keep(me.downgrade());
         } else if claim.is_none() && !self.ledger.at_rest() {
             // What the last connection brought is still under way: what is told now must be all of it.

@@ -35,7 +35,7 @@ impl Session {
     /// for this session alone, if it can come back.
     pub(super) fn keep_open_messages(&mut self, now: bool) {
         let gone = self.pipe.is_none();
-        let Self { user, sid, sm: Some(sm), .. } = self else { return };
+        let Self { user, sid, ledger, sm: Some(sm), .. } = self else { return };
         let (acked, resumable) = (sm.acked, sm.resumable());
         for (number, item) in (1u32..).zip(sm.unacked.iter_mut()) {
             if !item.open(resumable, gone && now) {
@@ -46,6 +46,7 @@ impl Session {
                 continue;
             }
             item.safe = true;
+            item.answers = item.answers(ledger); // its receipt goes
             let receipt = std::mem::replace(&mut item.receipt, Receipt::none());
             let (stanza, number) = (item.outgoing.stanza.clone(), acked.wrapping_add(number));
             let origin = item.kept.origin();
@@ -130,7 +131,7 @@ impl Session {
     }
 }
 
-fn is_answer(stanza: &Stanza) -> bool {
+pub(super) fn is_answer(stanza: &Stanza) -> bool {
     matches!(stanza.type_, Type::Iq(IqType::Result | IqType::Error) | Type::Message(MessageType::Error))
 }
 

@@ -252,8 +252,11 @@ impl User {
     pub(super) fn gone_unavailable(&mut self, session: &super::UserSession) {
         // Another may have its resource: then that one's presence holds.
         let same = self.sessions.iter().filter(|other| other.sid != session.sid && other.jid == session.jid);
-        let holds =
-            same.filter_map(|other| other.presence.as_ref()).map(|presence| presence.stanza.clone()).next();
+        let holds = same
+            .clone()
+            .filter_map(|other| other.presence.as_ref())
+            .map(|presence| presence.stanza.clone())
+            .next();
         let stanza = holds.unwrap_or_else(|| Arc::new(unavailable(&session.jid)));
         if session.presence.is_some() {
             self.tell_subscribers(&stanza);
@@ -263,6 +266,9 @@ impl User {
         }
         let gone = Arc::new(unavailable(&session.jid));
         for whom in &session.directed {
+            if same.clone().any(|other| other.directed.contains(whom)) {
+                continue; // it has shown itself to them, too
+            }
             if !self.roster.sees_me(whom) || session.presence.is_none() {
                 self.send_on(stanza_to(&gone, whom.clone()));
             }
