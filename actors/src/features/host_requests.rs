@@ -38,7 +38,11 @@ enum Answer {
 
 fn refuse(host: &Host, stanza: &Stanza, receipt: Receipt, error: &StanzaError) {
     match stanza.error_reply(error) {
-        Some(reply) => host.refuse(reply, receipt),
+        Some(reply) => {
+            metrics::counter!("rookery_stanza_errors_total", "condition" => error.condition.name())
+                .increment(1);
+            host.refuse(reply, receipt);
+        }
         None => receipt.done(),
     }
 }

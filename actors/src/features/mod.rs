@@ -16,6 +16,7 @@ pub mod contract;
 pub mod doap;
 pub mod elsewhere;
 pub(crate) mod host_requests;
+pub(crate) mod hourly;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod xep_0012_last;

@@ -2,7 +2,6 @@
 //! after it.
 //!
 //! - `before`: what a connection may ask that has not authenticated, and the limit per address.
-//! - `rate`: how often a password may be changed.
 //! - `remove`: everything about a user goes.
 
 use rookery_proto::xml::write;
@@ -18,11 +17,10 @@ use crate::session::SessionId;
 use crate::user::User;
 
 mod before;
-mod rate;
 mod remove;
 
+use crate::features::hourly::Hourly;
 pub use before::{Registrations, before_login, register, register_info, stream_feature};
-use rate::Hourly;
 pub use remove::remove_account;
 
 /// XEP-0077. Requests go to the domain or, without `to`, to the account.

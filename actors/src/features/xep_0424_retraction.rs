@@ -8,23 +8,29 @@
 //! - How it is found: by reading back in the archive, at most [`ROWS`] × [`ROUNDS`] rows, whatever conversation they belong to. An
 //!   index by id would be one more row for every message that is ever sent, for the few that are retracted. A row is up to 10 kB of
 //!   one message; most messages are one row.
-//! - A tombstone is what an archive may do, not what it must. There is none if the message is not found, if an id is longer than
+//! - What that costs is bounded: a node looks for two messages at a time, for [`PATIENCE`] each, for [`PER_HOUR`] retractions by one
+//!   JID, and for no more than a few of one user at a time: what comes behind one waits for it.
+//! - A tombstone is what an archive may do, not what it must. There is none if the message is not found in time, if an id is longer than
 //!   [`ID`], if the retraction has no id, which the tombstone must name, or if the retraction is stored nowhere.
 //! - A retraction is never retracted: it must stay. Private messages of rooms are left alone: their bare JID is the room's, and does
 //!   not tell who speaks.
 //! - A retraction that the recipient's side refuses leaves the sender's archive again; the tombstone there stays.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rookery_cluster::store::{self, Edit, Store};
 use rookery_cluster::tables::archive::{self, ArchiveId, End, Entry, Query, With};
 use rookery_proto::xml::write;
 use rookery_proto::xmpp::stanza::{MessageType, Stanza, Type};
 use rookery_proto::xmpp::{datetime, ns};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use crate::features::contract::{
     Direction, Feature, MessageHook, Passing, Payload, Phase, Place, Prepare, Scope, Verdict, Xep,
 };
+use crate::features::hourly::Hourly;
 use crate::routing::stored;
 use crate::user::User;
 
@@ -34,7 +40,7 @@ pub const RETRACTION: Feature = Feature {
         number: 424,
         version: "0.4.2",
         name: "Message Retraction",
-        note: "one-to-one chats; tombstones in both archives, for messages among the newest 5,000 there",
+        note: "one-to-one chats; tombstones in both archives, for messages among the newest 5,000 there, and 120 an hour by one contact",
     },
     disco: &[(Scope::Host, RETRACT), (Scope::Account, RETRACT), (Scope::Account, TOMBSTONE)],
     messages: &[MessageHook { phase: Phase::Archive, run: hook }],
@@ -50,9 +56,19 @@ const TOMBSTONE: &str = "urn:xmpp:message-retract:1#tombstone";
 /// The longest id that is looked for or written into a tombstone, bytes. Clients make ids of some forty.
 const ID: usize = 1_024;
 /// Rows that one transaction reads back.
-const ROWS: usize = 1_000;
+const ROWS: usize = 500;
 /// How many such transactions look for one message.
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 10;
+/// How long that may take in all.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How many messages a node looks for at a time.
+static LOOKING: Semaphore = Semaphore::const_new(2);
+/// Retractions by one bare JID, or to it, that are looked at in an hour.
+const PER_HOUR: u32 = 120;
+
+/// Who has retracted lately.
+#[derive(Default)]
+struct Retractions(Hourly);
 
 /// A retraction on its way through one of the two sides.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -70,7 +86,11 @@ struct Retraction {
 }
 
 fn hook(user: &User, passing: &mut Passing) -> Verdict {
-    if let Some(retraction) = Retraction::of(passing, || user.host().seams().clock.now_micros()) {
+    let now = user.host().seams().clock.now_micros();
+    if let Some(retraction) = Retraction::of(passing, || now)
+        && user.may_prepare()
+        && user.host().state::<Retractions>().0.admit(&passing.with, now, PER_HOUR)
+    {
         let retraction = Arc::new(retraction);
         passing
             .prepare
@@ -81,7 +101,12 @@ fn hook(user: &User, passing: &mut Passing) -> Verdict {
 
 /// Finds the message; the edit makes it a tombstone.
 async fn prepare(store: Store, place: Place, retraction: Arc<Retraction>) -> store::Result<Vec<Edit>> {
-    let Some(id) = find(&store, &place, &retraction).await? else { return Ok(Vec::new()) };
+    let found = async {
+        let _turn = LOOKING.acquire().await.ok()?;
+        find(&store, &place, &retraction).await.ok().flatten()
+    };
+    // A message that cannot be found in time stays as it is; the retraction is a message like any other.
+    let Ok(Some(id)) = timeout(PATIENCE, found).await else { return Ok(Vec::new()) };
     let edit = Edit::new(move |tx| {
         let (place, retraction) = (place.clone(), retraction.clone());
         Box::pin(async move {

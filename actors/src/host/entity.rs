@@ -94,10 +94,33 @@ impl<L: Logic> Entity<L> {
     fn committed(&mut self, committed: Committed) {
         self.me.commits.answered(committed);
         while let Some(settled) = self.me.commits.next() {
+            if settled.outcome != Outcome::Stored && matches!(self.lifecycle, Lifecycle::Ready) {
+                // What was decided is not what is stored: from here on stanzas wait, and the store is asked again.
+                self.lifecycle = Lifecycle::default();
+            }
             if let Some(logic) = &mut self.logic {
                 logic.settled(&mut self.me, settled.step, settled.outcome);
             }
         }
+        if self.me.commits.is_empty()
+            && self.logic.is_some()
+            && matches!(self.lifecycle, Lifecycle::Loading(_))
+        {
+            self.logic = None;
+            self.load();
+        }
+    }
+
+    fn load(&self) {
+        let Some(handle) = self.me.handle.clone() else { return };
+        let (host, name) = (self.me.host.clone(), self.me.name.clone());
+        self.me.host.spawn(async move {
+            let loaded = L::load(&host, &name).await;
+            if let Err(error) = &loaded {
+                tracing::warn!(entity = %name, kind = L::KIND, %error, "an entity could not be loaded from the store; requests to the entity fail until the store answers");
+            }
+            let _ = handle.cast_always(Msg::Loaded(loaded));
+        });
     }
 
     fn refuse(&self, msg: Msg<L>, condition: Condition) {
@@ -120,21 +143,14 @@ impl<L: Logic> Living for Entity<L> {
             return;
         }
         self.me.handle = Some(handle.clone());
-        let (host, name, handle) = (self.me.host.clone(), self.me.name.clone(), handle.clone());
-        self.me.host.spawn(async move {
-            let loaded = L::load(&host, &name).await;
-            if let Err(error) = &loaded {
-                tracing::warn!(entity = %name, kind = L::KIND, %error, "an entity could not be loaded from the store; requests to the entity fail until the store answers");
-            }
-            let _ = handle.cast_always(Msg::Loaded(loaded));
-        });
+        self.load();
     }
 
     fn while_loading(msg: Msg<L>) -> WhileLoading<Msg<L>> {
         match msg {
             Msg::In(_) => WhileLoading::Wait(msg),
-            Msg::Committed(_) | Msg::Wake => WhileLoading::WaitAlways(msg),
-            Msg::Loaded(_) | Msg::Leave(_) | Msg::Lose => WhileLoading::Now(msg),
+            Msg::Wake => WhileLoading::WaitAlways(msg),
+            Msg::Loaded(_) | Msg::Committed(_) | Msg::Leave(_) | Msg::Lose => WhileLoading::Now(msg),
         }
     }
 
@@ -149,11 +165,17 @@ impl<L: Logic> Living for Entity<L> {
                     self.refuse(msg, Condition::ResourceConstraint);
                 }
             }
+            Msg::Committed(committed) => self.committed(committed),
+            // What was committed before the store is asked again has no outcome yet.
+            Msg::Leave(left) if !self.me.commits.is_empty() => self.leaving = Some(left),
             Msg::Leave(left) => {
                 lifecycle::moved_unloaded(self);
                 let _ = left.send(());
             }
-            _ => lifecycle::moved_unloaded(self),
+            _ => {
+                drop(self.me.commits.take_all());
+                lifecycle::moved_unloaded(self);
+            }
         }
     }
 
@@ -203,6 +225,7 @@ impl<L: Logic> Living for Entity<L> {
         if self.me.commits.is_empty()
             && let Some(left) = self.leaving.take()
         {
+            lifecycle::moved_unloaded(self);
             self.lifecycle = Lifecycle::Moved;
             let _ = left.send(());
         }

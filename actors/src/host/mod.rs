@@ -19,6 +19,8 @@ use kind::Kinds;
 use options::Options;
 use state::State;
 
+pub(crate) use state::Entered;
+
 #[cfg_attr(not(feature = "toys"), allow(dead_code))]
 // rooms will be such entities; until then the toy room is
 pub(crate) mod entity;
@@ -217,9 +219,15 @@ impl Host {
         &self.0.kinds
     }
 
-    /// What a part of the server remembers in this process; made when somebody first asks. Not for the path of a message.
+    /// What a part of the server remembers in this process. What messages need is entered at the start ([`Host::enter`]); the rest is
+    /// made when somebody first asks, and looked up behind a lock.
     pub(crate) fn state<T: Default + Send + Sync + 'static>(&self) -> Arc<T> {
         self.0.state.get()
+    }
+
+    /// Enters what messages need of [`Host::state`].
+    pub(crate) fn enter(&self, values: Entered) {
+        self.0.state.enter(values);
     }
 
     /// Whether the server stops.

@@ -87,8 +87,11 @@ pub(crate) fn loaded<A: Living>(actor: &mut A, exists: bool, take: impl FnOnce(&
     take(actor);
     for msg in waiting {
         match actor.lifecycle() {
+            Lifecycle::Ready => actor.ready(msg),
             Lifecycle::Nobody => actor.nobody(msg),
-            _ => actor.ready(msg),
+            Lifecycle::Moved => actor.moved(msg),
+            // One of those before has asked the store again.
+            Lifecycle::Loading(waiting) => waiting.push_back(msg),
         }
     }
 }

@@ -85,12 +85,11 @@ impl<'a> Broadcast<'a> {
                     refused.iter().for_each(|to| send_one(&host, &stanza, to, back.split(), origin));
                     back.done();
                 };
-                // What is not sent is answered as lost: each recipient is looked for by itself.
-                let _ = placement.cluster.peers().peer(&node).send(envelope, told).map_err(|refused| {
+                if let Err(refused) = placement.cluster.peers().peer(&node).send(envelope, told) {
+                    // As lost: each recipient is looked for by itself.
                     tracing::debug!(%node, why = %refused.why, "a stanza for many goes to each by itself");
-                    let to = some.iter();
-                    to.for_each(|to| send_one(host, &stanza, to, receipt.split(), origin));
-                });
+                    (refused.on_outcome)(Outcome::Lost);
+                }
             }
         }
         receipt.done();

@@ -25,25 +25,26 @@ pub(crate) struct FanOut<'a> {
     host: &'a Host,
     stanza: &'a Arc<Stanza>,
     strict: bool,
+    /// There are services beside the domains of users.
+    services: bool,
     away: BTreeMap<NodeId, Vec<String>>,
 }
 
 impl<'a> FanOut<'a> {
     /// Nobody yet.
     pub(crate) fn new(host: &'a Host, stanza: &'a Arc<Stanza>, strict: bool) -> Self {
-        Self { host, stanza, strict, away: BTreeMap::new() }
+        let services = !host.options().services.is_empty();
+        Self { host, stanza, strict, services, away: BTreeMap::new() }
     }
 
     /// One more. A user of this node without sessions costs a look-up.
     pub(crate) fn add(&mut self, user: &BareJid) {
-        // Only users are told this way; whoever else is a contact gets a stanza of its own.
-        match self.host.resolve(&Jid::from(user.clone())) {
-            Address::Entity(USER, _) => {}
-            Address::Entity(..) => {
-                let stanza = Stanza::clone(self.stanza).to(user.clone());
-                return self.host.route(stanza, Receipt::none(), None);
-            }
-            Address::Host | Address::Remote => return,
+        // Only users are told this way; whatever lives on the name of a service gets a stanza of its own.
+        if self.services
+            && matches!(self.host.resolve(&Jid::from(user.clone())), Address::Entity(kind, _) if kind != USER)
+        {
+            let stanza = Stanza::clone(self.stanza).to(user.clone());
+            return self.host.route(stanza, Receipt::none(), None);
         }
         let Some(placement) = self.host.placement() else {
             return self.host.presence_here(USER, user, self.stanza, self.strict);
@@ -83,7 +84,7 @@ impl<'a> FanOut<'a> {
                     Envelope::new(shard_of(&first), 0, Bytes::new(), wire::encode(What::FanOut(payload)));
                 let sent =
                     placement.cluster.peers().peer(&node).send(envelope, move |outcome| match outcome {
-                        Outcome::Taken(reply) => host.refused(&presence, reply, strict),
+                        Outcome::Taken(reply) => host.refused(&presence, epoch, reply, strict),
                         _ => host.tell_again(&presence, &told_users, strict),
                     });
                 if sent.is_err() {
@@ -131,19 +132,18 @@ impl Host {
             wire::FanOut { stanza: stanza.to_bytes().into(), users, strict, kind: String::new(), epoch };
         let (stanza, user) = (stanza.clone(), user.clone());
         self.send(&user.clone(), What::FanOut(payload), move |host, answer| match answer {
-            Ok(reply) => host.refused(&stanza, reply, strict),
+            Ok(reply) => host.refused(&stanza, epoch, reply, strict),
             Err(_) => tracing::debug!(%user, "presence could not be delivered"),
         });
     }
 
     /// What became of a presence at a node that took it for its users: some of them may live elsewhere by now.
-    fn refused(&self, stanza: &Arc<Stanza>, reply: Bytes, strict: bool) {
+    fn refused(&self, stanza: &Arc<Stanza>, epoch: u32, reply: Bytes, strict: bool) {
         if reply.is_empty() {
             return;
         }
         let refused = wire::Refused::decode(reply).unwrap_or_default();
-        let is_here = |from: &Jid| self.is_home(&from.to_bare());
-        if refused.outdated && stanza.from.as_ref().is_some_and(is_here) {
+        if refused.outdated && epoch != 0 && self.epoch_of(stanza) == epoch {
             return; // this node is about to hear that it is not the home any more
         }
         self.tell_again(stanza, &refused.users, strict);

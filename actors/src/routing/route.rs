@@ -28,7 +28,11 @@ impl Host {
                 let inbound = Inbound { stanza, receipt, origin, change: None };
                 self.to_entity(kind, &entity, inbound);
             }
-            // A request of a user to the host was answered before it came here; the host takes no messages.
+            // Nobody lives at a resource of the host.
+            Address::Host if to.resource().is_some() => {
+                self.bounce(&stanza, receipt, Condition::ServiceUnavailable);
+            }
+            // What a user's session asks the host is answered before it comes here.
             Address::Host => self.kinds().ask_host(self, &stanza, receipt),
             Address::Remote => self.bounce(&stanza, receipt, Condition::RemoteServerNotFound),
         }

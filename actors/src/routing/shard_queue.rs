@@ -2,7 +2,6 @@
 //!
 //! As long as all goes well a payload is sent at once. When one comes back, the queue stalls: what is sent meanwhile waits behind
 //! it; when nothing is under way any more, all of it goes to the home that the shard has then.
-
 //!
 //! Nothing overtakes. What is under way to a home that is none any more may be so for long (that node lives, and cannot be
 //! reached): it is called back and goes, before all that came later, to the next home, which knows what the former one has
@@ -188,7 +187,7 @@ impl Host {
             }
             if queue.stalled {
                 drop(queue);
-                metrics::counter!("rookery_limits_hit_total", "limit" => "queue").increment(1);
+                metrics::counter!("rookery_limits_hit_total", "limit" => "lane").increment(1);
                 return (payload.then)(self, Err(Failed));
             }
         }
@@ -311,7 +310,7 @@ impl Host {
             }
         }
         #[allow(clippy::cast_precision_loss)] // a gauge
-        metrics::gauge!("rookery_queue_length", "queue" => "queues").set(waiting as f64);
+        metrics::gauge!("rookery_queue_length", "queue" => "lanes").set(waiting as f64);
         waiting > 0
     }
 

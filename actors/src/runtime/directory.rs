@@ -1,5 +1,4 @@
-//! The placement seam: the one way to reach an actor by its name. With one node every name leads here; the next
-//! step puts the shard map of the cluster in front of it.
+//! The actors of a node by name. Which node an actor is on is a question of [`crate::placement`].
 
 use std::collections::HashMap;
 use std::hash::Hash;

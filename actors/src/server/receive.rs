@@ -83,7 +83,7 @@ impl Host {
         }
     }
 
-    /// Takes a payload for a user.
+    /// Takes a payload for an entity.
     pub(crate) fn take(&self, from: &NodeId, generation: u64, shard: Shard, what: What, reply: Reply) {
         let Some(placement) = self.placement() else { return };
         match placement.home(shard) {
@@ -120,7 +120,9 @@ impl Host {
             wire::origin(&payload),
             Receipt::owed(reply, payload.verdicts).archived(wire::id_of(&payload.entry)),
         );
-        let Some(kind) = self.kinds().named(&payload.kind) else { return receipt.leave() };
+        let Some(kind) = self.kinds().named(&payload.kind) else {
+            return self.bounce(&stanza, receipt, Condition::ServiceUnavailable);
+        };
         let change = payload.change.map(Box::new);
         self.to_entity_here(kind, &user, Inbound { stanza: Arc::new(stanza), receipt, origin, change });
     }

@@ -12,9 +12,14 @@ use crate::auth::spread;
 #[cfg(feature = "toys")]
 use crate::host::entity::Entity;
 use crate::host::kind::{Actors, Kind, Kinds};
-use crate::host::{Error, Host, WeakHost, options::Options};
+use crate::host::{Entered, Error, Host, WeakHost, options::Options};
+use crate::maintenance::quota::Quotas;
 use crate::placement::Placement;
+use crate::routing::early::Early;
+use crate::routing::shard_queue::ShardQueues;
 use crate::runtime::directory::SWEEPS;
+use crate::session::Sessions;
+use crate::session::remote::Remote;
 use crate::user::User;
 use crate::{features, maintenance};
 
@@ -25,6 +30,7 @@ impl Host {
     /// [`Error::Store`] if the store can't be read.
     pub async fn start(options: Options, store: Store, seams: Seams) -> Result<Self, Error> {
         let host = Self::make(options, store, seams, None, kinds()).await?;
+        host.enter(entered());
         host.begin().await;
         host.restore().await?;
         Ok(host)
@@ -44,6 +50,7 @@ impl Host {
         let events = cluster.mesh().events();
         let first = u64::from_le_bytes(seams.bytes());
         let host = Self::make(options, store, seams, Some(Placement::new(cluster.clone())), kinds()).await?;
+        host.enter(entered());
         host.remote().count_from(first);
         host.begin().await;
         cluster.set_handoff(host.handoff());
@@ -85,6 +92,16 @@ impl Host {
         }
         Ok(())
     }
+}
+
+/// What messages need of what parts of the server remember.
+fn entered() -> Entered {
+    Entered::default()
+        .with::<ShardQueues>()
+        .with::<Early>()
+        .with::<Remote>()
+        .with::<Quotas>()
+        .with::<Sessions>()
 }
 
 /// The kinds of actors of this server.

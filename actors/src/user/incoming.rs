@@ -165,7 +165,7 @@ impl User {
             };
         }
         // What is answered here is not remembered: an answer that was lost with the payload it was for is given again, and a
-        // client that has had it gets it once (`had`).
+        // client that has had it gets it once (`recent`).
         let request = matches!(kind, IqType::Get | IqType::Set);
         match self.filter(Direction::In, &stanza, &from) {
             Verdict::Pass => {}

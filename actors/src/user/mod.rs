@@ -1,8 +1,9 @@
 //! The user actor: the one place where things about a bare JID are decided, in order. It is a state machine: every
 //! [`Msg`] is one step that never waits; what takes time is spawned and comes back as a message.
 //!
-//! - `attach`: sessions come and go. `order`, `outgoing`: what the user's sessions send. `incoming`: what is sent to the user.
-//! - `steps`: commit, then deliver, in order. `deliver`: what is archived, and who gets it. `queue`: what no archive keeps. `offline`, `cursor`: what waits for a device. `behind`: what ended sessions left.
+//! - `attach`: sessions come and go. `session_queue`, `outgoing`: what the user's sessions send. `incoming`: what is sent to the user.
+//! - `steps`: commit, then deliver, in order. `deliver`: what is archived, and who gets it. `queue`: what no archive
+//!   keeps. `offline`, `cursor`: what waits for a device. `leftovers`: what ended sessions left.
 //! - `presence`, `subscription`, `roster`: RFC 6121. `iq`, `strangers`: requests, for [`crate::features`].
 
 use std::collections::HashMap;

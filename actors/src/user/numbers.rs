@@ -236,8 +236,11 @@ impl User {
                 session.sequence.last = session.sequence.last.max(seq);
                 waiting.numbers.push(Number { sid: session.sid, sent, count, void });
             }
+            // What is held has no row yet; its own turn sees to it.
             waiting.outdated = held.is_some_and(|held| held <= seq);
-            rewrites.extend(waiting.step.rewrite(&waiting.numbers));
+            if !waiting.outdated {
+                rewrites.extend(waiting.step.rewrite(&waiting.numbers));
+            }
         }
         self.rewrite(first, rewrites);
     }

@@ -112,7 +112,15 @@ impl From<Committed> for Msg {
     }
 }
 
+/// Steps whose writes are being prepared, or wait for that, until no more is prepared: all that comes behind waits too.
+const HELD: usize = 4;
+
 impl User {
+    /// Whether a hook may have something read before a message is committed. Not while the user moves, which waits for that.
+    pub(crate) fn may_prepare(&self) -> bool {
+        self.leaving.is_none() && self.pending.commits.prepares() < HELD
+    }
+
     /// Commits `commit`, then takes `step`, after everything that came before it.
     pub(super) fn after_commit(
         &mut self,

@@ -118,6 +118,12 @@ impl<S> CommitQueue<S> {
         self.held.items.front().map(|(seq, _)| *seq)
     }
 
+    /// How many steps that are held must be prepared.
+    pub(crate) fn prepares(&self) -> usize {
+        let prepared = |item: &Item<S>| matches!(item, Item::Commit(commit, _) if !commit.prepare.is_empty());
+        self.held.items.iter().filter(|(_, item)| prepared(item)).count()
+    }
+
     /// What a read must wait for that is to see the writes of all steps entered so far, before it flushes the batcher; `None` for
     /// nothing. An error means that the queue is no more.
     pub(crate) fn all_submitted(&mut self) -> Option<oneshot::Receiver<()>> {
@@ -149,7 +155,8 @@ impl<S> CommitQueue<S> {
                 Some((_, Item::Commit(commit, me))) if seq >= self.first => {
                     me.submit(self, seq, commit.ops, Vec::new());
                 }
-                Some((_, Item::Commit(..))) => {} // its step is over
+                // Its step is over, and so is its preparation.
+                Some((_, Item::Commit(commit, _))) => self.held.under_way &= commit.prepare.is_empty(),
                 Some((_, Item::Read(submitted))) => drop(submitted.send(())),
                 None => return,
             }
