@@ -19,6 +19,8 @@ mod routing;
 mod runtime;
 mod server;
 pub mod session;
+#[cfg(feature = "toys")]
+mod toys;
 pub mod user;
 
 pub use connection::budget::Charged;

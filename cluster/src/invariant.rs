@@ -44,7 +44,8 @@ macro_rules! invariant {
 #[track_caller]
 pub fn violated(name: &'static str, detail: fmt::Arguments<'_>) {
     report(name, detail, Location::caller());
-    if cfg!(debug_assertions) {
+    // A second panic, in the drop of something, would end the process and hide the first.
+    if cfg!(debug_assertions) && !std::thread::panicking() {
         panic!("the invariant {name} is violated: {detail}");
     }
 }

@@ -56,10 +56,14 @@ impl Stored {
         let (right, completed) = tokio::task::spawn_blocking(work).await.map_err(|_| Error::Failed)?;
         if let Some((found, whole)) = completed {
             match self.complete(&user, &found, &whole).await {
-                Ok(true) => tracing::info!(%user, "keys for the other mechanisms made of a password"),
+                Ok(true) => {
+                    tracing::info!(%user, "keys for the other SCRAM mechanisms were derived from a password")
+                }
                 Ok(false) => {}
                 // The next login tries again.
-                Err(error) => tracing::warn!(%user, %error, "keys for the other mechanisms were not written"),
+                Err(error) => {
+                    tracing::warn!(%user, %error, "keys for the other SCRAM mechanisms could not be stored")
+                }
             }
         }
         Ok(right)
@@ -98,7 +102,7 @@ impl Stored {
         made.map_err(|error| match error {
             keys::Error::Password(unfit) => Error::Password(unfit),
             keys::Error::Iterations(_) | keys::Error::Salt => {
-                tracing::error!(%error, "passwords can't be hashed as the configuration says");
+                tracing::error!(%error, "a password could not be hashed with the configured sasl.iterations");
                 Error::Failed
             }
         })

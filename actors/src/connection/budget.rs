@@ -10,8 +10,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use rookery_cluster::invariant;
+
 use crate::connection::pipe::{Outgoing, PIPE_ITEMS};
-use crate::host::options::Limits;
 
 /// What a stanza takes beside its bytes, about: its places in queues and its index.
 const OVERHEAD: usize = 256;
@@ -23,6 +24,19 @@ pub(crate) const MOVED: usize = 2 << 20;
 const STEP: usize = 4 << 10;
 /// Of a pipe's places so many may be taken before room is low.
 const PIPE_LOW: usize = PIPE_ITEMS * 3 / 4;
+
+/// How much may wait.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Bytes for one session.
+    pub(crate) session: usize,
+    /// Stanzas that one session's client has not confirmed.
+    pub(crate) stanzas: usize,
+    /// Bytes for the sessions of one account together.
+    pub(crate) account: usize,
+    /// Bytes on this node.
+    pub(crate) node: usize,
+}
 
 /// The limits in force, and what waits on this node.
 #[derive(Default)]
@@ -60,12 +74,12 @@ pub(crate) struct Budget(Arc<Node>);
 
 impl Budget {
     /// Takes over the limits. `moves`: sessions may move to another node, with what waits for them.
-    pub(crate) fn set(&self, limits: &Limits, moves: bool) {
-        let session = if moves { limits.unacked_bytes.min(MOVED) } else { limits.unacked_bytes };
+    pub(crate) fn set(&self, limits: Limits, moves: bool) {
+        let session = if moves { limits.session.min(MOVED) } else { limits.session };
         self.0.session.store(session, Ordering::Relaxed);
-        self.0.stanzas.store(limits.unacked_stanzas, Ordering::Relaxed);
-        self.0.account.store(limits.waiting_bytes_per_account, Ordering::Relaxed);
-        self.0.node.store(limits.waiting_bytes, Ordering::Relaxed);
+        self.0.stanzas.store(limits.stanzas, Ordering::Relaxed);
+        self.0.account.store(limits.account, Ordering::Relaxed);
+        self.0.node.store(limits.node, Ordering::Relaxed);
     }
 
     /// The bytes that wait on this node.
@@ -130,6 +144,8 @@ fn one(bytes: usize) -> u64 {
 
 impl Drop for OfSession {
     fn drop(&mut self) {
+        let left = (self.waits.load(Ordering::Relaxed), self.told.load(Ordering::Relaxed));
+        invariant!("budget_given_back", left == (0, 0), "{left:?} of a session that is gone");
         for level in [&self.account.level, &self.account.node.level] {
             level.sessions.fetch_sub(1, Ordering::Relaxed);
         }
@@ -221,7 +237,8 @@ struct Charge {
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.waits.waits.fetch_sub(one(self.bytes), Ordering::Relaxed);
+        let before = self.waits.waits.fetch_sub(one(self.bytes), Ordering::Relaxed);
+        invariant!("budget_counted", before >= one(self.bytes), "{} of {before}", self.bytes);
         self.waits.tell();
     }
 }
@@ -249,13 +266,7 @@ mod tests {
 
     fn budget(session: usize, account: usize, node: usize) -> Budget {
         let budget = Budget::default();
-        let limits = Limits {
-            unacked_bytes: session,
-            waiting_bytes_per_account: account,
-            waiting_bytes: node,
-            ..Limits::default()
-        };
-        budget.set(&limits, false);
+        budget.set(Limits { session, stanzas: 8_192, account, node }, false);
         budget
     }
 

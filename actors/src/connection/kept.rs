@@ -2,7 +2,7 @@
 
 use rookery_cluster::tables::archive::ArchiveId;
 
-use crate::session::SessionId;
+use crate::runtime::origin::Origin;
 
 /// Where a stanza lies that is sent to a client. It goes with each stanza to the connection, so it is small.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -27,7 +27,7 @@ enum Place {
 /// How a request or an answer is known that may come again.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 struct Repeat {
-    origin: Option<(SessionId, u32)>,
+    origin: Option<Origin>,
     key: u64,
     again: bool,
 }
@@ -49,9 +49,9 @@ impl Kept {
         Self { place: Place::Queue(id), repeat: None }
     }
 
-    /// It is a request or an answer: its sender's session and its number there. `again`: it was handed over before, and only
+    /// It is a request or an answer, and where it comes from. `again`: it was handed over before, and only
     /// whoever waits for it is another.
-    pub(crate) fn from(self, origin: Option<(SessionId, u32)>, key: u64, again: bool) -> Self {
+    pub(crate) fn from(self, origin: Option<Origin>, key: u64, again: bool) -> Self {
         Self { repeat: Some(Box::new(Repeat { origin, key, again })), ..self }
     }
 
@@ -93,8 +93,8 @@ impl Kept {
         }
     }
 
-    /// Of a request or an answer: its sender's session and its number there.
-    pub(crate) fn origin(&self) -> Option<(SessionId, u32)> {
+    /// Of a request or an answer: where it comes from.
+    pub(crate) fn origin(&self) -> Option<Origin> {
         self.repeat.as_ref().and_then(|repeat| repeat.origin)
     }
 

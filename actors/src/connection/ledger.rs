@@ -1,33 +1,36 @@
 //! Which stanzas of a client are settled: durable, or answered.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
-use rookery_cluster::tables::archive::ArchiveId;
-use rookery_proto::xmpp::stanza::Stanza;
+use rookery_cluster::invariant;
 
 use crate::connection::pipe::Pipe;
-use crate::connection::reply::Reply;
-use crate::runtime::actor::WeakHandle;
-use crate::session::remote::SessionProxy;
-use crate::session::{self, Session};
+pub use crate::connection::receipt::Receipt;
 
 /// Which of a session's Up stanzas are settled: durable, or answered. Shared by the session, the connection and every
 /// [`Receipt`] under way.
 #[derive(Default)]
 pub struct Ledger {
     inner: Mutex<Entries>,
-    keeper: OnceLock<Keeper>,
+    keeper: OnceLock<(Kind, Box<dyn Keeper>)>,
 }
 
-/// Who must say how far it is before anybody is told.
-enum Keeper {
-    /// The session, in its record, if it can be resumed.
-    Session(WeakHandle<Session>),
-    /// The session's node; this is the ledger of a connection elsewhere.
-    Proxy(Weak<SessionProxy>),
+/// Has the last word on what is settled: no client is told a number before its keeper has said so.
+pub(crate) trait Keeper: Send + Sync {
+    /// Somebody waits to hear what is settled. The keeper calls [`Ledger::recorded`] or [`Ledger::told`] later; if it is gone, nothing
+    /// happens. Called without the ledger's lock.
+    fn ask(&self);
+}
+
+/// Where a ledger's keeper is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Here: the session, which writes its record.
+    Record,
+    /// On the session's node; this is the ledger of a connection elsewhere.
+    Remote,
 }
 
 #[derive(Default)]
@@ -64,30 +67,20 @@ impl Ledger {
     }
 
     /// From now on nobody is told a number that the session's record does not have.
-    pub(crate) fn keep(&self, session: WeakHandle<Session>) {
-        let _ = self.keeper.set(Keeper::Session(session));
+    pub(crate) fn keep(&self, record: impl Keeper + 'static) {
+        let _ = self.keeper.set((Kind::Record, Box::new(record)));
     }
 
     /// A ledger whose entries the session's node settles.
-    pub(crate) fn of_proxy(settled: u32, recorded: u32, proxy: Weak<SessionProxy>) -> Arc<Self> {
+    pub(crate) fn remote(settled: u32, recorded: u32, proxy: impl Keeper + 'static) -> Arc<Self> {
         let ledger = Self::behind(settled, recorded);
-        let _ = ledger.keeper.set(Keeper::Proxy(proxy));
+        let _ = ledger.keeper.set((Kind::Remote, Box::new(proxy)));
         ledger
     }
 
     fn ask(&self) {
-        match self.keeper.get() {
-            Some(Keeper::Session(session)) => {
-                if let Some(session) = session.upgrade() {
-                    let _ = session.cast_always(session::Msg::Settle);
-                }
-            }
-            Some(Keeper::Proxy(proxy)) => {
-                if let Some(proxy) = proxy.upgrade() {
-                    proxy.ask();
-                }
-            }
-            None => {}
+        if let Some((_, keeper)) = self.keeper.get() {
+            keeper.ask();
         }
     }
 
@@ -136,7 +129,10 @@ impl Ledger {
     pub(crate) fn recorded(&self, number: Option<u32>) {
         let mut inner = self.inner.lock();
         inner.asked = false;
-        inner.recorded = number.unwrap_or(inner.recorded);
+        let (before, now) = (inner.recorded, number.unwrap_or(inner.recorded));
+        // A client that was told a number must not find a smaller one after a crash.
+        invariant!("recorded_grows", now.wrapping_sub(before) < u32::MAX / 2, "{now} after {before}");
+        inner.recorded = now;
         let waiter = inner.waiter.take();
         drop(inner);
         if let Some(pipe) = waiter {
@@ -144,7 +140,7 @@ impl Ledger {
         }
     }
 
-    /// Whether nothing is open, and the record says so. If not, the session will get [`session::Msg::Settle`].
+    /// Whether nothing is open, and the record says so. If not, the keeper is asked.
     pub(crate) fn at_rest(&self) -> bool {
         let mut inner = self.inner.lock();
         inner.session_waits = !inner.open.is_empty();
@@ -168,7 +164,7 @@ impl Ledger {
         let mut inner = self.inner.lock();
         inner.open.push_back(1);
         let n = inner.settled.wrapping_add(u32::try_from(inner.open.len()).unwrap_or(u32::MAX));
-        Receipt { duty: Some(Duty::Ledger(self.clone())), n, entry: NOWHERE }
+        Receipt::of(self.clone(), n)
     }
 
     /// Everything up to this number is settled for good: the `h` of `<a/>`. Where the session can be resumed, its
@@ -198,7 +194,7 @@ impl Ledger {
     pub fn wait(&self, pipe: &Arc<Pipe>) {
         let mut inner = self.inner.lock();
         inner.waiter = Some(pipe.clone());
-        let remote = matches!(self.keeper.get(), Some(Keeper::Proxy(_)));
+        let remote = self.keeper.get().is_some_and(|(kind, _)| *kind == Kind::Remote);
         let behind = inner.recorded != inner.settled || (remote && !inner.open.is_empty());
         if behind && !inner.asked && self.keeper.get().is_some() {
             inner.asked = true;
@@ -207,10 +203,18 @@ impl Ledger {
         }
     }
 
-    fn change(&self, n: u32, by: i32, broken: bool) {
+    pub(super) fn change(&self, n: u32, by: i32, broken: bool) {
         let mut inner = self.inner.lock();
         inner.broken |= broken;
         let at = n.wrapping_sub(inner.settled).wrapping_sub(1) as usize;
+        let open = inner.open.get(at).copied().unwrap_or(0);
+        invariant!(
+            "receipt_settled_once",
+            open > 0,
+            "{n} is settled; {} are open behind {}",
+            inner.open.len(),
+            inner.settled
+        );
         let Some(count) = inner.open.get_mut(at) else { return };
         *count = count.saturating_add_signed(i16::try_from(by).unwrap_or(0));
         let before = inner.settled;
@@ -232,161 +236,6 @@ impl Ledger {
         if let Some(pipe) = waiter {
             pipe.nudge();
         }
-    }
-}
-
-/// Whom a receipt is owed.
-enum Duty {
-    /// A session of this node.
-    Ledger(Arc<Ledger>),
-    /// A node that has sent the stanza.
-    Remote(Arc<Owed>),
-}
-
-/// What is owed to a node that has sent a stanza: one answer, when all obligations are met.
-struct Owed {
-    reply: Mutex<Option<(Reply, bytes::Bytes)>>,
-    open: AtomicU32,
-    /// The answer may be an error.
-    verdicts: bool,
-}
-
-impl Duty {
-    fn change(&self, n: u32, by: i32, broken: bool) {
-        match self {
-            Self::Ledger(ledger) => ledger.change(n, by, broken),
-            Self::Remote(owed) if broken => drop(owed.reply.lock().take()), // unsaid, it is taken for lost
-            Self::Remote(owed) if by > 0 => drop(owed.open.fetch_add(1, Ordering::Relaxed)),
-            Self::Remote(owed) => {
-                if owed.open.fetch_sub(1, Ordering::AcqRel) == 1
-                    && let Some((reply, error)) = owed.reply.lock().take()
-                {
-                    reply.answer(error);
-                }
-            }
-        }
-    }
-
-    fn same(&self) -> Self {
-        match self {
-            Self::Ledger(ledger) => Self::Ledger(ledger.clone()),
-            Self::Remote(owed) => Self::Remote(owed.clone()),
-        }
-    }
-}
-
-/// The obligation to settle one Up stanza. [`Receipt::done`] says it is met; dropping it without says that the stanza
-/// was lost inside the server, and the stream will be ended so that the client sends it again.
-pub struct Receipt {
-    duty: Option<Duty>,
-    n: u32,
-    /// The stanza's entry in its sender's archive, or [`NOWHERE`]: it goes along with each message, and a word counts.
-    entry: ArchiveId,
-}
-
-/// The place of no entry: in the year 586,524.
-const NOWHERE: ArchiveId = ArchiveId { micros: u64::MAX, epoch: u32::MAX, counter: u32::MAX };
-
-impl Receipt {
-    /// A receipt nobody waits for.
-    pub fn none() -> Self {
-        Self { duty: None, n: 0, entry: NOWHERE }
-    }
-
-    /// One that another node waits for, which may take an error for an answer.
-    pub(crate) fn owed(reply: Reply, verdicts: bool) -> Self {
-        let owed =
-            Owed { reply: Mutex::new(Some((reply, bytes::Bytes::new()))), open: AtomicU32::new(1), verdicts };
-        Self { duty: Some(Duty::Remote(Arc::new(owed))), n: 0, entry: NOWHERE }
-    }
-
-    /// The same, with what the answer says when all is settled; errors find their own way.
-    pub(crate) fn owed_with(reply: Reply, answer: bytes::Bytes) -> Self {
-        let owed =
-            Owed { reply: Mutex::new(Some((reply, answer))), open: AtomicU32::new(1), verdicts: false };
-        Self { duty: Some(Duty::Remote(Arc::new(owed))), n: 0, entry: NOWHERE }
-    }
-
-    /// For a stanza that stands in its sender's archive. If it is refused, the error takes this along, and the entry is taken
-    /// back: what was refused is archived nowhere.
-    pub(crate) fn archived(mut self, entry: Option<ArchiveId>) -> Self {
-        self.entry = entry.unwrap_or(NOWHERE);
-        self
-    }
-
-    /// See [`Receipt::archived`].
-    pub(crate) fn entry(&self) -> Option<ArchiveId> {
-        Some(self.entry).filter(|entry| *entry != NOWHERE)
-    }
-
-    /// The number of the stanza in its session.
-    pub fn number(&self) -> u32 {
-        self.n
-    }
-
-    /// The stanza's number, if that is one of this ledger's.
-    pub(crate) fn number_in(&self, ledger: &Arc<Ledger>) -> Option<u32> {
-        matches!(&self.duty, Some(Duty::Ledger(of)) if Arc::ptr_eq(of, ledger)).then_some(self.n)
-    }
-
-    /// A second obligation for the same stanza: it is settled when both are done.
-    pub fn split(&self) -> Self {
-        if let Some(duty) = &self.duty {
-            duty.change(self.n, 1, false);
-        }
-        Self { duty: self.duty.as_ref().map(Duty::same), n: self.n, entry: NOWHERE }
-    }
-
-    /// Whether anybody waits for it.
-    pub fn is_open(&self) -> bool {
-        self.duty.is_some()
-    }
-
-    /// Somebody else sees to the stanza, which comes again: a session of this node that moves with it.
-    pub(crate) fn leave(mut self) {
-        match self.duty.take() {
-            Some(Duty::Ledger(_)) | None => {}
-            Some(duty @ Duty::Remote(_)) => duty.change(self.n, 0, true),
-        }
-    }
-
-    /// The stanza is refused. The node that has sent it is told so in one with the receipt: it can neither miss the error and
-    /// send again, nor have both. Where nobody takes that, the error must find its own way; then this comes back.
-    ///
-    /// # Errors
-    /// Nobody takes it.
-    pub(crate) fn refuse(self, error: &Stanza) -> Result<(), Self> {
-        match &self.duty {
-            Some(Duty::Remote(owed)) if owed.verdicts => {
-                if let Some((_, answer)) = &mut *owed.reply.lock() {
-                    *answer = error.to_bytes().into();
-                }
-                self.done();
-                Ok(())
-            }
-            _ => Err(self),
-        }
-    }
-
-    /// The stanza is durable, or answered.
-    pub fn done(mut self) {
-        if let Some(duty) = self.duty.take() {
-            duty.change(self.n, -1, false);
-        }
-    }
-}
-
-impl Drop for Receipt {
-    fn drop(&mut self) {
-        if let Some(duty) = self.duty.take() {
-            duty.change(self.n, 0, true);
-        }
-    }
-}
-
-impl std::fmt::Debug for Receipt {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Receipt({})", self.n)
     }
 }
 

@@ -3,7 +3,7 @@
 //! Up: the connection hands stanzas to [`crate::SessionHandle::up`]; the session's [`crate::Ledger`] says which of them are settled,
 //! that is durable or answered. Down: the session pushes [`Down`] items; the connection drains them in batches and
 //! writes each batch at once. On one node the pipe is this piece of shared memory; between nodes there is one at either
-//! end, and [`crate::session::remote`] carries the items over.
+//! end, and proxies carry the items over.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -22,7 +22,6 @@ use tokio::sync::Notify;
 use crate::connection::budget::Charged;
 pub use crate::connection::kept::Kept;
 use crate::connection::shared_delivery::SharedDelivery;
-use crate::session::remote::SessionProxy;
 
 /// A stanza on its way to one recipient. The stanza is shared by all recipients; only the start tag's `to` and what
 /// is appended differ.
@@ -133,8 +132,14 @@ struct Queue {
     /// For the node of the connection: the newest takes the place of those before.
     capsule: Option<Box<Capsule>>,
     /// Who fills it from another node now, and wants to know when there is room.
-    feeder: Weak<SessionProxy>,
+    feeder: Option<Weak<dyn Feeder>>,
     closed: bool,
+}
+
+/// Fills a pipe from another node, and gives back the room that its items have taken.
+pub(crate) trait Feeder: Send + Sync {
+    /// The connection took `items` out of the pipe; `all`: no more is in it. Called without the pipe's lock.
+    fn drained(self: Arc<Self>, items: usize, all: bool);
 }
 
 /// The pipe of one connection.
@@ -178,8 +183,8 @@ impl Pipe {
     }
 
     /// It is filled from another node, by this one from now on.
-    pub(crate) fn feed(&self, proxy: Weak<SessionProxy>) {
-        self.queue.lock().feeder = proxy;
+    pub(crate) fn feed(&self, feeder: Weak<dyn Feeder>) {
+        self.queue.lock().feeder = Some(feeder);
     }
 
     /// Whether the connection is on another node.
@@ -280,10 +285,10 @@ impl Pipe {
             queue.items = VecDeque::new(); // an idle connection keeps no buffer
         }
         let more = !queue.items.is_empty();
-        let feeder = if take > 0 { queue.feeder.upgrade() } else { None };
+        let feeder = if take > 0 { queue.feeder.as_ref().and_then(Weak::upgrade) } else { None };
         drop(queue);
-        if let Some(proxy) = feeder {
-            proxy.drained(take, !more);
+        if let Some(feeder) = feeder {
+            feeder.drained(take, !more);
         }
         more
     }

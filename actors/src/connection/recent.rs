@@ -9,21 +9,20 @@ use rookery_proto::xmpp::jid::Jid;
 use rookery_proto::xmpp::stanza::{IqType, Stanza, Type};
 use sha2::{Digest as _, Sha256};
 
-use crate::routing::wire;
-use crate::session::SessionId;
+use crate::runtime::origin::Origin;
 
 /// How many are remembered.
 const MOST: usize = 32;
 
 /// One of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Sent {
+pub(crate) struct Sent {
     /// See [`key`].
-    key: u64,
+    pub(crate) key: u64,
     /// Its number among those that the client was sent.
-    number: u32,
+    pub(crate) number: u32,
     /// How many stanzas the client had sent then: a request that it sends again is one of them.
-    up: u32,
+    pub(crate) up: u32,
     /// It has waited for the client to come back: an answer to what it sends again, as long as it has not confirmed it.
     waited: bool,
 }
@@ -47,6 +46,11 @@ fn covers(h: u32, number: u32) -> bool {
 }
 
 impl Sent {
+    /// One that has not waited for its client.
+    pub(crate) fn new(key: u64, number: u32, up: u32) -> Self {
+        Self { key, number, up, waited: false }
+    }
+
     /// Whether it answers the client's stanza `n`.
     fn knows(&self, n: u32, acked: u32) -> bool {
         covers(self.up, n) || self.waited && !covers(acked, self.number)
@@ -63,34 +67,27 @@ impl Recent {
         Self(self.0.iter().filter(|sent| covers(h, sent.number)).copied().collect())
     }
 
-    /// What another home has told the connection.
-    pub(crate) fn of_wire(recent: &[wire::Recent]) -> Self {
-        let sent = recent.iter().map(|recent| Sent {
-            key: recent.key,
-            number: recent.number,
-            up: recent.up,
-            waited: false,
-        });
+    /// These, in the order in which they were sent.
+    pub(crate) fn of(sent: impl Iterator<Item = Sent>) -> Self {
         Self(sent.take(MOST).collect())
     }
 
-    pub(crate) fn wire(&self) -> Vec<wire::Recent> {
-        let recent = |sent: &Sent| wire::Recent { key: sent.key, number: sent.number, up: sent.up };
-        self.0.iter().map(recent).collect()
+    /// All of them, in the order in which they were sent.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Sent> {
+        self.0.iter()
     }
 
     /// What a record says.
     pub(crate) fn read(bytes: &[u8]) -> Self {
         let sent = |bytes: &[u8; 16]| {
             let [k0, k1, k2, k3, k4, k5, k6, k7, n0, n1, n2, n3, u0, u1, u2, u3] = *bytes;
-            Sent {
-                key: u64::from_le_bytes([k0, k1, k2, k3, k4, k5, k6, k7]),
-                number: u32::from_le_bytes([n0, n1, n2, n3]),
-                up: u32::from_le_bytes([u0, u1, u2, u3]),
-                waited: false,
-            }
+            Sent::new(
+                u64::from_le_bytes([k0, k1, k2, k3, k4, k5, k6, k7]),
+                u32::from_le_bytes([n0, n1, n2, n3]),
+                u32::from_le_bytes([u0, u1, u2, u3]),
+            )
         };
-        Self(bytes.as_chunks().0.iter().take(MOST).map(sent).collect())
+        Self::of(bytes.as_chunks().0.iter().map(sent))
     }
 
     /// For a record.
@@ -106,7 +103,7 @@ impl Recent {
 
     /// The client is sent something under this number, after so many stanzas of its own.
     pub(crate) fn note(&mut self, key: u64, number: u32, up: u32) {
-        self.put(Sent { key, number, up, waited: false });
+        self.put(Sent::new(key, number, up));
     }
 
     /// The client has come back, and is sent what has waited.
@@ -160,9 +157,11 @@ impl Recent {
 }
 
 /// By which a stanza is known when it comes again: a request by whose it is, an answer by what it answers. 0 if it is neither.
-pub(crate) fn key(stanza: &Stanza, origin: Option<(SessionId, u32)>) -> u64 {
+pub(crate) fn key(stanza: &Stanza, origin: Option<Origin>) -> u64 {
     match (stanza.type_, origin, &stanza.from) {
-        (Type::Iq(IqType::Get | IqType::Set), Some((sid, n)), _) => hash(&[&sid.0, &n.to_le_bytes()]),
+        (Type::Iq(IqType::Get | IqType::Set), Some(origin), _) => {
+            hash(&[&origin.name.0, &origin.number.to_le_bytes()])
+        }
         (Type::Iq(IqType::Result | IqType::Error), _, Some(from)) => answer(from, stanza.id.as_deref()),
         _ => 0,
     }
@@ -184,9 +183,11 @@ fn hash(parts: &[&[u8]]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::origin::OriginName;
+    use rookery_proto::xml::{Limits, Scope};
 
     fn iq(text: &str) -> Stanza {
-        crate::routing::stored::stanza(&Bytes::from(text.to_owned())).unwrap()
+        Stanza::parse(text.as_bytes(), &Scope::CLIENT, &Limits::TRUSTED).unwrap()
     }
 
     #[test]
@@ -204,7 +205,7 @@ mod tests {
         assert!(!recent.has(answer));
         recent.note_waited(answer, 5, 7);
         assert_eq!((recent.asks(&request, 9, 4), recent.asks(&request, 9, 5)), (Asks::Again, Asks::Anew));
-        let of = |n| key(&request, Some((SessionId([1; 16]), n)));
+        let of = |n| key(&request, Some(Origin::new(OriginName([1; 16]), n)));
         assert!(of(1) == of(1) && of(1) != of(2) && key(&request, None) == 0);
     }
 
@@ -214,7 +215,7 @@ mod tests {
         (1..=40).for_each(|n: u32| recent.note(n.into(), n, n + 1));
         assert!(!recent.has(8) && recent.has(9) && recent.has(40));
         let read = Recent::read(&recent.bytes());
-        assert_eq!((read.0.clone(), Recent::of_wire(&read.wire()).0), (recent.0.clone(), recent.0));
+        assert_eq!((read.0.clone(), Recent::of(read.iter().copied()).0), (recent.0.clone(), recent.0));
         let covered = read.covered_by(20);
         assert!(covered.has(20) && !covered.has(21));
     }

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use rookery_cluster::tables::archive;
 use rookery_proto::xml::write;
 use rookery_proto::xmpp::error::{Condition, ErrorType, StanzaError};
 use rookery_proto::xmpp::jid::Jid;
@@ -132,12 +131,6 @@ fn items<'a>(name: &str, jids: impl Iterator<Item = &'a Jid>) -> Vec<u8> {
 /// A user's own sessions are never blocked from each other, whatever the list says (section 4, note).
 fn blocked(user: &User, with: &Jid) -> bool {
     user.blocks.matches(with) && with.bare_str() != user.jid().as_str()
-}
-
-/// Whether a stored message is kept from the user: it came before its sender was blocked, and nobody has got it yet.
-pub(crate) fn withheld(user: &User, direction: archive::Direction, stanza: &Stanza) -> bool {
-    let message = direction == archive::Direction::In && matches!(stanza.type_, Type::Message(_));
-    message && stanza.from.as_ref().is_some_and(|from| blocked(user, from))
 }
 
 /// To the blocked the user looks like one who is offline and takes no messages.

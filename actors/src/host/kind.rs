@@ -15,7 +15,7 @@ use crate::connection::ledger::Receipt;
 use crate::placement::LostShards;
 use crate::runtime::actor::{Actor, Handle, Refused};
 use crate::runtime::directory::Directory;
-use crate::session::SessionId;
+use crate::runtime::origin::Origin;
 
 /// Which kind: its place in the list of kinds of this process. Between nodes a kind goes by its name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,7 +29,7 @@ pub(crate) struct Inbound {
     pub(crate) stanza: Arc<Stanza>,
     pub(crate) receipt: Receipt,
     /// By which the stanza is known if it comes again.
-    pub(crate) origin: Option<(SessionId, u32)>,
+    pub(crate) origin: Option<Origin>,
     /// What else its sender has done to the entity: the kind's own, as it goes between nodes.
     pub(crate) change: Option<Box<rookery_rpc::payload::v1::Change>>,
 }
@@ -232,6 +232,11 @@ impl Kinds {
         let at = self.kinds.iter().position(|kind| kind.name() == name);
         let at = if name.is_empty() { Some(0) } else { at };
         at.and_then(|at| u8::try_from(at).ok()).map(KindId)
+    }
+
+    /// Which kind it is.
+    pub(crate) fn id<A: PlacedActor>(&self) -> KindId {
+        self.named(A::KIND).unwrap_or(USER)
     }
 
     /// The actors of a kind.

@@ -19,6 +19,9 @@ use kind::Kinds;
 use options::Options;
 use state::State;
 
+#[cfg_attr(not(feature = "toys"), allow(dead_code))]
+// rooms will be such entities; until then the toy room is
+pub(crate) mod entity;
 mod home;
 pub(crate) mod kind;
 pub(crate) mod names;
@@ -114,7 +117,7 @@ impl Host {
             stopping: AtomicBool::new(false),
             placement,
         }));
-        host.budget().set(&host.options().limits, host.placement().is_some());
+        host.budget().set(host.options().limits.waiting(), host.placement().is_some());
         Ok(host)
     }
 
@@ -126,7 +129,7 @@ impl Host {
 
     /// Takes over new options (SIGHUP).
     pub fn reload(&self, options: Options) {
-        self.budget().set(&options.limits, self.placement().is_some());
+        self.budget().set(options.limits.waiting(), self.placement().is_some());
         self.change_fakes(|fakes| fakes.with_iterations(options.iterations));
         *self.0.options.write() = Arc::new(options);
     }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 pub use super::names::Service;
+use crate::connection::budget;
 
 /// A domain whose users live here.
 #[derive(Clone, Debug)]
@@ -112,6 +113,16 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// What of them bounds what waits for clients.
+    pub(crate) fn waiting(&self) -> budget::Limits {
+        budget::Limits {
+            session: self.unacked_bytes,
+            stanzas: self.unacked_stanzas,
+            account: self.waiting_bytes_per_account,
+            node: self.waiting_bytes,
+        }
+    }
+
     /// The most rows that a roster has: contacts, requests, and what is remembered of contacts that were removed.
     pub fn roster_rows(&self) -> usize {
         self.roster_items.saturating_mul(2).saturating_add(self.requests)

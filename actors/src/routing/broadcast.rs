@@ -18,7 +18,7 @@ use crate::host::Host;
 use crate::host::kind::{Inbound, USER};
 use crate::host::names::Address;
 use crate::placement::shard_of;
-use crate::session::SessionId;
+use crate::runtime::origin::{Origin, OriginName};
 
 /// Recipients in one payload.
 const MOST: usize = 1_000;
@@ -28,19 +28,14 @@ pub(crate) struct Broadcast<'a> {
     host: &'a Host,
     stanza: Arc<Stanza>,
     receipt: Receipt,
-    origin: Option<(SessionId, u32)>,
+    origin: Option<Origin>,
     away: BTreeMap<NodeId, Vec<Jid>>,
 }
 
 impl<'a> Broadcast<'a> {
     /// Nobody yet. `receipt` is done when each recipient has the stanza, or its home has it on disk. By `origin` a recipient's
     /// home knows the stanza if it comes again.
-    pub(crate) fn new(
-        host: &'a Host,
-        stanza: Arc<Stanza>,
-        receipt: Receipt,
-        origin: Option<(SessionId, u32)>,
-    ) -> Self {
+    pub(crate) fn new(host: &'a Host, stanza: Arc<Stanza>, receipt: Receipt, origin: Option<Origin>) -> Self {
         Self { host, stanza, receipt, origin, away: BTreeMap::new() }
     }
 
@@ -71,8 +66,8 @@ impl<'a> Broadcast<'a> {
                 let payload = wire::Broadcast {
                     stanza: bytes.clone(),
                     to: some.iter().map(|jid| jid.as_str().to_owned()).collect(),
-                    sid: origin.map(|(sid, _)| Bytes::copy_from_slice(&sid.0)).unwrap_or_default(),
-                    n: origin.map_or(0, |(_, n)| n),
+                    sid: origin.map(|origin| Bytes::copy_from_slice(&origin.name.0)).unwrap_or_default(),
+                    n: origin.map_or(0, |origin| origin.number),
                 };
                 let shard = shard_of(&first.to_bare());
                 let envelope = Envelope::new(shard, 0, Bytes::new(), wire::encode(What::Broadcast(payload)));
@@ -102,7 +97,7 @@ impl<'a> Broadcast<'a> {
     }
 }
 
-fn send_one(host: &Host, stanza: &Arc<Stanza>, to: &Jid, receipt: Receipt, origin: Option<(SessionId, u32)>) {
+fn send_one(host: &Host, stanza: &Arc<Stanza>, to: &Jid, receipt: Receipt, origin: Option<Origin>) {
     host.route(Stanza::clone(stanza).to(to.clone()), receipt, origin);
 }
 
@@ -110,7 +105,7 @@ impl Host {
     /// A stanza for many from another node. What is not at home here goes back.
     pub(crate) fn take_broadcast(&self, broadcast: &wire::Broadcast, reply: Reply) {
         let Some(stanza) = super::stored::stanza(&broadcast.stanza) else { return reply.taken() };
-        let origin = SessionId::from_slice(&broadcast.sid).map(|sid| (sid, broadcast.n));
+        let origin = OriginName::from_slice(&broadcast.sid).map(|name| Origin::new(name, broadcast.n));
         let (mut here, mut users) = (Vec::new(), Vec::new());
         for to in broadcast.to.iter().filter_map(|to| Jid::parse(to).ok()) {
             let user = to.to_bare();

@@ -10,18 +10,18 @@ use rookery_proto::xmpp::stanza::{PresenceType, Stanza, Type};
 use super::wire::{self, What};
 use crate::connection::ledger::Receipt;
 use crate::host::Host;
-use crate::host::kind::{Inbound, KindId, USER};
+use crate::host::kind::{Inbound, KindId, PlacedActor, USER};
 use crate::host::names::Address;
-use crate::session::SessionId;
+use crate::runtime::origin::Origin;
 
 impl Host {
     /// Sends a stanza to where its `to` says. One without `to` goes nowhere.
-    pub(crate) fn route(&self, stanza: Stanza, receipt: Receipt, origin: Option<(SessionId, u32)>) {
+    pub(crate) fn route(&self, stanza: Stanza, receipt: Receipt, origin: Option<Origin>) {
         self.route_from(Arc::new(stanza), receipt, origin);
     }
 
     /// The same for a shared stanza.
-    pub(crate) fn route_from(&self, stanza: Arc<Stanza>, receipt: Receipt, origin: Option<(SessionId, u32)>) {
+    pub(crate) fn route_from(&self, stanza: Arc<Stanza>, receipt: Receipt, origin: Option<Origin>) {
         let Some(to) = stanza.to.as_ref() else { return receipt.done() };
         match self.resolve(to) {
             Address::Entity(kind, entity) => {
@@ -40,6 +40,18 @@ impl Host {
             self.to_entity_here(kind, entity, inbound);
         } else {
             self.to_entity_away(kind, entity, inbound);
+        }
+    }
+
+    /// What came to an actor that has moved goes on to where the entity lives now.
+    pub(crate) fn forward<A: PlacedActor>(&self, entity: &BareJid, inbound: Inbound) {
+        let kind = self.kinds().id::<A>();
+        if self.is_home(entity) {
+            // The entity has come back meanwhile, to another actor; the one that forwards is about to be forgotten.
+            let (host, entity) = (self.clone(), entity.clone());
+            self.spawn(async move { host.to_entity(kind, &entity, inbound) });
+        } else {
+            self.to_entity(kind, entity, inbound);
         }
     }
 
@@ -83,8 +95,8 @@ impl Host {
             user: entity.as_str().to_owned(),
             kind: self.kind_name(kind),
             stanza: stanza.to_bytes().into(),
-            sid: origin.map(|(sid, _)| Bytes::copy_from_slice(&sid.0)).unwrap_or_default(),
-            n: origin.map_or(0, |(_, n)| n),
+            sid: origin.map(|origin| Bytes::copy_from_slice(&origin.name.0)).unwrap_or_default(),
+            n: origin.map_or(0, |origin| origin.number),
             change: change.map(|change| *change),
             entry: wire::id_bytes(receipt.entry()),
             verdicts: true,
@@ -96,7 +108,7 @@ impl Host {
             },
             Err(_) if changes => receipt.leave(), // its sender remembers it, and tells it again
             Err(_) => {
-                tracing::debug!(to = ?stanza.to, "no node has taken a stanza in time; its sender gets an error");
+                tracing::debug!(to = ?stanza.to, "no node accepted a stanza in time; the sender gets an error");
                 host.bounce(&stanza, receipt, Condition::ResourceConstraint);
             }
         });

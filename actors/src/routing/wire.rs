@@ -14,7 +14,7 @@ pub(crate) use rookery_rpc::payload::v1::{
 };
 
 use crate::connection::pipe::{self, Kept};
-use crate::session::SessionId;
+use crate::runtime::origin::{Origin, OriginName};
 
 /// A payload's bytes.
 pub(crate) fn encode(what: What) -> Bytes {
@@ -43,9 +43,9 @@ pub(crate) fn attempt(attach: &Attach) -> u32 {
     attach.conn.as_ref().map_or(0, |conn| conn.attempt)
 }
 
-/// The sender's session and number, if there is one.
-pub(crate) fn origin(payload: &In) -> Option<(SessionId, u32)> {
-    Some((SessionId::from_slice(&payload.sid)?, payload.n))
+/// The stanza's origin, if it has one.
+pub(crate) fn origin(payload: &In) -> Option<Origin> {
+    Some(Origin::new(OriginName::from_slice(&payload.sid)?, payload.n))
 }
 
 /// What is in a pipe, for the connection's node; nothing for what is none of its business.
@@ -116,14 +116,14 @@ pub(crate) fn kept(stanza: &Stanza) -> Kept {
 
 /// A capsule of what a session's record in the store says, at a home that has its shard in `epoch`.
 pub(crate) fn capsule(
-    sid: SessionId,
+    sid: [u8; 16],
     record: &rookery_cluster::tables::sessions::Record,
     acked: Option<ArchiveId>,
     epoch: u32,
 ) -> Capsule {
     Capsule {
         epoch,
-        sid: Bytes::copy_from_slice(&sid.0),
+        sid: Bytes::copy_from_slice(&sid),
         record: record.encode_to_vec().into(),
         acked: id_bytes(acked),
     }

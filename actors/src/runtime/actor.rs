@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use parking_lot::Mutex;
 use ractor::{ActorProcessingErr, ActorRef};
+use rookery_cluster::invariant;
 
 /// A state machine that owns something: a user, a session.
 pub(crate) trait Actor: Send + Sized + 'static {
@@ -219,7 +220,8 @@ impl<R: Actor> ractor::Actor for Runner<R> {
         let Some(actor) = state else { return Ok(()) };
         match mail {
             Mail::Msg(msg) => {
-                self.0.0.queued.fetch_sub(1, Ordering::Relaxed);
+                let queued = self.0.0.queued.fetch_sub(1, Ordering::Relaxed);
+                invariant!("mailbox_counted", queued > 0);
                 actor.handle(msg, &self.0);
             }
             Mail::Idle => {

@@ -20,6 +20,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use rookery_cluster::entity::Entity;
+use rookery_cluster::invariant;
 use rookery_cluster::store::{self, Batcher, Class, Edit, Line, Ops, Writes};
 
 use super::actor::{Actor, Handle};
@@ -241,7 +242,8 @@ impl<S> CommitQueue<S> {
     pub(crate) fn settle(&mut self, seq: u64, outcome: Outcome) -> Option<&S> {
         let at = self.place(seq)?;
         let waiting = self.waiting.get_mut(at)?;
-        waiting.outcome = Some(outcome);
+        let before = waiting.outcome.replace(outcome);
+        invariant!("commit_settled_once", before.is_none(), "{outcome:?} after {before:?}");
         Some(&waiting.step)
     }
 

@@ -1,7 +1,9 @@
-//! What runs actors, whatever they are: mailboxes, passivation, a directory by name, timers, and the queues in which they wait for the store.
+//! What runs actors, whatever they are: mailboxes, passivation, a directory by name, timers, and the queues in which they wait for the store;
+//! and what makes a repeated stanza known.
 
 pub(crate) mod actor;
 pub(crate) mod commit_queue;
 pub(crate) mod directory;
 pub(crate) mod operations;
+pub(crate) mod origin;
 pub(crate) mod wheel;

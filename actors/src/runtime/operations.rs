@@ -14,6 +14,8 @@
 
 use std::collections::VecDeque;
 
+use rookery_cluster::invariant;
+
 mod changes;
 mod sources;
 mod strangers;
@@ -130,10 +132,23 @@ impl<T: Queued> Counted<T> {
     fn pop_front(&mut self) -> Option<T> {
         let item = self.items.pop_front()?;
         self.bytes = self.bytes.saturating_sub(item.size());
+        self.check();
         Some(item)
     }
 
+    /// What waits is what was counted.
+    fn check(&self) {
+        let sum = || self.items.iter().map(Queued::size).sum::<usize>();
+        let counted = if cfg!(debug_assertions) {
+            sum() == self.bytes
+        } else {
+            !self.items.is_empty() || self.bytes == 0
+        };
+        invariant!("operations_counted", counted, "{} bytes of {} items", self.bytes, self.items.len());
+    }
+
     fn take_all(&mut self) -> VecDeque<T> {
+        self.check();
         self.bytes = 0;
         std::mem::take(&mut self.items)
     }

@@ -9,6 +9,8 @@ use rookery_cluster::seams::Seams;
 use rookery_cluster::store::Store;
 
 use crate::auth::spread;
+#[cfg(feature = "toys")]
+use crate::host::entity::Entity;
 use crate::host::kind::{Actors, Kind, Kinds};
 use crate::host::{Error, Host, WeakHost, options::Options};
 use crate::placement::Placement;
@@ -87,7 +89,14 @@ impl Host {
 
 /// The kinds of actors of this server.
 fn kinds() -> Kinds {
-    Kinds::new(vec![Arc::new(Actors::<User>::new())], features::host_requests::answer)
+    let kinds: Vec<Arc<dyn Kind>> = vec![
+        Arc::new(Actors::<User>::new()),
+        #[cfg(feature = "toys")]
+        Arc::new(Actors::<Entity<crate::toys::EchoRoom>>::new()),
+        #[cfg(feature = "toys")]
+        Arc::new(Actors::<crate::toys::EchoComponent>::new()),
+    ];
+    Kinds::new(kinds, features::host_requests::answer)
 }
 
 /// Once a second: turns the wheel, and lets those become passive that have nothing to do.

@@ -6,11 +6,11 @@ use std::time::Duration;
 use rookery_cluster::tables::archive::ArchiveId;
 use rookery_proto::xmpp::error::StreamCondition;
 
-use super::{Delivery, Msg, Session, Unacked};
+use super::event::{Ended, Event};
+use super::{Delivery, Life, Msg, Session, Unacked};
 use crate::connection::pipe::{Close, Down};
 use crate::host::Host;
 use crate::runtime::actor::Handle;
-use crate::user;
 
 impl Session {
     /// The client does not keep up. What is durable waits in the archive; the connection ends.
@@ -27,8 +27,8 @@ impl Session {
     pub(super) fn hand_back(&self, delivery: Delivery) {
         let Delivery { outgoing, kept, receipt } = delivery;
         let unacked = vec![Unacked::new(outgoing, kept, receipt)];
-        let ended = user::Ended { sid: self.sid, unacked, replay_after: None, recorded: false };
-        let _ = self.user.cast_always(user::Msg::Ended(Box::new(ended)));
+        let ended = Ended { sid: self.sid, unacked, replay_after: None, recorded: false };
+        self.tell(Event::Ended(Box::new(ended)));
     }
 
     pub(super) fn close(&mut self, close: Close) {
@@ -40,11 +40,11 @@ impl Session {
 
     /// The session is over for good.
     pub(super) fn end(&mut self, reason: &'static str) {
-        if self.ended {
+        if self.life != Life::Live {
             return;
         }
         metrics::counter!("rookery_sessions_closed_total", "reason" => reason).increment(1);
-        self.ended = true;
+        self.life = Life::Ended;
         let unacked = self.sm.as_mut().map(|sm| sm.take_unacked()).unwrap_or_default();
         let resumable = self.sm.as_ref().is_some_and(|sm| sm.resumable());
         // SharedDelivery other nodes every session that shows itself has a record.
@@ -52,8 +52,8 @@ impl Session {
         // A session that was bound to an empty archive has confirmed nothing: everything is to come.
         let replay_after =
             (resumable && self.restored.is_some()).then(|| self.acked.unwrap_or(ArchiveId::first_at(0)));
-        let ended = user::Ended { sid: self.sid, unacked, replay_after, recorded };
-        let _ = self.user.cast_always(user::Msg::Ended(Box::new(ended)));
+        let ended = Ended { sid: self.sid, unacked, replay_after, recorded };
+        self.tell(Event::Ended(Box::new(ended)));
     }
 
     /// The client has sent its last, and all of it is answered: the answers are in the pipe by now.
@@ -66,7 +66,7 @@ impl Session {
     }
 
     pub(super) fn closed(&mut self, clean: bool, generation: u32, me: &Handle<Self>) {
-        if generation != self.generation || self.ended {
+        if generation != self.generation || self.life != Life::Live {
             return;
         }
         self.pipe = None;
@@ -105,7 +105,7 @@ impl Session {
     }
 
     pub(super) fn expire(&mut self, generation: u32, me: &Handle<Self>) {
-        if generation != self.generation || self.pipe.is_some() || self.ended {
+        if generation != self.generation || self.pipe.is_some() || self.life != Life::Live {
             return;
         }
         if self.resuming.as_ref().is_some_and(|resume| self.restored.is_some() || !resume.reply.is_closed()) {

@@ -4,112 +4,105 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use rookery_cluster::entity::Entity;
+use rookery_cluster::mesh::peer::NodeId;
 use rookery_cluster::store::{Ops, Writes};
 use rookery_cluster::tables::archive::ArchiveId;
 use rookery_cluster::tables::sessions;
 use rookery_proto::xmpp::error::StreamCondition;
 use tokio::sync::oneshot;
 
-use super::{Msg, Session, Unacked};
+use super::event::{Event, Reattached};
+use super::{Life, Msg, Session, Unacked, recent};
+use crate::connection::budget::Charged;
 use crate::connection::ledger::{Ledger, Receipt};
-use crate::connection::pipe::{self, Close, Down, Outgoing};
+use crate::connection::pipe::{self, Close, Down, Outgoing, Pipe};
 use crate::connection::recent::Recent;
-use crate::features::xep_0352_csi as csi;
 use crate::routing::wire;
 use crate::runtime::actor::Handle;
 use crate::session::handle::{RouteHold, SessionHandle};
-use crate::session::remote::{SessionProxy, Tail};
+use crate::session::remote::{Carried, SessionProxy};
 use crate::session::roster::Has;
 use crate::session::sm::Sm;
-use crate::user;
+
+/// How long a session that can't be resumed waits for its connection, which looks for it, seconds.
+pub(crate) const WAIT: u32 = 20;
+
+/// A connection elsewhere whose session has lost its home.
+pub(crate) struct Attach {
+    pub(crate) attach: wire::Attach,
+    /// The node that has the connection, and its name there.
+    pub(crate) peer: (NodeId, u64),
+    pub(crate) pipe: Arc<Pipe>,
+    /// What has stood for the session, if its connection is on this node.
+    pub(crate) here: Option<Arc<SessionProxy>>,
+    /// Nothing: there is no such session. Dropped: it is not here, or what stood for it knows already.
+    pub(crate) reply: oneshot::Sender<Option<SessionHandle>>,
+}
+
+/// Who is told that the session has its connection: a proxy of this node with its attempt, or whoever has asked.
+type Answer = (Option<Arc<SessionProxy>>, u32, oneshot::Sender<Option<SessionHandle>>);
 
 impl Session {
-    /// The connection knew the session on another node: what its client was sent there, and has not confirmed, is what this
-    /// one has sent. Nothing was sent by it before.
-    pub(super) fn attach(&mut self, attach: user::Attach, me: &Handle<Self>) {
-        let known = self.peer.as_ref() == Some(&attach.peer);
-        if known && self.restored.is_none() && !self.ended && self.resuming.is_none() {
+    /// The edge *attach*: the connection knew the session on another node. What its client was sent there, and has not confirmed,
+    /// is what this session has sent. Nothing was sent by it before.
+    pub(super) fn attach(&mut self, attach: Attach, me: &Handle<Self>) {
+        let waits = self.life == Life::Live && self.resuming.is_none();
+        if self.peer.as_ref() == Some(&attach.peer) && self.restored.is_none() && waits {
             return self.reattach(attach, me);
         }
-        let user::Attach { attach, peer, pipe, here, reply } = attach;
-        let attempt = wire::attempt(&attach);
-        let restored = self.restored.take();
-        let (false, Some(restored), None) = (self.ended, &restored, &self.resuming) else {
-            // Its client has come back by another connection.
-            self.restored = restored;
-            return drop(reply.send(None));
+        let Attach { attach, peer, pipe, here, reply } = attach;
+        let Some(restored) = self.restored.take_if(|_| waits) else {
+            return drop(reply.send(None)); // its client has come back by another connection
         };
         self.peer = Some(peer);
         self.generation = self.generation.wrapping_add(1);
         self.acked = self.acked.max(wire::id_of(&attach.acked));
-        let last = self.acked.max(wire::id_of(&attach.last));
-        let drained = wire::id_of(&attach.drained);
         // What the record says, and no more, may be told: until it is written anew, that is what the last home wrote.
         self.ledger = Ledger::behind(attach.settled, restored.cursor.up_handled);
         let record = attach.capsule.as_ref().and_then(wire::record);
-        let before = record.as_ref().map_or(0, |record| record.numbering);
-        let record_roster = record.as_ref().map(sessions::roster).unwrap_or_default();
-        if let Some(record) = record {
+        if let Some(record) = &record {
             self.address = record.address.as_str().into();
         }
+        let record = record.unwrap_or_default();
         self.flush_held();
-        // What came while there was no connection. What of it is archived will be read.
-        let came = self.sm.as_mut().map(|sm| sm.take_unacked()).unwrap_or_default();
-        let came: Vec<Unacked> = came.into_iter().filter(|item| item.kept.id().is_none()).collect();
-        let tail = attach.tail.iter().filter_map(|sent| {
-            let stanza = crate::routing::stored::stanza(&sent.stanza)?;
-            let mut outgoing = Outgoing::new(stanza);
-            self.shared.waits.charge(&mut outgoing);
-            Some(Unacked::new(outgoing, wire::kept(sent), Receipt::none()))
-        });
-        let tail: Vec<Unacked> = tail.collect();
-        let queued = tail.iter().filter_map(|item| item.kept.queued()).collect();
-        let (tail_ids, dropped) = (tail.iter().map(|item| item.kept.id()).collect::<Vec<_>>(), came.len());
+        let came = self.came_meanwhile();
+        let (waited, tail) = (came.len(), self.tail_of(&attach));
         let got = attach.h.wrapping_add(u32::try_from(tail.len()).unwrap_or(0));
         // What the connection knows, and what the record says that it has brought its client before.
-        self.recent = Recent::of_wire(&attach.recent);
+        self.recent = recent::from_wire(&attach.recent);
         self.recent.add(&Recent::read(&restored.cursor.recent).covered_by(got));
-        let (twice, rest): (Vec<_>, Vec<_>) =
-            came.into_iter().partition(|item| self.recent.has(item.kept.key()));
-        let came = rest;
-        let had_queued: Vec<ArchiveId> = twice.iter().filter_map(|item| item.kept.queued()).collect();
-        twice.into_iter().for_each(|item| item.receipt.done()); // its client has had them
-        self.unqueue(&had_queued);
+        let came = self.settle_had(came);
         pipe.refill(came.iter().map(Unacked::down));
+        let reattached = Reattached {
+            numbering: None, // not before the connection is there
+            last: self.acked.max(wire::id_of(&attach.last)),
+            drained: wire::id_of(&attach.drained),
+            has: Some((record.numbering, got)).filter(|_| attach.managed && record.numbering != 0),
+            queued: tail.iter().filter_map(|item| item.kept.queued()).collect(),
+            moved: attach.moved && self.follows(attach.capsule.as_ref()),
+        };
+        let tail_ids: Vec<_> = tail.iter().map(|item| item.kept.id()).collect();
         if attach.managed {
             let numbering = u64::from_le_bytes(self.host.seams().bytes());
             let sm =
-                self.sm.get_or_insert_with(|| Box::new(Sm::restored(self.host.options().resume, restored)));
-            sm.has = Has::all(record_roster);
+                self.sm.get_or_insert_with(|| Box::new(Sm::restored(self.host.options().resume, &restored)));
+            sm.has = Has::all(sessions::roster(&record));
             sm.attached(attach.h, numbering, tail.into_iter().chain(came));
-            sm.drained = drained;
+            sm.drained = reattached.drained;
             sm.note_had(&mut self.recent, self.ledger.received());
         } else {
             came.into_iter().for_each(|item| item.receipt.done());
             self.sm = None;
         }
-        self.csi = attach.inactive.then(Box::<csi::Held>::default);
+        self.set_inactive(attach.inactive);
         let resumable = self.sm.as_ref().is_some_and(|sm| sm.resumable());
         if resumable {
             self.ledger.keep(me.downgrade());
         }
-        self.pipe = Some(pipe);
-        let link = SessionHandle::new(
-            me.clone(),
-            self.jid.clone(),
-            self.ledger.clone(),
-            self.generation,
-            self.moves(),
-        );
-        self.shared.connected.store(true, Ordering::Relaxed);
-        tracing::info!(jid = %self.jid, address = %self.address, waited = dropped, "session reattached to its connection");
-        self.give(link, here, attempt, reply);
-        self.push_capsule();
+        self.connected(pipe, me, (here, wire::attempt(&attach), reply));
+        tracing::info!(jid = %self.jid, address = %self.address, waited, "session reattached to its connection");
         let numbering = resumable.then(|| self.numbering());
-        let has = Some((before, got)).filter(|_| attach.managed && before != 0);
-        let moved = attach.moved && self.follows(attach.capsule.as_ref());
-        let attached = user::Reattached { sid: self.sid, numbering, last, drained, has, queued, moved };
-        let _ = self.user.cast_always(user::Msg::Reattached(Box::new(attached)));
+        self.tell(Event::Reattached(Box::new(Reattached { numbering, ..reattached })));
         if resumable {
             self.write_attached(&tail_ids, me);
         }
@@ -119,9 +112,45 @@ impl Session {
         }
     }
 
+    /// What came while there was no connection, without what of it is archived: that will be read.
+    fn came_meanwhile(&mut self) -> Vec<Unacked> {
+        let came = self.sm.as_mut().map(|sm| sm.take_unacked()).unwrap_or_default();
+        came.into_iter().filter(|item| item.kept.id().is_none()).collect()
+    }
+
+    /// What the client was sent by the last home and has not confirmed.
+    fn tail_of(&self, attach: &wire::Attach) -> Vec<Unacked> {
+        let unacked = |sent: &wire::Stanza| {
+            let mut outgoing = Outgoing::new(crate::routing::stored::stanza(&sent.stanza)?);
+            self.shared.waits.charge(&mut outgoing);
+            Some(Unacked::new(outgoing, wire::kept(sent), Receipt::none()))
+        };
+        attach.tail.iter().filter_map(unacked).collect()
+    }
+
+    /// Settles what the client has had before, and returns the rest.
+    fn settle_had(&self, came: Vec<Unacked>) -> Vec<Unacked> {
+        let (twice, rest): (Vec<_>, Vec<_>) =
+            came.into_iter().partition(|item| self.recent.has(item.kept.key()));
+        let queued: Vec<ArchiveId> = twice.iter().filter_map(|item| item.kept.queued()).collect();
+        twice.into_iter().for_each(|item| item.receipt.done());
+        self.unqueue(&queued);
+        rest
+    }
+
+    /// The session has a connection, which is given its end.
+    fn connected(&mut self, pipe: Arc<Pipe>, me: &Handle<Self>, (here, attempt, reply): Answer) {
+        self.pipe = Some(pipe);
+        let (jid, ledger) = (self.jid.clone(), self.ledger.clone());
+        let link = SessionHandle::new(me.clone(), jid, ledger, self.generation, self.moves());
+        self.shared.connected.store(true, Ordering::Relaxed);
+        self.give(link, (here, attempt, reply));
+        self.push_capsule();
+    }
+
     /// What its connection brings along when it looks for the next home.
     pub(super) fn capsule(&self) -> wire::Capsule {
-        wire::capsule(self.sid, &self.whole_record(), self.acked, self.epoch())
+        wire::capsule(self.sid.0, &self.whole_record(), self.acked, self.epoch())
     }
 
     fn epoch(&self) -> u32 {
@@ -136,13 +165,7 @@ impl Session {
     }
 
     /// Gives the connection its end.
-    fn give(
-        &mut self,
-        link: SessionHandle,
-        here: Option<Arc<SessionProxy>>,
-        attempt: u32,
-        reply: oneshot::Sender<Option<SessionHandle>>,
-    ) {
+    fn give(&mut self, link: SessionHandle, (here, attempt, reply): Answer) {
         self.route = RouteHold::of(link.route());
         if let Some(proxy) = here {
             self.route = RouteHold::of(self.host.attached_here(&proxy, attempt, link));
@@ -152,8 +175,8 @@ impl Session {
     }
 
     /// The very connection that the session has: something between the two was lost on its way.
-    fn reattach(&mut self, attach: user::Attach, me: &Handle<Self>) {
-        let user::Attach { attach, pipe, here, reply, .. } = attach;
+    fn reattach(&mut self, attach: Attach, me: &Handle<Self>) {
+        let Attach { attach, pipe, here, reply, .. } = attach;
         self.generation = self.generation.wrapping_add(1);
         self.pipe = None;
         let link = SessionHandle::new(
@@ -163,7 +186,7 @@ impl Session {
             self.generation,
             !pipe.is_far(),
         );
-        self.give(link, here, wire::attempt(&attach), reply);
+        self.give(link, (here, wire::attempt(&attach), reply));
         if let Some(sm) = self.sm.as_mut().filter(|sm| sm.knows(attach.h)) {
             let got = attach.h.wrapping_add(u32::try_from(attach.tail.len()).unwrap_or(0));
             let (acked, queued) = sm.resume(attach.h);
@@ -189,9 +212,7 @@ impl Session {
     /// The last connection may not have written out what its mark was behind of, and nobody else will say so.
     pub(super) fn mark_again(&mut self) {
         if self.unwritten.take().is_some() {
-            let sid = self.sid;
-            let again = move |user: &mut user::User| user.drain_anew(sid);
-            let _ = self.user.cast_always(user::Msg::Then(Box::new(again)));
+            self.tell(Event::DrainAnew);
         }
     }
 
@@ -247,7 +268,7 @@ impl Session {
             // Even if another write of it is under way: nothing comes after this one.
             self.submit_record(self.ledger.processed(), me);
         }
-        (self.ended, self.left) = (true, true);
+        self.life = Life::Left;
         tracing::trace!(jid = %self.jid, connected = self.pipe.is_some(), far = self.is_far(), "a session leaves");
         self.resuming = None; // who waits hears nothing, and asks the next home
         let Some(pipe) = self.pipe.take() else { return };
@@ -275,12 +296,12 @@ impl Session {
                 key: item.kept.key(),
             }
         });
-        let tail = Tail {
-            capsule,
+        let carried = Carried {
+            capsule: Some(capsule),
             managed,
-            inactive: self.csi.is_some(),
+            inactive: self.client.inactive,
             h,
-            sent: sent.collect(),
+            tail: sent.map(|sent| (sent, Charged::default())).collect(),
             acked: self.acked,
             last,
             drained,
@@ -290,8 +311,9 @@ impl Session {
         unacked.into_iter().for_each(|item| item.receipt.done());
         let (host, jid, address) = (self.host.clone(), self.jid.to_bare(), self.address.clone());
         let before = pipe.clone();
-        route.away(|counts, waiting, rest| {
-            let proxy = SessionProxy::moved(&host, &jid, &address, before, tail, counts, waiting, rest)?;
+        route.away(|left| {
+            let proxy = SessionProxy::new(&host, &jid, &address, before)?;
+            proxy.moved(carried, left);
             proxy.leads(Arc::downgrade(&route));
             Some(proxy)
         });
@@ -299,7 +321,7 @@ impl Session {
 
     /// Another node has the session already. A client here comes back to it there; a connection elsewhere looks for it by itself.
     pub(super) fn lose(&mut self) {
-        (self.ended, self.left) = (true, true);
+        self.life = Life::Left;
         if self.is_far() {
             self.route.cut();
             self.pipe = None;

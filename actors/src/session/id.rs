@@ -2,6 +2,8 @@
 
 use rookery_cluster::seams::Seams;
 
+use crate::runtime::origin::OriginName;
+
 /// A session's identity: random, never reused.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct SessionId(pub [u8; 16]);
@@ -21,5 +23,11 @@ impl SessionId {
     /// From sixteen bytes.
     pub(crate) fn from_slice(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)
+    }
+}
+
+impl From<SessionId> for OriginName {
+    fn from(SessionId(bytes): SessionId) -> Self {
+        Self(bytes)
     }
 }

@@ -1,164 +1,93 @@
 //! The session actor: a bound resource. It numbers what goes to its client, keeps it until the client has it
-//! (XEP-0198), holds back what need not wake a phone (XEP-0352), and outlives its connection.
+//! (XEP-0198), holds back what need not wake a phone (XEP-0352), and outlives its connection. It knows its user only as
+//! [`event::Owner`]. How it moves from node to node is drawn in [`remote`].
+//!
+//! Length: the state and the dispatch of all messages; what they do is in the other files.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use rookery_cluster::mesh::peer::NodeId;
 use rookery_cluster::tables::archive::ArchiveId;
-use rookery_cluster::tables::roster::RosterVersion;
 use rookery_cluster::tables::sessions;
 use rookery_proto::xmpp::error::StreamCondition;
 use rookery_proto::xmpp::jid::{FullJid, Jid};
 use rookery_proto::xmpp::stanza::Stanza;
 
 use crate::connection::ledger::{Ledger, Receipt};
-use crate::connection::pipe::{Close, Down, Kept, Outgoing, Pipe};
+use crate::connection::pipe::{Close, Down, Pipe};
 use crate::connection::recent::{Asks, Recent};
-use crate::features::xep_0191_blocking::Blocks;
-use crate::features::xep_0352_csi as csi;
-use crate::host::{Host, NotResumed};
-use crate::runtime::actor::{Actor, Handle, Idle};
+use crate::host::Host;
+use crate::runtime::actor::{Actor, Handle, Idle, Refused};
 use crate::runtime::directory::Directory;
-use crate::session::handle::{Route, RouteHold};
-use crate::user::{self, Available, Numbering, User};
+use crate::session::route::RouteHold;
+use event::Owner;
+use inactive::Held;
 
 mod claim;
+mod client_state;
 mod end;
+pub(crate) mod event;
 pub mod handle;
 mod handoff;
 mod id;
 mod inactive;
+mod msg;
+pub(crate) mod owed;
+pub(crate) mod reader;
 mod recent;
 mod record;
 pub(crate) mod remote;
 mod resume;
 mod roster;
+mod route;
 mod safe;
 mod shared;
 mod sm;
 mod traffic;
+pub(crate) mod worth;
 
 pub(crate) use claim::Claim;
+pub use client_state::{Available, ClientState};
+pub(crate) use event::{Event, Numbering};
+pub(crate) use handoff::{Attach, WAIT};
 pub use id::SessionId;
+pub(crate) use msg::{Delivery, Msg};
+pub(crate) use resume::Resume;
 pub(crate) use shared::Shared;
 use sm::Sm;
 pub(crate) use sm::Unacked;
 pub(crate) use sm::parse_resumption_id;
 
-/// A stanza for the session's client.
-pub(crate) struct Delivery {
-    pub(crate) outgoing: Outgoing,
-    /// Where it is durable.
-    pub(crate) kept: Kept,
-    pub(crate) receipt: Receipt,
+/// Which session it is: what the session and its user both know of it from its beginning to its end.
+#[derive(Clone)]
+pub(crate) struct Identity {
+    /// Its name.
+    pub(crate) sid: SessionId,
+    /// Its full JID.
+    pub(crate) jid: FullJid,
+    /// The address of its client when it was bound, for people.
+    pub(crate) address: Arc<str>,
+    /// What its user sees of it.
+    pub(crate) shared: Arc<Shared>,
 }
 
-/// What of a session survives in its record.
-#[derive(Clone, Default)]
-pub(crate) struct Flags {
-    pub(crate) carbons: bool,
-    pub(crate) interested: bool,
-    pub(crate) roster: RosterVersion,
-    pub(crate) blocks_push: bool,
-    pub(crate) presence: Option<Available>,
-    /// Whom it sent directed presence to.
-    pub(crate) directed: Vec<Jid>,
-    /// Which messages are for it.
-    pub(crate) reader: user::Reader,
-}
-
-/// What a session actor is sent.
-pub(crate) enum Msg {
-    /// A stanza from the client.
-    Up {
-        stanza: Box<Stanza>,
-        receipt: Receipt,
-    },
-    /// The connection's own answer to a stanza that was none.
-    Answer {
-        reply: Option<Box<Stanza>>,
-        receipt: Receipt,
-    },
-    /// A stanza for the client.
-    Deliver(Box<Delivery>),
-    DownAck(u32),
-    Enable {
-        resume: bool,
-        max: Option<u32>,
-        ledger: Arc<Ledger>,
-    },
-    Resume(Box<user::Resume>),
-    Csi(bool),
-    /// Whom the user has blocked now: what is held back of theirs is dropped.
-    Blocked(Arc<Blocks>),
-    Flags(Box<Flags>),
-    /// Tell the user, with this number, when the client has everything sent so far.
-    Mark(u64),
-    /// The connection has written everything before that mark.
-    Written(u64),
-    /// Its client sends nothing more, and all that it sent is settled.
-    Finish {
-        generation: u32,
-    },
-    Closed {
-        clean: bool,
-        generation: u32,
-    },
-    Kick(StreamCondition, std::borrow::Cow<'static, str>),
-    /// The process stops: the stream ends, a resumable session stays on record.
-    Suspend(tokio::sync::oneshot::Sender<()>),
-    /// A second has passed since something asked for it.
-    Tick,
-    /// The time to resume is over, if there was no connection since.
-    Expire {
-        generation: u32,
-    },
-    /// What was changed before so many of the client's stanzas were settled has come: the record may say so.
-    Record {
-        settled: u32,
-    },
-    /// The record is written, and says that the client's stanzas are settled up to here; or it could not be written.
-    Recorded {
-        settled: Option<u32>,
-    },
-    /// Somebody waits for the record to say what is settled.
-    Settle,
-    /// What its client has, now that it is written down; or the store refused.
-    Claimed(Result<Box<Claim>, NotResumed>),
-    /// The way of its connection here, which leads elsewhere when it moves.
-    Route(Weak<Route>),
-    /// Its connection, which is elsewhere, knew it on another node.
-    Attach(Box<user::Attach>),
-    /// It is about to move: nothing more comes from its connection.
-    Hold,
-    /// What came before that is through.
-    Holding,
-    /// It moves now.
-    Leave(tokio::sync::oneshot::Sender<()>),
-    /// It lives on another node already.
-    Lose,
-    /// A stanza of the client is settled: what it was told because of that is in front of this.
-    Done(Receipt),
-    /// Its queue is full.
-    TooSlow,
-    /// A stanza that waits for its ack is on its way into the offline queue, under this id.
-    Kept {
-        number: u32,
-        id: ArchiveId,
-    },
-    /// The store has refused that.
-    NotKept {
-        number: u32,
-        receipt: Receipt,
-    },
+/// Whether the session goes on here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Life {
+    /// It has a connection, or waits for one.
+    Live,
+    /// It is over.
+    Ended,
+    /// It lives on another node.
+    Left,
 }
 
 /// A session.
 pub(crate) struct Session {
     host: Host,
-    user: Handle<User>,
+    user: Box<dyn Owner>,
     sid: SessionId,
     jid: FullJid,
     pipe: Option<Arc<Pipe>>,
@@ -168,18 +97,17 @@ pub(crate) struct Session {
     ledger: Arc<Ledger>,
     generation: u32,
     sm: Option<Box<Sm>>,
-    csi: Option<Box<csi::Held>>,
-    flags: Box<Flags>,
+    /// What is held back while nobody looks at the client.
+    held: Option<Box<Held>>,
+    client: Box<ClientState>,
     address: Arc<str>,
     /// What the client has confirmed of the archive.
     acked: Option<ArchiveId>,
     /// The record that it was restored from, until it is resumed.
     restored: Option<Box<sessions::Stored>>,
-    ended: bool,
-    /// It lives on another node.
-    left: bool,
+    life: Life,
     /// A client that wants to go on, and must wait until all that the last connection brought is settled.
-    resuming: Option<Box<user::Resume>>,
+    resuming: Option<Box<Resume>>,
     /// The mark that the connection of a client without XEP-0198 has not written out yet.
     unwritten: Option<u64>,
     /// What its user sees of it.
@@ -193,106 +121,85 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    #[allow(clippy::too_many_arguments)] // a constructor with one caller
+    /// A session that is bound now, with its connection; `acked` is what its client has of the archive.
     pub(crate) fn new(
         host: Host,
-        user: Handle<User>,
-        sid: SessionId,
-        jid: FullJid,
+        user: Box<dyn Owner>,
+        who: Identity,
         pipe: Arc<Pipe>,
-        ledger: Arc<Ledger>,
         acked: Option<ArchiveId>,
-        address: Arc<str>,
-        shared: Arc<Shared>,
     ) -> Self {
+        let peer = pipe.peer().cloned();
+        Self { peer, pipe: Some(pipe), acked, ..Self::make(host, user, who, Ledger::new(0)) }
+    }
+
+    fn make(host: Host, user: Box<dyn Owner>, who: Identity, ledger: Arc<Ledger>) -> Self {
+        let Identity { sid, jid, address, shared } = who;
         Self {
-            shared,
-            handed: 0,
-            settle_waits: false,
-            recent: Recent::default(),
             host,
             user,
             sid,
             jid,
-            peer: pipe.peer().cloned(),
-            pipe: Some(pipe),
+            pipe: None,
+            peer: None,
             route: RouteHold::default(),
             ledger,
             generation: 0,
             sm: None,
-            csi: None,
-            flags: Box::default(),
+            held: None,
+            client: Box::default(),
             address,
-            acked,
+            acked: None,
             restored: None,
-            ended: false,
-            left: false,
+            life: Life::Live,
             resuming: None,
             unwritten: None,
-        }
-    }
-
-    /// A hibernating session from its record; its time to be resumed begins anew.
-    pub(crate) fn restore(
-        host: Host,
-        user: Handle<User>,
-        jid: FullJid,
-        stored: sessions::Stored,
-        presence: Option<Available>,
-        shared: Arc<Shared>,
-    ) -> Handle<Self> {
-        let record = &stored.record;
-        let flag = |bit| record.flags & bit != 0;
-        let max = Duration::from_secs(record.max_resume_s.into());
-        let flags = Flags {
-            carbons: flag(sessions::flags::CARBONS),
-            interested: flag(sessions::flags::ROSTER),
-            roster: sessions::roster(record),
-            blocks_push: flag(sessions::flags::BLOCKLIST),
-            presence,
-            directed: record.directed.iter().filter_map(|jid| Jid::parse(jid).ok()).collect(),
-            reader: user::Reader::read(record, stored.cursor.acked),
-        };
-        let resumable = flag(sessions::flags::RESUMABLE);
-        let ledger = Ledger::new(stored.cursor.up_handled);
-        let handle = host.sessions().handle(Self {
-            host: host.clone(),
-            user,
-            sid: SessionId(stored.sid),
-            jid,
-            pipe: None,
-            peer: None,
-            route: RouteHold::default(),
-            ledger: ledger.clone(),
-            generation: 0,
             shared,
             handed: 0,
             settle_waits: false,
+            recent: Recent::default(),
+        }
+    }
+
+    /// A hibernating session from its record; its time to be resumed begins anew. `client` is what the record says of its client.
+    pub(crate) fn restore(
+        host: Host,
+        user: Box<dyn Owner>,
+        who: Identity,
+        stored: sessions::Stored,
+        client: ClientState,
+    ) -> Handle<Self> {
+        let record = &stored.record;
+        let max = Duration::from_secs(record.max_resume_s.into());
+        let resumable = record.flags & sessions::flags::RESUMABLE != 0;
+        let ledger = Ledger::new(stored.cursor.up_handled);
+        let handle = host.sessions().handle(Self {
             recent: Recent::read(&stored.cursor.recent).covered_by(stored.cursor.down_acked),
-            csi: flag(sessions::flags::INACTIVE).then(Box::default),
-            flags: Box::new(flags),
-            address: record.address.as_str().into(),
+            held: client.inactive.then(Box::default),
+            client: Box::new(client),
             acked: stored.cursor.acked,
-            ended: false,
-            left: false,
-            resuming: None,
-            unwritten: None,
             sm: Some(Box::new(Sm::restored(max, &stored))),
             restored: Some(Box::new(stored)),
+            ..Self::make(host.clone(), user, who, ledger.clone())
         });
         if resumable {
             ledger.keep(handle.downgrade());
         }
-        // SharedDelivery other nodes it may have its connection still, which looks for it.
-        let looked_for = host.placement().map_or(Duration::ZERO, |_| Duration::from_secs(user::WAIT.into()));
+        // Among other nodes it may have its connection still, which looks for it.
+        let looked_for = host.placement().map_or(Duration::ZERO, |_| Duration::from_secs(WAIT.into()));
         end::expire_later(&host, &handle, max.max(looked_for), 0);
         handle
+    }
+
+    /// Which stanzas of its client are settled.
+    pub(crate) fn ledger(&self) -> Arc<Ledger> {
+        self.ledger.clone()
     }
 
     fn up(&mut self, mut stanza: Stanza, receipt: Receipt) {
         // RFC 6120 section 8.1.2.1: the server says who it is from.
         stanza.from = Some(Jid::from(self.jid.clone()));
-        if self.left {
+        if self.life == Life::Left {
             return receipt.leave(); // its connection sends it again to the next home
         }
         traffic::count(stanza.kind(), traffic::Way::In);
@@ -301,15 +208,13 @@ impl Session {
             return receipt.done(); // its client has had the answer
         }
         self.note_answer(&stanza);
-        let msg = user::Msg::Out { sid: self.sid, stanza: Box::new(stanza), receipt };
-        match self.user.cast(msg) {
+        match self.user.tell(self.sid, Event::Sent { stanza: Box::new(stanza), receipt }) {
             Ok(()) => {}
-            Err(crate::runtime::actor::Refused::Full(user::Msg::Out { stanza, receipt, .. })) => {
+            Err(Refused::Full(Event::Sent { stanza, receipt })) => {
                 metrics::counter!("rookery_limits_hit_total", "limit" => "user_queue").increment(1);
                 if !stanza.type_.is_answerable() {
                     // Nobody would hear that it was not taken. A connection's window bounds how much that can be.
-                    let _ = self.user.cast_always(user::Msg::Out { sid: self.sid, stanza, receipt });
-                    return;
+                    return self.tell(Event::Sent { stanza, receipt });
                 }
                 let error = rookery_proto::xmpp::error::StanzaError::new(
                     rookery_proto::xmpp::error::Condition::ResourceConstraint,
@@ -323,25 +228,23 @@ impl Session {
         }
     }
 
+    /// Tells its user, who may be gone.
+    fn tell(&self, event: Event) {
+        let _ = self.user.tell_always(self.sid, event);
+    }
+
     /// Sends an answer that is the session's own. It goes by way of the user, who counts what the session is handed.
     fn answer(&self, reply: Option<Stanza>, receipt: Receipt) {
-        if self.left {
+        if self.life == Life::Left {
             return receipt.leave();
         }
-        let sid = self.sid;
-        let answer = move |user: &mut User| {
-            if let Some(reply) = reply {
-                user.send(sid, Outgoing::new(reply));
-            }
-            receipt.done();
-        };
-        let _ = self.user.cast_always(user::Msg::Then(Box::new(answer)));
+        self.tell(Event::Answer { reply: reply.map(Box::new), receipt });
     }
 
     /// How it counts, from now on.
     fn numbering(&self) -> Numbering {
         let (name, sent) = self.sm.as_ref().map_or((0, 0), |sm| (sm.numbering, sm.sent()));
-        let held = self.csi.as_ref().map_or(0, |held| held.len());
+        let held = self.held.as_ref().map_or(0, |held| held.len());
         let dropped = self.shared.dropped.load(Ordering::Relaxed);
         let base = self.handed.wrapping_sub(sent).wrapping_sub(held).wrapping_sub(dropped);
         Numbering { name, base }
@@ -353,10 +256,10 @@ impl Session {
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
             return self.has_had(delivery);
         }
-        if self.ended {
+        if self.life != Life::Live {
             return self.hand_back(delivery);
         }
-        if let Some(held) = &mut self.csi {
+        if let Some(held) = &mut self.held {
             let before = held.len();
             let Some(delivery) = held.hold(delivery) else {
                 if held.len() == before {
@@ -423,8 +326,8 @@ impl Actor for Session {
             Msg::Enable { resume, max, ledger } => self.enable(resume, max, ledger, me),
             Msg::Resume(resume) => self.resume(resume, me, None),
             Msg::Csi(active) => self.csi(active),
-            Msg::Blocked(blocked) => self.blocked(&blocked),
-            Msg::Flags(flags) => self.set_flags(flags),
+            Msg::Withdraw(from) => self.withdraw(|jid| from(jid)),
+            Msg::Remember(state) => self.remember(state),
             Msg::Mark(number) => self.mark(number),
             Msg::Written(number) => self.written_out(number),
             Msg::Finish { generation } => self.finish(generation),
@@ -437,10 +340,7 @@ impl Actor for Session {
             Msg::Suspend(done) => {
                 self.suspend(me);
                 // By way of the user, who writes down what the session holds.
-                let told = move |_: &mut User| {
-                    let _ = done.send(());
-                };
-                let _ = self.user.cast_always(user::Msg::Then(Box::new(told)));
+                self.tell(Event::Suspended(done));
             }
             Msg::Tick => self.tick(),
             Msg::Expire { generation } => self.expire(generation, me),
@@ -454,14 +354,14 @@ impl Actor for Session {
             }
             Msg::Attach(attach) => self.attach(*attach, me),
             Msg::Hold => self.hold(me),
-            Msg::Holding => drop(self.user.cast_always(user::Msg::Held)),
+            Msg::Holding => self.tell(Event::Held),
             Msg::Leave(left) => {
                 self.leave(me);
                 let _ = left.send(());
             }
             Msg::Lose => self.lose(),
             Msg::Done(receipt) => self.settle_told(receipt),
-            Msg::TooSlow if self.ended => {}
+            Msg::TooSlow if self.life != Life::Live => {}
             Msg::TooSlow => self.too_slow(),
             Msg::Kept { number, id } => self.kept(number, id),
             Msg::NotKept { number, receipt } => self.not_kept(number, receipt),
@@ -481,7 +381,7 @@ impl Actor for Session {
     }
 
     fn idle(&self) -> Idle {
-        if self.ended { Idle::Leave } else { Idle::Passivate }
+        if self.life != Life::Live { Idle::Leave } else { Idle::Passivate }
     }
 
     fn passivate(&mut self) {

@@ -3,9 +3,20 @@
 use rookery_cluster::tables::archive::ArchiveId;
 
 use super::sm::Sm;
-use super::{Delivery, Session};
-use crate::connection::recent::Recent;
-use crate::user;
+use super::{Delivery, Event, Session};
+use crate::connection::recent::{Recent, Sent};
+use crate::routing::wire;
+
+/// What another home has told the connection.
+pub(super) fn from_wire(recent: &[wire::Recent]) -> Recent {
+    Recent::of(recent.iter().map(|recent| Sent::new(recent.key, recent.number, recent.up)))
+}
+
+/// For the next home.
+pub(super) fn to_wire(recent: &Recent) -> Vec<wire::Recent> {
+    let wire = |sent: &Sent| wire::Recent { key: sent.key, number: sent.number, up: sent.up };
+    recent.iter().map(wire).collect()
+}
 
 impl Session {
     /// The client was sent this. Whoever sends it again hears of it when the client has it.
@@ -20,9 +31,7 @@ impl Session {
             }
             // It is on its way into the offline queue, or there.
             Some(item) if item.safe => {
-                let stanza = outgoing.stanza;
-                let wait = move |user: &mut user::User| user.settle_kept(stanza, receipt);
-                let _ = self.user.cast_always(user::Msg::Then(Box::new(wait)));
+                self.tell(Event::QueuedAgain { stanza: outgoing.stanza, receipt });
             }
             _ => receipt.done(), // its client has confirmed it, or answered
         }

@@ -7,9 +7,17 @@ use rookery_cluster::store::{Ops, Writes};
 use rookery_cluster::tables::sessions;
 
 use super::sm::Sm;
-use super::{Msg, Session};
-use crate::runtime::actor::Handle;
-use crate::user;
+use super::{Life, Msg, Session, WAIT};
+use crate::connection::ledger::Keeper;
+use crate::runtime::actor::{Handle, WeakHandle};
+
+impl Keeper for WeakHandle<Session> {
+    fn ask(&self) {
+        if let Some(session) = self.upgrade() {
+            let _ = session.cast_always(Msg::Settle);
+        }
+    }
+}
 
 impl Session {
     /// The record has changed; it is written after this step, at most one write at a time.
@@ -25,7 +33,7 @@ impl Session {
     pub(super) fn write_cursor(&mut self) {
         if let Some(sm) = &mut self.sm
             && sm.resumable()
-            && !self.ended
+            && self.life == Life::Live
         {
             sm.need_record();
         }
@@ -84,32 +92,21 @@ impl Session {
     pub(super) fn whole_record(&self) -> sessions::Record {
         let counts = self.sm.as_ref().map(|sm| sm.counts());
         let hash = counts.and_then(|(_, _, hash)| hash);
-        let presence = self.flags.presence.as_ref();
-        let mut flags = if hash.is_some() { sessions::flags::RESUMABLE } else { 0 };
-        for (set, bit) in [
-            (self.flags.carbons, sessions::flags::CARBONS),
-            (self.flags.interested, sessions::flags::ROSTER),
-            (self.flags.blocks_push, sessions::flags::BLOCKLIST),
-            (self.csi.is_some(), sessions::flags::INACTIVE),
-        ] {
-            flags |= if set { bit } else { 0 };
-        }
         let max = self.sm.as_ref().filter(|_| hash.is_some()).map(|sm| sm.max.as_secs());
         let mut record = sessions::Record {
             resource: self.jid.resource().to_owned(),
             token_hash: hash.map(|hash| Bytes::copy_from_slice(&hash)).unwrap_or_default(),
             created_at: counts.map_or_else(|| self.host.seams().clock.now_micros(), |(_, at, _)| at),
-            max_resume_s: max.map_or(user::WAIT, |max| u32::try_from(max).unwrap_or(u32::MAX)),
-            presence: presence.map(|presence| presence.stanza.to_bytes().into()).unwrap_or_default(),
-            priority: presence.map_or(0, |presence| presence.priority.into()),
-            flags,
+            max_resume_s: max.map_or(WAIT, |max| u32::try_from(max).unwrap_or(u32::MAX)),
+            flags: if hash.is_some() { sessions::flags::RESUMABLE } else { 0 },
             address: self.address.to_string(),
             numbering: self.sm.as_ref().map_or(0, |sm| sm.numbering),
-            directed: self.flags.directed.iter().map(|jid| jid.as_str().to_owned()).collect(),
-            roster: Bytes::copy_from_slice(&self.sm.as_ref().map_or(self.flags.roster, |sm| sm.roster())),
             ..sessions::Record::default()
         };
-        self.flags.reader.write(&mut record);
+        self.client.write(&mut record);
+        if let Some(sm) = &self.sm {
+            record.roster = Bytes::copy_from_slice(&sm.roster()); // what the client has confirmed
+        }
         record
     }
 

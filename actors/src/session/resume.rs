@@ -1,24 +1,41 @@
 //! A client comes back to its session (XEP-0198 section 5).
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use rookery_proto::xmpp::error::StreamCondition;
+use tokio::sync::oneshot;
 
 use super::claim::Claim;
-use super::{Session, sm};
+use super::event::{Event, Resumed};
+use super::{Life, Session, SessionId, sm};
 use crate::connection::ledger::Ledger;
-use crate::connection::pipe::{Close, Down};
+use crate::connection::pipe::{Close, Down, Pipe};
 use crate::host::NotResumed;
 use crate::runtime::actor::Handle;
-use crate::session::handle::{RouteHold, SessionHandle};
-use crate::user;
+use crate::session::handle::{ConnInfo, RouteHold, SessionHandle};
+
+/// A connection wants to go on with a session (XEP-0198 section 5).
+pub(crate) struct Resume {
+    /// Which, and the secret that only its client has.
+    pub(crate) sid: SessionId,
+    pub(crate) key: [u8; 16],
+    /// How many stanzas its client has.
+    pub(crate) h: u32,
+    /// The new connection.
+    pub(crate) conn: ConnInfo,
+    pub(crate) pipe: Arc<Pipe>,
+    /// Dropped: the user lives elsewhere.
+    pub(crate) reply: oneshot::Sender<Result<SessionHandle, NotResumed>>,
+}
 
 impl Session {
-    pub(super) fn resume(&mut self, resume: Box<user::Resume>, me: &Handle<Self>, claim: Option<Claim>) {
+    pub(super) fn resume(&mut self, resume: Box<Resume>, me: &Handle<Self>, claim: Option<Claim>) {
         let (key, h) = (resume.key, resume.h);
         let restored = self.restored.is_some();
         // A claim comes here once, and goes through: what it has found must reach the user.
-        let allowed = !self.ended && self.sm.as_ref().is_some_and(|sm| sm.may_resume(&key, h, restored));
+        let allowed =
+            self.life == Life::Live && self.sm.as_ref().is_some_and(|sm| sm.may_resume(&key, h, restored));
         if !allowed {
             let _ = resume.reply.send(Err(NotResumed::NotFound));
             return;
@@ -43,7 +60,7 @@ impl Session {
             self.resuming = Some(resume);
             return;
         }
-        let user::Resume { conn, pipe, reply, .. } = *resume;
+        let Resume { conn, pipe, reply, .. } = *resume;
         self.peer = pipe.peer().cloned();
         self.flush_held(); // numbered, as if they had been sent; below they are
         self.generation = self.generation.wrapping_add(1);
@@ -52,9 +69,8 @@ impl Session {
         metrics::counter!("rookery_sm_resumed_total").increment(1);
         if let Some(claim) = claim {
             // Whether or not the connection is still there: from here on the session is as good as any other.
-            let (sid, acked, numbering) = (self.sid, self.acked, self.numbering());
-            let _ =
-                self.user.cast_always(user::Msg::Resumed { sid, acked, numbering, claim: Box::new(claim) });
+            let (acked, numbering) = (self.acked, self.numbering());
+            self.tell(Event::Resumed(Box::new(Resumed { acked, numbering, claim })));
         }
         let link = SessionHandle::new(
             me.clone(),
@@ -79,7 +95,7 @@ impl Session {
         }
         self.pipe = Some(pipe);
         self.shared.connected.store(true, Ordering::Relaxed);
-        self.csi = None; // XEP-0352 section 5: active again until the client says otherwise
+        self.set_inactive(false); // XEP-0352 section 5: active again until the client says otherwise
         if self.sm.as_ref().is_some_and(|sm| sm.has_unacked()) {
             self.request_ack();
         }

@@ -4,7 +4,7 @@
 use rookery_cluster::tables::roster::RosterVersion;
 
 use super::sm::Sm;
-use super::{Flags, Session};
+use super::{ClientState, Session};
 
 /// What a client that manages its stream has.
 #[derive(Clone, Copy, Default)]
@@ -22,11 +22,14 @@ impl Has {
 }
 
 impl Session {
-    pub(super) fn set_flags(&mut self, flags: Box<Flags>) {
+    /// What its client has asked for, as its user knows it.
+    pub(super) fn remember(&mut self, state: Box<ClientState>) {
         if let Some(sm) = &mut self.sm {
-            sm.sent_roster(flags.roster);
+            sm.sent_roster(state.roster);
         }
-        self.flags = flags;
+        let inactive = self.client.inactive; // of which the user knows nothing
+        self.client = state;
+        self.client.inactive = inactive;
         self.write_record();
     }
 }

@@ -5,10 +5,11 @@ use rookery_cluster::tables::archive::ArchiveId;
 use rookery_proto::xmpp::stanza::{IqType, MessageType, Stanza, Type};
 
 use super::Session;
+use super::event::{Event, Unsafe};
 use super::sm::{Sm, Unacked};
+use super::worth::{worth_keeping, worth_telling};
 use crate::connection::ledger::Receipt;
 use crate::connection::pipe::Outgoing;
-use crate::user;
 
 impl Session {
     /// A second after something was sent: ask whether it has arrived, and make safe what has not.
@@ -33,9 +34,8 @@ impl Session {
     /// two, or has gone: only then may its sender's stanza be acknowledged. What is worth nothing to another device lies there
     /// for this session alone, if it can come back.
     pub(super) fn keep_open_messages(&mut self, now: bool) {
-        let (user, sid) = (self.user.clone(), self.sid);
         let gone = self.pipe.is_none();
-        let Some(sm) = &mut self.sm else { return };
+        let Self { user, sid, sm: Some(sm), .. } = self else { return };
         let (acked, resumable) = (sm.acked, sm.resumable());
         for (number, item) in (1u32..).zip(sm.unacked.iter_mut()) {
             if !item.open(resumable, gone && now) {
@@ -49,9 +49,8 @@ impl Session {
             let receipt = std::mem::replace(&mut item.receipt, Receipt::none());
             let (stanza, number) = (item.outgoing.stanza.clone(), acked.wrapping_add(number));
             let origin = item.kept.origin();
-            let keep =
-                move |user: &mut user::User| user.keep_for_session(sid, number, stanza, origin, receipt);
-            let _ = user.cast_always(user::Msg::Then(Box::new(keep)));
+            let event = Event::Unsafe(Box::new(Unsafe { number, stanza, origin, receipt }));
+            let _ = user.tell_always(*sid, event);
         }
     }
 
@@ -125,12 +124,9 @@ impl Session {
 
     /// The client has what lies in the offline queue under these ids.
     pub(super) fn unqueue(&self, ids: &[ArchiveId]) {
-        if ids.is_empty() {
-            return;
+        if !ids.is_empty() {
+            self.tell(Event::Unqueue(ids.to_vec()));
         }
-        let (sid, ids) = (self.sid, ids.to_vec());
-        let unqueue = move |user: &mut user::User| user.unqueue(sid, &ids);
-        let _ = self.user.cast_always(user::Msg::Then(Box::new(unqueue)));
     }
 }
 
@@ -151,7 +147,7 @@ impl Unacked {
             && !self.answered
             && self.is_nowhere()
             && (self.receipt.is_open() || self.answers.is_some() || gone)
-            && (user::worth_keeping(stanza) || resumable && user::worth_telling(stanza))
+            && (worth_keeping(stanza) || resumable && worth_telling(stanza))
     }
 }
 

@@ -1,5 +1,7 @@
 //! XEP-0198 Stream Management, version 1.6.2: numbers, acknowledgements, resumption. The connection answers `<r/>`
 //! from the ledger; everything about what goes down to the client is here.
+//!
+//! Length: the numbers, the queue and the marks are one state, and every step keeps all three in agreement.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,6 +10,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
+use rookery_cluster::invariant;
 use rookery_cluster::tables::archive::ArchiveId;
 use rookery_cluster::tables::sessions;
 use rookery_proto::xml::write;
@@ -16,14 +19,13 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use super::roster::Has;
-use super::{Session, SessionId};
+use super::{Event, Session, SessionId};
 use crate::connection::budget::MOVED;
 use crate::connection::ledger::{Ledger, Receipt};
 use crate::connection::pipe::{Close, Down, Kept, Outgoing};
 use crate::connection::recent::Recent;
 use crate::host::options::Limits;
 use crate::runtime::actor::Handle;
-use crate::user;
 
 /// A stanza that the client has not confirmed.
 pub(crate) struct Unacked {
@@ -47,6 +49,11 @@ impl Unacked {
     pub(crate) fn new(outgoing: Outgoing, kept: Kept, receipt: Receipt) -> Self {
         let bytes = outgoing.size();
         Self { bytes, outgoing, kept, receipt, answered: false, answers: None, aged: false, safe: false }
+    }
+
+    /// What it takes of a message between two nodes, about, bytes.
+    fn counted(&self) -> usize {
+        self.bytes + OVERHEAD
     }
 
     /// What the client is to get.
@@ -150,15 +157,25 @@ impl Sm {
     }
 
     /// Numbers and keeps a stanza; false if there are too many.
-    /// SharedDelivery other nodes all of it must fit into a message between two.
+    /// Among other nodes all of it must fit into a message between two.
     pub(super) fn keep(&mut self, item: Unacked, limits: &Limits, moves: bool) -> bool {
         self.sent = self.sent.wrapping_add(1);
         self.drained = self.drained.max(item.kept.id().filter(|_| item.kept.offline()));
         self.unasked += item.bytes;
-        self.bytes += item.bytes + if moves { OVERHEAD } else { 0 };
+        self.bytes += item.counted();
         self.unacked.push_back(item);
+        self.check();
         // Bytes are counted with all that waits (`budget`).
         self.unacked.len() <= limits.unacked_stanzas && (!moves || self.bytes <= MOVED)
+    }
+
+    /// What waits for the client's confirmation is what was counted.
+    fn check(&self) {
+        let (sent, acked, len) = (self.sent, self.acked, self.unacked.len());
+        invariant!("unacked_numbered", sent.wrapping_sub(acked) as usize == len, "{len} of {acked}..{sent}");
+        let sum = || self.unacked.iter().map(Unacked::counted).sum::<usize>();
+        let counted = if cfg!(debug_assertions) { sum() == self.bytes } else { len > 0 || self.bytes == 0 };
+        invariant!("unacked_counted", counted, "{} bytes of {len} stanzas", self.bytes);
     }
 
     pub(super) fn wants_ack(&self) -> bool {
@@ -193,12 +210,12 @@ impl Sm {
     /// The client has `h` stanzas, and was sent these after that.
     pub(super) fn attached(&mut self, h: u32, numbering: u64, unacked: impl Iterator<Item = Unacked>) {
         self.unacked = unacked.collect();
-        self.bytes = self.unacked.iter().map(|unacked| unacked.bytes).sum();
+        self.bytes = self.unacked.iter().map(Unacked::counted).sum();
         self.count_from(h, numbering);
     }
 
     pub(super) fn forget_bytes(&mut self, item: &Unacked) {
-        self.bytes = self.bytes.saturating_sub(item.bytes);
+        self.bytes = self.bytes.saturating_sub(item.counted());
     }
 
     pub(super) fn take_unacked(&mut self) -> Vec<Unacked> {
@@ -265,12 +282,13 @@ impl Sm {
         while self.acked != h {
             let Some(item) = self.unacked.pop_front() else { break };
             self.acked = self.acked.wrapping_add(1);
-            self.bytes -= item.bytes.min(self.bytes);
+            self.forget_bytes(&item);
             last = item.kept.id().or(last);
             queued.extend(item.kept.queued());
             queued.extend(item.outgoing.among.came());
             item.receipt.done();
         }
+        self.check();
         if self.unacked.is_empty() && self.unacked.capacity() > 32 {
             self.unacked = VecDeque::new();
         }
@@ -322,7 +340,7 @@ impl Session {
         self.recent = Recent::default(); // numbers begin anew
         let now = self.host.seams().clock.now_micros();
         let mut sm = Sm::new(max, resume.then(|| key_hash(&key)), now, numbering);
-        sm.has = Has::all(self.flags.roster);
+        sm.has = Has::all(self.client.roster);
         self.sm = Some(Box::new(sm));
         let out = write::bytes(|w| {
             w.start("enabled", ns::SM);
@@ -338,10 +356,10 @@ impl Session {
             let _ = pipe.push(Down::Enabled(out.into()));
         }
         if resume {
-            let _ = self.user.cast_always(user::Msg::Enabled { sid: self.sid, numbering: self.numbering() });
+            self.tell(Event::Enabled(self.numbering()));
             self.write_record();
         } else {
-            let _ = self.user.cast_always(user::Msg::Managed { sid: self.sid });
+            self.tell(Event::Managed);
         }
     }
 
@@ -372,7 +390,7 @@ impl Session {
     /// The client has everything before that mark, if it is one.
     pub(super) fn marked(&self, number: Option<u64>) {
         if let Some(number) = number {
-            let _ = self.user.cast_always(user::Msg::Marked { sid: self.sid, number });
+            self.tell(Event::Marked(number));
         }
     }
 
@@ -459,3 +477,6 @@ impl Sm {
         self.record = if self.record == Record::WritingAndDue { Record::Due } else { Record::Clean };
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use rookery_cluster::tables::archive::{self, ArchiveId};
 use rookery_cluster::tables::sessions;
 use rookery_proto::xmpp::error::{Condition, StanzaError, StreamCondition};
-use rookery_proto::xmpp::jid::{FullJid, Jid};
+use rookery_proto::xmpp::jid::Jid;
 use rookery_proto::xmpp::stanza::{IqType, Stanza, Type};
 use tokio::sync::oneshot;
 
@@ -14,15 +13,14 @@ use super::deliver::Ops;
 use super::share::Owed;
 use super::steps::Step;
 use super::worth::worth_keeping;
-use super::{Available, Reader, Sequence, User, UserSession, presence};
-use crate::connection::ledger::Ledger;
+use super::{Sequence, User, UserSession};
 use crate::connection::pipe::{Outgoing, Pipe};
 use crate::connection::shared_delivery::Gone;
-use crate::features::xep_0191_blocking as blocking;
 use crate::host::NotResumed;
 use crate::runtime::actor::Handle;
+use crate::session::event::Ended;
 use crate::session::handle::{ConnInfo, SessionHandle};
-use crate::session::{self, Session, SessionId, Unacked};
+use crate::session::{self, ClientState, Identity, Resume, Session, SessionId, Unacked};
 
 /// A connection wants a session (RFC 6120 section 7).
 pub(crate) struct Bind {
@@ -30,27 +28,6 @@ pub(crate) struct Bind {
     pub(crate) conn: ConnInfo,
     pub(crate) pipe: Arc<Pipe>,
     pub(crate) reply: oneshot::Sender<Result<SessionHandle, StanzaError>>,
-}
-
-/// A connection wants to go on with a session (XEP-0198 section 5).
-pub(crate) struct Resume {
-    pub(crate) sid: SessionId,
-    pub(crate) key: [u8; 16],
-    pub(crate) h: u32,
-    pub(crate) conn: ConnInfo,
-    pub(crate) pipe: Arc<Pipe>,
-    pub(crate) reply: oneshot::Sender<Result<SessionHandle, NotResumed>>,
-}
-
-/// A session is over.
-pub(crate) struct Ended {
-    pub(crate) sid: SessionId,
-    /// What its client has not confirmed.
-    pub(crate) unacked: Vec<Unacked>,
-    /// For a session that was restored and never resumed: the place in the archive its client has confirmed.
-    pub(crate) replay_after: Option<ArchiveId>,
-    /// It has a record in the store.
-    pub(crate) recorded: bool,
 }
 
 impl User {
@@ -87,23 +64,14 @@ impl User {
         }
         let Some(me) = self.me.clone() else { return };
         let sid = SessionId::random(self.host.seams());
-        let ledger = Ledger::new(0);
         let acked = self.stored; // another home reads on from there: the last id may never be stored
         let moves = self.host.placement().is_some() && !pipe.is_far();
         let shared = session::Shared::new(true, &self.budget());
-        let session = Session::new(
-            self.host.clone(),
-            me,
-            sid,
-            jid.clone(),
-            pipe,
-            ledger.clone(),
-            acked,
-            conn.address.clone(),
-            shared.clone(),
-        );
+        let who = Identity { sid, jid: jid.clone(), address: conn.address.clone(), shared };
+        let session = Session::new(self.host.clone(), Box::new(me), who.clone(), pipe, acked);
+        let ledger = session.ledger();
         let handle = self.host.sessions().handle(session);
-        self.attach(sid, jid.clone(), handle.clone(), conn.address.clone(), shared);
+        self.attach(who, handle.clone(), ClientState::bound(self.ids.last));
         metrics::counter!("rookery_sessions_opened_total").increment(1);
         tracing::info!(jid = %jid, address = %conn.address, "session opened");
         let link = SessionHandle::new(handle.clone(), jid, ledger, 0, moves);
@@ -119,33 +87,21 @@ impl User {
         Some(self.sessions.iter().filter(asleep).min_by_key(|session| session.since)?.sid)
     }
 
-    fn attach(
-        &mut self,
-        sid: SessionId,
-        jid: FullJid,
-        handle: Handle<Session>,
-        address: Arc<str>,
-        shared: Arc<session::Shared>,
-    ) {
+    fn attach(&mut self, who: Identity, handle: Handle<Session>, client: ClientState) {
+        let Identity { sid, jid, address, shared } = who;
         self.host.sessions().insert(sid, handle.clone());
         metrics::gauge!("rookery_sessions").increment(1.0);
         self.sessions.reserve_exact(1); // most users have one, and it is large
         self.sessions.push(UserSession {
             sid,
             jid,
-            presence: None,
-            carbons: false,
-            interested: false,
-            roster: Default::default(),
-            blocks_push: false,
+            client,
             since: self.host.seams().clock.now_micros(),
             address,
             resumable: false,
             counted: super::handoff::UNMANAGED,
             draining: false,
-            reader: Reader::bound(self.ids.last),
             sequence: Sequence::default(),
-            directed: Vec::new(),
             shared,
             handle,
         });
@@ -225,9 +181,7 @@ impl User {
                     ids.extend(id);
                     receipt.done(); // it is in the archive
                 }
-                Type::Message(_) if blocking::withheld(self, archive::Direction::In, &stanza) => {
-                    receipt.done()
-                }
+                Type::Message(_) if self.withholds(&stanza) => receipt.done(),
                 Type::Message(_) if worth_keeping(&stanza) && queued.is_none() => {
                     if self.takes_messages() {
                         let to = Jid::from(self.jid.clone());
@@ -258,31 +212,17 @@ impl User {
         let Ok(jid) = self.jid.with_resource(&record.resource) else { return };
         let Some(me) = self.me.clone() else { return };
         let sid = SessionId(stored.sid);
-        let presence = crate::routing::stored::stanza(&record.presence).map(|stanza| {
-            let stanza = stanza.from(Jid::from(jid.clone()));
-            Available { priority: presence::priority(&stanza), stanza: Arc::new(stanza) }
-        });
         let address: Arc<str> = record.address.as_str().into();
-        let flag = |bit| record.flags & bit != 0;
-        let carbons = flag(sessions::flags::CARBONS);
-        let interested = flag(sessions::flags::ROSTER);
-        let blocks_push = flag(sessions::flags::BLOCKLIST);
-        let reader = Reader::read(&record, stored.cursor.acked);
+        let client = ClientState::read(&record, &jid, stored.cursor.acked);
         let shared = session::Shared::new(false, &self.budget());
         let host = self.host.clone();
-        let handle = Session::restore(host, me, jid.clone(), stored, presence.clone(), shared.clone());
-        self.attach(sid, jid, handle, address, shared);
+        let who = Identity { sid, jid, address, shared };
+        let handle = Session::restore(host, Box::new(me), who.clone(), stored, client.clone());
+        self.attach(who, handle, client.known_to_user());
         if let Some(session) = self.session_mut(sid) {
             session.since = record.created_at;
-            session.presence = presence;
-            session.carbons = carbons;
-            session.interested = interested;
-            session.roster = sessions::roster(&record);
-            session.blocks_push = blocks_push;
-            session.resumable = flag(sessions::flags::RESUMABLE);
+            session.resumable = record.flags & sessions::flags::RESUMABLE != 0;
             session.draining = session.resumable;
-            session.directed = record.directed.iter().filter_map(|jid| Jid::parse(jid).ok()).collect();
-            session.reader = reader;
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rookery_cluster::invariant;
 use rookery_cluster::store::Writes;
 use rookery_cluster::tables::archive::{ArchiveId, Collection};
 use rookery_cluster::tables::{archive, seen};
@@ -17,6 +18,7 @@ use crate::connection::pipe::{Kept, Outgoing};
 use crate::features::contract::{Direction, Place, Prepare};
 use crate::features::{xep_0280_carbons as carbons, xep_0359_stanza_ids as stanza_ids};
 use crate::runtime::commit_queue::{Commit, Preparation};
+use crate::runtime::origin::Origin;
 use crate::session::{Delivery, SessionId};
 
 /// What a sender is told whose message the store did not take.
@@ -36,6 +38,10 @@ impl User {
 
     /// The next archive id.
     pub(super) fn next_id(&mut self) -> ArchiveId {
+        // None: the shard is lost, and the fence refuses the write. 0: a node that is alone has no epochs.
+        let now = self.host.store().epoch(self.entity.shard()).filter(|now| *now != 0);
+        let holds = now.is_none_or(|now| now == self.epoch);
+        invariant!("writer_holds_its_epoch", holds, "{} of {} in {now:?}", self.epoch, self.entity);
         self.ids.next(self.host.seams().clock.now_micros(), self.epoch)
     }
 
@@ -70,7 +76,7 @@ impl User {
         place: Collection,
         id: ArchiveId,
         entry: &archive::Entry,
-        origin: Option<(SessionId, u32)>,
+        origin: Option<Origin>,
     ) -> Ops {
         let mut ops = Ops::new();
         let last_day = if place == Collection::Archive { self.day } else { self.queue_day };
@@ -80,10 +86,10 @@ impl User {
             Collection::Archive => self.day = day,
             Collection::Queue => self.queue_day = day,
         }
-        if let Some((sid, n)) = origin {
+        if let Some(origin) = origin {
             // In the same transaction: when the stanza comes again, it is known to be here.
-            let row = self.remember_kept(sid, n, entry.stored_at);
-            seen::put(&mut ops, &self.entity, &sid.0, row);
+            let row = self.remember_kept(origin, entry.stored_at);
+            seen::put(&mut ops, &self.entity, &origin.name.0, row);
         }
         ops
     }
@@ -103,7 +109,7 @@ impl User {
         &mut self,
         id: ArchiveId,
         mut entry: archive::Entry,
-        origin: Option<(SessionId, u32)>,
+        origin: Option<Origin>,
         more: Commit,
         step: Step,
     ) {

@@ -3,61 +3,27 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use rookery_cluster::mesh::peer::NodeId;
-use rookery_cluster::tables::archive::{self, ArchiveId};
+use rookery_cluster::tables::archive;
 use rookery_cluster::tables::sessions;
 use rookery_proto::xmpp::jid::{BareJid, Jid};
 use rookery_proto::xmpp::stanza::Stanza;
 use tokio::sync::oneshot;
 
 use super::deliver::Ops;
-use super::{Available, Msg, Numbering, Reader, User, UserSession as Session, presence};
-use crate::connection::pipe::Pipe;
+use super::{Msg, User, UserSession as Session};
 use crate::features::contract::{Direction, Verdict};
 use crate::host::Host;
-use crate::host::kind::USER;
 use crate::placement::LostShards;
 use crate::placement::lifecycle::Lifecycle;
 use crate::routing::wire;
-use crate::session::handle::SessionHandle;
-use crate::session::remote::SessionProxy;
-use crate::session::{self, SessionId};
+use crate::runtime::origin::OriginName;
+use crate::session::event::{Event, Reattached};
+use crate::session::reader::Reader;
+use crate::session::{self, Attach, ClientState, SessionId, WAIT};
 
 /// How a session's stanzas are counted (see [`Session::origin_name`]): before `<enable/>`, and after one without resumption.
 pub(super) const UNMANAGED: u8 = 0xff;
 pub(super) const MANAGED: u8 = 0x0f;
-
-/// How long a session that can't be resumed waits for its connection, which looks for it, seconds.
-pub(crate) const WAIT: u32 = 20;
-
-/// A connection elsewhere whose session has lost its home.
-pub(crate) struct Attach {
-    pub(crate) attach: wire::Attach,
-    /// The node that has the connection, and its name there.
-    pub(crate) peer: (NodeId, u64),
-    pub(crate) pipe: Arc<Pipe>,
-    /// What has stood for the session, if its connection is on this node.
-    pub(crate) here: Option<Arc<SessionProxy>>,
-    /// Nothing: there is no such session. Dropped: it is not here, or what stood for it knows already.
-    pub(crate) reply: oneshot::Sender<Option<SessionHandle>>,
-}
-
-/// A session that was restored has its connection back.
-pub(crate) struct Reattached {
-    pub(crate) sid: SessionId,
-    /// If it can be resumed.
-    pub(crate) numbering: Option<Numbering>,
-    /// It was sent everything of the archive that it was to get up to here.
-    pub(crate) last: Option<ArchiveId>,
-    /// It was sent everything that was offline for all devices up to here.
-    pub(crate) drained: Option<ArchiveId>,
-    /// So many stanzas of its numbering before.
-    pub(crate) has: Option<(u64, u32)>,
-    /// What it was sent of the offline queue.
-    pub(crate) queued: Vec<ArchiveId>,
-    /// Its last home gave it up in order.
-    pub(crate) moved: bool,
-}
 
 /// The user is about to move.
 pub(super) struct Leaving {
@@ -67,36 +33,26 @@ pub(super) struct Leaving {
 }
 
 impl Session {
-    /// What a capsule says is newer than the record in the store, or what is newer there comes again: it was not settled for the
-    /// connection.
-    fn take_record(&mut self, user: &BareJid, record: &sessions::Record, acked: Option<ArchiveId>) {
-        let flag = |bit| record.flags & bit != 0;
-        self.carbons = flag(sessions::flags::CARBONS);
-        self.interested = flag(sessions::flags::ROSTER);
-        self.roster = sessions::roster(record);
-        self.blocks_push = flag(sessions::flags::BLOCKLIST);
-        self.since = record.created_at;
-        self.reader = Reader::read(record, acked);
-        self.directed = record.directed.iter().filter_map(|jid| Jid::parse(jid).ok()).collect();
-        self.presence = crate::routing::stored::stanza(&record.presence)
-            .zip(user.with_resource(&record.resource).ok())
-            .map(|(stanza, full)| stanza.from(Jid::from(full)))
-            .map(|stanza| Available { priority: presence::priority(&stanza), stanza: Arc::new(stanza) });
-    }
-
     /// Whether its client confirms what it gets (XEP-0198).
     pub(super) fn is_managed(&self) -> bool {
         self.resumable || self.counted == MANAGED
     }
 
     /// By which name the session's stanzas are known when they come again; none if they can't.
-    pub(super) fn origin_name(&self, cluster: bool) -> Option<SessionId> {
+    pub(super) fn origin_name(&self, cluster: bool) -> Option<OriginName> {
         match (self.resumable, cluster) {
-            (true, _) => Some(self.sid),
+            (true, _) => Some(self.sid.into()),
             // Numbers begin anew with `<enable/>`: what was counted before has another name.
-            (false, true) => Some(SessionId(self.sid.0.map(|byte| byte ^ self.counted))),
+            (false, true) => Some(OriginName(self.sid.0.map(|byte| byte ^ self.counted))),
             (false, false) => None,
         }
+    }
+}
+
+impl Host {
+    /// A connection looks for its session at this home; false: the user can take nothing more now.
+    pub(crate) fn attach_session(&self, user: &BareJid, attach: Attach) -> bool {
+        self.cast_user(user, Msg::Attach(Box::new(attach))).is_ok()
     }
 }
 
@@ -140,13 +96,18 @@ impl User {
             // It may have been here, and have ended while its connection looked for it: others were told that it is gone.
             attach.attach.moved = false;
         }
-        let jid = self.jid.clone();
         let Some(session) = self.session_mut(sid) else { return drop(attach.reply.send(None)) };
         // A session that goes on already knows better than a connection that it had before.
         let goes_on =
             session.shared.connected.load(Ordering::Relaxed) || session.sequence.numbering.is_some();
         if !goes_on {
-            session.take_record(&jid, &record, wire::id_of(&attach.attach.acked));
+            // What a capsule says is newer than the record in the store, or what is newer there comes again: it was not settled for
+            // the connection.
+            let acked = wire::id_of(&attach.attach.acked);
+            session.client = ClientState::read(&record, &session.jid, acked).known_to_user();
+            session.since = record.created_at;
+            // What comes from now on is read from the archive behind what its client has; live, it would come twice.
+            session.draining = true;
         }
         let handle = session.handle.clone();
         let mut ops = Ops::new();
@@ -158,8 +119,8 @@ impl User {
         self.catch_up();
     }
 
-    pub(super) fn reattached(&mut self, attached: Reattached) {
-        let Reattached { sid, numbering, last, drained, has, queued, moved } = attached;
+    pub(super) fn reattached(&mut self, sid: SessionId, reattached: Reattached) {
+        let Reattached { numbering, last, drained, has, queued, moved } = reattached;
         let Some(session) = self.session_mut(sid) else { return };
         session.resumable = numbering.is_some();
         session.sequence.numbering = numbering;
@@ -260,21 +221,10 @@ impl User {
     /// What comes for a user who lives elsewhere goes there.
     pub(super) fn take_moved(&mut self, msg: Msg) {
         match msg {
-            Msg::In(inbound) => {
-                let (host, jid) = (self.host.clone(), self.jid.clone());
-                if host.is_home(&jid) {
-                    // It has come back meanwhile, to another actor; this one is about to be forgotten.
-                    host.spawn({
-                        let host = host.clone();
-                        async move { host.to_entity(USER, &jid, *inbound) }
-                    });
-                } else {
-                    host.to_entity(USER, &jid, *inbound);
-                }
-            }
+            Msg::In(inbound) => self.host.forward::<Self>(&self.jid, *inbound),
             Msg::Leave(left) => drop(left.send(())),
             // Its connection sends it again to the next home. The stream need not end for that.
-            Msg::Out { receipt, .. } => receipt.leave(),
+            Msg::Session { event: Event::Sent { receipt, .. }, .. } => receipt.leave(),
             // Who asks for a session hears nothing, and asks the next home; the rest was settled, or comes again.
             _ => {}
         }
@@ -312,27 +262,14 @@ impl Host {
 impl Session {
     /// The record of a session that can't be resumed.
     fn plain_record(&self) -> sessions::Record {
-        let mut flags = 0;
-        for (set, bit) in [
-            (self.carbons, sessions::flags::CARBONS),
-            (self.interested, sessions::flags::ROSTER),
-            (self.blocks_push, sessions::flags::BLOCKLIST),
-        ] {
-            flags |= if set { bit } else { 0 };
-        }
         let mut record = sessions::Record {
             resource: self.jid.resource().to_owned(),
             created_at: self.since,
             max_resume_s: WAIT,
-            presence: self.presence.as_ref().map(|p| p.stanza.to_bytes().into()).unwrap_or_default(),
-            priority: self.presence.as_ref().map_or(0, |presence| presence.priority.into()),
-            flags,
             address: self.address.to_string(),
-            directed: self.directed.iter().map(|jid| jid.as_str().to_owned()).collect(),
-            roster: self.roster.to_vec().into(),
             ..sessions::Record::default()
         };
-        self.reader.write(&mut record);
+        self.client.write(&mut record);
         record
     }
 }

@@ -9,7 +9,6 @@ use rookery_proto::xmpp::jid::Jid;
 use rookery_proto::xmpp::stanza::{IqType, MessageType, Stanza, Type};
 
 use super::deliver::Ops;
-use super::session_queue::Origin;
 use super::share::{self, Owed};
 use super::steps::Step;
 use super::worth::worth_keeping;
@@ -17,6 +16,7 @@ use super::{Inbound, User};
 use crate::connection::ledger::Receipt;
 use crate::features;
 use crate::features::contract::{Direction, Passing, Phase, Verdict};
+use crate::runtime::origin::Origin;
 
 impl User {
     pub(super) fn incoming(&mut self, inbound: Inbound) {
@@ -75,8 +75,8 @@ impl User {
         if passing.stanza.to.is_none() {
             passing.stanza.to = Some(Jid::from(self.jid.clone()));
         }
-        if let Some((sid, n)) = origin {
-            self.remember(sid, n); // it may come again by another way, kept or not
+        if let Some(origin) = origin {
+            self.remember(origin); // it may come again by another way, kept or not
         }
         match self.plan(kind, &passing.stanza) {
             Plan::Deliver => self.keep_and_deliver(passing, origin, receipt),
@@ -104,7 +104,7 @@ impl User {
         }
     }
 
-    fn keep_and_deliver(&mut self, passing: Passing, origin: Origin, receipt: Receipt) {
+    fn keep_and_deliver(&mut self, passing: Passing, origin: Option<Origin>, receipt: Receipt) {
         let Passing { stanza, archive, copies, with, prepare, .. } = passing;
         let owed = self.owed(&stanza, || worth_keeping(&stanza));
         let waits = owed == Owed::AnyDevice;

@@ -1,6 +1,8 @@
 //! What an ended session leaves: messages that were for it and that its client has not confirmed. Those that no other device
 //! has got, or is getting, are owed to any device from then on (RFC 6121 section 8.5.3.2.1): that is written into their
 //! entries, and the offline cursor goes back before them. The session's record goes last: until then it remembers them.
+//!
+//! Length: the ways in which a session ends differ in a few lines each, and share the one question what is left.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -12,7 +12,7 @@ use crate::features::{store_error, xep_0191_blocking::Blocks};
 use crate::host::NotResumed;
 use crate::host::options::Limits;
 use crate::placement::lifecycle;
-use crate::session::SessionId;
+use crate::runtime::origin::OriginName;
 
 /// Rows of a block list that are read: far more than any limit lets in, so that a lower limit unblocks nobody.
 const BLOCKED: usize = 100_000;
@@ -33,7 +33,7 @@ struct Account {
     last: Option<ArchiveId>,
     offline: Option<offline::Cursor>,
     queued: usize,
-    seen: Vec<(SessionId, Known)>,
+    seen: Vec<(OriginName, Known)>,
     sessions: Vec<sessions::Stored>,
 }
 
@@ -54,7 +54,7 @@ async fn read(tx: &mut dyn store::Transaction, user: &Entity, limits: &Limits) -
             offline: offline::get(tx, user).await?,
             queued: queued(tx, user).await?,
             // Numbers of a session are 32 bits (XEP-0198); the table has room for more.
-            seen: seen.into_iter().map(|(sid, row)| (SessionId(sid), Known::row(row))).collect(),
+            seen: seen.into_iter().map(|(sid, row)| (OriginName(sid), Known::row(row))).collect(),
             sessions: sessions::load(tx, user, limits.sessions_per_user).await?.rows,
         }),
     })

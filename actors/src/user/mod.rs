@@ -24,6 +24,8 @@ use crate::host::{Host, NotResumed};
 use crate::placement::lifecycle::{self, Lifecycle};
 use crate::runtime::actor::{Actor, Handle, Idle};
 use crate::runtime::commit_queue::Committed;
+use crate::runtime::origin::OriginName;
+use crate::session::event::Event;
 use crate::session::{self, SessionId};
 
 mod attach;
@@ -48,6 +50,7 @@ pub mod roster;
 mod roster_iq;
 mod seen;
 mod sent;
+mod session_events;
 mod session_queue;
 mod share;
 mod steps;
@@ -55,18 +58,19 @@ mod strangers;
 mod subscribe;
 mod subscription;
 mod user_session;
-mod worth;
 
-pub(crate) use attach::{Bind, Ended, Resume};
-pub(crate) use handoff::{Attach, Reattached, WAIT};
+pub(crate) use attach::Bind;
 pub(crate) use load::Loaded;
-pub(crate) use numbers::{Numbering, Sequence};
+pub(crate) use numbers::Sequence;
 pub use roster_iq::ROSTER;
 pub(crate) use roster_iq::remove as remove_contact;
-pub(crate) use share::{Reader, waits_for_any};
+pub(crate) use share::waits_for_any;
 pub(crate) use subscribe::requests;
-pub use user_session::{Available, UserSession};
-pub(crate) use worth::{worth_keeping, worth_telling};
+pub use user_session::UserSession;
+
+pub(crate) use crate::session::worth::{self, worth_keeping};
+pub(crate) use crate::session::{Attach, Resume, event::Ended};
+pub use crate::session::{Available, ClientState};
 
 /// What a user actor is sent.
 pub(crate) enum Msg {
@@ -75,10 +79,9 @@ pub(crate) enum Msg {
     Bind(Box<Bind>),
     Resume(Box<Resume>),
     /// From one of the user's own sessions.
-    Out {
+    Session {
         sid: SessionId,
-        stanza: Box<Stanza>,
-        receipt: Receipt,
+        event: Event,
     },
     /// To this user.
     In(Box<Inbound>),
@@ -86,39 +89,10 @@ pub(crate) enum Msg {
     Committed(Committed),
     /// A step that something spawned asks for.
     Then(Then),
-    /// A session is over.
-    Ended(Box<Ended>),
-    /// A session's client has everything before a mark (XEP-0198), or its connection has written it.
-    Marked {
-        sid: SessionId,
-        number: u64,
-    },
-    /// A session that was restored from the store was resumed.
-    Resumed {
-        sid: SessionId,
-        /// What its client has confirmed of the archive.
-        acked: Option<ArchiveId>,
-        numbering: Numbering,
-        /// What its count has told.
-        claim: Box<session::Claim>,
-    },
-    /// A session's resumption was enabled.
-    Enabled {
-        sid: SessionId,
-        numbering: Numbering,
-    },
-    /// A session's stanzas are counted anew, but it can't be resumed.
-    Managed {
-        sid: SessionId,
-    },
     /// A connection elsewhere whose session has lost its home.
     Attach(Box<Attach>),
-    /// A session that was restored has its connection back.
-    Reattached(Box<Reattached>),
     /// The user moves to another node: everything is settled, then this is answered.
     Leave(tokio::sync::oneshot::Sender<()>),
-    /// All that a session's connection sent before it was held has come.
-    Held,
     /// The user lives on another node already.
     Lose(Arc<crate::placement::LostShards>),
 }
@@ -156,8 +130,8 @@ pub struct User {
     drains: drains::Drains,
     /// What ended sessions leave to other devices.
     behind: leftovers::Behind,
-    /// What was taken from each session whose stanzas may come again.
-    seen: HashMap<SessionId, seen::Known>,
+    /// What was taken from each sender whose stanzas may come again.
+    seen: HashMap<OriginName, seen::Known>,
     pending: steps::Pending,
     ops: iq::Operations,
     leaving: Option<handoff::Leaving>,
@@ -277,19 +251,10 @@ impl User {
     pub fn changed(&mut self, sid: SessionId) {
         let last = self.ids.last;
         if let Some(session) = self.session_mut(sid) {
-            session.reader.follow(session.takes_messages(), session.carbons, last);
+            session.client.follow(last);
+            session.tell_client_state();
         }
         if let Some(session) = self.session(sid) {
-            let flags = session::Flags {
-                carbons: session.carbons,
-                interested: session.interested,
-                roster: session.roster,
-                blocks_push: session.blocks_push,
-                presence: session.presence.clone(),
-                directed: session.directed.clone(),
-                reader: session.reader.clone(),
-            };
-            session.tell_flags(flags);
             self.record(session);
         }
     }
@@ -313,42 +278,12 @@ impl User {
             Msg::Loaded(_) => {}
             Msg::Bind(bind) => self.bind(*bind),
             Msg::Resume(resume) => self.resume(*resume),
-            Msg::Out { sid, stanza, receipt } => self.sent_by(sid, stanza, receipt),
+            Msg::Session { sid, event } => self.session_tells(sid, event),
             Msg::In(inbound) => self.incoming(*inbound),
             Msg::Committed(committed) => self.committed(committed),
             Msg::Then(then) => then(self),
-            Msg::Ended(ended) => self.session_ended(ended),
-            Msg::Marked { sid, number } => self.marked(sid, number),
-            Msg::Resumed { sid, acked, numbering, claim } => {
-                if let Some(session) = self.session_mut(sid) {
-                    session.sequence.numbering = Some(numbering);
-                }
-                if let (Some(cursor), Some(upto)) = (self.offline, claim.offline) {
-                    self.offline = Some(cursor.given(upto)); // as the claim has written
-                }
-                self.refresh_presence(sid);
-                self.catch_up();
-                if self.host.placement().is_some() {
-                    self.announce(sid);
-                }
-                self.start_replay(sid, acked, (claim.before, claim.h));
-            }
-            Msg::Enabled { sid, numbering } => {
-                if let Some(session) = self.session_mut(sid) {
-                    session.resumable = true;
-                    session.sequence.numbering = Some(numbering);
-                }
-                self.changed(sid);
-            }
-            Msg::Managed { sid } => {
-                if let Some(session) = self.session_mut(sid) {
-                    session.counted = handoff::MANAGED;
-                }
-            }
             Msg::Attach(attach) => self.reattach(*attach),
-            Msg::Reattached(attached) => self.reattached(*attached),
             Msg::Leave(left) => self.leave(left),
-            Msg::Held => self.held(),
             Msg::Lose(loss) => self.lose(&loss),
         }
     }
@@ -358,10 +293,9 @@ impl User {
         match msg {
             Msg::Bind(bind) => drop(bind.reply.send(Err(StanzaError::new(Condition::NotAllowed)))),
             Msg::Resume(resume) => drop(resume.reply.send(Err(NotResumed::NotFound))),
-            Msg::Out { receipt, .. } => receipt.leave(), // its stream has ended
+            Msg::Session { sid, event } => self.session_of_nobody_tells(sid, event),
             Msg::In(inbound) => self.not_here(*inbound),
             Msg::Then(then) => then(self),
-            Msg::Ended(ended) => self.forget(ended.sid, ended.recorded),
             // The account was removed while this was under way: whoever waits for it is told.
             Msg::Committed(committed) => self.committed(committed.refused()),
             Msg::Attach(attach) => drop(attach.reply.send(None)),
@@ -370,13 +304,7 @@ impl User {
                 let _ = left.send(());
             }
             Msg::Lose(_) => self.lifecycle = Lifecycle::Moved,
-            Msg::Loaded(_)
-            | Msg::Marked { .. }
-            | Msg::Resumed { .. }
-            | Msg::Enabled { .. }
-            | Msg::Managed { .. }
-            | Msg::Reattached(_) => {}
-            Msg::Held => self.held(),
+            Msg::Loaded(_) => {}
         }
     }
 

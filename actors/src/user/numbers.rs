@@ -27,16 +27,7 @@ use crate::connection::ledger::Receipt;
 use crate::host::Host;
 use crate::runtime::actor::{Handle, Refused};
 use crate::runtime::commit_queue::Outcome;
-use crate::session::{self, Delivery, SessionId};
-
-/// How a session counts.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Numbering {
-    /// Its name in the store.
-    pub(crate) name: u64,
-    /// What to take from the count of what was handed to the session, to get the stanza's number.
-    pub(crate) base: u32,
-}
+use crate::session::{self, ClientState, Delivery, Numbering, SessionId};
 
 /// What was handed to a session, and what is going to be.
 #[derive(Default)]
@@ -56,7 +47,7 @@ enum Behind {
     /// A stanza of its client is settled by what goes before.
     Done(Receipt),
     /// What its record is to say once it has handled what goes before: which pushes its client was sent.
-    Flags(Box<session::Flags>),
+    Remember(Box<ClientState>),
 }
 
 /// The number of a step's stanza in one session, or of its first if there are more.
@@ -102,13 +93,14 @@ impl UserSession {
         }
     }
 
-    /// Tells the session what its record is to say.
-    pub(super) fn tell_flags(&self, flags: session::Flags) {
+    /// Tells the session what its record is to say of its client.
+    pub(super) fn tell_client_state(&self) {
+        let state = Box::new(self.client.clone());
         let mut behind = self.sequence.behind.lock();
         if behind.is_empty() {
-            let _ = self.handle.cast_always(session::Msg::Flags(Box::new(flags)));
+            let _ = self.handle.cast_always(session::Msg::Remember(state));
         } else {
-            behind.push_back((self.sequence.last, Behind::Flags(Box::new(flags))));
+            behind.push_back((self.sequence.last, Behind::Remember(state)));
         }
     }
 
@@ -136,7 +128,7 @@ impl UserSession {
             match next {
                 Behind::Stanza(delivery) => self.hand_now(delivery),
                 Behind::Done(receipt) => drop(self.handle.cast_always(session::Msg::Done(receipt))),
-                Behind::Flags(flags) => drop(self.handle.cast_always(session::Msg::Flags(flags))),
+                Behind::Remember(state) => drop(self.handle.cast_always(session::Msg::Remember(state))),
             }
         }
     }
@@ -153,6 +145,11 @@ impl UserSession {
     fn keeps_to(&self, told: Sent) -> bool {
         // Another numbering: the old numbers mean nothing any more.
         self.number_after(0).is_none_or(|now| now.numbering != told.numbering || now.covered_by(told.n))
+    }
+
+    /// Whether no step that waits for its commit has a number of this session.
+    pub(super) fn nothing_reserved(&self) -> bool {
+        self.sequence.reserved == 0
     }
 
     /// How many stanzas wait behind the steps before `seq`.

@@ -1,5 +1,7 @@
 //! What waits for a device: messages that came while nobody took them, and what a resumed session has missed. Both are
 //! read page by page and sent with their places in the archive; the cursor moves when the client has them.
+//!
+//! Length: the drain, the replay after a restart and the one after a move are the same reading of the archive with different ends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +20,7 @@ use super::{Msg, User, UserSession};
 use crate::connection::ledger::Receipt;
 use crate::connection::pipe::{Kept, Outgoing};
 use crate::connection::recent;
-use crate::features::{xep_0191_blocking as blocking, xep_0203_delay as delay};
+use crate::features::xep_0203_delay as delay;
 use crate::runtime::actor::Handle;
 use crate::session::{self, Delivery, SessionId};
 
@@ -357,7 +359,7 @@ impl User {
         entry: &archive::Entry,
     ) -> Option<Outgoing> {
         let stanza = Arc::new(crate::routing::stored::stanza(&entry.stanza)?);
-        if blocking::withheld(self, entry.direction(), &stanza) {
+        if entry.direction() == archive::Direction::In && self.withholds(&stanza) {
             return None;
         }
         let domain = Jid::parse(self.jid.domain()).ok()?;

@@ -9,7 +9,6 @@ use rookery_proto::xmpp::stanza::{IqType, PresenceType, Stanza, Type};
 
 use super::deliver::Ops;
 use super::sent;
-use super::session_queue::Origin;
 use super::share::{self, Owed};
 use super::steps::Step;
 use super::{Inbound, User};
@@ -17,12 +16,19 @@ use crate::connection::ledger::Receipt;
 use crate::connection::pipe::Outgoing;
 use crate::features;
 use crate::features::contract::{Direction, Passing, Verdict};
+use crate::runtime::origin::Origin;
 use crate::session::SessionId;
 
 impl User {
     /// Takes a stanza of one of the user's sessions, in its turn. What the session is told because of it comes before it is
     /// settled: else a home could die with an answer that its connection does not wait for any more.
-    pub(super) fn send_now(&mut self, sid: SessionId, stanza: Stanza, origin: Origin, receipt: Receipt) {
+    pub(super) fn send_now(
+        &mut self,
+        sid: SessionId,
+        stanza: Stanza,
+        origin: Option<Origin>,
+        receipt: Receipt,
+    ) {
         let told = self.settles_behind(sid) && !matches!(stanza.type_, Type::Message(_));
         let behind = told.then(|| receipt.split());
         self.outgoing(sid, stanza, origin, receipt);
@@ -44,7 +50,7 @@ impl User {
         self.host.placement().is_some() || self.session(sid).is_some_and(|session| session.resumable)
     }
 
-    fn outgoing(&mut self, sid: SessionId, stanza: Stanza, origin: Origin, receipt: Receipt) {
+    fn outgoing(&mut self, sid: SessionId, stanza: Stanza, origin: Option<Origin>, receipt: Receipt) {
         match stanza.type_ {
             Type::Message(_) => self.send_message(sid, stanza, origin, receipt),
             Type::Presence(PresenceType::Available | PresenceType::Unavailable) if stanza.to.is_none() => {
@@ -58,14 +64,14 @@ impl User {
 
     /// An IQ or a presence to whom it is addressed. What a user sends to itself is here already: it is taken before what the
     /// session sends next.
-    pub(super) fn send_to(&mut self, stanza: Arc<Stanza>, receipt: Receipt, origin: Origin) {
+    pub(super) fn send_to(&mut self, stanza: Arc<Stanza>, receipt: Receipt, origin: Option<Origin>) {
         if stanza.to.as_ref().is_some_and(|to| to.bare_str() == self.jid.as_str()) {
             return self.incoming(Inbound { stanza, receipt, origin, change: None });
         }
         self.host.route_from(stanza, receipt, origin);
     }
 
-    fn send_message(&mut self, sid: SessionId, mut stanza: Stanza, origin: Origin, receipt: Receipt) {
+    fn send_message(&mut self, sid: SessionId, mut stanza: Stanza, origin: Option<Origin>, receipt: Receipt) {
         // RFC 6121 section 8.1: without `to` it is for the sender's own bare JID.
         let to = stanza.to.get_or_insert_with(|| Jid::from(self.jid.clone())).clone();
         let with = to.to_bare();
@@ -126,7 +132,7 @@ impl User {
         sid: SessionId,
         kind: IqType,
         mut stanza: Stanza,
-        origin: Origin,
+        origin: Option<Origin>,
         receipt: Receipt,
     ) {
         // RFC 6120 section 10.3.3: without `to` it is for the sender's own account.

@@ -32,8 +32,7 @@ impl User {
             return directed.into_iter().for_each(|whom| self.send_on(stanza_to(&stanza, whom)));
         }
         let takes_messages_before = session.takes_messages();
-        session.presence =
-            available.then(|| Available { stanza: stanza.clone(), priority: priority(&stanza) });
+        session.presence = available.then(|| Available::new(stanza.clone()));
         let takes_messages = session.takes_messages();
         let directed = if available { Vec::new() } else { std::mem::take(&mut session.directed) };
         self.changed(sid);
@@ -291,9 +290,4 @@ fn unavailable(from: &rookery_proto::xmpp::jid::FullJid) -> Stanza {
 /// The same stanza, its payload shared, for somebody else.
 fn stanza_to(stanza: &Arc<Stanza>, to: Jid) -> Stanza {
     Stanza::clone(stanza).to(to)
-}
-
-/// `<priority/>`, 0 if it is not there or no number from -128 to 127 (section 4.7.2.3).
-pub(super) fn priority(stanza: &Stanza) -> i8 {
-    stanza.child("priority", ns::CLIENT).and_then(|c| c.text().trim().parse().ok()).unwrap_or(0)
 }

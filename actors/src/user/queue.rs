@@ -8,7 +8,6 @@ use rookery_proto::xmpp::stanza::Stanza;
 
 use super::deliver::Ops;
 use super::numbers::Numbers;
-use super::session_queue::Origin;
 use super::share::{self, Owed};
 use super::steps::Step;
 use super::worth::{worth_keeping, worth_telling};
@@ -17,6 +16,7 @@ use crate::connection::ledger::Receipt;
 use crate::connection::pipe::{Kept, Outgoing};
 use crate::connection::shared_delivery::SharedDelivery;
 use crate::features::contract::{Direction, Prepare};
+use crate::runtime::origin::Origin;
 use crate::session::{Delivery, SessionId};
 
 impl User {
@@ -126,7 +126,7 @@ impl User {
         sid: SessionId,
         number: u32,
         stanza: Arc<Stanza>,
-        origin: Origin,
+        origin: Option<Origin>,
         receipt: Receipt,
     ) {
         let with = stanza.from.as_ref().map_or_else(|| self.jid.clone(), Jid::to_bare);
@@ -177,7 +177,7 @@ impl User {
         &mut self,
         stanza: Arc<Stanza>,
         with: &BareJid,
-        origin: Option<(SessionId, u32)>,
+        origin: Option<Origin>,
         receipt: Receipt,
         prepare: Vec<Prepare>,
     ) {
@@ -185,7 +185,7 @@ impl User {
         self.put(entry, origin, prepare, Step::Kept { stanza, receipt });
     }
 
-    fn put(&mut self, mut entry: archive::Entry, origin: Origin, prepare: Vec<Prepare>, step: Step) {
+    fn put(&mut self, mut entry: archive::Entry, origin: Option<Origin>, prepare: Vec<Prepare>, step: Step) {
         let id = self.next_id();
         self.queued += 1;
         entry.flags |= share::nth(self.queued);

@@ -4,8 +4,9 @@ use std::cmp::Ordering;
 
 use rookery_proto::xmpp::error::StreamCondition;
 
-use super::{Reader, User, UserSession};
+use super::{User, UserSession};
 use crate::session::SessionId;
+use crate::session::reader::Reader;
 
 /// Which of two sessions with one resource was bound first. Clocks of nodes differ, so the archive says it, if anything came between.
 fn order(one: (&Reader, u64), other: (&Reader, u64)) -> Ordering {

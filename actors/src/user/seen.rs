@@ -1,12 +1,12 @@
-//! What was taken already: a stanza that may come again carries its session and number.
+//! What was taken already: a stanza that may come again carries its origin, a name and a number.
 
+use rookery_cluster::invariant;
 use rookery_cluster::tables::seen as table;
 
 use super::User;
-use super::session_queue::Origin;
-use crate::session::SessionId;
+use crate::runtime::origin::{Origin, OriginName};
 
-/// What is known of a session's numbers.
+/// What is known of a sender's numbers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Known {
     /// Those that were taken.
@@ -24,7 +24,7 @@ impl Known {
     }
 }
 
-/// Which of a session's numbers were taken. Most come in order; one that another node held up may come late.
+/// Which of a sender's numbers were taken. Most come in order; one that another node held up may come late.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seen {
     pub(super) last: u32,
@@ -84,62 +84,67 @@ impl Seen {
 
 impl User {
     /// The store did not take what goes with this stanza: no later row may say that it is there.
-    pub(super) fn not_kept(&mut self, (sid, n): (SessionId, u32)) {
-        if let Some(kept) = self.seen.get_mut(&sid).and_then(|known| known.kept.as_mut()) {
-            kept.untake(n);
+    pub(super) fn not_kept(&mut self, origin: Origin) {
+        if let Some(kept) = self.seen.get_mut(&origin.name).and_then(|known| known.kept.as_mut()) {
+            kept.untake(origin.number);
         }
     }
 
     /// A stanza that was taken is refused. If its sender has not heard so when its home dies, it comes again, and is looked at
     /// anew.
-    pub(super) fn not_taken(&mut self, (sid, n): (SessionId, u32)) {
-        if let Some(known) = self.seen.get_mut(&sid) {
-            known.taken.untake(n);
+    pub(super) fn not_taken(&mut self, origin: Origin) {
+        if let Some(known) = self.seen.get_mut(&origin.name) {
+            known.taken.untake(origin.number);
         }
     }
 
     /// The same of one that was stored, and is removed; returns the row that goes with that.
-    pub(super) fn taken_out(&mut self, (sid, n): (SessionId, u32)) -> Option<table::Seen> {
-        self.not_taken((sid, n));
+    pub(super) fn taken_out(&mut self, origin: Origin) -> Option<table::Seen> {
+        self.not_taken(origin);
         let at = self.host.seams().clock.now_micros();
-        let kept = self.seen.get_mut(&sid)?.kept.as_mut()?;
-        kept.untake(n);
+        let kept = self.seen.get_mut(&origin.name)?.kept.as_mut()?;
+        kept.untake(origin.number);
         Some(table::Seen { last: kept.last.into(), at, before: Some(kept.before) })
     }
 
-    /// Whether this stanza of a resumable session was taken before.
-    pub(super) fn taken_before(&self, origin: Option<(SessionId, u32)>) -> bool {
-        origin.is_some_and(|(sid, n)| self.seen.get(&sid).is_some_and(|known| known.taken.has(n)))
+    /// Whether this stanza was taken before.
+    pub(super) fn taken_before(&self, origin: Option<Origin>) -> bool {
+        let knows = |origin: Origin| Some(self.seen.get(&origin.name)?.taken.has(origin.number));
+        origin.and_then(knows).unwrap_or(false)
     }
 
-    pub(super) fn remember(&mut self, sid: SessionId, n: u32) {
-        if self.seen.len() >= 4_096 && !self.seen.contains_key(&sid) {
+    /// This stanza is taken.
+    pub(super) fn remember(&mut self, Origin { name, number }: Origin) {
+        if self.seen.len() >= 4_096 && !self.seen.contains_key(&name) {
             // The rows in the store are pruned by age; memory may forget any of them, at the price of one read at the
             // next activation.
-            let forget: Vec<SessionId> = self.seen.keys().take(1_024).copied().collect();
-            for sid in forget {
-                self.seen.remove(&sid);
+            let forget: Vec<OriginName> = self.seen.keys().take(1_024).copied().collect();
+            for name in forget {
+                self.seen.remove(&name);
             }
         }
-        let first = Known { taken: Seen::only(n), kept: None };
-        self.seen.entry(sid).or_insert(first).taken.take(n);
+        let first = Known { taken: Seen::only(number), kept: None };
+        let known = self.seen.entry(name).or_insert(first);
+        known.taken.take(number);
+        invariant!("taken_is_known", known.taken.has(number), "{number} is not in {known:?}");
     }
 
     /// The same of a request or an answer that is handed on.
-    pub(super) fn remember_iq(&mut self, origin: Origin) {
-        if let Some((sid, n)) = origin {
-            self.remember(sid, n);
+    pub(super) fn remember_iq(&mut self, origin: Option<Origin>) {
+        if let Some(origin) = origin {
+            self.remember(origin);
         }
     }
 
     /// The same of what is about to be stored; returns the row that goes with it.
-    pub(super) fn remember_kept(&mut self, sid: SessionId, n: u32, at: u64) -> table::Seen {
-        self.remember(sid, n);
-        let Some(known) = self.seen.get_mut(&sid) else {
-            return table::Seen { last: n.into(), at, before: Some(0) };
+    pub(super) fn remember_kept(&mut self, origin: Origin, at: u64) -> table::Seen {
+        self.remember(origin);
+        let Origin { name, number } = origin;
+        let Some(known) = self.seen.get_mut(&name) else {
+            return table::Seen { last: number.into(), at, before: Some(0) };
         };
-        let kept = known.kept.get_or_insert(Seen::only(n));
-        kept.take(n);
+        let kept = known.kept.get_or_insert(Seen::only(number));
+        kept.take(number);
         table::Seen { last: kept.last.into(), at, before: Some(kept.before) }
     }
 }

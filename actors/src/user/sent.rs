@@ -11,14 +11,13 @@ use rookery_proto::xmpp::jid::Jid;
 use rookery_proto::xmpp::stanza::Stanza;
 
 use super::deliver::{BUSY, Ops};
-use super::session_queue::Origin;
 use super::share::{self, Owed};
 use super::steps::Step;
 use super::{Msg, User, UserSession, numbers};
 use crate::connection::ledger::Receipt;
 use crate::features::contract::Direction;
 use crate::runtime::commit_queue::{Commit, Outcome};
-use crate::session::SessionId;
+use crate::runtime::origin::Origin;
 
 /// When an entry that the store did not take is written again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -29,7 +28,7 @@ pub(super) const SOMEWHERE: ArchiveId = ArchiveId::first_at(0);
 /// How many refused messages are remembered: as many as may come again when the store is back.
 const REFUSED: usize = 256;
 
-/// SharedDelivery how many of the newest entries that is looked for: it was sent a moment ago.
+/// Among how many of the newest entries that is looked for: it was sent a moment ago.
 const LAST: usize = 200;
 
 fn is_answered(stanza: &Stanza, error: &Stanza) -> bool {
@@ -71,7 +70,7 @@ impl User {
         entry.flags = share::flags(Owed::Nobody, copies);
         entry.sent = numbers;
         let name = self.session(sid).and_then(|session| session.origin_name(self.host.placement().is_some()));
-        let ops = self.keep(Collection::Archive, id, &entry, name.map(|name| (name, n)));
+        let ops = self.keep(Collection::Archive, id, &entry, name.map(|name| Origin::new(name, n)));
         self.commit_again(seq, Commit { ops, prepare });
     }
 
@@ -81,7 +80,7 @@ impl User {
         let is_its = |s: &&UserSession| error.to.as_ref().is_some_and(|to| to.as_str() == s.jid.as_str());
         let name =
             self.sessions.iter().find(is_its).and_then(|s| s.origin_name(self.host.placement().is_some()));
-        let origin = name.filter(|_| n != 0).map(|name| (name, n));
+        let origin = name.filter(|_| n != 0).map(|name| Origin::new(name, n));
         let entry = Some(entry).filter(|entry| *entry != SOMEWHERE).or_else(|| self.pending_of(error));
         let waits = |step: &Step| matches!(step, Step::Sent { id, .. } if *id == entry);
         match entry {
@@ -102,11 +101,11 @@ impl User {
     }
 
     /// The same where another home of the user has written the entry, and its place is not known here.
-    fn look_and_remove(&mut self, error: &Stanza, origin: Origin) {
+    fn look_and_remove(&mut self, error: &Stanza, origin: Option<Origin>) {
         if error.id.is_none() {
             return; // nothing names the message
         }
-        let row = origin.and_then(|origin| Some((origin.0, self.taken_out(origin)?)));
+        let row = origin.and_then(|origin| Some((origin.name, self.taken_out(origin)?)));
         let (store, user, error) = (self.host.store().clone(), self.entity.clone(), error.clone());
         self.host.spawn(async move {
             let removed = store.write(Options::owner(&user), |tx| {
@@ -134,10 +133,10 @@ impl User {
         });
     }
 
-    fn remove_sent(&mut self, entry: ArchiveId, origin: Origin) {
+    fn remove_sent(&mut self, entry: ArchiveId, origin: Option<Origin>) {
         let mut ops = Ops::new();
         archive::remove(&mut ops, Collection::Archive, &self.entity, entry);
-        if let Some((name, row)) = origin.and_then(|origin| Some((origin.0, self.taken_out(origin)?))) {
+        if let Some((name, row)) = origin.and_then(|origin| Some((origin.name, self.taken_out(origin)?))) {
             seen::put(&mut ops, &self.entity, &name.0, row);
         }
         self.submit(ops);
@@ -161,7 +160,7 @@ impl User {
     /// anew.
     pub(super) fn refuse_from(
         &mut self,
-        origin: Origin,
+        origin: Option<Origin>,
         stanza: &Stanza,
         receipt: Receipt,
         error: &StanzaError,
@@ -173,23 +172,23 @@ impl User {
     }
 
     /// What was true of the store then is not true any more when the message comes again, and the sender may have had the error.
-    pub(super) fn remember_refused(&mut self, origin: Origin, condition: Condition) {
-        let Some((sid, n)) = origin else { return };
+    pub(super) fn remember_refused(&mut self, origin: Option<Origin>, condition: Condition) {
+        let Some(origin) = origin else { return };
         if self.pending.refused.len() >= REFUSED {
             self.pending.refused.pop_front();
         }
-        self.pending.refused.push_back((sid, n, condition));
+        self.pending.refused.push_back((origin, condition));
     }
 
     /// With what a message was refused before.
-    pub(super) fn refused_before(&self, origin: Origin) -> Option<StanzaError> {
-        let (sid, n) = origin?;
-        let same = |refused: &&(SessionId, u32, Condition)| (refused.0, refused.1) == (sid, n);
-        self.pending.refused.iter().find(same).map(|(.., condition)| StanzaError::new(*condition).text(BUSY))
+    pub(super) fn refused_before(&self, origin: Option<Origin>) -> Option<StanzaError> {
+        let origin = origin?;
+        let refused = self.pending.refused.iter().find(|(refused, _)| *refused == origin);
+        refused.map(|(_, condition)| StanzaError::new(*condition).text(BUSY))
     }
 
     /// A message has come again, and it is known by now what became of it the first time.
-    pub(super) fn answer_again(&self, origin: Origin, stanza: &Stanza, receipt: Receipt) {
+    pub(super) fn answer_again(&self, origin: Option<Origin>, stanza: &Stanza, receipt: Receipt) {
         match self.refused_before(origin) {
             Some(error) => self.refuse(stanza, receipt, &error),
             None => receipt.done(), // it is stored

@@ -13,17 +13,15 @@ use crate::connection::ledger::Receipt;
 use crate::features;
 use crate::features::contract::{Method, Run, Scope};
 use crate::runtime::operations::{Queued, Reading, Turn};
+use crate::runtime::origin::Origin;
 use crate::session::SessionId;
-
-/// A session's name and the number of its stanza, if the stanza may come again.
-pub(super) type Origin = Option<(SessionId, u32)>;
 
 /// What a session has sent, and waits for its turn.
 pub(super) enum Item {
     Stanza {
         stanza: Box<Stanza>,
         /// As it was when the stanza came: `<enable/>` may have begun to count anew since.
-        origin: Origin,
+        origin: Option<Origin>,
         receipt: Receipt,
     },
     /// Its end.
@@ -60,8 +58,9 @@ impl User {
             // The session was ended by others while this was on its way. Its client is told nothing of it.
             return receipt.leave();
         };
-        let origin =
-            session.origin_name(self.host.placement().is_some()).map(|name| (name, receipt.number()));
+        let origin = session
+            .origin_name(self.host.placement().is_some())
+            .map(|name| Origin::new(name, receipt.number()));
         if self.ops.sources.is_empty() {
             self.send_now(sid, *stanza, origin, receipt);
         } else {
@@ -70,7 +69,13 @@ impl User {
     }
 
     #[cold]
-    fn send_in_turn(&mut self, sid: SessionId, stanza: Box<Stanza>, origin: Origin, receipt: Receipt) {
+    fn send_in_turn(
+        &mut self,
+        sid: SessionId,
+        stanza: Box<Stanza>,
+        origin: Option<Origin>,
+        receipt: Receipt,
+    ) {
         match self.ops.sources.turn(sid) {
             Turn::Left => receipt.leave(),
             Turn::Waits if !self.depends_on_nothing(&stanza) => {

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use rookery_cluster::entity::Entity;
+use rookery_cluster::invariant;
 use rookery_cluster::tables::archive::ArchiveId;
 use rookery_proto::xmpp::error::{Condition, StanzaError};
 use rookery_proto::xmpp::stanza::Stanza;
@@ -14,13 +15,13 @@ use rookery_proto::xmpp::stanza::Stanza;
 use super::deliver::BUSY;
 use super::numbers::Numbers;
 use super::offline::Ready;
-use super::session_queue::Origin;
 use super::share::Owed;
 use super::worth::worth_keeping;
-use super::{Msg, User};
+use super::{Msg, User, UserSession};
 use crate::connection::ledger::Receipt;
 use crate::host::Host;
 use crate::runtime::commit_queue::{Commit, CommitQueue, Committed, Limit, Outcome, Preparation, Settled};
+use crate::runtime::origin::Origin;
 use crate::session::SessionId;
 
 /// What is to be done once a commit is there.
@@ -32,7 +33,7 @@ pub(super) enum Step {
     /// It is safe in the offline queue; there is nobody to deliver it to.
     Kept { stanza: Arc<Stanza>, receipt: Receipt },
     /// It has come before, and what became of it then is not known yet.
-    Again { stanza: Arc<Stanza>, origin: Origin, receipt: Receipt },
+    Again { stanza: Arc<Stanza>, origin: Option<Origin>, receipt: Receipt },
     /// It is safe in the offline queue; a session has it, with this number, for its client to confirm.
     Held { sid: SessionId, number: u32, id: ArchiveId, stanza: Arc<Stanza>, receipt: Receipt },
     /// Send a session what was read for it.
@@ -63,7 +64,7 @@ pub(super) struct Waiting {
     /// What was committed with it.
     pub(super) numbers: Numbers,
     /// Whose stanza it is.
-    pub(super) origin: Origin,
+    pub(super) origin: Option<Origin>,
     /// What is read before it is committed, should that be tried again.
     pub(super) prepare: Vec<Preparation>,
     /// It has got other numbers while its writes were held: the store has the old ones.
@@ -78,9 +79,9 @@ pub(super) struct Pending {
     /// The store has other numbers than the steps.
     pub(super) stale: bool,
     /// What one of the user's sessions has sent and was refused: it leaves the archive when it has come there.
-    pub(super) taken_back: Vec<(ArchiveId, Origin)>,
+    pub(super) taken_back: Vec<(ArchiveId, Option<Origin>)>,
     /// What others have sent and the store did not take: should it come again, it is refused again.
-    pub(super) refused: VecDeque<(SessionId, u32, Condition)>,
+    pub(super) refused: VecDeque<(Origin, Condition)>,
 }
 
 /// How many messages of one user may wait for the store.
@@ -118,7 +119,7 @@ impl User {
         commit: impl Into<Commit>,
         step: Step,
         numbers: Numbers,
-        origin: Origin,
+        origin: Option<Origin>,
     ) {
         let Some(me) = &self.me else { return };
         let commit = commit.into();
@@ -169,7 +170,7 @@ impl User {
     }
 
     /// The outcome of a step is known. Takes the steps from the front, up to the first that waits.
-    fn settled(&mut self, origin: Origin, outcome: Outcome) {
+    fn settled(&mut self, origin: Option<Origin>, outcome: Outcome) {
         if let Some(origin) = origin.filter(|_| outcome != Outcome::Stored) {
             self.not_kept(origin);
         }
@@ -193,10 +194,12 @@ impl User {
             }
             self.release(&numbers, seq);
         }
+        let counted = || self.sessions.iter().all(UserSession::nothing_reserved);
+        invariant!("numbers_given_back", !self.pending.commits.is_empty() || counted());
     }
 
     /// The store refused: the sender is told, nothing is delivered.
-    fn fail(&mut self, step: Step, origin: Origin, error: StanzaError) {
+    fn fail(&mut self, step: Step, origin: Option<Origin>, error: StanzaError) {
         match step {
             Step::In { stanza, receipt, .. } | Step::Kept { stanza, receipt } => {
                 self.refuse_from(origin, &stanza, receipt, &error);

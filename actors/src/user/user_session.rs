@@ -1,28 +1,20 @@
 //! What a user knows of each of its sessions.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use rookery_cluster::tables::archive::ArchiveId;
-use rookery_cluster::tables::roster::RosterVersion;
-use rookery_proto::xmpp::jid::{FullJid, Jid};
+use rookery_proto::xmpp::jid::FullJid;
 use rookery_proto::xmpp::stanza::Stanza;
 
-use super::session_queue::Origin;
-use super::{Reader, Sequence};
+use super::{Msg, Sequence, User};
 use crate::connection::ledger::Receipt;
 use crate::connection::pipe::{Kept, Outgoing};
 use crate::connection::recent;
-use crate::runtime::actor::Handle;
-use crate::session::{self, Session, SessionId};
-
-/// A presence that makes a session available.
-#[derive(Clone, Debug)]
-pub struct Available {
-    /// The presence as it was sent, with `from`.
-    pub stanza: Arc<Stanza>,
-    /// RFC 6121 section 4.7.2.3
-    pub priority: i8,
-}
+use crate::runtime::actor::{Handle, Refused};
+use crate::runtime::origin::Origin;
+use crate::session::event::{Event, Owner};
+use crate::session::{self, ClientState, Session, SessionId};
 
 /// A session as its user sees it.
 pub struct UserSession {
@@ -30,16 +22,8 @@ pub struct UserSession {
     pub sid: SessionId,
     /// Its full JID.
     pub jid: FullJid,
-    /// Its last available presence; `None` before the first and after unavailable.
-    pub presence: Option<Available>,
-    /// It asked for carbons (XEP-0280).
-    pub carbons: bool,
-    /// It asked for the roster and gets pushes (RFC 6121 section 2.1.6).
-    pub interested: bool,
-    /// What its client has of the roster then.
-    pub(crate) roster: RosterVersion,
-    /// It asked for the block list and gets pushes (XEP-0191).
-    pub blocks_push: bool,
+    /// What its client has asked for. Call [`User::changed`](super::User::changed) after a change that must survive a restart.
+    pub client: ClientState,
     /// When it was bound, microseconds since 1970.
     pub since: u64,
     /// Where from, for people.
@@ -50,21 +34,32 @@ pub struct UserSession {
     pub(super) counted: u8,
     /// It is served from the store and must not get archived messages live.
     pub(crate) draining: bool,
-    /// Which messages are for it.
-    pub(crate) reader: Reader,
     /// What it is handed, counted.
     pub(crate) sequence: Sequence,
-    /// Whom it sent directed presence to (RFC 6121 section 4.6).
-    pub(crate) directed: Vec<Jid>,
     /// What the session says of itself.
     pub(crate) shared: Arc<session::Shared>,
     pub(crate) handle: Handle<Session>,
 }
 
+/// What its client has asked for reads like the session's own.
+impl Deref for UserSession {
+    type Target = ClientState;
+
+    fn deref(&self) -> &ClientState {
+        &self.client
+    }
+}
+
+impl DerefMut for UserSession {
+    fn deref_mut(&mut self) -> &mut ClientState {
+        &mut self.client
+    }
+}
+
 impl UserSession {
-    /// Available, with a priority that takes messages to the bare JID (RFC 6121 section 8.5.2).
+    /// See [`ClientState::takes_messages`].
     pub(crate) fn takes_messages(&self) -> bool {
-        self.presence.as_ref().is_some_and(|presence| presence.priority >= 0)
+        self.client.takes_messages()
     }
 
     /// Hands a stanza to the session. `id` is its place in the archive, if it is there; the receipt is done when the
@@ -74,8 +69,33 @@ impl UserSession {
     }
 
     /// The same of a request or an answer of somebody else, which may come again.
-    pub(super) fn deliver_iq(&self, stanza: Arc<Stanza>, receipt: Receipt, origin: Origin, again: bool) {
+    pub(super) fn deliver_iq(
+        &self,
+        stanza: Arc<Stanza>,
+        receipt: Receipt,
+        origin: Option<Origin>,
+        again: bool,
+    ) {
         let kept = Kept::default().from(origin, recent::key(&stanza, origin), again);
         self.hand(session::Delivery { outgoing: Outgoing::new(stanza), kept, receipt });
+    }
+}
+
+impl Owner for Handle<User> {
+    fn tell(&self, sid: SessionId, event: Event) -> Result<(), Refused<Event>> {
+        event_back(self.cast(Msg::Session { sid, event }))
+    }
+
+    fn tell_always(&self, sid: SessionId, event: Event) -> Result<(), Refused<Event>> {
+        event_back(self.cast_always(Msg::Session { sid, event }))
+    }
+}
+
+/// The event of a message that was not taken.
+fn event_back(sent: Result<(), Refused<Msg>>) -> Result<(), Refused<Event>> {
+    match sent {
+        Err(Refused::Full(Msg::Session { event, .. })) => Err(Refused::Full(event)),
+        Err(Refused::Gone(Msg::Session { event, .. })) => Err(Refused::Gone(event)),
+        Ok(()) | Err(_) => Ok(()), // no other message was sent
     }
 }

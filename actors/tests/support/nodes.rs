@@ -11,7 +11,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rookery_actors::options::{Archive, Domain};
+use rookery_actors::options::{Archive, Domain, Service};
 use rookery_actors::{Authenticated, Host, Options, Pipe};
 use rookery_cluster::entity::Entity;
 use rookery_cluster::mesh::peer::{self, NodeId, Security, net};
@@ -37,6 +37,12 @@ pub struct Node {
 pub struct Nodes {
     pub db: Arc<Memory>,
     pub nodes: Vec<Node>,
+}
+
+/// The toys of `rookery_actors`: an echo room at each address of `rooms.localhost`, and a component.
+fn toys() -> Vec<Service> {
+    let service = |name: &str, kind, whole| Service { name: name.into(), kind, whole };
+    vec![service("rooms.localhost", "echo-room", false), service("echo.localhost", "echo-component", true)]
 }
 
 fn timing() -> Timing {
@@ -88,6 +94,7 @@ impl Node {
                 contact: vec![],
             }]);
             options.archive = Archive::Always;
+            options.services = toys();
             let store = cluster.mesh().store();
             let host = Host::start_in(options, store, Seams::system(), cluster.clone()).await.unwrap();
             let (stop, stopped) = oneshot::channel();

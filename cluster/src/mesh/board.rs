@@ -11,8 +11,9 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::map::Rows;
-use super::{Core, Map};
+use super::{Core, Epoch, Map};
 use crate::entity::{SHARDS, Shard};
+use crate::invariant;
 use crate::store::{Class, Error, Fut, Isolation, Result};
 use crate::tables::nodes::{self, State};
 
@@ -94,6 +95,11 @@ impl Core {
         }
         let here = self.guard.held();
         let map = Map { node: before.node.clone(), generation: before.generation, rows, here };
+        let grows = |(before, now): (&Option<Epoch>, &Option<Epoch>)| now.is_none() || now >= before;
+        invariant!(
+            "epochs_of_maps_grow",
+            !cfg!(debug_assertions) || before.here.iter().zip(&map.here).all(grows)
+        );
         gauge!("rookery_mesh_shards_held").set(count(map.held().count()));
         *self.board.map.write() = Arc::new(map);
         drop(making);

@@ -33,6 +33,7 @@ use tokio::sync::Notify;
 
 use super::{Epoch, Lease, NodeId};
 use crate::entity::{SHARDS, Shard};
+use crate::invariant;
 use crate::store::{Class, Error, Fence, Fut, Result, Transaction, Version};
 use crate::tables::nodes;
 
@@ -83,6 +84,11 @@ impl Guard {
         state.proven = state.proven.max(Some(version));
         for (shard, epoch) in shards {
             if let Some(slot) = state.held.get_mut(usize::from(shard.0)) {
+                invariant!(
+                    "epochs_grow",
+                    slot.is_none_or(|(before, _)| before < *epoch),
+                    "{shard:?} in {epoch} after {slot:?}"
+                );
                 *slot = Some((*epoch, version));
             }
         }

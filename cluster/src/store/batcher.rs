@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Class, Error, Op, Ops, Options, Result, Standing, Store, op, runner};
 use crate::entity::Shard;
+use crate::invariant;
 
 mod writes;
 
@@ -275,7 +276,12 @@ async fn settle(
 ) -> Option<(Error, Group)> {
     let mut doubt = false;
     loop {
+        invariant!("batcher_one_answer", bodies.len() == dones.len(), "{} of {}", dones.len(), bodies.len());
         let outcome = commit(store, &bodies, deadline).await;
+        // The shard may have gone meanwhile, and may have come back; but a later epoch does not become an earlier one.
+        let grows =
+            |body: &Body| body.epoch.zip(store.epoch(body.writes.shard)).is_none_or(|(was, is)| was <= is);
+        invariant!("epochs_of_writes_grow", !cfg!(debug_assertions) || bodies.iter().all(grows));
         let class = outcome.as_ref().err().map(|error| error.class);
         let again = class.is_some_and(|class| class.repeats() && (doubt || class == Class::MaybeCommitted));
         if let Err(error) = outcome.as_ref()
@@ -377,6 +383,8 @@ impl Shared {
             queue.bytes -= next.size;
             group.extend(queue.waiting.pop_front());
         }
+        let counted = !queue.waiting.is_empty() || queue.bytes == 0;
+        invariant!("batcher_counted", counted, "{} bytes of nothing", queue.bytes);
         queue.busy = true;
         let left = u32::try_from(queue.waiting.len()).unwrap_or(u32::MAX);
         drop(queue);

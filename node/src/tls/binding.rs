@@ -112,12 +112,12 @@ mod tests {
     use crate::tls::Tls;
     use crate::tls::tests::{Anyhow, NOW, config, seams};
 
+    /// A label, a secret, and the thread that has logged them.
+    type Logged = (String, Vec<u8>, ThreadId);
+
     /// Notes what is logged.
     #[derive(Debug, Default)]
     struct Spy(Mutex<Vec<Logged>>);
-
-    /// Label, secret, and the thread on which it was logged.
-    type Logged = (String, Vec<u8>, ThreadId);
 
     impl KeyLog for Spy {
         fn log(&self, label: &str, _: &[u8], secret: &[u8]) {

@@ -93,7 +93,7 @@ impl<S: Stream> Transport for Socket<S> {
         if !trusted.iter().any(|network| network.contains(peer.ip())) {
             metrics::counter!("rookery_limits_hit_total", "limit" => "proxy_trusted").increment(1);
             if let Some(others) = UNTRUSTED.now() {
-                tracing::warn!(%peer, others, "connection refused: a PROXY header is required, and this is no trusted proxy");
+                tracing::warn!(%peer, others, "connection refused: the address is not in listen.proxy_trusted");
             }
             return None;
         }
@@ -107,11 +107,11 @@ impl<S: Stream> Transport for Socket<S> {
                 None
             }
             Ok(Err(error)) => {
-                tracing::warn!(%peer, %error, "connection refused: no good PROXY header");
+                tracing::warn!(%peer, %error, "connection refused: invalid PROXY header");
                 None
             }
             Err(_) => {
-                tracing::warn!(%peer, "connection refused: the PROXY header did not come in time");
+                tracing::warn!(%peer, "connection refused: no PROXY header arrived in time");
                 None
             }
         }

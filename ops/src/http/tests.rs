@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::{Extension, Path};
-use axum::http::Method;
+use axum::extract::{Extension, Path, Request};
+use axum::http::{Method, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
@@ -186,4 +188,37 @@ async fn what_is_being_answered_at_the_end_is_answered() {
     busy.read_to_string(&mut answer).await.unwrap();
     assert!(answer.ends_with("done"), "{answer}");
     server.task.await.unwrap();
+}
+
+/// What WebSocket does.
+#[tokio::test]
+async fn a_connection_that_changes_its_protocol_is_none_of_the_service_any_more() {
+    async fn upgrade(mut request: Request) -> Response {
+        let upgraded = hyper::upgrade::on(&mut request);
+        tokio::spawn(async move {
+            let mut io = TokioIo::new(upgraded.await.unwrap());
+            let mut byte = [0];
+            while io.read(&mut byte).await.unwrap() > 0 {
+                io.write_all(&byte).await.unwrap();
+            }
+        });
+        let headers = [(header::CONNECTION, "upgrade"), (header::UPGRADE, "echo")];
+        (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
+    }
+    let routes = Routes::new(0).at(&Method::GET, "/echo", upgrade);
+    let server = start_with(Limits { connections: 1, ..Limits::default() }, routes, Health::new());
+    let mut client = dial(server.port);
+    let request = b"GET /echo HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n1";
+    client.write_all(request).await.unwrap();
+    let mut answer = String::new();
+    while !answer.ends_with("\r\n\r\n1") {
+        answer.push(char::from(client.read_u8().await.unwrap()));
+    }
+    assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
+    // It takes nobody's place, and the end of the service is not its end.
+    assert!(get_page(server.port, "/nothing").await.starts_with("HTTP/1.1 404"));
+    server.stop.send(()).unwrap();
+    server.task.await.unwrap();
+    client.write_all(b"2").await.unwrap();
+    assert_eq!(client.read_u8().await.unwrap(), b'2');
 }

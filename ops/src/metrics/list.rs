@@ -121,6 +121,7 @@ pub const METRICS: &[Metric] = &[
     m("rookery_ready", Gauge, N, &[], "1 if the node is ready, 0 if not; /readyz has the reasons"),
     m("rookery_build_info", Gauge, N, &["version"], "Always 1; the version is in the label"),
     m("rookery_uptime_seconds", Gauge, S, &[], "Seconds since the node started"),
+    m("rookery_invariant_violations_total", Counter, N, &["name"], "Violated invariants, by name: bugs in Rookery; alert on any"),
     m("rookery_log_lines_lost_total", Counter, N, &[], "Log lines dropped because the reader of the log is too slow"),
     m("rookery_http_requests_total", Counter, N, &["path", "status"], "Requests to the HTTP listener"),
     m("rookery_admin_requests_total", Counter, N, &["method", "outcome"], "Requests on the admin socket"),

@@ -12,7 +12,7 @@ use rookery_proto::xmpp::ns;
 use super::{Blocks, items, show};
 use crate::features::contract::{Done, Request};
 use crate::host::Host;
-use crate::session::{self, SessionId};
+use crate::session;
 use crate::user::User;
 
 /// The JIDs of a request's items.
@@ -72,12 +72,12 @@ pub(super) async fn block(host: Host, request: Request) -> Result<Done, StanzaEr
         let after = user.blocks.with(&jids);
         // While they are not blocked yet, so that it reaches them.
         show(user, &user.blocks, &after, false);
-        let sids: Vec<SessionId> = user.sessions().iter().map(|session| session.sid).collect();
-        for sid in sids {
-            if let Some(session) = user.session_mut(sid) {
-                session.directed.retain(|jid| !after.matches(jid));
-                let _ = session.handle.cast_always(session::Msg::Blocked(Arc::new(after.clone())));
-            }
+        let (own, blocked) = (user.jid().clone(), after.clone());
+        let withdrawn: Arc<dyn Fn(&Jid) -> bool + Send + Sync> =
+            Arc::new(move |from| from.bare_str() != own.as_str() && blocked.matches(from));
+        for session in user.sessions_mut() {
+            session.directed.retain(|jid| !after.matches(jid));
+            let _ = session.handle.cast_always(session::Msg::Withdraw(withdrawn.clone()));
         }
         user.forget_requests(|jid| after.matches(jid));
         user.blocks = after;

@@ -1,6 +1,8 @@
 //! Changes run one at a time. Those of the entity's own sources and those of others take turns: neither waits for more than
 //! one of the other.
 
+use rookery_cluster::invariant;
+
 use super::{Counted, Limits, Queued};
 
 /// Whose change it is.
@@ -78,7 +80,8 @@ impl<C: Queued, U> Changes<C, U> {
 
     /// A change runs now, of which this is kept.
     pub(crate) fn run(&mut self, of: U) {
-        self.running = Some(of);
+        let before = self.running.replace(of);
+        invariant!("one_change_at_a_time", before.is_none());
     }
 
     /// The change that ran is done. [`Changes::next`] follows.

@@ -1,5 +1,7 @@
 //! What each source has sent and must wait: behind its own change, or behind too many of its own reads.
 
+use rookery_cluster::invariant;
+
 use super::{Counted, Limits, Queued};
 
 /// What holds the next item of a source back.
@@ -210,6 +212,7 @@ impl<S: Copy + Eq, I: Queued + From<R>, R: Queued> Sources<S, I, R> {
         if source.hold == Hold::Reads {
             source.hold = Hold::Nothing;
         }
+        invariant!("read_done_once", source.reading);
         let read = source.reads.pop_front();
         source.reading = read.is_some();
         read

@@ -1,6 +1,7 @@
 //! What others ask of an entity: read from the store apart from what its own sources do, which never wait for it. Room is
 //! shared out fairly: one account, or one domain that is not served here, does not take all of it.
 
+use rookery_cluster::invariant;
 use rookery_proto::xmpp::jid::Jid;
 
 use super::{Counted, Limits, Queued};
@@ -77,7 +78,9 @@ impl<R: Queued> Strangers<R> {
 
     /// A read for this stranger is done. [`Strangers::next`] follows.
     pub(crate) fn done(&mut self, from: &Jid) {
-        if let Some(at) = self.reading.iter().position(|jid| jid == from) {
+        let at = self.reading.iter().position(|jid| jid == from);
+        invariant!("stranger_answered_once", at.is_some());
+        if let Some(at) = at {
             self.reading.swap_remove(at);
         }
     }

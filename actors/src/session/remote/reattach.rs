@@ -7,17 +7,16 @@ use bytes::Bytes;
 use prost::Message as _;
 use rookery_cluster::mesh::peer::{Envelope, NodeId, Outcome};
 use rookery_cluster::mesh::{Epoch, Home};
-use rookery_proto::xmpp::error::{Condition, StanzaError, StreamCondition};
+use rookery_proto::xmpp::error::StreamCondition;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::session_proxy::{At, SessionProxy};
-use crate::connection::pipe::{Close, Pipe};
-use crate::host::{Host, NotResumed};
+use crate::connection::pipe::Close;
+use crate::host::Host;
 use crate::routing::wire::{self, What};
-use crate::session::SessionId;
-use crate::session::handle::{Authenticated, ConnInfo, Rest as Said, Route, SessionHandle};
-use crate::user;
+use crate::session::handle::{Rest as Said, Route, SessionHandle};
+use crate::session::{Attach, recent};
 
 /// How long a connection looks for its session.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -48,11 +47,13 @@ impl Host {
         waiting
     }
 
+    /// Looks whether a session is still where its connection believes it to be, and asks the next home where it is not; returns
+    /// whether that is to be looked at again soon.
     pub(crate) fn look_at(&self, proxy: &Arc<SessionProxy>) -> bool {
         let Some(placement) = self.placement() else { return false };
         let home = placement.home(proxy.shard);
         let mut state = proxy.state.lock();
-        match state.at.clone() {
+        match state.at().clone() {
             At::Home(node, generation) => {
                 let still = match &home {
                     Home::There { node: now, generation: then, .. } => (now, *then) == (&node, generation),
@@ -88,7 +89,7 @@ impl Host {
                     return true;
                 }
                 tracing::trace!(user = %proxy.user, ?home, "a connection asks for its session");
-                state.at = At::Looking { since, asked: true };
+                state.ask();
                 let attach = state.attach(proxy);
                 drop(state);
                 match attach {
@@ -150,7 +151,7 @@ impl Host {
         bound: &wire::Bound,
     ) {
         let mut state = proxy.state.lock();
-        if state.attempt != attempt || !matches!(state.at, At::Looking { .. }) {
+        if !state.is_looking(attempt) {
             return;
         }
         if SessionProxy::jid(bound).is_none() {
@@ -160,7 +161,7 @@ impl Host {
         }
         tracing::debug!(user = %proxy.user, %node, "a session has a new home");
         metrics::counter!("rookery_sessions_attached_total").increment(1);
-        state.at = At::Home(node, generation);
+        state.found(node, generation);
         let closed = state.closed;
         // A home that has had the session all along has some of it; by the ledger that it was told of.
         let base = if state.is_enabling() { state.before } else { state.ledger.processed() };
@@ -176,10 +177,10 @@ impl Host {
             proxy.pass(&state, item.clone().up());
         }
         // What the client said while the answer was on its way.
-        if state.managed {
-            proxy.pass(&state, wire::up::What::Confirmed(state.h));
+        if state.carried.managed {
+            proxy.pass(&state, wire::up::What::Confirmed(state.carried.h));
         }
-        proxy.pass(&state, wire::up::What::Active(!state.inactive));
+        proxy.pass(&state, wire::up::What::Active(!state.carried.inactive));
         if let Some(clean) = closed {
             return proxy.pass(&state, wire::up::What::Closed(clean));
         }
@@ -194,8 +195,8 @@ impl Host {
         let Some(placement) = self.placement() else { return };
         let peer = (placement.cluster.mesh().node().clone(), proxy.id);
         let here = Some(proxy.clone());
-        let msg = user::Attach { attach, peer, pipe: proxy.pipe.clone(), here, reply };
-        if self.cast_user(&proxy.user, user::Msg::Attach(Box::new(msg))).is_err() {
+        let attach = Attach { attach, peer, pipe: proxy.pipe.clone(), here, reply };
+        if !self.attach_session(&proxy.user, attach) {
             return proxy.not_found(attempt);
         }
         let proxy = proxy.clone();
@@ -221,13 +222,12 @@ impl Host {
         // With both locks held: what the connection sends next comes behind what it sent before.
         let take = || {
             let mut state = proxy.state.lock();
-            let looking =
-                state.attempt == attempt && matches!(state.at, At::Looking { .. }) && state.closed.is_none();
+            let looking = state.is_looking(attempt) && state.closed.is_none();
             looking.then(|| {
-                state.at = At::Over;
+                state.end();
                 let said = Said {
-                    confirmed: state.managed.then_some(state.h),
-                    active: Some(!state.inactive),
+                    confirmed: state.carried.managed.then_some(state.carried.h),
+                    active: Some(!state.carried.inactive),
                     ..Said::default()
                 };
                 (std::mem::take(&mut state.ups), said)
@@ -244,82 +244,6 @@ impl Host {
         proxy.forget();
         proxy.pipe.nudge();
         route
-    }
-
-    /// Opens a session whose home is another node.
-    pub(crate) async fn bind_away(
-        &self,
-        who: &Authenticated,
-        resource: Option<&str>,
-        conn: &ConnInfo,
-        pipe: Arc<Pipe>,
-    ) -> Result<SessionHandle, StanzaError> {
-        let unable = || StanzaError::new(Condition::InternalServerError);
-        let proxy = SessionProxy::new(self, who.jid(), &conn.address, pipe).ok_or_else(unable)?;
-        let bind = wire::Bind {
-            user: who.jid().as_str().to_owned(),
-            resource: resource.map(str::to_owned),
-            conn: Some(proxy.conn()),
-        };
-        let bound = self.ask(proxy.clone(), What::Bind(bind)).await.ok_or_else(unable)?;
-        match SessionProxy::jid(&bound) {
-            Some(jid) => Ok(SessionHandle::away(proxy, jid)),
-            None => Err(StanzaError::new(
-                Condition::from_name(&bound.condition).unwrap_or(Condition::InternalServerError),
-            )),
-        }
-    }
-
-    /// Goes on with a session whose home is another node.
-    pub(crate) async fn resume_away(
-        &self,
-        who: &Authenticated,
-        (sid, key): (SessionId, [u8; 16]),
-        h: u32,
-        conn: &ConnInfo,
-        pipe: Arc<Pipe>,
-    ) -> Result<SessionHandle, NotResumed> {
-        let proxy = SessionProxy::new(self, who.jid(), &conn.address, pipe).ok_or(NotResumed::Unable)?;
-        proxy.resuming(h);
-        let resume = wire::Resume {
-            user: who.jid().as_str().to_owned(),
-            sid: Bytes::copy_from_slice(&sid.0),
-            key: Bytes::copy_from_slice(&key),
-            h,
-            conn: Some(proxy.conn()),
-        };
-        let bound = self.ask(proxy.clone(), What::Resume(resume)).await.ok_or(NotResumed::Unable)?;
-        match SessionProxy::jid(&bound) {
-            Some(jid) => Ok(SessionHandle::away(proxy, jid)),
-            None if bound.condition.is_empty() => Err(NotResumed::NotFound),
-            None => Err(NotResumed::Unable),
-        }
-    }
-
-    /// Asks for a session. If nobody waits for the answer any more, the session is told that its connection is gone.
-    async fn ask(&self, proxy: Arc<SessionProxy>, what: What) -> Option<wire::Bound> {
-        struct Waits(Arc<SessionProxy>, bool);
-        impl Drop for Waits {
-            fn drop(&mut self) {
-                if !self.1 {
-                    self.0.forget();
-                }
-            }
-        }
-        let mut waits = Waits(proxy.clone(), false);
-        let (reply, answer) = oneshot::channel();
-        self.send(&proxy.user.clone(), what, move |_, answer| {
-            let bound = answer.ok().and_then(|bytes| wire::Bound::decode(bytes).ok());
-            if let Some(bound) = bound.as_ref().filter(|bound| !bound.jid.is_empty())
-                && let Ok(node) = NodeId::new(&bound.node)
-            {
-                proxy.settle(node, bound.generation, bound.settled);
-            }
-            let _ = reply.send(bound);
-        });
-        let bound = answer.await.ok().flatten()?;
-        waits.1 = !bound.jid.is_empty();
-        Some(bound)
     }
 }
 
@@ -338,21 +262,15 @@ impl SessionProxy {
 
     /// Nobody has taken the session: it is looked at again.
     fn not_found(&self, attempt: u32) {
-        let mut state = self.state.lock();
-        if let At::Looking { since, asked: true } = state.at
-            && state.attempt == attempt
-        {
-            tracing::trace!(user = %self.user, "nobody took a session");
-            state.at = At::Looking { since, asked: false };
-            state.attempt = state.attempt.wrapping_add(1); // should somebody have taken it after all, it says nothing here
-        }
+        tracing::trace!(user = %self.user, attempt, "nobody took a session");
+        self.state.lock().not_found(attempt);
     }
 }
 
 impl super::session_proxy::State {
     /// What the next home must know; nothing if the last one never said.
     fn attach(&self, proxy: &SessionProxy) -> Option<wire::Attach> {
-        let capsule = self.capsule.clone()?;
+        let capsule = self.carried.capsule.clone()?;
         Some(wire::Attach {
             user: proxy.user.as_str().to_owned(),
             conn: Some(wire::Conn {
@@ -361,16 +279,16 @@ impl super::session_proxy::State {
                 address: proxy.address.to_string(),
             }),
             capsule: Some(capsule),
-            managed: self.managed,
-            inactive: self.inactive,
+            managed: self.carried.managed,
+            inactive: self.carried.inactive,
             settled: if self.is_enabling() { self.before } else { self.ledger.processed() },
-            h: self.h,
-            acked: wire::id_bytes(self.acked),
-            tail: self.tail.iter().map(|(sent, _)| sent.clone()).collect(),
-            last: wire::id_bytes(self.last),
-            drained: wire::id_bytes(self.drained),
+            h: self.carried.h,
+            acked: wire::id_bytes(self.carried.acked),
+            tail: self.carried.tail.iter().map(|(sent, _)| sent.clone()).collect(),
+            last: wire::id_bytes(self.carried.last),
+            drained: wire::id_bytes(self.carried.drained),
             moved: self.moved,
-            recent: self.recent.wire(),
+            recent: recent::to_wire(&self.carried.recent),
             unqueue: self.unqueue.iter().cloned().collect(),
         })
     }

@@ -19,6 +19,7 @@ use super::envelope::{Envelope, MESSAGE_MAX, REPLY_MAX};
 use super::node::NodeId;
 use super::options::Limit;
 use super::outbox::Next;
+use crate::invariant;
 
 /// Messages of outcomes that may be without a confirmation.
 const UNCONFIRMED_MESSAGES: usize = 256;
@@ -147,6 +148,7 @@ impl Inbox {
         out.stream = None;
         out.ready.clear();
         out.unconfirmed.clear();
+        out.unconfirmed_bytes = 0;
         let waker = out.waker.take();
         drop(out);
         wake(waker);
@@ -245,6 +247,9 @@ impl Inbox {
                 || out.ready.len() >= self.window.envelopes / 4
                 || out.open_bytes > self.window.bytes / 4;
             out.ready.push_back((number, size, what));
+            // Each envelope has one outcome, so there are never more outcomes than envelopes without one.
+            let (open, ready) = (out.open, out.ready.len());
+            invariant!("inbox_one_outcome", ready <= open, "{ready} outcomes of {open} envelopes");
             out.may_send() && (out.urgent || !out.timed)
         });
     }
@@ -264,6 +269,8 @@ impl Out {
             self.unconfirmed_bytes -= bytes;
             self.gone = self.gone.saturating_sub(1);
         }
+        let counted = !self.unconfirmed.is_empty() || self.unconfirmed_bytes == 0;
+        invariant!("inbox_counted", counted, "{} bytes of nothing", self.unconfirmed_bytes);
     }
 
     fn may_confirm_more(&self) -> bool {

@@ -13,6 +13,7 @@ use rookery_rpc::mesh::v1 as wire;
 use super::envelope::{ENVELOPE_MAX, Envelope, Outcome, Refused, Why};
 use super::node::NodeId;
 use super::options::{Limit, Options};
+use crate::invariant;
 
 /// Who wants to know what became of an envelope.
 pub(super) type OnOutcome = Box<dyn FnOnce(Outcome) + Send>;
@@ -157,6 +158,14 @@ impl Outbox {
         !self.queue.is_empty() || !self.sent.is_empty() || !self.pings.is_empty() || !self.probes.is_empty()
     }
 
+    /// What waits, and what is on its way, is what was counted.
+    fn check_level(&self) {
+        let Level { waiting, waiting_bytes, sent, sent_bytes } = self.level;
+        let numbers = waiting == self.queue.len() && sent == self.sent.len();
+        let bytes = (waiting > 0 || waiting_bytes == 0) && (sent > 0 || sent_bytes == 0);
+        invariant!("outbox_counted", numbers && bytes, "{:?}", self.level);
+    }
+
     pub(super) fn level(&self) -> Level {
         self.level
     }
@@ -273,6 +282,7 @@ impl Outbox {
             settled.extend(entry.on_outcome.map(|on_outcome| (on_outcome, Outcome::Lost)));
         }
         (self.level.waiting, self.level.waiting_bytes) = (0, 0);
+        self.check_level();
         settled
     }
 
@@ -347,6 +357,7 @@ impl Outbox {
             envelopes.push(entry.envelope.to_wire());
             self.sent.insert(entry.envelope.number, entry);
         }
+        self.check_level();
         (load.envelopes, load.bytes) = (envelopes.len() as u64, bytes as u64);
         (self.seen_said, self.unsaid_bytes) = (self.seen, 0);
         let forth = wire::Forth {
@@ -405,6 +416,7 @@ impl Outbox {
                 settled.push((on_outcome, outcome));
             }
         }
+        self.check_level();
         let waker = if self.may_send() { self.waker.take() } else { None };
         Ok((settled, waker))
     }

@@ -5,6 +5,7 @@ use aes::cipher::{Array, BlockCipherDecrypt as _, BlockCipherEncrypt as _, KeyIn
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use crate::invariant;
 use crate::store::{Class, Error, Result};
 
 /// Microseconds of a day.
@@ -102,7 +103,8 @@ impl Clock {
                 id = ArchiveId { micros: last.micros.saturating_add(1), epoch, counter: 0 };
             }
         }
-        self.last = Some(id);
+        let last = self.last.replace(id);
+        invariant!("archive_ids_grow", last.is_none_or(|last| last < id), "{id:?} after {last:?}");
         id
     }
 }

@@ -119,7 +119,7 @@ impl<T: Transport> Negotiation<T> {
             // After `<failed/>` the client would take its session for lost; after an error some (nbxmpp) do, too. A connection
             // that breaks makes them all come again with the same id.
             Err(NotResumed::Unable) => {
-                tracing::info!(jid = %who.jid(), "a session is out of reach; its client has to come again");
+                tracing::info!(jid = %who.jid(), "the node of a session cannot be reached; the client must reconnect");
                 Err(End::Abandon)
             }
         }

@@ -30,11 +30,11 @@ impl State {
     /// The client asks something: an answer like one that it has had is a new one.
     pub(crate) fn note_request(&mut self, item: &Item, n: u32) {
         let Item::Stanza(bytes) = item else { return };
-        if self.recent.is_empty() || !bytes.starts_with(b"<iq") {
+        if self.carried.recent.is_empty() || !bytes.starts_with(b"<iq") {
             return;
         }
         if let Some(request) = crate::routing::stored::stanza(bytes) {
-            self.recent.asks(&request, n, self.h);
+            self.carried.recent.asks(&request, n, self.carried.h);
         }
     }
 }

@@ -1,0 +1,28 @@
+//! What makes a repeated stanza known again: a name of its sender, and the sender's number for the stanza.
+
+/// The name under which a sender numbers its stanzas: 16 bytes, never used by another sender. A session's is made of its id.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct OriginName(pub(crate) [u8; 16]);
+
+impl OriginName {
+    /// From the bytes of a message or a row; `None` if they are not sixteen.
+    pub(crate) fn from_slice(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+}
+
+/// One stanza of one sender. A stanza with the same origin as one that was taken before is the same stanza.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Origin {
+    /// Whose stanza it is.
+    pub(crate) name: OriginName,
+    /// The sender's number for it. Numbers wrap (XEP-0198 section 4).
+    pub(crate) number: u32,
+}
+
+impl Origin {
+    /// The stanza `number` of the sender `name`.
+    pub(crate) fn new(name: impl Into<OriginName>, number: u32) -> Self {
+        Self { name: name.into(), number }
+    }
+}

@@ -1,0 +1,8 @@
+//! Two kinds of actors for tests and for the simulation, which show that the contract of placed actors suffices. Not part of the
+//! server: the cargo feature `toys` brings them.
+
+mod echo_component;
+mod echo_room;
+
+pub(crate) use echo_component::EchoComponent;
+pub(crate) use echo_room::EchoRoom;
