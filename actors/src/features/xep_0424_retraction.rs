@@ -86,10 +86,9 @@ struct Retraction {
 }
 
 fn hook(user: &User, passing: &mut Passing) -> Verdict {
-    let now = user.host().seams().clock.now_micros();
-    if let Some(retraction) = Retraction::of(passing, || now)
+    if let Some(retraction) = Retraction::of(passing, || user.host().seams().clock.now_micros())
         && user.may_prepare()
-        && user.host().state::<Retractions>().0.admit(&passing.with, now, PER_HOUR)
+        && user.host().state::<Retractions>().0.admit(&passing.with, retraction.at, PER_HOUR)
     {
         let retraction = Arc::new(retraction);
         passing
