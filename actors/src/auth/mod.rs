@@ -1,4 +1,4 @@
-//! Who may log in: an [`Authenticator`] knows the users of a domain and their passwords. SASL and in-band registration ask it,
+//! Logins: an [`Authenticator`] knows the users of a domain and their passwords. SASL and in-band registration ask the authenticator,
 //! and never the store.
 //!
 //! - [`store`]: the first one: accounts in the store, with SCRAM keys.
@@ -89,7 +89,7 @@ pub trait Authenticator: Send + Sync {
 }
 
 impl Host {
-    /// Who knows the users of `domain`: for all domains that is the store.
+    /// The authenticator that knows the users of `domain`: for all domains that is the store.
     pub fn authenticator(&self, _domain: &str) -> Arc<dyn Authenticator> {
         Arc::new(Stored::new(self.clone()))
     }

@@ -43,7 +43,7 @@ fn refuse(host: &Host, stanza: &Stanza, receipt: Receipt, error: &StanzaError) {
                 .increment(1);
             host.refuse(reply, receipt);
         }
-        None => receipt.done(),
+        None => receipt.done(), // errors and results have no answer (RFC 6120 section 8.3.1)
     }
 }
 

@@ -66,7 +66,7 @@ static LOOKING: Semaphore = Semaphore::const_new(2);
 /// Retractions by one bare JID, or to it, that are looked at in an hour.
 const PER_HOUR: u32 = 120;
 
-/// Who has retracted lately.
+/// How many retractions each JID has sent or got lately.
 #[derive(Default)]
 struct Retractions(Hourly);
 

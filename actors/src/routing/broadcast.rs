@@ -58,6 +58,7 @@ impl<'a> Broadcast<'a> {
     /// Sends it to the other nodes.
     pub(crate) fn send(self) {
         let Self { host, stanza, receipt, origin, away } = self;
+        // Each recipient on this node has a part of the receipt since `add`.
         let Some(placement) = host.placement() else { return receipt.done() };
         let bytes: Bytes = stanza.to_bytes().into();
         for (node, all) in away {
@@ -92,7 +93,7 @@ impl<'a> Broadcast<'a> {
                 }
             }
         }
-        receipt.done();
+        receipt.done(); // each recipient, and each node, has a part of its own
     }
 }
 
@@ -125,6 +126,6 @@ impl Host {
                 Inbound { stanza, receipt: receipt.split(), origin, change: None },
             );
         }
-        receipt.done();
+        receipt.done(); // each recipient has a part of its own
     }
 }

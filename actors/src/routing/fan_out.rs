@@ -96,14 +96,14 @@ impl<'a> FanOut<'a> {
 }
 
 impl Host {
-    /// The epoch of the shard of the one whose presence it is, if this node is its home.
+    /// The home of the user whose presence it is, as far as this node knows.
+    fn home_of(&self, stanza: &Stanza) -> Option<Home> {
+        Some(self.placement()?.home(shard_of(&stanza.from.as_ref()?.to_bare())))
+    }
+
+    /// The epoch of the shard of the user whose presence it is, if this node is its home; else 0.
     fn epoch_of(&self, stanza: &Stanza) -> u32 {
-        let home = stanza
-            .from
-            .as_ref()
-            .zip(self.placement())
-            .map(|(from, placement)| placement.home(shard_of(&from.to_bare())));
-        match home {
+        match self.home_of(stanza) {
             Some(Home::Here { epoch }) => epoch.0,
             _ => 0,
         }
@@ -112,15 +112,12 @@ impl Host {
     /// Whether a presence comes from a home of a former epoch: a node that was cut off, and does not know yet that others have its
     /// shards, says what held before.
     pub(crate) fn is_outdated(&self, stanza: &Stanza, epoch: u32) -> bool {
-        let home = stanza
-            .from
-            .as_ref()
-            .zip(self.placement())
-            .map(|(from, placement)| placement.home(shard_of(&from.to_bare())));
-        match home {
-            // Whoever probes is answered where it is by then.
-            _ if matches!(stanza.type_, Type::Presence(PresenceType::Probe)) => false,
-            Some(Home::Here { epoch: now } | Home::There { epoch: now, .. }) => epoch != 0 && now.0 > epoch,
+        // A probe is answered wherever its session is by then.
+        if epoch == 0 || matches!(stanza.type_, Type::Presence(PresenceType::Probe)) {
+            return false;
+        }
+        match self.home_of(stanza) {
+            Some(Home::Here { epoch: now } | Home::There { epoch: now, .. }) => now.0 > epoch,
             _ => false,
         }
     }

@@ -22,7 +22,7 @@ impl Host {
 
     /// The same for a shared stanza.
     pub(crate) fn route_from(&self, stanza: Arc<Stanza>, receipt: Receipt, origin: Option<Origin>) {
-        let Some(to) = stanza.to.as_ref() else { return receipt.done() };
+        let Some(to) = stanza.to.as_ref() else { return receipt.done() }; // nobody is meant
         match self.resolve(to) {
             Address::Entity(kind, entity) => {
                 let inbound = Inbound { stanza, receipt, origin, change: None };
@@ -64,7 +64,7 @@ impl Host {
         // Presence matters only to those that are here (RFC 6121 section 8.5.1 has nobody else care), or want it.
         if inbound.change.is_none() && matches!(inbound.stanza.type_, Type::Presence(_)) {
             self.presence_here(kind, entity, &inbound.stanza, false);
-            return inbound.receipt.done();
+            return inbound.receipt.done(); // nobody else is to know of a presence
         }
         let Some(kind) = self.kinds().get(kind) else {
             return self.bounce(&inbound.stanza, inbound.receipt, Condition::ServiceUnavailable);
@@ -108,7 +108,7 @@ impl Host {
         self.send(entity, What::In(payload), move |host, answer| match answer {
             Ok(refused) => match super::stored::stanza(&refused) {
                 Some(error) => host.refuse(error, receipt),
-                None => receipt.done(),
+                None => receipt.done(), // the home has taken the stanza, and keeps it
             },
             Err(_) if changes => receipt.leave(), // its sender remembers it, and tells it again
             Err(_) => {

@@ -66,7 +66,7 @@ struct ShardQueue {
     proven: bool,
     /// Somebody sends what waits.
     flushing: bool,
-    /// Who did not take something, in which epoch, and when to ask again.
+    /// The node that did not take a payload, in which epoch, and when to ask again.
     refused: Option<(NodeId, u64, Instant)>,
 }
 

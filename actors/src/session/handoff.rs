@@ -39,7 +39,7 @@ pub(crate) struct Attach {
     pub(crate) reply: oneshot::Sender<Option<SessionHandle>>,
 }
 
-/// Who is told that the session has its connection: a proxy of this node with its attempt, or whoever has asked.
+/// The receiver of the news that the session has its connection: a proxy of this node with its attempt, or the asker.
 type Answer = (Option<Arc<SessionProxy>>, u32, oneshot::Sender<Option<SessionHandle>>);
 
 impl Session {

@@ -37,7 +37,9 @@ impl Actor for EchoComponent {
             }
             Msg::Nothing => return,
         };
-        let (Some(from), Some(to)) = (stanza.from.clone(), stanza.to.clone()) else { return receipt.done() };
+        let (Some(from), Some(to)) = (stanza.from.clone(), stanza.to.clone()) else {
+            return receipt.done(); // nobody to answer
+        };
         let reply = match stanza.type_ {
             Type::Message(MessageType::Error)
             | Type::Iq(IqType::Result | IqType::Error)

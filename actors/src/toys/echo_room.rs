@@ -1,4 +1,4 @@
-//! An echo room: occupants join by presence, and each message to the room goes to all of them. Who has joined is in the store, so the
+//! An echo room: occupants join by presence, and each message to the room goes to all of them. The store has the list of occupants, so the
 //! room goes on after its node has died, and no message that was acknowledged is lost or comes twice.
 
 use std::sync::Arc;
@@ -103,9 +103,9 @@ impl Logic for EchoRoom {
 
     fn take(&mut self, me: &mut Me<Self>, inbound: Inbound) {
         let Inbound { stanza, receipt, origin, .. } = inbound;
-        let Some(from) = stanza.from.clone() else { return receipt.done() };
+        let Some(from) = stanza.from.clone() else { return receipt.done() }; // nobody to answer
         let Ok(occupant) = me.jid.with_resource(from.resource().unwrap_or_default()) else {
-            return receipt.done();
+            return receipt.done(); // no occupant is called so
         };
         let (joined, to) =
             (self.occupants.iter().any(|other| other == from.as_str()), self.occupants.clone());
@@ -122,7 +122,7 @@ impl Logic for EchoRoom {
                 self.occupants.retain(|other| other != from.as_str());
                 self.commit(me, Step { sent: stanza, echo, to, receipt, number: None });
             }
-            Type::Message(MessageType::Error) | Type::Presence(_) => receipt.done(),
+            Type::Message(MessageType::Error) | Type::Presence(_) => receipt.done(), // says nothing to a room
             Type::Message(_) if joined => {
                 // One that came before may not have come to all: they know it by its number.
                 let number = Some(self.number(origin));

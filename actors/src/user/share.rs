@@ -1,4 +1,4 @@
-//! Who gets a message: to whom it is owed when it comes, and which sessions it is handed to. What each session is to have of it
+//! Recipients of a message: to which sessions a message is owed when it comes, and which sessions it is handed to. What each session is to have of it
 //! says [`Reader::share`].
 
 use rookery_cluster::tables::archive::ArchiveId;

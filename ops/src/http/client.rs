@@ -1,4 +1,4 @@
-//! Who asks. A proxy says for whom it asks, by `X-Forwarded-For` or `Forwarded` (RFC 7239); only proxies that the operator has named
+//! The client of a request. A proxy says for whom it asks, by `X-Forwarded-For` or `Forwarded` (RFC 7239); only proxies that the operator has named
 //! are believed, since anybody can write such a header.
 
 use std::net::{IpAddr, SocketAddr};

@@ -72,7 +72,7 @@ impl<S, I: Queued, R: Queued> Source<S, I, R> {
 
 impl<S, I: Queued, R: Queued> Drop for Source<S, I, R> {
     fn drop(&mut self) {
-        // Nobody is left to do it. Who has sent it sends it again to the next home.
+        // No actor is left to take the item. Its sender sends the item again, to the next home.
         self.leave().into_iter().for_each(Queued::leave);
     }
 }

@@ -18,7 +18,7 @@ const LIMITS: Limits = Limits {
     strangers_of_account: 2,
 };
 
-/// Who was told to send again.
+/// The senders that were told to send again.
 type LeftBehind = Arc<Mutex<Vec<usize>>>;
 
 #[derive(Clone)]

@@ -96,7 +96,7 @@ impl SessionProxy {
         self.host.look_at(self);
     }
 
-    /// Who sends through it.
+    /// The route of the connection that sends through this proxy.
     pub(crate) fn leads(&self, route: Weak<Route>) {
         *self.route.lock() = route;
     }
