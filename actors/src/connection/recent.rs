@@ -1,18 +1,26 @@
-//! Which requests and answers of others a client was sent last. They are kept nowhere else, so who has sent one does so again when the
-//! home of its recipient has died, unless it heard before. The connection outlives the home of its session, and tells the next one;
-//! where both have died, the session's record says what was sent, and the client's count whether it has that.
+//! Which requests, answers and errors of others a client was sent last. They are kept nowhere else, so their sender sends them again
+//! when the home of the recipient has died, unless the sender heard before. The connection outlives the home of its session, and tells
+//! the next one; where both have died, the session's record says what was sent, and the client's count whether it has that.
+//!
+//! Errors of messages are here for another reason, too. A client must send again whatever lies behind the `h` of `<resumed/>`
+//! (XEP-0198 section 5). Where a stanza was lost inside the server, that may be less than what was answered, and a message that
+//! was refused would be refused a second time. Such an error is remembered until all that the client had sent by then is settled.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 use rookery_proto::xmpp::jid::Jid;
-use rookery_proto::xmpp::stanza::{IqType, Stanza, Type};
+use rookery_proto::xmpp::stanza::{IqType, MessageType, Stanza, Type};
 use sha2::{Digest as _, Sha256};
 
 use crate::runtime::origin::Origin;
 
-/// How many are remembered.
-const MOST: usize = 32;
+/// How many requests and answers are remembered.
+const REQUESTS: usize = 32;
+/// How many are remembered in all. More errors than this wait only if a client sends as many messages while one is stuck.
+const MOST: usize = 256;
+/// This bit of a key is set for the error of a message, and for nothing else.
+const ERROR: u64 = 1 << 63;
 
 /// One of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,8 +44,8 @@ pub(crate) struct Recent(VecDeque<Sent>);
 pub(crate) enum Asks {
     /// It asks.
     Anew,
-    /// It asks again, and has had the answer.
-    Again,
+    /// It asks again, and has had the answer, or will get that; this is the key of the answer.
+    Again(u64),
 }
 
 /// Numbers wrap (XEP-0198 section 4).
@@ -49,6 +57,10 @@ impl Sent {
     /// One that has not waited for its client.
     pub(crate) fn new(key: u64, number: u32, up: u32) -> Self {
         Self { key, number, up, waited: false }
+    }
+
+    fn is_error(&self) -> bool {
+        self.key & ERROR != 0
     }
 
     /// Whether it answers the client's stanza `n`.
@@ -117,8 +129,12 @@ impl Recent {
             return;
         }
         self.0.retain(|sent| sent.key != key);
-        if self.0.len() >= MOST {
-            self.0.pop_front();
+        let requests =
+            if sent.is_error() { 0 } else { self.0.iter().filter(|sent| !sent.is_error()).count() };
+        let oldest =
+            if requests >= REQUESTS { self.0.iter().position(|sent| !sent.is_error()) } else { None };
+        if let Some(oldest) = oldest.or((self.0.len() >= MOST).then_some(0)) {
+            self.0.remove(oldest);
         }
         self.0.push_back(sent);
     }
@@ -132,6 +148,19 @@ impl Recent {
         }
     }
 
+    /// `settled` of the client's stanzas are settled, and will not come again: errors that were sent by then are forgotten. One that
+    /// has waited is forgotten when the client, which has confirmed `acked`, has it.
+    pub(crate) fn forget_settled(&mut self, settled: u32, acked: u32) {
+        self.0.retain(|sent| {
+            !sent.is_error() || !covers(settled, sent.up) || sent.waited && !covers(acked, sent.number)
+        });
+    }
+
+    /// Whether errors are remembered.
+    pub(crate) fn has_errors(&self) -> bool {
+        self.0.iter().any(Sent::is_error)
+    }
+
     /// Whether the client was sent this.
     pub(crate) fn has(&self, key: u64) -> bool {
         key != 0 && self.0.iter().any(|sent| sent.key == key)
@@ -140,13 +169,12 @@ impl Recent {
     /// The client, which has confirmed so many, sends its stanza `n`. If that asks something anew, an answer like one that it has
     /// had will be a new one.
     pub(crate) fn asks(&mut self, request: &Stanza, n: u32, acked: u32) -> Asks {
-        if self.0.is_empty() || !matches!(request.type_, Type::Iq(IqType::Get | IqType::Set)) {
+        if self.0.is_empty() {
             return Asks::Anew;
         }
-        let Some(to) = &request.to else { return Asks::Anew };
-        let key = answer(to, request.id.as_deref());
+        let Some(key) = asked(request) else { return Asks::Anew };
         match self.0.iter().position(|sent| sent.key == key) {
-            Some(at) if self.0.get(at).is_some_and(|sent| sent.knows(n, acked)) => Asks::Again,
+            Some(at) if self.0.get(at).is_some_and(|sent| sent.knows(n, acked)) => Asks::Again(key),
             Some(at) => {
                 self.0.remove(at);
                 Asks::Anew
@@ -163,8 +191,20 @@ pub(crate) fn key(stanza: &Stanza, origin: Option<Origin>) -> u64 {
             hash(&[&origin.name.0, &origin.number.to_le_bytes()])
         }
         (Type::Iq(IqType::Result | IqType::Error), _, Some(from)) => answer(from, stanza.id.as_deref()),
+        (Type::Message(MessageType::Error), _, Some(from)) => error(from, stanza.id.as_deref()),
         _ => 0,
     }
+}
+
+/// The key of what answers this.
+fn asked(request: &Stanza) -> Option<u64> {
+    let to = request.to.as_ref()?;
+    let key = match request.type_ {
+        Type::Iq(IqType::Get | IqType::Set) => answer(to, request.id.as_deref()),
+        Type::Message(kind) if kind != MessageType::Error => error(to, request.id.as_deref()),
+        _ => 0,
+    };
+    (key != 0).then_some(key)
 }
 
 fn answer(from: &Jid, id: Option<&str>) -> u64 {
@@ -172,12 +212,17 @@ fn answer(from: &Jid, id: Option<&str>) -> u64 {
     hash(&[from.as_str().as_bytes(), &[0], id.unwrap_or_default().as_bytes()])
 }
 
+/// 0 without an id, which messages need not have (RFC 6120 section 8.1.3).
+fn error(from: &Jid, id: Option<&str>) -> u64 {
+    id.map_or(0, |id| hash(&[b"message", &[0], from.as_str().as_bytes(), &[0], id.as_bytes()]) | ERROR)
+}
+
 /// Nobody can choose an id so that an answer of somebody else is taken for his.
 fn hash(parts: &[&[u8]]) -> u64 {
     let mut hash = Sha256::new();
     parts.iter().for_each(|part| hash.update(part));
     let [a, b, c, d, e, f, g, h, ..]: [u8; 32] = hash.finalize().into();
-    u64::from_le_bytes([a, b, c, d, e, f, g, h]).max(1)
+    (u64::from_le_bytes([a, b, c, d, e, f, g, h]) & !ERROR).max(1)
 }
 
 #[cfg(test)]
@@ -199,12 +244,15 @@ mod tests {
         assert!(recent.has(answer));
         let other = iq("<iq type='get' id='b' to='b@c/d'><query xmlns='urn:x'/></iq>");
         assert_eq!(recent.asks(&other, 8, 9), Asks::Anew);
-        assert_eq!(recent.asks(&request, 7, 9), Asks::Again);
+        assert_eq!(recent.asks(&request, 7, 9), Asks::Again(answer));
         assert!(recent.has(answer));
         assert_eq!(recent.asks(&request, 8, 9), Asks::Anew);
         assert!(!recent.has(answer));
         recent.note_waited(answer, 5, 7);
-        assert_eq!((recent.asks(&request, 9, 4), recent.asks(&request, 9, 5)), (Asks::Again, Asks::Anew));
+        assert_eq!(
+            (recent.asks(&request, 9, 4), recent.asks(&request, 9, 5)),
+            (Asks::Again(answer), Asks::Anew)
+        );
         let of = |n| key(&request, Some(Origin::new(OriginName([1; 16]), n)));
         assert!(of(1) == of(1) && of(1) != of(2) && key(&request, None) == 0);
     }
@@ -218,5 +266,32 @@ mod tests {
         assert_eq!((read.0.clone(), Recent::of(read.iter().copied()).0), (recent.0.clone(), recent.0));
         let covered = read.covered_by(20);
         assert!(covered.has(20) && !covered.has(21));
+    }
+
+    #[test]
+    fn errors_are_remembered_until_what_was_sent_before_them_is_settled() {
+        let error = |n: u32| {
+            key(
+                &iq(&format!("<message type='error' id='{n}' from='b@c'><error type='wait'/></message>")),
+                None,
+            )
+        };
+        let message =
+            |n: u32| iq(&format!("<message type='chat' id='{n}' to='b@c'><body>x</body></message>"));
+        assert_eq!(key(&iq("<message type='error' from='b@c'><error type='wait'/></message>"), None), 0);
+        let mut recent = Recent::default();
+        recent.note(key(&iq("<iq type='error' id='1' from='b@c'/>"), None), 1, 1);
+        assert!(!recent.has_errors());
+        (1..=200).for_each(|n| recent.note(error(n), n, 200 + n));
+        assert!(recent.has(error(1)) && recent.has_errors());
+        recent.forget_settled(210, 0);
+        assert!(!recent.has(error(10)) && recent.has(error(11)));
+        assert_eq!(recent.asks(&message(11), 211, 0), Asks::Again(error(11)));
+        assert_eq!((recent.asks(&message(11), 212, 0), recent.has(error(11))), (Asks::Anew, false));
+        recent.note_waited(error(1), 7, 200);
+        recent.forget_settled(500, 6);
+        assert_eq!(recent.asks(&message(1), 501, 6), Asks::Again(error(1)));
+        recent.forget_settled(500, 7);
+        assert!(!recent.has_errors() && !recent.is_empty());
     }
 }

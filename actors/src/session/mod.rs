@@ -13,11 +13,11 @@ use rookery_cluster::tables::archive::ArchiveId;
 use rookery_cluster::tables::sessions;
 use rookery_proto::xmpp::error::StreamCondition;
 use rookery_proto::xmpp::jid::{FullJid, Jid};
-use rookery_proto::xmpp::stanza::Stanza;
+use rookery_proto::xmpp::stanza::{MessageType, Stanza, Type};
 
 use crate::connection::ledger::{Ledger, Receipt};
 use crate::connection::pipe::{Close, Down, Pipe};
-use crate::connection::recent::{Asks, Recent};
+use crate::connection::recent::Recent;
 use crate::host::Host;
 use crate::runtime::actor::{Actor, Handle, Idle, Refused};
 use crate::runtime::directory::Directory;
@@ -43,7 +43,6 @@ mod resume;
 mod roster;
 mod route;
 mod safe;
-mod sent_again;
 mod shared;
 mod sm;
 mod traffic;
@@ -205,10 +204,6 @@ impl Session {
         }
         traffic::count(stanza.kind(), traffic::Way::In);
         let Some(receipt) = self.unless_answered(&stanza, receipt) else { return };
-        let acked = self.sm.as_ref().map_or(0, |sm| sm.acked);
-        if self.recent.asks(&stanza, receipt.number(), acked) == Asks::Again {
-            return receipt.done(); // its client has had the answer
-        }
         self.note_answer(&stanza);
         match self.user.tell(self.sid, Event::Sent { stanza: Box::new(stanza), receipt }) {
             Ok(()) => {}
@@ -252,8 +247,12 @@ impl Session {
         Numbering { name, base }
     }
 
-    fn deliver(&mut self, delivery: Delivery) {
+    fn deliver(&mut self, mut delivery: Delivery) {
         self.handed = self.handed.wrapping_add(1);
+        if delivery.outgoing.stanza.type_ == Type::Message(MessageType::Error) {
+            let key = recent::key(&delivery.outgoing.stanza);
+            delivery.kept = delivery.kept.keyed(key);
+        }
         if delivery.kept.again() || self.recent.has(delivery.kept.key()) {
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
             return self.has_had(delivery);

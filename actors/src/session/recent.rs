@@ -1,10 +1,12 @@
 //! Requests and answers that come again, since nobody could say whether the client was sent them.
 
 use rookery_cluster::tables::archive::ArchiveId;
+use rookery_proto::xmpp::stanza::Stanza;
 
 use super::sm::Sm;
 use super::{Delivery, Event, Session};
-use crate::connection::recent::{Recent, Sent};
+use crate::connection::ledger::Receipt;
+use crate::connection::recent::{self, Asks, Recent, Sent};
 use crate::routing::wire;
 
 /// What another home has told the connection.
@@ -18,20 +20,44 @@ pub(super) fn to_wire(recent: &Recent) -> Vec<wire::Recent> {
     recent.iter().map(wire).collect()
 }
 
+/// By which an error is known should it come again.
+pub(super) fn key(error: &Stanza) -> u64 {
+    recent::key(error, None)
+}
+
 impl Session {
     /// The client was sent this. Whoever sends it again hears of it when the client has it.
     pub(super) fn has_had(&mut self, delivery: Delivery) {
-        let Delivery { outgoing, kept, receipt } = delivery;
+        self.settle_with(delivery.kept.key(), delivery.receipt);
+    }
+
+    /// The receipt of a stanza of the client, unless that has come again and is answered: then it is settled as soon as the answer
+    /// is safe, and nothing more may be done with it.
+    pub(super) fn unless_answered(&mut self, stanza: &Stanza, receipt: Receipt) -> Option<Receipt> {
+        let acked = self.sm.as_ref().map_or(0, |sm| sm.acked);
+        if self.recent.has_errors() {
+            self.recent.forget_settled(self.ledger.settled(), acked);
+        }
+        match self.recent.asks(stanza, receipt.number(), acked) {
+            Asks::Anew => return Some(receipt),
+            Asks::Again(key) => self.settle_with(key, receipt),
+        }
+        None
+    }
+
+    /// Settles a receipt as soon as what the client was sent under this key is safe.
+    fn settle_with(&mut self, key: u64, receipt: Receipt) {
         let sm = self.sm.as_mut();
-        let item = sm.and_then(|sm| sm.unacked.iter_mut().find(|item| item.kept.key() == kept.key()));
+        let item = sm.and_then(|sm| sm.unacked.iter_mut().find(|item| item.kept.key() == key));
         match item {
-            Some(item) if !item.safe && !item.answered => {
-                std::mem::replace(&mut item.receipt, receipt).done();
-                self.want_tick();
-            }
             // It is on its way into the offline queue, or there.
             Some(item) if item.safe => {
-                self.tell(Event::QueuedAgain { stanza: outgoing.stanza, receipt });
+                let stanza = item.outgoing.stanza.clone();
+                self.tell(Event::QueuedAgain { stanza, receipt });
+            }
+            Some(item) if !item.answered && item.is_nowhere() => {
+                std::mem::replace(&mut item.receipt, receipt).done();
+                self.want_tick();
             }
             _ => receipt.done(), // its client has confirmed it, or answered
         }

@@ -54,9 +54,6 @@ impl Session {
         if self.ledger.broken() {
             // Something was lost inside the server: the client sends again what comes after the last that was not.
             let told = self.ledger.settled();
-            if let Some(sm) = &mut self.sm {
-                sm.note_answered(&self.ledger, told);
-            }
             self.ledger = Ledger::new(told);
             self.ledger.keep(me.downgrade());
         } else if claim.is_none() && !self.ledger.at_rest() {

@@ -46,7 +46,9 @@ impl Session {
                 continue;
             }
             item.safe = true;
-            item.answers = item.answers(ledger); // its receipt goes
+            if is_answer(item.stanza()) {
+                item.answers = item.answers.or_else(|| item.receipt.number_in(ledger)); // its receipt goes
+            }
             let receipt = std::mem::replace(&mut item.receipt, Receipt::none());
             let (stanza, number) = (item.outgoing.stanza.clone(), acked.wrapping_add(number));
             let origin = item.kept.origin();
@@ -131,7 +133,7 @@ impl Session {
     }
 }
 
-pub(super) fn is_answer(stanza: &Stanza) -> bool {
+fn is_answer(stanza: &Stanza) -> bool {
     matches!(stanza.type_, Type::Iq(IqType::Result | IqType::Error) | Type::Message(MessageType::Error))
 }
 

@@ -19,7 +19,6 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use super::roster::Has;
-use super::sent_again::Answered;
 use super::{Event, Session, SessionId};
 use crate::connection::budget::MOVED;
 use crate::connection::ledger::{Ledger, Receipt};
@@ -106,8 +105,6 @@ pub(super) struct Sm {
     pub(super) drained: Option<ArchiveId>,
     /// What the client has of the roster.
     pub(super) has: Has,
-    /// What it may send again although that is answered.
-    pub(super) answered: Vec<Answered>,
 }
 
 /// What a stanza may be longer on the way than what is counted of it: its start tag and ids.
@@ -138,7 +135,6 @@ impl Sm {
             changed: true,
             drained: None,
             has: Has::default(),
-            answered: Vec::new(),
         }
     }
 

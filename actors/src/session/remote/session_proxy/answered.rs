@@ -27,10 +27,18 @@ impl State {
         }
     }
 
-    /// The client asks something: an answer like one that it has had is a new one.
+    /// The client asks something, or sends a message: an answer like one that it has had is a new one.
     pub(crate) fn note_request(&mut self, item: &Item, n: u32) {
         let Item::Stanza(bytes) = item else { return };
-        if self.carried.recent.is_empty() || !bytes.starts_with(b"<iq") {
+        let known = match bytes.get(1) {
+            Some(b'i') => !self.carried.recent.is_empty(),
+            Some(b'm') if self.carried.recent.has_errors() => {
+                self.carried.recent.forget_settled(self.ledger.settled(), self.carried.h);
+                self.carried.recent.has_errors()
+            }
+            _ => false,
+        };
+        if !known {
             return;
         }
         if let Some(request) = crate::routing::stored::stanza(bytes) {
