@@ -107,14 +107,14 @@ impl User {
             self.roster.iter().partition(|contact| self.is_foreign(&contact.jid));
         // Also of those whom it does not hear any more: that it was told so may have been lost with its home.
         self.tell_all(&probe, here.into_iter().map(|contact| &contact.jid), true);
-        // Elsewhere nobody says first that all are gone: whoever has gone is said to be so by its own server, or is still shown.
-        let seen = away.iter().filter(|contact| contact.to());
-        self.tell_all(&probe, seen.map(|contact| &contact.jid), false);
-        for contact in away.iter().filter(|contact| !contact.to()) {
+        // The same of contacts elsewhere: their servers are not asked to say first that all are gone.
+        for contact in &away {
             let gone =
                 Stanza::new(Type::Presence(PresenceType::Unavailable)).from(Jid::from(contact.jid.clone()));
             session.deliver(Outgoing::new(gone.to(own.clone())), None, Receipt::none());
         }
+        let seen = away.iter().filter(|contact| contact.to());
+        self.tell_all(&probe, seen.map(|contact| &contact.jid), false);
     }
 
     /// Asks for the presence of one contact, who has just begun to show it.
