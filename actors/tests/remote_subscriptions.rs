@@ -382,7 +382,8 @@ async fn an_approval_before_the_request_answers_it() {
 
 #[tokio::test]
 async fn the_error_of_a_link_comes_to_the_sessions_and_the_request_is_made_again_later() {
-    let (world, far) = scene().await;
+    let world = World::with(far::near).await;
+    let far = Far::of(&world);
     let mut phone = romeo(&world).await;
     far.refuses(Some(Condition::RemoteServerTimeout));
     phone.send(&format!("<presence to='{JULIET}' type='subscribe' id='s1'/>"));
