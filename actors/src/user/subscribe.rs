@@ -152,7 +152,7 @@ pub(super) async fn act(
         }
         if outcome == Outcome::Ask {
             theirs.asked_at = now;
-            acted.displaced = table::make_room(tx, contact, (room.requests, room.rows)).await?;
+            acted.displaced = table::make_room(tx, contact, own.as_str(), (room.requests, room.rows)).await?;
         }
         if outcome != Outcome::Ignore {
             write(tx, contact, &theirs, visible(&theirs) != their_was)?;
