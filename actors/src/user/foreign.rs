@@ -5,14 +5,14 @@
 //! - `probes`: who asks for a user's presence. `errors`: what becomes of a message that another server refuses.
 //!
 //! **What holds over the death of a home.** A change to a roster and the duty to tell the contact of it are one transaction
-//! ([`Item::untold`]). The duty ends when the link has sent the stanza. Before that the next home, or the next start, tells the
-//! contact again: not the same stanza, but what holds by then, which a server that has heard it before ignores (appendix A.3).
+//! ([`Item::untold`](rookery_cluster::tables::roster::Item::untold)). The duty ends when the link has the stanza in its own queue, which is
+//! durable. Before that the next home, or the next start, tells the contact again: not the same stanza, but what holds by then, which a
+//! server that has heard it before ignores (appendix A.3).
 //!
-//! **What can still differ.** What a link has sent and the other server has lost. What was refused for good after the link's
-//! deadline. What a user has changed who is not read again after a crash. Each ends when the contact next comes online: its server
-//! probes this user and is told `unsubscribed` if the contact may not see it, and a request that has no answer is sent again when
-//! its user comes online (section 3.1.2). A contact who believes that this user still hears its presence is not told otherwise by
-//! that; its presence is then sent in vain.
+//! **What can still differ.** What the other server has lost; what its link has given up; what was not told when the only process
+//! died, until the user is read again. Most of it is put right when either side comes online (section 4.3.2): it is probed, and who
+//! may not see the other is told `unsubscribed`; a request without an answer is sent again (3.1.2), and answered at once where it was
+//! granted. What is not put right that way: a contact who was not told `unsubscribe` goes on sending presence in vain.
 
 use std::sync::Arc;
 
@@ -97,12 +97,17 @@ fn condition(error: &Stanza) -> Condition {
 impl User {
     /// Whether somebody is no user here.
     pub(super) fn is_foreign(&self, jid: &BareJid) -> bool {
-        self.host.is_foreign(jid.domain())
+        self.is_elsewhere(jid.domain())
+    }
+
+    /// The same of a domain: most often it is this user's own.
+    pub(super) fn is_elsewhere(&self, domain: &str) -> bool {
+        domain != self.jid.domain() && self.host.is_foreign(domain)
     }
 
     /// The same of a stanza's sender.
     pub(super) fn is_from_elsewhere(&self, stanza: &Stanza) -> bool {
-        stanza.from.as_ref().is_some_and(|from| self.host.is_foreign(from.domain()))
+        stanza.from.as_ref().is_some_and(|from| self.is_elsewhere(from.domain()))
     }
 
     /// A subscription stanza between bare JIDs (section 3.1.2).
@@ -206,9 +211,11 @@ impl User {
         let unheard = std::mem::take(&mut self.foreign.unheard);
         let told =
             |contact: &BareJid| unheard.iter().any(|(known, name)| known == contact && name & MINE != 0);
-        for contact in self.roster.iter().filter(|contact| contact.asks && !contact.to()) {
-            if self.is_foreign(&contact.jid) && !told(&contact.jid) {
-                let request = self.about_subscription(&contact.jid, Kind::Subscribe);
+        let waiting = self.roster.iter().filter(|contact| contact.asks && !contact.to());
+        for contact in waiting.filter(|contact| self.is_foreign(&contact.jid)) {
+            let request = self.about_subscription(&contact.jid, Kind::Subscribe);
+            let reaches = request.to.as_ref().is_some_and(|to| self.host.reaches(to));
+            if reaches && !told(&contact.jid) {
                 self.host.route(request, Receipt::none(), None);
             }
         }
