@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::net::{Gate, Guesses};
-use crate::streams::c2s::{Crowd, Meters, Rates, Settings, Shared};
+use crate::streams::c2s::{Clients, Meters, Rates, Settings, Shared};
 use crate::tls::{self, Tls};
 
 /// Why a node did not start.
@@ -221,7 +221,7 @@ pub fn shared(
         host,
         tls: Arc::new(tls),
         gate: Gate::new(&config.limits),
-        crowd: Crowd::default(),
+        clients: Clients::default(),
         mesh,
         guesses: Guesses::new(Duration::from_secs(600)),
         rates: Rates::new(),

@@ -254,7 +254,7 @@ impl Session {
 
     /// Whether the session may move, with its connection here.
     pub(super) fn moves(&self) -> bool {
-        self.host.placement().is_some() && !self.is_far()
+        self.host.homes_change() && !self.is_far()
     }
 
     fn is_far(&self) -> bool {

@@ -186,7 +186,7 @@ impl Session {
             ledger.keep(handle.downgrade());
         }
         // Among other nodes it may have its connection still, which looks for it.
-        let looked_for = host.placement().map_or(Duration::ZERO, |_| Duration::from_secs(WAIT.into()));
+        let looked_for = if host.homes_change() { Duration::from_secs(WAIT.into()) } else { Duration::ZERO };
         end::expire_later(&host, &handle, max.max(looked_for), 0);
         handle
     }
@@ -283,7 +283,7 @@ impl Session {
             Some(sm) => {
                 let pushed = push(Down::Stanza(outgoing.clone(), kept.clone()));
                 let limits = &self.host.options().limits;
-                let moves = self.host.placement().is_some();
+                let moves = self.host.homes_change();
                 if kept.key() != 0 && self.restored.is_none() {
                     self.recent.note(kept.key(), sm.sent().wrapping_add(1), self.ledger.received());
                     sm.need_cursor();

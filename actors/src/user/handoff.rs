@@ -39,8 +39,8 @@ impl Session {
     }
 
     /// By which name the session's stanzas are known when they come again; none if they can't.
-    pub(super) fn origin_name(&self, cluster: bool) -> Option<OriginName> {
-        match (self.resumable, cluster) {
+    pub(super) fn origin_name(&self, host: &Host) -> Option<OriginName> {
+        match (self.resumable, host.homes_change()) {
             (true, _) => Some(self.sid.into()),
             // Numbers begin anew with `<enable/>`: what was counted before has another name.
             (false, true) => Some(OriginName(self.sid.0.map(|byte| byte ^ self.counted))),
@@ -145,7 +145,7 @@ impl User {
     /// Writes down that a session is there which can't be resumed: should its home die, it is looked for, and if it does
     /// not come, its contacts learn that it is gone.
     pub(super) fn record(&self, session: &Session) {
-        if session.resumable || self.host.placement().is_none() {
+        if session.resumable || !self.host.homes_change() {
             return; // its own record says so
         }
         let mut ops = Ops::new();

@@ -47,7 +47,7 @@ impl User {
 
     /// Whether what a session is told matters to what it has sent: where its home may die and it may not, or come back.
     fn settles_behind(&self, sid: SessionId) -> bool {
-        self.host.placement().is_some() || self.session(sid).is_some_and(|session| session.resumable)
+        self.host.homes_change() || self.session(sid).is_some_and(|session| session.resumable)
     }
 
     fn outgoing(&mut self, sid: SessionId, stanza: Stanza, origin: Option<Origin>, receipt: Receipt) {

@@ -69,7 +69,7 @@ impl User {
         let mut entry = self.entry(Direction::Out, &stanza, &with);
         entry.flags = share::flags(Owed::Nobody, copies);
         entry.sent = numbers;
-        let name = self.session(sid).and_then(|session| session.origin_name(self.host.placement().is_some()));
+        let name = self.session(sid).and_then(|session| session.origin_name(&self.host));
         let ops = self.keep(Collection::Archive, id, &entry, name.map(|name| Origin::new(name, n)));
         self.commit_again(seq, Commit { ops, prepare });
     }
@@ -78,8 +78,7 @@ impl User {
     /// session; 0 if that is not known. Should the error not come to its client, the message comes again, and is written again.
     pub(super) fn take_back(&mut self, entry: ArchiveId, error: &Stanza, n: u32) {
         let is_its = |s: &&UserSession| error.to.as_ref().is_some_and(|to| to.as_str() == s.jid.as_str());
-        let name =
-            self.sessions.iter().find(is_its).and_then(|s| s.origin_name(self.host.placement().is_some()));
+        let name = self.sessions.iter().find(is_its).and_then(|s| s.origin_name(&self.host));
         let origin = name.filter(|_| n != 0).map(|name| Origin::new(name, n));
         let entry = Some(entry).filter(|entry| *entry != SOMEWHERE).or_else(|| self.pending_of(error));
         let waits = |step: &Step| matches!(step, Step::Sent { id, .. } if *id == entry);

@@ -21,8 +21,8 @@ use crate::transport::Transport;
 
 mod acks;
 mod bind;
+mod clients;
 mod closing;
-mod crowd;
 mod header;
 mod input;
 mod negotiate;
@@ -38,7 +38,7 @@ mod starttls;
 #[cfg(test)]
 mod tests;
 
-pub use crowd::Crowd;
+pub use clients::Clients;
 pub use rate::Rates;
 pub use settings::Settings;
 
@@ -54,7 +54,7 @@ pub struct Shared {
     /// The count of connections.
     pub gate: Gate,
     /// The connections that have a session.
-    pub crowd: Crowd,
+    pub clients: Clients,
     /// Where users live, in a cluster.
     pub mesh: Option<Arc<Mesh>>,
     /// Guesses of passwords.
