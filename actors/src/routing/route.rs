@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rookery_proto::xmpp::error::{Condition, StanzaError};
-use rookery_proto::xmpp::jid::BareJid;
+use rookery_proto::xmpp::jid::{BareJid, Jid};
 use rookery_proto::xmpp::stanza::{PresenceType, Stanza, Type};
 
 use super::wire::{self, What};
@@ -14,6 +14,18 @@ use crate::host::kind::{Inbound, KindId, LINK, PlacedActor, USER};
 use crate::host::names::Address;
 use crate::host::pair::Pair;
 use crate::runtime::origin::Origin;
+
+/// Whether a presence is about a subscription, and so concerns a user's roster.
+fn asks(presence: PresenceType) -> bool {
+    match presence {
+        PresenceType::Subscribe
+        | PresenceType::Subscribed
+        | PresenceType::Unsubscribe
+        | PresenceType::Unsubscribed
+        | PresenceType::Probe => true,
+        PresenceType::Available | PresenceType::Unavailable | PresenceType::Error => false,
+    }
+}
 
 impl Host {
     /// Sends a stanza to where its `to` says. One without `to` goes nowhere.
@@ -47,13 +59,19 @@ impl Host {
             tracing::debug!(%from, %to, "a stanza between two other servers is dropped");
             return receipt.done();
         }
-        let pair = Pair::new(&from.to_bare().to_domain(), &to.to_bare().to_domain());
-        match (pair, self.kinds().named(LINK)) {
-            (Some(pair), Some(kind)) if self.federates(to.domain()) => {
-                self.to_entity(kind, pair.entity(), Inbound { stanza, receipt, origin, change: None });
+        match self.link_of(from, to) {
+            Some((kind, link)) => {
+                self.to_entity(kind, &link, Inbound { stanza, receipt, origin, change: None });
             }
-            _ => self.bounce(&stanza, receipt, Condition::RemoteServerNotFound),
+            None => self.bounce(&stanza, receipt, Condition::RemoteServerNotFound),
         }
+    }
+
+    /// The link for what is sent from an address of this deployment to one of another server, if this deployment speaks with that.
+    pub(super) fn link_of(&self, from: &Jid, to: &Jid) -> Option<(KindId, BareJid)> {
+        let pair = Pair::new(&from.to_bare().to_domain(), &to.to_bare().to_domain())?;
+        let kind = self.kinds().named(LINK)?;
+        (self.answers(from.domain()) && self.federates(to.domain())).then(|| (kind, pair.entity().clone()))
     }
 
     /// To something that has a home, wherever that is.
@@ -79,12 +97,16 @@ impl Host {
 
     /// To something whose home is this node.
     pub(crate) fn to_entity_here(&self, kind: KindId, entity: &BareJid, inbound: Inbound) {
-        // Presence matters only to those that are here (RFC 6121 section 8.5.1 has nobody else care), or want it.
         let Some(actors) = self.kinds().get(kind) else {
             return self.bounce(&inbound.stanza, inbound.receipt, Condition::ServiceUnavailable);
         };
-        let presence = inbound.change.is_none() && matches!(inbound.stanza.type_, Type::Presence(_));
-        if presence && !actors.takes_every_presence() {
+        // Presence matters only to those that are here (RFC 6121 section 8.5.1 has nobody else care), or want it; but for what people
+        // elsewhere ask a user, who may be away.
+        let passing = match inbound.stanza.type_ {
+            Type::Presence(presence) => inbound.change.is_none() && !(kind == USER && asks(presence)),
+            _ => false,
+        };
+        if passing && !actors.takes_every_presence() {
             self.presence_here(kind, entity, &inbound.stanza, false);
             return inbound.receipt.done(); // nobody else is to know of a presence
         }
@@ -100,19 +122,13 @@ impl Host {
     /// A presence for something whose home is this node; the stanza need not name it. If it is `strict`, it is a probe of a
     /// session that has been away: who is not there says so.
     pub(crate) fn presence_here(&self, kind: KindId, entity: &BareJid, stanza: &Arc<Stanza>, strict: bool) {
-        if strict {
-            self.forget_presence(entity, stanza);
+        if strict && let Some(from) = stanza.from.clone() {
+            // First all are gone, then those who are there say so: of who left meanwhile nobody else would speak.
+            let gone = Stanza::new(Type::Presence(PresenceType::Unavailable)).from(entity.clone()).to(from);
+            self.route(gone, Receipt::none(), None);
         }
         if let Some(kind) = self.kinds().get(kind) {
             kind.presence(self, entity, stanza);
-        }
-    }
-
-    /// Before a strict probe: first all of an entity are gone, then those who are there say so. Of who left meanwhile nobody else would speak.
-    pub(crate) fn forget_presence(&self, entity: &BareJid, probe: &Stanza) {
-        if let Some(from) = probe.from.clone() {
-            let gone = Stanza::new(Type::Presence(PresenceType::Unavailable)).from(entity.clone()).to(from);
-            self.route(gone, Receipt::none(), None);
         }
     }
 
