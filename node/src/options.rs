@@ -15,6 +15,7 @@ pub fn host(config: &Config) -> Options {
         contact: domain.contact.iter().map(|(kind, uri)| ((*kind).to_owned(), uri.clone())).collect(),
     };
     Options {
+        federation: None,
         archive: match config.archive.default {
             ArchiveDefault::Always => options::Archive::Always,
             ArchiveDefault::Roster => options::Archive::Roster,
