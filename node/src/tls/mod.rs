@@ -17,6 +17,7 @@ mod binding;
 pub mod development;
 mod files;
 mod identity;
+pub mod remote;
 pub mod stream;
 
 pub use accept::{Accepted, accept_direct, accept_http, accept_starttls, version};
