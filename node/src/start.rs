@@ -18,7 +18,8 @@ use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::net::{Gate, Guesses};
-use crate::streams::c2s::{Crowd, Meters, Rates, Settings, Shared};
+use crate::streams::Rates;
+use crate::streams::c2s::{Crowd, Meters, Settings, Shared};
 use crate::tls::{self, Tls};
 
 /// Why a node did not start.

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use rookery_actors::options::DomainPattern;
 use toml::de::DeTable;
 
-use super::pattern::Pattern;
 use super::read::{Found, Reader, Section};
 use super::validate::{count, is_host_and_port, secs, size};
 
@@ -29,18 +29,24 @@ pub struct Federation {
     /// The policy of most domains.
     pub policy: Policy,
     /// Domains with another policy.
-    pub policies: Vec<(Pattern, Policy)>,
+    pub policies: Vec<(DomainPattern, Policy)>,
     /// Domains with a policy of at least [`Policy::Certificate`].
-    pub require_secure: Vec<Pattern>,
+    pub require_secure: Vec<DomainPattern>,
     /// Domains that are not talked to.
-    pub refuse: Vec<Pattern>,
+    pub refuse: Vec<DomainPattern>,
     /// If not empty, the only ones that are talked to.
-    pub allow: Vec<Pattern>,
+    pub allow: Vec<DomainPattern>,
     /// Where certain domains are.
     pub routes: Vec<Route>,
     /// How long a stanza waits.
     pub queue: Duration,
-    /// The limits.
+    /// How many stanzas, and bytes of them, wait for one domain.
+    pub queue_stanzas: usize,
+    /// The same in bytes.
+    pub queue_bytes: usize,
+    /// What one link holds in memory, bytes.
+    pub memory_bytes: usize,
+    /// The limits of streams.
     pub limits: StreamLimits,
 }
 
@@ -69,14 +75,22 @@ pub struct StreamLimits {
 /// `[[route]]`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Route {
-    /// For which domains.
-    pub domain: Pattern,
+    /// For which domains; `None`: for all.
+    pub domain: Option<DomainPattern>,
     /// The host, a name or an address (without brackets).
     pub host: String,
     /// The port.
     pub port: u16,
     /// Whether TLS begins with the first byte.
     pub direct: bool,
+}
+
+impl Route {
+    /// Of several that match, the closest holds: a domain itself before what is below it, and more labels before fewer.
+    fn closeness(&self) -> (bool, usize) {
+        let text = self.domain.as_ref().map(ToString::to_string).unwrap_or_default();
+        (!text.is_empty() && !text.starts_with("*."), text.len())
+    }
 }
 
 impl Federation {
@@ -90,14 +104,14 @@ impl Federation {
 
     /// Whether `domain` is talked to.
     pub fn admits(&self, domain: &str) -> bool {
-        let among = |list: &[Pattern]| list.iter().any(|pattern| pattern.matches(domain));
+        let among = |list: &[DomainPattern]| list.iter().any(|pattern| pattern.matches(domain));
         self.enabled && !among(&self.refuse) && (self.allow.is_empty() || among(&self.allow))
     }
 
     /// The route to `domain`, if there is one.
     pub fn route(&self, domain: &str) -> Option<&Route> {
-        let fits = self.routes.iter().filter(|route| route.domain.matches(domain));
-        fits.max_by_key(|route| route.domain.weight())
+        let fits = |route: &&Route| route.domain.as_ref().is_none_or(|pattern| pattern.matches(domain));
+        self.routes.iter().filter(fits).max_by_key(|route| route.closeness())
     }
 }
 
@@ -143,14 +157,17 @@ pub(super) fn read(r: &mut Reader<'_>, file: &DeTable<'_>, listening: bool) -> F
         allow: patterns(r, &s, "allow"),
         routes: routes(r, file),
         queue: secs(r, &s, "queue_seconds"),
+        queue_stanzas: size(r, &s, "queue_stanzas"),
+        queue_bytes: size(r, &s, "queue_bytes"),
+        memory_bytes: size(r, &s, "memory_bytes"),
         limits,
     }
 }
 
-fn patterns(r: &mut Reader<'_>, section: &Section<'_, '_>, name: &str) -> Vec<Pattern> {
+fn patterns(r: &mut Reader<'_>, section: &Section<'_, '_>, name: &str) -> Vec<DomainPattern> {
     let mut all = Vec::new();
     for Found { value, line } in r.list(section, name) {
-        match Pattern::parse(&value) {
+        match DomainPattern::parse(&value) {
             Some(pattern) => all.push(pattern),
             None => {
                 let remedy = "write a domain as in \"example.net\", or \"*.example.net\" for all below it";
@@ -167,7 +184,10 @@ fn routes(r: &mut Reader<'_>, file: &DeTable<'_>) -> Vec<Route> {
         let (domain, via) = (r.text(&section, "domain"), r.text(&section, "via"));
         let direct = r.text(&section, "tls").value == "direct";
         let line = |found: &Found<String>| if found.line > 0 { found.line } else { section.line };
-        let pattern = Pattern::parse(&domain.value);
+        let pattern = match domain.value.as_str() {
+            "*" => Some(None),
+            text => DomainPattern::parse(text).map(Some),
+        };
         if pattern.is_none() {
             let remedy = "write a domain as in \"example.net\", or \"*.example.net\" for all below it";
             r.problem(line(&domain), "route.domain", format!("is {:?}", domain.value), remedy);

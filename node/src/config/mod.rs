@@ -16,7 +16,6 @@ mod cluster;
 mod describe;
 mod federation;
 mod options;
-mod pattern;
 mod problem;
 mod read;
 mod reference;
@@ -27,7 +26,6 @@ pub use address::Network;
 pub use describe::describe;
 pub use federation::{Federation, Policy, Route, StreamLimits};
 pub use options::{Kind, OPTIONS, Opt, SECTIONS};
-pub use pattern::Pattern;
 pub use problem::{Error, Problem};
 pub use reference::{example, markdown};
 

@@ -58,6 +58,27 @@ pub(super) const FEDERATION: &[Opt] = &[
         "Seconds that a stanza for a server which cannot be reached waits. Then it is returned to its sender with an error.",
     ),
     limit(
+        "queue_stanzas",
+        10_000,
+        100,
+        10_000_000,
+        "Stanzas that wait for one domain. Further ones are returned at once with `resource-constraint`.",
+    ),
+    limit(
+        "queue_bytes",
+        33_554_432,
+        1_000_000,
+        100_000_000_000,
+        "The same in bytes.",
+    ),
+    limit(
+        "memory_bytes",
+        1_048_576,
+        65_536,
+        1_000_000_000,
+        "Bytes of stanzas for one domain that are held in memory: sent and not acknowledged, or waiting. Further messages wait in the store only.",
+    ),
+    limit(
         "stanza_bytes",
         524_288,
         10_000,

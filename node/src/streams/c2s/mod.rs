@@ -19,7 +19,6 @@ use crate::net::{Gate, Guesses, Pass};
 use crate::tls::Tls;
 use crate::transport::Transport;
 
-mod acks;
 mod bind;
 mod closing;
 mod crowd;
@@ -29,7 +28,6 @@ mod negotiate;
 mod nonzas;
 mod offers;
 mod output;
-mod rate;
 mod register;
 mod running;
 mod sasl;
@@ -39,7 +37,6 @@ mod starttls;
 mod tests;
 
 pub use crowd::Crowd;
-pub use rate::Rates;
 pub use settings::Settings;
 
 /// The namespace of what clients send (RFC 6120 section 4.8.2).

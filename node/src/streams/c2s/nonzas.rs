@@ -6,7 +6,7 @@ use rookery_proto::xmpp::error::StreamCondition;
 use rookery_proto::xmpp::ns;
 
 use super::End;
-use super::acks::Acks;
+use crate::streams::acks::Acks;
 use super::running::{Running, Sm};
 use crate::transport::Carrier;
 

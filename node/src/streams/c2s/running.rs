@@ -14,9 +14,9 @@ use rookery_proto::xml::{Scope, Text};
 use rookery_proto::xmpp::error::{StreamCondition, StreamError};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::acks::Acks;
+use crate::streams::acks::Acks;
 use super::negotiate::Bound;
-use super::rate::Meter;
+use crate::streams::rate::Meter;
 use super::{End, Settings, Shared, closing};
 use crate::net::Pass;
 use crate::transport::{Carrier, Frames as _};

@@ -2,7 +2,7 @@
 
 use rookery_proto::xml;
 
-use super::rate::InForce;
+use crate::streams::rate::InForce;
 use crate::config::{Config, Limits, Network};
 
 /// Limits and switches in force for connections.
