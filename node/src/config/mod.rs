@@ -18,6 +18,7 @@ mod options;
 mod problem;
 mod read;
 mod reference;
+mod remote;
 mod store;
 mod validate;
 
@@ -26,6 +27,7 @@ pub use describe::describe;
 pub use options::{Kind, OPTIONS, Opt, SECTIONS};
 pub use problem::{Error, Problem};
 pub use reference::{example, markdown};
+pub use remote::{Anchor, Authorities, Dns, Proxy};
 
 /// A whole configuration, valid by construction.
 #[derive(Clone, PartialEq, Debug)]
@@ -50,6 +52,10 @@ pub struct Config {
     pub resume: Duration,
     /// The limits.
     pub limits: Limits,
+    /// How other servers are found.
+    pub dns: Dns,
+    /// Whose signature proves other servers.
+    pub authorities: Authorities,
     /// The log.
     pub log: Log,
 }

@@ -1,6 +1,7 @@
 //! Every option of `rookery.toml`: one list. Reading, checking, defaults and `ops/deploy/CONFIGURATION.md` derive from it.
 
 mod limits;
+mod remote;
 
 /// What an option holds, and its default.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -69,6 +70,8 @@ pub const SECTIONS: &[(&str, &str)] = &[
         "cluster",
         "With this section the node is a member of a cluster whose nodes share one store. Without this section the node runs alone. In `advertise`, `certificate`, `key` and `listen.public`, `{node}` is replaced by the node's name, so one file can serve all nodes.",
     ),
+    ("dns", "How other servers are found."),
+    ("authorities", "The certificate authorities that other servers are proved by."),
     ("archive", "The message archive (XEP-0313)."),
     ("sasl", "Authentication."),
     ("session", "Sessions and their resumption (XEP-0198)."),
@@ -76,16 +79,22 @@ pub const SECTIONS: &[(&str, &str)] = &[
     ("log", "The log, which is written to standard error."),
 ];
 
-/// All options. Those of `[limits]` have a file of their own: [`limits`].
+/// All options. Large sections have a file of their own: [`remote`] and [`limits`].
 pub const OPTIONS: &[Opt] = &joined();
 
+const PARTS: [&[Opt]; 3] = [GENERAL, remote::REMOTE, limits::LIMITS];
+
 #[allow(clippy::indexing_slicing, reason = "within a constant: a wrong index does not compile")]
-const fn joined() -> [Opt; GENERAL.len() + limits::LIMITS.len()] {
-    let mut all = [GENERAL[0]; GENERAL.len() + limits::LIMITS.len()];
-    let mut at = 0;
-    while at < all.len() {
-        all[at] = if at < GENERAL.len() { GENERAL[at] } else { limits::LIMITS[at - GENERAL.len()] };
-        at += 1;
+const fn joined() -> [Opt; PARTS[0].len() + PARTS[1].len() + PARTS[2].len()] {
+    let mut all = [GENERAL[0]; PARTS[0].len() + PARTS[1].len() + PARTS[2].len()];
+    let (mut part, mut at, mut from) = (0, 0, 0);
+    while part < PARTS.len() {
+        while at - from < PARTS[part].len() {
+            all[at] = PARTS[part][at - from];
+            at += 1;
+        }
+        from = at;
+        part += 1;
     }
     all
 }
