@@ -8,7 +8,7 @@ use hickory_resolver::proto::rr::Name;
 const LONGEST: usize = 253 - "_xmpps-server._tcp.".len();
 
 /// The address, if `domain` is one, in the brackets of IPv6 or without.
-pub(super) fn address(domain: &str) -> Option<IpAddr> {
+pub(crate) fn address(domain: &str) -> Option<IpAddr> {
     let bare = domain.strip_prefix('[').and_then(|d| d.strip_suffix(']')).unwrap_or(domain);
     bare.parse().ok()
 }
