@@ -19,6 +19,7 @@ mod options;
 mod problem;
 mod read;
 mod reference;
+mod remote;
 mod store;
 mod validate;
 
@@ -28,6 +29,7 @@ pub use federation::{Federation, Policy, Route, StreamLimits};
 pub use options::{Kind, OPTIONS, Opt, SECTIONS};
 pub use problem::{Error, Problem};
 pub use reference::{example, markdown};
+pub use remote::{Anchor, Authorities, Dns, Proxy};
 
 /// A whole configuration, valid by construction.
 #[derive(Clone, PartialEq, Debug)]
@@ -54,6 +56,10 @@ pub struct Config {
     pub resume: Duration,
     /// The limits.
     pub limits: Limits,
+    /// How other servers are found.
+    pub dns: Dns,
+    /// Whose signature proves other servers.
+    pub authorities: Authorities,
     /// The log.
     pub log: Log,
 }

@@ -2,6 +2,7 @@
 
 mod federation;
 mod limits;
+mod remote;
 
 /// What an option holds, and its default.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -75,6 +76,8 @@ pub const SECTIONS: &[(&str, &str)] = &[
         "Other servers: which of them this one talks to, how they prove themselves, and how much they may take.",
     ),
     ("route", "One `[[route]]` section for each domain whose server is not looked up in DNS."),
+    ("dns", "How other servers are found."),
+    ("authorities", "The certificate authorities that other servers are proved by."),
     ("archive", "The message archive (XEP-0313)."),
     ("sasl", "Authentication."),
     ("session", "Sessions and their resumption (XEP-0198)."),
@@ -82,14 +85,17 @@ pub const SECTIONS: &[(&str, &str)] = &[
     ("log", "The log, which is written to standard error."),
 ];
 
-/// All options. Large sections have a file of their own: [`federation`] and [`limits`].
+/// All options. Large sections have a file of their own: [`federation`], [`remote`] and [`limits`].
 pub const OPTIONS: &[Opt] = &joined();
 
-const PARTS: [&[Opt]; 3] = [GENERAL, limits::LIMITS, federation::FEDERATION];
+const PARTS: [&[Opt]; 4] = [GENERAL, limits::LIMITS, federation::FEDERATION, remote::REMOTE];
 
 #[allow(clippy::indexing_slicing, reason = "within a constant: a wrong index does not compile")]
-const fn joined() -> [Opt; PARTS[0].len() + PARTS[1].len() + PARTS[2].len()] {
-    let mut all = [GENERAL[0]; PARTS[0].len() + PARTS[1].len() + PARTS[2].len()];
+const LENGTH: usize = PARTS[0].len() + PARTS[1].len() + PARTS[2].len() + PARTS[3].len();
+
+#[allow(clippy::indexing_slicing, reason = "within a constant: a wrong index does not compile")]
+const fn joined() -> [Opt; LENGTH] {
+    let mut all = [GENERAL[0]; LENGTH];
     let (mut part, mut at, mut from) = (0, 0, 0);
     while part < PARTS.len() {
         while at - from < PARTS[part].len() {

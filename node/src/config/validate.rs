@@ -11,7 +11,7 @@ use super::problem::Problem;
 use super::read::{Found, Reader, Section};
 use super::{
     Archive, ArchiveDefault, CertificateFiles, Config, Domain, Limits, Listen, Log, Network, Sasl, address,
-    cluster, federation, store,
+    cluster, federation, remote, store,
 };
 
 /// The defaults of the list; the domains are empty.
@@ -72,6 +72,8 @@ fn read(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path) -> Config {
             secs(r, &section, "resume_seconds")
         },
         limits: limits(r, file),
+        dns: remote::dns(r, file, base),
+        authorities: remote::authorities(r, file, base),
         log: log(r, file),
         data_dir,
     }

@@ -234,6 +234,7 @@ fn load_one(
         build(Vec::new())?,
         build(vec![accept::ALPN.to_vec()])?,
         build(vec![accept::HTTP.to_vec()])?,
+        remote::Configs::new(provider, &chain, &key).map_err(unusable)?,
     )
     .map_err(|what| Error::File { path: files.certificate.clone(), what })?;
     let left = identity.not_after - now;

@@ -1,6 +1,5 @@
 //! Calling another server: finding it, TLS, headers and features. What the stream is for comes after.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,8 +13,8 @@ use tokio::time::{Instant, timeout_at};
 use super::conn::{Conn, End, Frame};
 use super::wire::Wire;
 use super::{Federation, proof};
-use crate::config::{Policy, Route};
-use crate::dns::{self, Begin, Target};
+use crate::config::Policy;
+use crate::dns::{Begin, NotFound, Target};
 use crate::net::{Origin, Stream};
 use crate::tls::remote::Proof;
 
@@ -103,44 +102,17 @@ impl Federation {
         if !settings.federation.admits(remote) {
             return Err(Closed::Permanent("[federation] does not allow this domain".to_owned()));
         }
-        let mut targets = match settings.federation.route(remote) {
-            Some(route) => vec![self.by_route(route).await?],
-            None => {
-                let found = self.finder.find(remote).await.map_err(|error| match error.permanent() {
-                    true => Closed::Permanent(error.to_string()),
-                    false => Closed::Now(error.to_string()),
-                })?;
-                found.list
-            }
+        let known = |error: NotFound| match error.permanent() {
+            true => Closed::Permanent(error.to_string()),
+            false => Closed::Now(error.to_string()),
         };
-        if settings.federation.loopback {
-            for target in &mut targets {
-                target.addresses.retain(IpAddr::is_loopback);
-            }
-            targets.retain(|target| !target.addresses.is_empty());
-            if targets.is_empty() {
-                let text = "a server without a configuration file talks to servers on this machine only";
-                return Err(Closed::Permanent(text.to_owned()));
-            }
+        if let Some(route) = settings.federation.route(remote) {
+            let begin = if route.direct { Begin::Direct } else { Begin::Starttls };
+            let target = self.finder.host(&route.host, route.port, begin).await;
+            // An operator who routes a domain to a name that is missing mends that: what waits need not go back.
+            return Ok(vec![target.map_err(|error| Closed::Now(error.to_string()))?]);
         }
-        Ok(targets)
-    }
-
-    async fn by_route(&self, route: &Route) -> Result<Target, Closed> {
-        let begin = if route.direct { Begin::Direct } else { Begin::Starttls };
-        let addresses = match route.host.parse() {
-            Ok(address) => vec![address],
-            Err(_) => self.finder.addresses(&route.host).await.map_err(|e| Closed::Now(e.to_string()))?,
-        };
-        Ok(Target {
-            begin,
-            host: route.host.clone(),
-            port: route.port,
-            addresses,
-            secure: false,
-            tlsa: Vec::new(),
-            proxied: false,
-        })
+        self.finder.find(remote).await.map(|found| found.list).map_err(known)
     }
 
     /// Calls the server of a pair's remote domain, target after target, until one gives features on TLS and, unless `anybody` will
@@ -153,7 +125,7 @@ impl Federation {
         let mut rest = targets.as_slice();
         let mut failed: Option<Closed> = None;
         while !rest.is_empty() {
-            let connected = match dns::connect(rest).await {
+            let connected = match self.finder.connect(rest).await {
                 Ok(connected) => connected,
                 Err(error) => return Err(failed.unwrap_or_else(|| Closed::Now(error.to_string()))),
             };

@@ -3,48 +3,25 @@
 
 use std::io;
 
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::client;
+use tokio_rustls::{TlsConnector, client};
 
-use super::{Tls, TlsStream};
-use crate::dns::{Begin, Target};
+use super::accept::{Hello, SPACE, count};
+use super::{Tls, TlsStream, version};
+use crate::dns::{Begin, names};
 
-/// What a certificate proves a domain by.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Proof {
-    /// A chain to a trusted authority, and the domain's name (RFC 9525).
-    Pkix,
-    /// A TLSA record (RFC 7673).
-    Dane,
-}
+mod configs;
+mod dane;
+mod judge;
+mod names_of;
+mod verifier;
 
-/// Why a certificate does not prove a domain.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum NotProved {
-    /// No certificate was sent.
-    #[error("no certificate was sent")]
-    NoCertificate,
-}
+pub use configs::Configs;
+pub use judge::{BadAuthorities, Judge, NotProved, Proof};
 
-/// Judges certificates of other servers.
-#[derive(Debug, Clone)]
-pub struct Judge {}
-
-impl Judge {
-    /// Whether `chain` (the server's certificate first, as TLS brought it) proves `domain` (normalised, as in a JID).
-    /// `targets`: for an outgoing stream the one target that it was connected to; for an incoming stream all targets of
-    /// the domain, if DANE is to be tried; else none.
-    pub fn judge(
-        &self,
-        chain: &[CertificateDer<'_>],
-        domain: &str,
-        targets: &[Target],
-    ) -> Result<Proof, NotProved> {
-        let _ = (chain, domain, targets);
-        Err(NotProved::NoCertificate)
-    }
-}
+/// The protocol's name in ALPN (XEP-0368 version 1.1.0).
+pub const ALPN: &[u8] = b"xmpp-server";
 
 /// A stream to or from another server after its handshake.
 pub struct Secured<S> {
@@ -58,8 +35,8 @@ pub struct Secured<S> {
     pub sni: Option<String>,
 }
 
-/// TLS towards `remote` from `local` (both normalised domains): SNI is `remote`, the certificate that is offered is that of
-/// `local`, and any well-formed certificate whose key the other side has is accepted; [`Judge`] says what it proves.
+/// TLS towards `remote` from `local` (both domains as in JIDs): SNI is `remote` (XEP-0368), the certificate that is offered is
+/// that of `local`, and any well-formed certificate whose key the other side has is accepted; [`Judge`] says what it proves.
 pub async fn connect<S>(
     tls: &Tls,
     stream: S,
@@ -70,8 +47,21 @@ pub async fn connect<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let _ = (tls, stream, local, remote, begin);
-    Err(io::ErrorKind::Unsupported.into())
+    let configs = &tls.identity(Some(local)).remote;
+    let config = match begin {
+        Begin::Starttls => configs.to_starttls.clone(),
+        Begin::Direct => configs.to_direct.clone(),
+    };
+    let handshake = async {
+        let stream = TlsConnector::from(config).connect(server_name(remote)?, stream).await?;
+        let state = stream.get_ref().1;
+        let (chain, version) = (chain(state), version(state));
+        Ok(Secured { chain, version, sni: None, stream })
+    };
+    let done = count(handshake.await)?;
+    metrics::counter!("rookery_tls_handshakes_total", "version" => done.version, "outcome" => "ok")
+        .increment(1);
+    Ok(done)
 }
 
 /// TLS with a server that connected, after `<proceed/>`: our certificate is that of the SNI, else of `to`. A certificate is asked
@@ -80,8 +70,9 @@ pub async fn accept_starttls<S>(tls: &Tls, stream: S, to: &str) -> io::Result<Se
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let _ = (tls, stream, to);
-    Err(io::ErrorKind::Unsupported.into())
+    let hello = count(Hello::read(stream, SPACE).await)?;
+    let identity = tls.identity(Some(hello.sni.as_deref().unwrap_or(to)));
+    finish(hello, identity.remote.starttls.clone()).await
 }
 
 /// Direct TLS with a server that connected. If it offers ALPN, it must offer `xmpp-server`.
@@ -89,6 +80,33 @@ pub async fn accept_direct<S>(tls: &Tls, stream: S) -> io::Result<Secured<TlsStr
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let _ = (tls, stream);
-    Err(io::ErrorKind::Unsupported.into())
+    let hello = count(Hello::read(stream, 0).await)?;
+    let identity = tls.identity(hello.sni.as_deref());
+    finish(hello, identity.remote.direct.clone()).await
+}
+
+async fn finish<S>(
+    hello: Hello<S>,
+    config: std::sync::Arc<rustls::ServerConfig>,
+) -> io::Result<Secured<TlsStream<S>>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let done = hello.secure(config).await?;
+    let chain = chain(done.stream.get_ref().1);
+    Ok(Secured { chain, version: done.protocol, sni: done.sni, stream: done.stream })
+}
+
+fn chain(state: &rustls::CommonState) -> Vec<CertificateDer<'static>> {
+    state.peer_certificates().unwrap_or_default().to_vec()
+}
+
+/// For SNI, which addresses have not.
+fn server_name(domain: &str) -> io::Result<ServerName<'static>> {
+    match names::address(domain) {
+        Some(address) => Ok(ServerName::from(address)),
+        None => names::ascii(domain)
+            .and_then(|name| ServerName::try_from(name).ok())
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a name for TLS")),
+    }
 }
