@@ -109,7 +109,7 @@ impl Dialback {
             Kind::Result => b"db:result",
             Kind::Verify { .. } => b"db:verify",
         };
-        let mut attribute = |out: &mut Vec<u8>, name: &str, value: &str| {
+        let attribute = |out: &mut Vec<u8>, name: &str, value: &str| {
             out.push(b' ');
             out.extend_from_slice(name.as_bytes());
             out.extend_from_slice(b"='");

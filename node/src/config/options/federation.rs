@@ -30,11 +30,7 @@ pub(super) const FEDERATION: &[Opt] = &[
         "Domains for which the policy is `certificate`, whatever `policy` says, as in `\"example.net\"` or `\"*.example.net\"`. If several lists match, the strictest policy holds.",
     ),
     federation("dane", Kind::List(&[]), "Domains for which the policy is `dane`."),
-    federation(
-        "dialback",
-        Kind::List(&[]),
-        "Domains for which the policy is `dialback`.",
-    ),
+    federation("dialback", Kind::List(&[]), "Domains for which the policy is `dialback`."),
     federation(
         "require_secure",
         Kind::List(&[]),
@@ -64,13 +60,7 @@ pub(super) const FEDERATION: &[Opt] = &[
         10_000_000,
         "Stanzas that wait for one domain. Further ones are returned at once with `resource-constraint`.",
     ),
-    limit(
-        "queue_bytes",
-        33_554_432,
-        1_000_000,
-        100_000_000_000,
-        "The same in bytes.",
-    ),
+    limit("queue_bytes", 33_554_432, 1_000_000, 100_000_000_000, "The same in bytes."),
     limit(
         "memory_bytes",
         1_048_576,
@@ -86,13 +76,7 @@ pub(super) const FEDERATION: &[Opt] = &[
         "The largest stanza from another server, in bytes (XEP-0478). Not smaller than `limits.stanza_bytes`, if users of two such servers are to send each other what they may send here.",
     ),
     limit("streams", 10_000, 1, 1_000_000, "Streams from other servers, in total."),
-    limit(
-        "streams_per_address",
-        200,
-        1,
-        1_000_000,
-        "Streams from one IPv4 address or one IPv6 /64 network.",
-    ),
+    limit("streams_per_address", 200, 1, 1_000_000, "Streams from one IPv4 address or one IPv6 /64 network."),
     limit("streams_per_domain", 20, 1, 100_000, "Streams on which one remote domain has proved itself."),
     limit(
         "streams_unproved",

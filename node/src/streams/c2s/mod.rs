@@ -16,6 +16,7 @@ use rookery_proto::xmpp::ns;
 use tokio::sync::watch;
 
 use crate::net::{Gate, Guesses, Pass};
+use crate::streams::rate::Rates;
 use crate::tls::Tls;
 use crate::transport::Transport;
 

@@ -42,11 +42,6 @@ impl Knowledge {
 }
 
 /// Lends an incoming stream to a link, if one serves the pair. The end comes back if a stream must be opened.
-pub(super) fn lend(
-    federation: &Arc<Federation>,
-    pair: &Pair,
-    resume: bool,
-    end: LinkEnd,
-) -> Option<LinkEnd> {
+pub(super) fn lend(federation: &Arc<Federation>, pair: &Pair, resume: bool, end: LinkEnd) -> Option<LinkEnd> {
     if resume { Some(end) } else { federation.table.lend(pair, end) }
 }

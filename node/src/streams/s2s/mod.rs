@@ -63,8 +63,8 @@ pub struct Federation {
     pub tls: Arc<Tls>,
     /// Finds other servers.
     pub finder: Arc<Finder>,
-    /// Judges their certificates.
-    pub judge: Judge,
+    /// Judges their certificates; replaced by a reload.
+    pub judge: ArcSwap<Judge>,
     /// The count of streams from others.
     pub gate: Gate,
     /// All streams.
@@ -110,7 +110,7 @@ impl Federation {
             host,
             tls,
             finder,
-            judge,
+            judge: ArcSwap::from_pointee(judge),
             gate: Gate::for_servers(&settings.federation.limits),
             table: Table::default(),
             settings: ArcSwap::from_pointee(settings),

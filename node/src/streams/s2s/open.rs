@@ -13,7 +13,6 @@ use tokio::time::{Instant, timeout_at};
 use super::conn::{Conn, End, Frame};
 use super::wire::Wire;
 use super::{Federation, proof};
-use crate::config::Policy;
 use crate::dns::{Begin, NotFound, Target};
 use crate::net::{Origin, Stream};
 use crate::tls::remote::Proof;
@@ -115,12 +114,12 @@ impl Federation {
         self.finder.find(remote).await.map(|found| found.list).map_err(known)
     }
 
-    /// Calls the server of a pair's remote domain, target after target, until one gives features on TLS and, unless `anybody` will
-    /// do, proves the domain as the policy demands. Takes `negotiation_seconds` for each target that can be reached.
+    /// Calls the server of a pair's remote domain, target after target, until one gives features on TLS and proves the domain as the
+    /// policy demands. Takes `negotiation_seconds` for each target that can be reached.
     ///
     /// # Errors
     /// See [`Closed`].
-    pub(super) async fn open(&self, pair: &Pair, anybody: bool) -> Result<Opened, Closed> {
+    pub(super) async fn open(&self, pair: &Pair) -> Result<Opened, Closed> {
         let targets = self.targets(pair).await?;
         let mut rest = targets.as_slice();
         let mut failed: Option<Closed> = None;
@@ -136,11 +135,13 @@ impl Federation {
             let address = connected.address;
             let wait: Duration = self.settings.load().federation.limits.negotiation;
             let stream: Box<dyn Stream> = Box::new(connected.stream);
-            let called = self.call(pair, stream, target, Origin::from(address.ip()), anybody);
+            let called = self.call(pair, stream, target, Origin::from(address.ip()));
             match timeout_at(Instant::now() + wait, called).await {
                 Ok(Ok(opened)) => return Ok(Opened { address: address.to_string(), ..opened }),
                 Ok(Err(error)) => failed = Some(with_address(error, &address.to_string())),
-                Err(_) => failed = Some(Closed::Late(format!("{address}: the stream was not opened in time"))),
+                Err(_) => {
+                    failed = Some(Closed::Late(format!("{address}: the stream was not opened in time")))
+                }
             }
         }
         Err(failed.unwrap_or_else(|| Closed::Now("no server could be reached".to_owned())))
@@ -153,7 +154,6 @@ impl Federation {
         stream: Box<dyn Stream>,
         target: &Target,
         origin: Origin,
-        anybody: bool,
     ) -> Result<Opened, Closed> {
         let settings = self.settings.load_full();
         let (local, remote) = (pair.local().domain(), pair.remote().domain());
@@ -172,7 +172,7 @@ impl Federation {
         let policy = settings.federation.policy(remote);
         let judged = self.judge_called(&conn.wire.chain, remote, target);
         let proof = judged.as_ref().ok().copied();
-        if !proof::suffices(policy, proof) && !(anybody && policy == Policy::Dialback) {
+        if !proof::suffices(policy, proof) {
             let why = judged.err().unwrap_or_else(|| "it is not secured by DANE".to_owned());
             drop(conn);
             return Err(Closed::Now(format!("the certificate does not prove the domain: {why}")));

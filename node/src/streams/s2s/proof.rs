@@ -41,7 +41,10 @@ impl Federation {
         remote: &str,
         target: &Target,
     ) -> Result<Proof, String> {
-        self.judge.judge(chain, remote, std::slice::from_ref(target)).map_err(|error| error.to_string())
+        self.judge
+            .load()
+            .judge(chain, remote, std::slice::from_ref(target))
+            .map_err(|error| error.to_string())
     }
 
     /// How the certificates of a server that has called prove `remote`, if they are enough for the policy.
@@ -54,7 +57,7 @@ impl Federation {
             return None;
         }
         let policy = self.settings.load().federation.policy(remote.domain());
-        let by_authority = self.judge.judge(chain, remote.domain(), &[]);
+        let by_authority = self.judge.load().judge(chain, remote.domain(), &[]);
         match by_authority {
             Ok(proof) if suffices(policy, Some(proof)) => return Some(proof),
             _ => {}
@@ -64,7 +67,7 @@ impl Federation {
         }
         // Its own records may say that this is its certificate.
         let targets = timeout(DANE, self.finder.find(remote.domain())).await.ok()?.ok()?;
-        let proof = self.judge.judge(chain, remote.domain(), &targets.list).ok()?;
+        let proof = self.judge.load().judge(chain, remote.domain(), &targets.list).ok()?;
         suffices(policy, Some(proof)).then_some(proof)
     }
 }

@@ -20,16 +20,13 @@ pub(super) fn write_auth(domain: &str, out: &mut Vec<u8>) {
 /// Whether features offer it.
 pub(super) fn is_offered(features: &Element) -> bool {
     let mechanisms = features.child("mechanisms", ns::SASL);
-    mechanisms.is_some_and(|all| {
-        all.children().any(|m| m.is("mechanism", ns::SASL) && m.text().trim() == EXTERNAL)
-    })
+    mechanisms
+        .is_some_and(|all| all.children().any(|m| m.is("mechanism", ns::SASL) && m.text().trim() == EXTERNAL))
 }
 
 /// Appends the stream feature.
 pub(super) fn write_feature(out: &mut Vec<u8>) {
-    for part in
-        ["<mechanisms xmlns='", ns::SASL, "'><mechanism>", EXTERNAL, "</mechanism></mechanisms>"]
-    {
+    for part in ["<mechanisms xmlns='", ns::SASL, "'><mechanism>", EXTERNAL, "</mechanism></mechanisms>"] {
         out.extend_from_slice(part.as_bytes());
     }
 }
@@ -60,7 +57,8 @@ mod tests {
     #[test]
     fn an_identity_is_the_one_that_is_proved_or_none() {
         let proved = BareJid::parse("a.example").unwrap();
-        let auth = |data: &str| Element::new("auth", ns::SASL).with_attr("mechanism", EXTERNAL).with_text(data);
+        let auth =
+            |data: &str| Element::new("auth", ns::SASL).with_attr("mechanism", EXTERNAL).with_text(data);
         let judged = |data: &str| judge(&auth(data), Some(&proved));
         let encoded = |text: &str| encoding::encode(text.as_bytes());
         for good in ["", "=", &encoded("a.example"), &encoded("A.Example")] {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rookery_proto::xml;
 
-use crate::config::{self, Config, Network};
+use crate::config::{self, Config};
 use crate::streams::rate::{InForce, Rate};
 
 /// Limits and switches in force for streams between servers; replaced by a reload.
@@ -24,8 +24,6 @@ pub struct Settings {
     pub answer: Duration,
     /// How long the other server may take to close its side.
     pub close: Duration,
-    /// From where a PROXY header is required, if from anywhere.
-    pub proxy: Option<Vec<Network>>,
 }
 
 /// What an honest server sends before it has proved anything: headers, SASL, keys; and the features of one that we call.
@@ -53,7 +51,6 @@ impl From<&Config> for Settings {
             },
             answer: config.limits.answer,
             close: config.limits.close,
-            proxy: config.listen.proxy.clone(),
             federation: config.federation.clone(),
         }
     }

@@ -25,8 +25,8 @@ pub(super) enum Order {
     Close,
     /// A link sends on it from now on (XEP-0288).
     Lend(Pair, LinkEnd),
-    /// What became of a key (XEP-0220 section 2.1.2).
-    Verified(Pair, Verdict),
+    /// What became of a key (XEP-0220 section 2.1.2), and what has proved the domain.
+    Verified(Pair, Verdict, &'static str),
     /// It is resumed by another connection: it gives up what it has.
     GiveUp,
 }

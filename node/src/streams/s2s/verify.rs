@@ -68,7 +68,7 @@ impl Federation {
     }
 
     async fn ask(&self, pair: &Pair, id: &str, key: String) -> Result<Verdict, Closed> {
-        let Opened { mut conn, .. } = self.open(pair, true).await?;
+        let Opened { mut conn, .. } = self.open(pair).await?;
         let question = Dialback {
             kind: Kind::Verify { id: id.to_owned() },
             from: pair.local().clone(),

@@ -1,0 +1,1 @@
+//! Streams between two nodes of one process.
