@@ -1,11 +1,16 @@
 //! Stanzas of other servers on their way in.
 
+use std::sync::Arc;
+
 use rookery_proto::xmpp::jid::BareJid;
 use rookery_proto::xmpp::stanza::Stanza;
 
+use super::sending::may_be_pong;
 use crate::connection::ledger::Receipt;
 use crate::features::xep_0203_delay::without_forged;
 use crate::host::Host;
+use crate::host::kind::{Inbound, LINK};
+use crate::host::pair::Pair;
 use crate::runtime::origin::Origin;
 
 /// What is wrong with a stanza that another server has sent. The stream ends with the error that belongs to it (RFC 6120 section 4.9.3).
@@ -45,6 +50,13 @@ impl Host {
             return Err(NotTaken::HostUnknown);
         }
         metrics::counter!("rookery_remote_stanzas_total", "direction" => "in").increment(1);
+        if may_be_pong(&stanza)
+            && let (Some(pair), Some(kind)) = (Pair::new(&to.to_bare(), domain), self.kinds().named(LINK))
+        {
+            let inbound = Inbound { stanza: Arc::new(stanza), receipt, origin: None, change: None };
+            self.to_entity(kind, pair.entity(), inbound);
+            return Ok(());
+        }
         let stanza = without_forged(self, &stanza).unwrap_or(stanza);
         self.route(stanza, receipt, origin);
         Ok(())

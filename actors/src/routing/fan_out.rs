@@ -25,26 +25,33 @@ pub(crate) struct FanOut<'a> {
     host: &'a Host,
     stanza: &'a Arc<Stanza>,
     strict: bool,
-    /// There are services beside the domains of users.
-    services: bool,
+    /// Not every name is a user's of this deployment: there are services, or other servers.
+    others: bool,
     away: BTreeMap<NodeId, Vec<String>>,
 }
 
 impl<'a> FanOut<'a> {
     /// Nobody yet.
     pub(crate) fn new(host: &'a Host, stanza: &'a Arc<Stanza>, strict: bool) -> Self {
-        let services = !host.options().services.is_empty();
-        Self { host, stanza, strict, services, away: BTreeMap::new() }
+        let options = host.options();
+        let others = !options.services.is_empty() || options.federation.is_some();
+        Self { host, stanza, strict, others, away: BTreeMap::new() }
     }
 
     /// One more. A user of this node without sessions costs a look-up.
     pub(crate) fn add(&mut self, user: &BareJid) {
-        // Only users are told this way; whatever lives on the name of a service gets a stanza of its own.
-        if self.services
-            && matches!(self.host.resolve(&Jid::from(user.clone())), Address::Entity(kind, _) if kind != USER)
-        {
-            let stanza = Stanza::clone(self.stanza).to(user.clone());
-            return self.host.route(stanza, Receipt::none(), None);
+        // Only users of this deployment are told this way; whatever lives elsewhere, or on the name of a service, gets a stanza of its own.
+        if self.others {
+            match self.host.resolve(&Jid::from(user.clone())) {
+                Address::Entity(USER, _) | Address::Host => {}
+                Address::Entity(..) => return self.tell_alone(user),
+                Address::Remote => {
+                    if self.strict {
+                        self.host.forget_presence(user, self.stanza);
+                    }
+                    return self.tell_alone(user);
+                }
+            }
         }
         let Some(placement) = self.host.placement() else {
             return self.host.presence_here(USER, user, self.stanza, self.strict);
@@ -57,6 +64,11 @@ impl<'a> FanOut<'a> {
             Home::There { node, .. } => self.away.entry(node).or_default().push(user.as_str().to_owned()),
             Home::Nobody => self.host.tell_one(self.stanza, user, self.strict),
         }
+    }
+
+    fn tell_alone(&self, user: &BareJid) {
+        let stanza = Stanza::clone(self.stanza).to(user.clone());
+        self.host.route(stanza, Receipt::none(), None);
     }
 
     /// Sends it to the other nodes.

@@ -10,8 +10,9 @@ use rookery_proto::xmpp::stanza::{PresenceType, Stanza, Type};
 use super::wire::{self, What};
 use crate::connection::ledger::Receipt;
 use crate::host::Host;
-use crate::host::kind::{Inbound, KindId, PlacedActor, USER};
+use crate::host::kind::{Inbound, KindId, LINK, PlacedActor, USER};
 use crate::host::names::Address;
+use crate::host::pair::Pair;
 use crate::runtime::origin::Origin;
 
 impl Host {
@@ -34,7 +35,24 @@ impl Host {
             }
             // What a user's session asks the host is answered before it comes here.
             Address::Host => self.kinds().ask_host(self, &stanza, receipt),
-            Address::Remote => self.bounce(&stanza, receipt, Condition::RemoteServerNotFound),
+            Address::Remote => self.to_remote(stanza, receipt, origin),
+        }
+    }
+
+    /// To another server: to the link of the two domains, if this deployment speaks with that server.
+    fn to_remote(&self, stanza: Arc<Stanza>, receipt: Receipt, origin: Option<Origin>) {
+        let (Some(from), Some(to)) = (&stanza.from, &stanza.to) else { return receipt.done() }; // nobody speaks
+        if !self.answers(from.domain()) {
+            // Nobody is served as a relay between others.
+            tracing::debug!(%from, %to, "a stanza between two other servers is dropped");
+            return receipt.done();
+        }
+        let pair = Pair::new(&from.to_bare().to_domain(), &to.to_bare().to_domain());
+        match (pair, self.kinds().named(LINK)) {
+            (Some(pair), Some(kind)) if self.federates(to.domain()) => {
+                self.to_entity(kind, pair.entity(), Inbound { stanza, receipt, origin, change: None });
+            }
+            _ => self.bounce(&stanza, receipt, Condition::RemoteServerNotFound),
         }
     }
 
@@ -62,14 +80,15 @@ impl Host {
     /// To something whose home is this node.
     pub(crate) fn to_entity_here(&self, kind: KindId, entity: &BareJid, inbound: Inbound) {
         // Presence matters only to those that are here (RFC 6121 section 8.5.1 has nobody else care), or want it.
-        if inbound.change.is_none() && matches!(inbound.stanza.type_, Type::Presence(_)) {
+        let Some(actors) = self.kinds().get(kind) else {
+            return self.bounce(&inbound.stanza, inbound.receipt, Condition::ServiceUnavailable);
+        };
+        let presence = inbound.change.is_none() && matches!(inbound.stanza.type_, Type::Presence(_));
+        if presence && !actors.takes_every_presence() {
             self.presence_here(kind, entity, &inbound.stanza, false);
             return inbound.receipt.done(); // nobody else is to know of a presence
         }
-        let Some(kind) = self.kinds().get(kind) else {
-            return self.bounce(&inbound.stanza, inbound.receipt, Condition::ServiceUnavailable);
-        };
-        if let Err(inbound) = kind.deliver(self, entity, Box::new(inbound)) {
+        if let Err(inbound) = actors.deliver(self, entity, Box::new(inbound)) {
             let Inbound { stanza, receipt, change, .. } = *inbound;
             if change.is_some() {
                 return receipt.leave(); // its sender tries again
@@ -81,13 +100,19 @@ impl Host {
     /// A presence for something whose home is this node; the stanza need not name it. If it is `strict`, it is a probe of a
     /// session that has been away: who is not there says so.
     pub(crate) fn presence_here(&self, kind: KindId, entity: &BareJid, stanza: &Arc<Stanza>, strict: bool) {
-        if strict && let Some(from) = stanza.from.clone() {
-            // First all are gone, then those who are there say so: of who left meanwhile nobody else would speak.
-            let gone = Stanza::new(Type::Presence(PresenceType::Unavailable)).from(entity.clone()).to(from);
-            self.route(gone, Receipt::none(), None);
+        if strict {
+            self.forget_presence(entity, stanza);
         }
         if let Some(kind) = self.kinds().get(kind) {
             kind.presence(self, entity, stanza);
+        }
+    }
+
+    /// Before a strict probe: first all of an entity are gone, then those who are there say so. Of who left meanwhile nobody else would speak.
+    pub(crate) fn forget_presence(&self, entity: &BareJid, probe: &Stanza) {
+        if let Some(from) = probe.from.clone() {
+            let gone = Stanza::new(Type::Presence(PresenceType::Unavailable)).from(entity.clone()).to(from);
+            self.route(gone, Receipt::none(), None);
         }
     }
 

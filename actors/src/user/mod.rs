@@ -6,7 +6,6 @@
 //!   keeps. `offline`, `cursor`: what waits for a device. `leftovers`: what ended sessions left.
 //! - `presence`, `subscription`, `roster`: RFC 6121. `iq`, `strangers`: requests, for [`crate::features`].
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use rookery_cluster::entity::Entity;
@@ -25,7 +24,6 @@ use crate::host::{Host, NotResumed};
 use crate::placement::lifecycle::{self, Lifecycle};
 use crate::runtime::actor::{Actor, Handle, Idle};
 use crate::runtime::commit_queue::Committed;
-use crate::runtime::origin::OriginName;
 use crate::session::event::Event;
 use crate::session::{self, SessionId};
 
@@ -132,7 +130,7 @@ pub struct User {
     /// What ended sessions leave to other devices.
     behind: leftovers::Behind,
     /// What was taken from each sender whose stanzas may come again.
-    seen: HashMap<OriginName, seen::Known>,
+    seen: crate::runtime::seen::Senders,
     pending: steps::Pending,
     ops: iq::Operations,
     leaving: Option<handoff::Leaving>,
@@ -166,7 +164,7 @@ impl User {
             kept: Vec::new(),
             drains,
             behind: leftovers::Behind::default(),
-            seen: HashMap::new(),
+            seen: crate::runtime::seen::Senders::default(),
             pending,
             ops: iq::Operations::new(&iq::LIMITS),
             leaving: None,
@@ -344,7 +342,7 @@ impl Actor for User {
     fn passivate(&mut self) {
         self.sessions.shrink_to_fit();
         self.kept.shrink_to_fit();
-        self.seen.shrink_to_fit();
+        self.seen.shrink();
         self.pending.commits.shrink();
         self.ops.shrink();
     }

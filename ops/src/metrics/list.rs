@@ -101,6 +101,16 @@ pub const METRICS: &[Metric] = &[
     m("rookery_offline_stored_total", Counter, N, &[], "Offline messages stored"),
     m("rookery_offline_drained_total", Counter, N, &[], "Offline messages delivered to a session"),
 
+    // Other servers.
+    m("rookery_remote_stanzas_total", Counter, N, &["direction"], "Stanzas of other servers (in) and to other servers (out)"),
+    m("rookery_link_streams", Gauge, N, &[], "Open streams to other servers"),
+    m("rookery_link_stanzas", Gauge, N, &[], "Stanzas to other servers in memory: waiting, or sent and not confirmed"),
+    m("rookery_link_dials_total", Counter, N, &["outcome"], "Attempts to open a stream to another server, by outcome (ok, failed)"),
+    m("rookery_link_resumptions_total", Counter, N, &["outcome"], "Streams to other servers that were to be resumed (XEP-0198), by outcome (resumed, failed)"),
+    m("rookery_link_returned_total", Counter, N, &["condition"], "Stanzas to other servers that went back to their senders, by RFC 6120 condition"),
+    m("rookery_link_renumbered_total", Counter, N, &[], "Stanzas to other servers that got a new number before they were sent"),
+    m("rookery_link_unproven_total", Counter, N, &[], "Stanzas to servers without XEP-0198 that were written to the stream and not confirmed by the answer to a ping in time"),
+
     // The store.
     m("rookery_store_read_seconds", Histogram(SECONDS), S, &[], "Time of a read from a store outside this process"),
     m("rookery_store_commit_seconds", Histogram(SECONDS), S, &[], "Time of a commit, until it is durable"),
