@@ -110,3 +110,6 @@ fn server_name(domain: &str) -> io::Result<ServerName<'static>> {
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a name for TLS")),
     }
 }
+
+#[cfg(test)]
+mod tests;
