@@ -351,17 +351,13 @@ async fn resolve(resolver: Resolver, service: Service, loopback: bool) -> Addres
     }
     let mut tlsa = Vec::new();
     if secure && let Some(name) = names::absolute(&format!("_{port}._tcp."), &host) {
-        let reply = match resolver.validated(&name, RecordType::TLSA) {
-            Some(asked) => asked.await,
-            None => Reply::Nothing(MISSES.1),
-        };
-        match reply {
-            Reply::Found(found) if found.secure => {
+        match resolver.ask_secure(&name, RecordType::TLSA).await {
+            Reply::Found(found) => {
                 ttl = ttl.min(found.ttl);
                 tlsa = found.records.iter().filter_map(record).take(RECORDS).collect();
             }
             // Not validated: as if there were none. To be asked again soon.
-            Reply::Found(_) | Reply::Failed(_) => ttl = ttl.min(HOLDS.0),
+            Reply::Failed(_) => ttl = ttl.min(HOLDS.0),
             Reply::Nothing(_) => {}
         }
     }

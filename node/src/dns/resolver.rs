@@ -29,7 +29,7 @@ const PLAIN: Duration = Duration::from_secs(6);
 const SERVER: Duration = Duration::from_secs(2);
 const ATTEMPTS: usize = 2;
 /// Questions at once; others wait.
-const AT_ONCE: usize = 256;
+const AT_ONCE: usize = 512;
 /// The longest chain of aliases.
 const ALIASES: usize = 8;
 /// How long a denial without a time of its own is believed.
@@ -95,23 +95,42 @@ impl Resolver {
         Ok(Self { plain: build(None)?, validating, slots: Arc::new(Semaphore::new(AT_ONCE)) })
     }
 
-    /// Asks for the records of `kind` at `name`. Takes [`PLAIN`] at most, beside the wait for a slot.
+    /// Asks for the records of `kind` at `name`. Takes 6 s at most, beside the wait for a slot.
     pub(super) async fn ask(&self, name: &Name, kind: RecordType) -> Reply {
-        let begun = Instant::now();
+        self.measured(async {
+            let plain = guarded(PLAIN, once(self.plain.clone(), name.clone(), kind));
+            let validated = match self.validated(name, kind) {
+                Some(validated) => validated.await,
+                None => Reply::Failed(String::new()),
+            };
+            match validated {
+                // What is not waited for ends here.
+                Reply::Found(_) => validated,
+                _ => match (validated, plain.await) {
+                    (denial @ Reply::Nothing(_), Reply::Failed(_)) => denial,
+                    (_, plain) => plain,
+                },
+            }
+        })
+        .await
+    }
+
+    /// The same, but what is not validated counts for nothing. Takes 4 s at most, beside the wait for a slot.
+    pub(super) async fn ask_secure(&self, name: &Name, kind: RecordType) -> Reply {
+        let Some(validated) = self.validated(name, kind) else { return Reply::Nothing(DENIAL) };
+        match self.measured(validated).await {
+            Reply::Found(found) if !found.secure => Reply::Failed("not validated".to_owned()),
+            reply => reply,
+        }
+    }
+
+    async fn measured(&self, question: impl Future<Output = Reply>) -> Reply {
+        let _counted = Counted::new();
         let Ok(_slot) = self.slots.acquire().await else {
             return Reply::Failed("the node is stopping".to_owned());
         };
-        let plain = guarded(PLAIN, once(self.plain.clone(), name.clone(), kind));
-        let reply = match self.validated(name, kind) {
-            // Both run at once; what is dropped, ends.
-            Some(validated) => tokio::join!(validated, plain),
-            None => (Reply::Nothing(DENIAL), plain.await),
-        };
-        let reply = match reply {
-            (validated @ Reply::Found(_), _) => validated,
-            (Reply::Nothing(ttl), Reply::Failed(_)) if self.validating.is_some() => Reply::Nothing(ttl),
-            (_, plain) => plain,
-        };
+        let begun = Instant::now();
+        let reply = question.await;
         let outcome = match &reply {
             Reply::Found(found) if found.secure => "secure",
             Reply::Found(_) => "found",
@@ -123,12 +142,8 @@ impl Resolver {
         reply
     }
 
-    /// The records of `kind` at `name`, if DNSSEC has validated them. `None` without validation.
-    pub(super) fn validated(
-        &self,
-        name: &Name,
-        kind: RecordType,
-    ) -> Option<impl Future<Output = Reply> + use<>> {
+    /// Asks with validation, if there is any.
+    fn validated(&self, name: &Name, kind: RecordType) -> Option<impl Future<Output = Reply> + use<>> {
         let (resolver, name) = (self.validating.clone()?, name.clone());
         Some(guarded(VALIDATED, async move {
             // Time that ran out below can look like a broken signature: once more.
@@ -140,18 +155,35 @@ impl Resolver {
     }
 }
 
-/// Runs `question` in a task of its own, for a limited time.
+/// A question that is under way or waits, as long as this lives.
+struct Counted(metrics::Gauge);
+
+impl Counted {
+    fn new() -> Self {
+        let gauge = metrics::gauge!("rookery_dns_questions");
+        gauge.increment(1);
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.decrement(1);
+    }
+}
+
+/// Runs `question` in a task of its own from now on, for a limited time.
 fn guarded(
     limit: Duration,
     question: impl Future<Output = Reply> + Send + 'static,
 ) -> impl Future<Output = Reply> {
     let mut task = JoinSet::new();
-    task.spawn(question);
+    task.spawn(timeout(limit, question));
     async move {
-        match timeout(limit, task.join_next()).await {
-            Ok(Some(Ok(reply))) => reply,
-            Ok(_) => Reply::Failed("the resolver has a fault".to_owned()),
-            Err(_) => Reply::Failed(format!("no answer in {} s", limit.as_secs())),
+        match task.join_next().await {
+            Some(Ok(Ok(reply))) => reply,
+            Some(Ok(Err(_))) => Reply::Failed(format!("no answer in {} s", limit.as_secs())),
+            Some(Err(_)) | None => Reply::Failed("the resolver has a fault".to_owned()),
         }
     }
 }

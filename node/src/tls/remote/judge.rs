@@ -254,7 +254,10 @@ fn why(error: webpki::Error) -> NotProved {
         webpki::Error::CertNotValidYet { time, not_before } => {
             NotProved::NotYetValid(not_before.as_secs().saturating_sub(time.as_secs()))
         }
-        webpki::Error::UnknownIssuer | webpki::Error::CaUsedAsEndEntity => NotProved::UnknownAuthority,
+        // The last one: an authority of the same name has another key.
+        webpki::Error::UnknownIssuer
+        | webpki::Error::CaUsedAsEndEntity
+        | webpki::Error::InvalidSignatureForPublicKey => NotProved::UnknownAuthority,
         webpki::Error::RequiredEkuNotFoundContext(_) => NotProved::WrongUsage,
         other => NotProved::Invalid(other.to_string()),
     }

@@ -58,10 +58,11 @@ where
         let (chain, version) = (chain(state), version(state));
         Ok(Secured { chain, version, sni: None, stream })
     };
-    let done = count(handshake.await)?;
-    metrics::counter!("rookery_tls_handshakes_total", "version" => done.version, "outcome" => "ok")
+    let done: io::Result<Secured<_>> = handshake.await;
+    let (version, outcome) = done.as_ref().map_or(("none", "failed"), |done| (done.version, "ok"));
+    metrics::counter!("rookery_tls_outgoing_handshakes_total", "version" => version, "outcome" => outcome)
         .increment(1);
-    Ok(done)
+    done
 }
 
 /// TLS with a server that connected, after `<proceed/>`: our certificate is that of the SNI, else of `to`. A certificate is asked
@@ -110,3 +111,6 @@ fn server_name(domain: &str) -> io::Result<ServerName<'static>> {
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a name for TLS")),
     }
 }
+
+#[cfg(test)]
+mod tests;
