@@ -137,8 +137,7 @@ impl Listeners {
                 for listener in listeners {
                     let federation = federation.clone();
                     let (gate, stop) = (federation.gate.clone(), shared.stop.clone());
-                    let serve =
-                        move |stream, peer, pass| s2s::serve(&federation, stream, begin, peer, pass);
+                    let serve = move |stream, peer, pass| s2s::serve(&federation, stream, begin, peer, pass);
                     tasks.push(tokio::spawn(accept::run(listener, gate, stop, serve)));
                 }
             }

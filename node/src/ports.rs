@@ -37,12 +37,8 @@ pub fn write(data_dir: &Path, places: &Places) -> std::io::Result<()> {
     let list = |all: &[SocketAddr]| all.iter().map(|a| a.port().to_string()).collect::<Vec<_>>().join(",");
     let always = [("c2s", &places.c2s), ("c2s_tls", &places.c2s_tls), ("http", &places.http)];
     let cluster = places.cluster.into_iter().collect();
-    let sometimes = [
-        ("s2s", &places.s2s),
-        ("s2s_tls", &places.s2s_tls),
-        ("https", &places.https),
-        ("cluster", &cluster),
-    ];
+    let sometimes =
+        [("s2s", &places.s2s), ("s2s_tls", &places.s2s_tls), ("https", &places.https), ("cluster", &cluster)];
     let there = sometimes.into_iter().filter(|(_, all)| !all.is_empty());
     let entries: Vec<_> =
         always.into_iter().chain(there).map(|(name, all)| format!("\"{name}\":[{}]", list(all))).collect();
