@@ -252,13 +252,19 @@ impl User {
 
     /// This session's flags have changed: they go into its record.
     pub fn changed(&mut self, sid: SessionId) {
+        self.changed_then(sid, Receipt::none());
+    }
+
+    /// The same; then the receipt is settled.
+    fn changed_then(&mut self, sid: SessionId, receipt: Receipt) {
         let last = self.ids.last;
         if let Some(session) = self.session_mut(sid) {
             session.client.follow(last);
             session.tell_client_state();
         }
-        if let Some(session) = self.session(sid) {
-            self.record(session);
+        match self.session(sid) {
+            Some(session) => self.record(session, receipt),
+            None => receipt.done(),
         }
     }
 

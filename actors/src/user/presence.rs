@@ -17,11 +17,11 @@ use crate::routing::fan_out::FanOut;
 use crate::session::SessionId;
 
 impl User {
-    /// A session's presence without `to`.
-    pub(super) fn broadcast(&mut self, sid: SessionId, stanza: Stanza) {
+    /// A session's presence without `to`. Settled when the session's record says so: then the next home knows of the session.
+    pub(super) fn broadcast(&mut self, sid: SessionId, stanza: Stanza, receipt: Receipt) {
         let available = stanza.type_ == Type::Presence(PresenceType::Available);
         let stanza = Arc::new(delay::without_forged(&self.host, &stanza).unwrap_or(stanza));
-        let Some(session) = self.session_mut(sid) else { return };
+        let Some(session) = self.session_mut(sid) else { return receipt.done() };
         let first = session.presence.is_none();
         if !available && first {
             // It was not available: nobody is to be told but those whom it told.
@@ -29,13 +29,14 @@ impl User {
             if !directed.is_empty() {
                 self.changed(sid);
             }
+            receipt.done();
             return directed.into_iter().for_each(|whom| self.send_on(stanza_to(&stanza, whom)));
         }
         let takes_messages_before = session.takes_messages();
         session.presence = available.then(|| Available::new(stanza.clone()));
         let takes_messages = session.takes_messages();
         let directed = if available { Vec::new() } else { std::mem::take(&mut session.directed) };
-        self.changed(sid);
+        self.changed_then(sid, receipt);
         self.tell_subscribers(&stanza);
         // 4.4.2 and 4.5.2: the user's other available resources, and for unavailable also the one that sent it.
         for other in self.sessions.iter().filter(|s| s.presence.is_some() && (s.sid != sid || available)) {
