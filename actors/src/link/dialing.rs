@@ -18,8 +18,9 @@ use super::{Link, Msg};
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(300);
 
-/// After a failure, what comes while nothing waits is tried no sooner than this.
-const SOON: Duration = Duration::from_secs(5);
+/// After a failure, what comes while nothing waits is tried no sooner than this; after one that was said to be permanent, than that.
+const SOON: Duration = FIRST;
+const REFUSED: Duration = Duration::from_secs(5);
 
 /// A stream that has lasted so long was a good one: the next pause is the first again.
 const GOOD: Duration = Duration::from_secs(60);
@@ -147,7 +148,7 @@ impl Retry {
     /// Something has come while nothing waited.
     pub(super) fn hurry(&mut self) {
         if let (Some(at), Some(failed)) = (self.at, self.failed) {
-            self.at = Some(at.min(failed + SOON));
+            self.at = Some(at.min(failed + if self.permanent { REFUSED } else { SOON }));
         }
     }
 
@@ -191,6 +192,8 @@ impl Link {
         {
             return;
         }
+        // The program gives its dialer before it serves; what was restored before waits for that.
+        let Some(dialer) = self.host.dialer() else { return };
         let (Some(me), Some(pair)) = (self.me.clone(), self.pair.clone()) else { return };
         self.attempts += 1;
         let (attempt, outbox) = (self.attempts, Arc::new(Outbox::default()));
@@ -202,14 +205,13 @@ impl Link {
             resumes,
             opened: false,
         });
-        let dialer = self.host.dialer().filter(|_| self.host.federates(pair.remote().domain()));
-        let Some(dialer) = dialer else {
+        if !self.host.federates(pair.remote().domain()) {
             return self.failed(&Failure {
                 condition: Condition::RemoteServerNotFound,
                 permanent: true,
                 text: "this server does not federate with that domain".to_owned(),
             });
-        };
+        }
         let me = me.downgrade();
         let end = LinkEnd::new(outbox, move |word| {
             if let Some(me) = me.upgrade() {

@@ -51,7 +51,7 @@ impl Link {
         }
         let Inbound { stanza, receipt, origin, .. } = inbound;
         let (now, epoch) = (self.now_micros(), self.host.epoch(&self.name));
-        let idle = self.waiting.is_empty() && self.settling == 0;
+        let idle = !self.waiting.has_some() && self.settling == 0;
         let mut item = Item::new(self.clock.next(now, epoch), stanza, receipt, origin, now);
         if item::is_durable(&item.stanza) {
             item.kept = Kept::Writing;
