@@ -35,11 +35,20 @@ struct Seen {
     number: u32,
 }
 
+#[derive(Clone, PartialEq, prost::Message)]
+struct Occupant {
+    #[prost(string, tag = "1")]
+    jid: String,
+}
+
 /// See the module. As it is stored.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct EchoRoom {
-    #[prost(string, repeated, tag = "1")]
-    occupants: Vec<String>,
+    #[prost(message, repeated, tag = "4")]
+    occupants: Vec<Occupant>,
+    /// The last occupants that were removed since their homes refused an echo.
+    #[prost(string, repeated, tag = "5")]
+    removed: Vec<String>,
     /// Messages so far.
     #[prost(uint32, tag = "2")]
     count: u32,
@@ -58,6 +67,10 @@ pub(crate) struct Step {
 }
 
 impl EchoRoom {
+    fn all(&self) -> Vec<String> {
+        self.occupants.iter().map(|o| o.jid.clone()).collect()
+    }
+
     fn commit(&self, me: &mut Me<Self>, step: Step) {
         let mut ops = Ops::new();
         let bytes = Bytes::from(self.encode_to_vec());
@@ -108,19 +121,25 @@ impl Logic for EchoRoom {
             return receipt.done(); // no occupant is called so
         };
         let (joined, to) =
-            (self.occupants.iter().any(|other| other == from.as_str()), self.occupants.clone());
+            (self.occupants.iter().any(|other| other.jid == from.as_str()), self.all());
         let echo = Stanza::clone(&stanza).from(occupant);
         match stanza.type_ {
             Type::Presence(PresenceType::Available) => {
                 if !joined {
-                    self.occupants.push(from.as_str().to_owned());
+                    self.occupants.push(Occupant { jid: from.as_str().to_owned() });
                 }
-                let to = self.occupants.clone();
+                let to = self.all();
                 self.commit(me, Step { sent: stanza, echo, to, receipt, number: None });
             }
             Type::Presence(PresenceType::Unavailable) if joined => {
-                self.occupants.retain(|other| other != from.as_str());
+                self.occupants.retain(|other| other.jid != from.as_str());
                 self.commit(me, Step { sent: stanza, echo, to, receipt, number: None });
+            }
+            Type::Message(MessageType::Error) if joined => {
+                self.occupants.retain(|other| other.jid != from.as_str());
+                self.removed.push(from.as_str().to_owned());
+                let gone = Stanza::new(Type::Presence(PresenceType::Unavailable)).from(echo.from.unwrap());
+                self.commit(me, Step { sent: stanza, echo: gone, to, receipt, number: None });
             }
             Type::Message(MessageType::Error) | Type::Presence(_) => receipt.done(), // says nothing to a room
             Type::Message(_) if joined => {

@@ -13,6 +13,7 @@ mod many;
 mod net;
 mod node;
 mod reading;
+mod toys;
 mod witness;
 mod world;
 
@@ -71,6 +72,9 @@ struct Options {
     /// Whether clients sleep much; from the seed if not given.
     #[arg(long)]
     sleepy: Option<bool>,
+    /// Whether there are echo rooms and an echo component, which clients use; from the seed if not given.
+    #[arg(long)]
+    toys: Option<bool>,
     /// Every event goes to this file.
     #[arg(long)]
     trace: Option<std::path::PathBuf>,
@@ -101,6 +105,8 @@ fn plan(options: &Options) -> Plan {
         at_once,
         habits: !options.plain,
         sleepy: options.sleepy.unwrap_or(sleepy),
+        // A die of its own: a world without toys is what it was before there were any.
+        toys: options.toys.unwrap_or_else(|| Chance::new(options.seed, 6).hits(400)),
     }
 }
 
