@@ -29,5 +29,5 @@ pub use connection::pipe::{Close, Down, ELSEWHERE, Outgoing, Pipe};
 pub use connection::shared_delivery::SharedDelivery;
 pub use host::options::{self, Options};
 pub use host::{Host, NotResumed};
-pub use server::SessionInfo;
+pub use server::{SessionInfo, knows};
 pub use session::handle::{Authenticated, ConnInfo, SessionHandle};

@@ -127,6 +127,7 @@ async fn join(
             zone: String::new(),
             weight: 100,
             version: "sim".into(),
+            knows: rookery_actors::knows(),
             timing: timing(),
         },
         security: Security::PlainText,
