@@ -107,14 +107,15 @@ impl EchoRoom {
         }
     }
 
-    /// The number of a message; that of its first time, if it came before.
+    /// The number of a message that came before.
+    fn known(&self, origin: Option<Origin>) -> Option<u32> {
+        let Origin { name, number } = origin?;
+        let is_it = |seen: &&Seen| (&seen.name[..], seen.n) == (&name.0[..], number);
+        self.seen.iter().find(is_it).map(|seen| seen.number)
+    }
+
+    /// The number of a new message.
     fn number(&mut self, origin: Option<Origin>, echo: &Stanza) -> u32 {
-        let is_it = |seen: &&Seen| {
-            origin.is_some_and(|origin| (&seen.name[..], seen.n) == (&origin.name.0[..], origin.number))
-        };
-        if let Some(seen) = self.seen.iter().find(is_it) {
-            return seen.number;
-        }
         self.count = self.count.wrapping_add(1);
         let number = self.count;
         self.open.push(Open { number, stanza: echo.to_bytes().into() });
@@ -193,6 +194,10 @@ impl Logic for EchoRoom {
     fn take(&mut self, me: &mut Me<Self>, inbound: Inbound) {
         let Inbound { stanza, receipt, origin, .. } = inbound;
         let Some(from) = stanza.from.clone() else { return receipt.done() }; // nobody to answer
+        if let Some(number) = self.known(origin) {
+            // Its sender may have left since. What is not stored yet is, before all have it.
+            return self.commit(me, Step { sent: stanza, receipt, echo: Echo::Message(number) });
+        }
         let joined = self.occupants.iter().find(|occupant| occupant.jid == from.as_str()).cloned();
         match (stanza.type_, joined) {
             (Type::Presence(PresenceType::Available), joined) => {
