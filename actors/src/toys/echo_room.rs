@@ -25,8 +25,8 @@ use crate::runtime::origin::{Origin, OriginName};
 
 /// Messages that are known when they come again.
 const SEEN: usize = 256;
-/// Messages that not all have. A recipient's home knows so many numbers of one sender.
-const OPEN: usize = 64;
+/// Messages that not all have.
+const OPEN: usize = 256;
 /// Names of removed occupants that are remembered.
 const REMOVED: usize = 64;
 
