@@ -123,7 +123,8 @@ fn away(host: &Host, node: &NodeId, stanza: &Bytes, origin: Option<Origin>, part
             Outcome::NotOwner { .. } | Outcome::Lost => None,
         };
         for Part { to, entered } in parts {
-            let taken = answer.as_ref().is_some_and(|answer| !answer.users.iter().any(|user| user == to.as_str()));
+            let taken =
+                answer.as_ref().is_some_and(|answer| !answer.users.iter().any(|user| user == to.as_str()));
             back.landed(entered, if taken { Outcome::Taken(Bytes::new()) } else { Outcome::Lost });
         }
     };
@@ -175,7 +176,14 @@ impl Host {
                     part.refused.lock().push(name);
                 }
             });
-            self.take_part(from, generation, (&user, epoch), (stanza, origin), reply, &placement.home(shard_of(&user)));
+            self.take_part(
+                from,
+                generation,
+                (&user, epoch),
+                (stanza, origin),
+                reply,
+                &placement.home(shard_of(&user)),
+            );
         }
     }
 

@@ -8,7 +8,6 @@
 //! taken.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,8 +15,7 @@ use parking_lot::Mutex;
 use rookery_cluster::entity::{SHARDS, Shard};
 use rookery_cluster::mesh::Home;
 use rookery_cluster::mesh::peer::{Envelope, NodeId, Outcome};
-use rookery_proto::xmpp::jid::{BareJid, Jid};
-use rookery_proto::xmpp::stanza::Stanza;
+use rookery_proto::xmpp::jid::BareJid;
 use tokio::time::Instant;
 
 use super::wire::{self, What};
@@ -25,9 +23,11 @@ use crate::connection::reply::Reply;
 use crate::host::Host;
 use crate::host::kind::{KindId, USER};
 use crate::placement::{Placement, shard_of};
-use crate::runtime::origin::Origin;
 
+mod body;
 mod flush;
+
+pub(super) use body::Body;
 
 /// A payload was not taken by anybody in time, or there is no room for it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,26 +43,6 @@ const WAITING: usize = 4_096;
 const AGAIN: Duration = Duration::from_millis(250);
 
 type Then = Box<dyn FnOnce(&Host, Result<Bytes, Failed>) + Send>;
-
-/// What a payload is.
-pub(super) enum Body {
-    /// As it goes between nodes.
-    Bytes(Bytes),
-    /// A stanza that goes to many users, for this one of them: written when it goes by itself.
-    One { stanza: Arc<Stanza>, to: Jid, origin: Option<Origin> },
-}
-
-impl Body {
-    fn bytes(&self) -> Bytes {
-        match self {
-            Self::Bytes(bytes) => bytes.clone(),
-            Self::One { stanza, to, origin } => {
-                let stanza = Stanza::clone(stanza).to(to.clone());
-                wire::encode(What::In(wire::to_one(&to.to_bare(), &stanza, origin.map(|origin| origin.for_one(to)))))
-            }
-        }
-    }
-}
 
 struct Payload {
     /// Its place among those of the queue.
@@ -306,9 +286,10 @@ impl Host {
             return Err(payload); // the shard may move to a node that does
         }
         let mut queue = queue.lock();
-        let again = queue.refused.as_ref().is_some_and(|(node, epoch, at)| {
-            (node, *epoch) == (&target.0, target.1) && *at > Instant::now()
-        });
+        let again = queue
+            .refused
+            .as_ref()
+            .is_some_and(|(node, epoch, at)| (node, *epoch) == (&target.0, target.1) && *at > Instant::now());
         if again || (queue.stalled && !flush) || queue.strays(&target) {
             return Err(payload);
         }

@@ -23,7 +23,11 @@ pub(crate) const BROADCAST: &str = "broadcast";
 pub(crate) const ANNOUNCED: &[&str] = &[BROADCAST];
 
 /// A stanza for a user, as part of what goes to many: nothing else is said of it.
-pub(crate) fn to_one(user: &BareJid, stanza: &rookery_proto::xmpp::stanza::Stanza, origin: Option<Origin>) -> In {
+pub(crate) fn to_one(
+    user: &BareJid,
+    stanza: &rookery_proto::xmpp::stanza::Stanza,
+    origin: Option<Origin>,
+) -> In {
     In {
         user: user.as_str().to_owned(),
         stanza: stanza.to_bytes().into(),

@@ -133,7 +133,9 @@ impl Host {
         let Some(kind) = self.kinds().named(&fan_out.kind) else { return Bytes::new() };
         if self.is_outdated(&stanza, fan_out.epoch) {
             metrics::counter!("rookery_presence_outdated_total").increment(1);
-            return wire::Refused { users: fan_out.users, outdated: true, understood: false }.encode_to_vec().into();
+            return wire::Refused { users: fan_out.users, outdated: true, understood: false }
+                .encode_to_vec()
+                .into();
         }
         let stanza = Arc::new(stanza);
         let mut users = Vec::new();

@@ -135,7 +135,8 @@ impl EchoRoom {
         }
         self.removed.extend(removed.then_some(occupant.jid));
         self.removed.drain(..self.removed.len().saturating_sub(REMOVED));
-        let echo = if removed { Stanza::new(Type::Presence(PresenceType::Unavailable)) } else { (*stanza).clone() };
+        let echo =
+            if removed { Stanza::new(Type::Presence(PresenceType::Unavailable)) } else { (*stanza).clone() };
         let Ok(from) = me.jid.with_resource(&occupant.nick) else { return receipt.done() };
         let echo = Echo::Presence(echo.from(from), to);
         self.commit(me, Step { sent: stanza, receipt, echo });

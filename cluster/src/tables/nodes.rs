@@ -348,7 +348,9 @@ mod tests {
         let knows = Some(Knows { payloads: vec!["a".into()], kinds: vec!["b".into()] });
         let said = Status { generation: 3, knows, ..Status::default() };
         still_decodes("08034a060a0161120162", &said);
-        assert!(said.says(|knows| knows.payload("a") && knows.kind("b")) && !said.says(|knows| knows.kind("a")));
+        assert!(
+            said.says(|knows| knows.payload("a") && knows.kind("b")) && !said.says(|knows| knows.kind("a"))
+        );
         assert!(!status.says(|_| true));
         still_decodes("08031007", &Beat { generation: 3, count: 7 });
         let vote = Vote { beat: Some(Beat { generation: 3, count: 7 }), voter_generation: 2 };

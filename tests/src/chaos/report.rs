@@ -117,7 +117,8 @@ impl Report {
             let times = if alone { &mut takeover } else { &mut mingled };
             times.extend(first.into_values().map(|came| came - kill.at));
         }
-        let drains: Vec<&Fault> = faults.iter().filter(|fault| matches!(fault.what, What::Drain | What::Upgrade)).collect();
+        let drains: Vec<&Fault> =
+            faults.iter().filter(|fault| matches!(fault.what, What::Drain | What::Upgrade)).collect();
         let in_drain = |said: Instant| {
             drains.iter().any(|drain| said >= drain.at && said <= drain.until + Duration::from_secs(1))
         };

@@ -188,7 +188,13 @@ impl Node {
         let text = config(&dir, &keys, &name, url, [c2s, c2s_tls, http, listen], more);
         let config_file = dir.join("rookery.toml");
         std::fs::write(&config_file, text)?;
-        Ok(Node { behind: Behind { name, c2s, c2s_tls, http }, dir, config_file, binary: binary.to_owned(), process: None })
+        Ok(Node {
+            behind: Behind { name, c2s, c2s_tls, http },
+            dir,
+            config_file,
+            binary: binary.to_owned(),
+            process: None,
+        })
     }
 
     /// The program that it is started with from now on.

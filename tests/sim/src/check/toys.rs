@@ -54,11 +54,13 @@ pub(super) async fn all(world: &World, store: &Store) {
     let mut lines = world.lines.lock().clone();
     let clients: Vec<_> = world.clients.iter().map(|client| client.lock()).collect();
     let lines = &mut lines;
-    let heard: BTreeSet<usize> = clients.iter().flat_map(|client| &client.toys.heard).map(|h| h.line).collect();
+    let heard: BTreeSet<usize> =
+        clients.iter().flat_map(|client| &client.toys.heard).map(|h| h.line).collect();
     for (n, line) in lines.iter_mut().enumerate() {
         settled(world, n, line);
         let Some(sender) = clients.get(line.from) else { continue };
-        let lasts = line.life.checked_sub(1).and_then(|at| sender.lives.get(at)).is_some_and(|l| l.ended.is_none());
+        let lasts =
+            line.life.checked_sub(1).and_then(|at| sender.lives.get(at)).is_some_and(|l| l.ended.is_none());
         // Where its session has ended, an error may have come to nobody.
         line.doubtful |= !lasts && !heard.contains(&n);
         outside(world, sender, n, line);
@@ -140,7 +142,13 @@ fn once(world: &World, ear: &Ear<'_>, place: Option<usize>, lines: &[Line]) {
         }
         let before = last.insert(line.from, *n).filter(|before| *before > *n);
         if let Some(before) = before.filter(|_| place.is_some() && !line.doubtful) {
-            wrong(world, "room/sender-order", *n, line, format_args!("came to {} after e{before}", ear.name()));
+            wrong(
+                world,
+                "room/sender-order",
+                *n,
+                line,
+                format_args!("came to {} after e{before}", ear.name()),
+            );
         }
     }
 }
@@ -185,10 +193,19 @@ fn joined(world: &World, client: &Client, stay: &Stay, row: &Row, lines: &[Line]
     world.log.count("stay checked");
     for (n, line) in lines.iter().enumerate() {
         let mine = line.room == Some(stay.room) && line.sent_at >= since;
-        let promised = line.acked_at.is_some_and(|at| at <= until) && line.errors.is_empty() && !line.doubtful;
-        if mine && promised && !client.toys.heard.iter().any(|heard| (heard.line, heard.life) == (n, stay.life))
+        let promised =
+            line.acked_at.is_some_and(|at| at <= until) && line.errors.is_empty() && !line.doubtful;
+        if mine
+            && promised
+            && !client.toys.heard.iter().any(|heard| (heard.line, heard.life) == (n, stay.life))
         {
-            wrong(world, "room/lost", n, line, format_args!("did not come to c{} (life {})", client.n, stay.life));
+            wrong(
+                world,
+                "room/lost",
+                n,
+                line,
+                format_args!("did not come to c{} (life {})", client.n, stay.life),
+            );
         }
     }
 }
