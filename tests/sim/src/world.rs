@@ -36,6 +36,8 @@ pub(crate) struct Plan {
     pub(crate) sleepy: bool,
     /// There are echo rooms and an echo component, which clients use.
     pub(crate) toys: bool,
+    /// What they say to rooms is kept in no archive.
+    pub(crate) groupchat: bool,
 }
 
 /// What a node is asked to do.

@@ -60,11 +60,10 @@ fn say(world: &World, client: &mut Client, to: Option<usize>, outside: bool) -> 
     let (from, life, sent_at) = (client.n, client.lives.len(), now());
     let (acked_at, errors) = (None, Vec::new());
     lines.push(Line { from, life, room: to, outside, sent_at, acked_at, errors, doubtful: false });
-    let to = match to {
-        Some(n) => room(n),
-        None => format!("somebody{}@{ECHO}/here", client.toys.chance.below(3)),
+    let (to, kind) = match to {
+        // A chat is archived by each recipient: that is what makes it come once.
+        Some(n) => (room(n), if world.plan.groupchat { "groupchat" } else { "chat" }),
+        None => (format!("somebody{}@{ECHO}/here", client.toys.chance.below(3)), "chat"),
     };
-    // What a room sends as it came is archived as a chat: that is what makes it come once. A groupchat is kept nowhere.
-    let kind = "chat";
     (format!("<message to='{to}' type='{kind}' id='e{n}'><body>e{n}</body></message>"), What::Line(n))
 }
