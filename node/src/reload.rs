@@ -140,6 +140,7 @@ fn keep(started: &Config, new: &mut Config) {
     listen.c2s_tls.clone_from(&was.c2s_tls);
     listen.http.clone_from(&was.http);
     listen.https.clone_from(&was.https);
+    listen.acme.clone_from(&was.acme);
     listen.admin.clone_from(&was.admin);
 }
 
@@ -148,9 +149,9 @@ fn restarts(started: &Config, new: &Config) -> Vec<String> {
     let mut kept = new.clone();
     keep(started, &mut kept);
     let listen = &kept.listen;
-    let sockets = (&listen.c2s, &listen.c2s_tls, &listen.http, &listen.https, &listen.admin);
+    let sockets = (&listen.c2s, &listen.c2s_tls, &listen.http, &listen.https, &listen.acme, &listen.admin);
     let listen = &new.listen;
-    let wanted = (&listen.c2s, &listen.c2s_tls, &listen.http, &listen.https, &listen.admin);
+    let wanted = (&listen.c2s, &listen.c2s_tls, &listen.http, &listen.https, &listen.acme, &listen.admin);
     let all = [
         (kept.data_dir != new.data_dir, "data_dir: needs a restart"),
         (kept.store != new.store, "store: needs a restart"),
@@ -171,6 +172,7 @@ fn changes(old: &Config, new: &Config) -> Vec<String> {
     };
     note(old.limits != new.limits || old.sasl != new.sasl || old.resume != new.resume, "limits: changed");
     note(old.domains != new.domains, "domains: changed");
+    note(old.acme != new.acme, "acme: changed");
     note(old.archive != new.archive, "archive: changed");
     note(old.log.level != new.log.level, "log.level: changed");
     let listen = |c: &Config| {
@@ -211,7 +213,7 @@ mod tests {
     fn denied_certificates_need_no_restart() {
         let text = |denied| {
             format!(
-                "data_dir = '/d'\n[store]\nurl = 'dev://127.0.0.1:7300'\n[[domain]]\nname = 'a.example'\n[cluster]\nnode = 'n'\ndenied = {denied}"
+                "data_dir = '/d'\n[store]\nurl = 'dev://127.0.0.1:7300'\n[[domain]]\nname = 'a.example'\nself_signed = true\n[cluster]\nnode = 'n'\ndenied = {denied}"
             )
         };
         let read = |denied| config::parse(&text(denied), std::path::Path::new("/")).unwrap();

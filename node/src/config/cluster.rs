@@ -229,7 +229,7 @@ mod tests {
 
     fn with(cluster: &str) -> String {
         format!(
-            "data_dir = '/d'\n[store]\nurl = 'dev://127.0.0.1:7300'\n[[domain]]\nname = 'a.example'\n[cluster]\n{cluster}"
+            "data_dir = '/d'\n[store]\nurl = 'dev://127.0.0.1:7300'\n[[domain]]\nname = 'a.example'\nself_signed = true\n[cluster]\n{cluster}"
         )
     }
 
@@ -242,7 +242,7 @@ mod tests {
 
     #[test]
     fn without_the_section_a_node_is_alone() {
-        assert_eq!(parse("[[domain]]\nname='a.example'", Path::new("/")).unwrap().cluster, None);
+        assert_eq!(parse("[[domain]]\nname='a.example'\nself_signed=true", Path::new("/")).unwrap().cluster, None);
     }
 
     #[test]

@@ -55,6 +55,8 @@ pub fn example() -> String {
         for opt in OPTIONS.iter().filter(|o| o.section == *section) {
             let (mark, value) = match (opt.section, opt.name) {
                 ("domain", "name") => ("", "\"example.org\"".to_owned()),
+                // Without it a public node needs a certificate.
+                ("domain", "self_signed") => ("", "true".to_owned()),
                 _ => ("#", opt.default_toml()),
             };
             let _ = writeln!(out, "{mark}{} = {value}", opt.name);
