@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rookery_ops::metrics;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -21,6 +20,7 @@ pub struct Listeners {
     c2s_tls: Vec<TcpListener>,
     http: Vec<TcpListener>,
     https: Vec<TcpListener>,
+    acme: Vec<TcpListener>,
     cluster: Option<TcpListener>,
 }
 
@@ -42,6 +42,7 @@ impl Listeners {
             c2s_tls: all("listen.c2s_tls", &config.listen.c2s_tls)?,
             http: all("listen.http", &config.listen.http)?,
             https: all("listen.https", &config.listen.https)?,
+            acme: all("acme.listen", &config.listen.acme)?,
             cluster: match &config.cluster {
                 Some(section) => all("cluster.listen", &[section.listen])?.pop(),
                 None => None,
@@ -69,6 +70,11 @@ impl Listeners {
         addresses(&self.https)
     }
 
+    /// Where it listens for challenges of an authority alone.
+    pub fn acme(&self) -> Vec<SocketAddr> {
+        addresses(&self.acme)
+    }
+
     /// Where it listens for other nodes.
     pub fn cluster(&self) -> Option<SocketAddr> {
         self.cluster.as_ref()?.local_addr().ok()
@@ -89,6 +95,7 @@ impl Listeners {
             ("c2s_tls", self.c2s_tls()),
             ("http", self.http()),
             ("https", self.https()),
+            ("acme", self.acme()),
             ("cluster", cluster),
         ];
         all.into_iter().flat_map(|(name, all)| named(name, all)).collect()
@@ -98,8 +105,7 @@ impl Listeners {
     pub fn serve(
         self,
         shared: &Arc<Shared>,
-        health: &rookery_ops::health::Health,
-        metrics: &metrics::Handle,
+        shown: &http::Shown,
         last: &watch::Receiver<bool>,
     ) -> Vec<JoinHandle<()>> {
         let mut tasks = Vec::new();
@@ -112,7 +118,8 @@ impl Listeners {
                 tasks.push(tokio::spawn(accept::run(listener, gate, stop, serve)));
             }
         }
-        tasks.extend(http::serve(self.http, self.https, shared, health, metrics, last));
+        let bound = http::Bound { plain: self.http, secured: self.https, challenges: self.acme };
+        tasks.extend(http::serve(bound, shared, shown, last));
         tasks
     }
 }

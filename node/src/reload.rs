@@ -6,6 +6,7 @@ use arc_swap::ArcSwap;
 use rookery_ops::health::Health;
 use rookery_ops::logging;
 
+use crate::acme::Acme;
 use crate::cluster::{Member, security};
 use crate::config::{self, Config};
 use crate::options;
@@ -41,6 +42,8 @@ pub struct Reloader {
     config: ArcSwap<Config>,
     /// Connections and what they share.
     pub shared: Arc<Shared>,
+    /// Certificates from an authority.
+    pub acme: Arc<Acme>,
     /// The node's place among others.
     pub member: Option<Member>,
     /// Whether the node takes work.
@@ -53,6 +56,7 @@ impl Reloader {
     pub fn new(
         config: Config,
         shared: Arc<Shared>,
+        acme: Arc<Acme>,
         member: Option<Member>,
         health: Health,
         logging: logging::Handle,
@@ -61,6 +65,7 @@ impl Reloader {
             started: config.clone(),
             config: ArcSwap::from_pointee(config),
             shared,
+            acme,
             member,
             health,
             logging,
@@ -100,6 +105,7 @@ impl Reloader {
         self.shared.host.reload(options::host(&new));
         self.shared.settings.store(Arc::new(Settings::from(&new)));
         self.shared.gate.set_limits(&new.limits);
+        self.acme.configure(&new);
         if let Err(error) = self.logging.set(&new.log.level) {
             refused.push(format!("log.level: {error}"));
         }

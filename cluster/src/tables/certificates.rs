@@ -125,6 +125,11 @@ pub fn put_account(out: &mut (impl Mutate + ?Sized), directory: &str, account: &
     out.put(account_key(directory), encode(account));
 }
 
+/// Forgets an account.
+pub fn remove_account(out: &mut (impl Mutate + ?Sized), directory: &str) {
+    out.delete(account_key(directory));
+}
+
 /// The certificate of `name` (A-labels, lower case).
 pub async fn get(tx: &mut dyn Transaction, name: &str) -> Result<Option<Certificate>> {
     split::get(tx, &key(Kind::Certificate, name), Isolation::Serializable).await?.map(decode).transpose()

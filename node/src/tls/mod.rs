@@ -155,9 +155,10 @@ impl Tls {
                 }
             }
         }
+        let own = all.len();
         for (name, issued) in stored {
             let covers = |identity: &Arc<Identity>| *ascii(&identity.domain) == **name || identity.covers(name);
-            if all.iter().any(covers) {
+            if all.iter().take(own).any(covers) {
                 continue; // the operator's own comes first
             }
             let before = old.of(name).filter(|i| matches!(i.origin, Origin::Authority(_)));
@@ -165,6 +166,11 @@ impl Tls {
                 Some(same) => all.push(same.clone()),
                 None => all.extend(reloaded.take(name, before, Some(self.loader.issued(name, issued)))),
             }
+        }
+        // A domain whose certificate is ordered from now on keeps what it has until then.
+        for domain in config.domains.iter().filter(|domain| config.source(domain) == Source::Ordered) {
+            let before = old.of(&domain.name).filter(|_| !stored.contains_key(&ascii(&domain.name)));
+            all.extend(before.cloned());
         }
         if all.is_empty() && config.acme.is_none() {
             reloaded.refused.push(format!("no certificate changed: {}", Error::Nothing));
@@ -185,10 +191,11 @@ impl Tls {
         found.or(set.first.as_ref()).cloned()
     }
 
-    /// Whether a certificate from a file, or of the node's own making, is for `name`.
-    pub fn has_own(&self, name: &str) -> bool {
-        let is_own = |identity: &&Arc<Identity>| !matches!(identity.origin, Origin::Authority(_));
-        self.current.load().by_name.values().filter(is_own).any(|identity| identity.covers(name))
+    /// Whether the configuration has a certificate for `name` that no authority issues.
+    pub fn has_own(&self, config: &Config, name: &str) -> bool {
+        let set = self.current.load();
+        let own = config.domains.iter().filter(|domain| config.source(domain) != Source::Ordered);
+        own.filter_map(|domain| set.of(&domain.name)).any(|identity| identity.covers(name))
     }
 
     /// Whether a certificate that was issued for `name` can be served.
