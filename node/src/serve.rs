@@ -87,8 +87,14 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let (c2s, c2s_tls) = (listeners.c2s(), listeners.c2s_tls());
     let (http, https) = (listeners.http(), listeners.https());
     let names = listeners.names();
-    let reloader =
-        Reloader::new(config.clone(), shared.clone(), acme.clone(), member.clone(), health.clone(), logging.clone());
+    let reloader = Reloader::new(
+        config.clone(),
+        shared.clone(),
+        acme.clone(),
+        member.clone(),
+        health.clone(),
+        logging.clone(),
+    );
     let reloader = Arc::new(reloader);
     let node = Arc::new(Node { reloader: reloader.clone(), listeners: names.clone() });
     let others = listeners.take_cluster();

@@ -218,7 +218,11 @@ mod tests {
 
     fn certificate(size: usize) -> Certificate {
         let key = Bytes::from_static(b"k");
-        Certificate { chain: vec![vec![7; size].into(), Bytes::from_static(b"ca")], key, directory: "d".into() }
+        Certificate {
+            chain: vec![vec![7; size].into(), Bytes::from_static(b"ca")],
+            key,
+            directory: "d".into(),
+        }
     }
 
     #[test]

@@ -22,14 +22,12 @@ impl Acme {
         let builder = Account::builder_with_http(Box::new(client.clone()));
         let contacts: Vec<&str> = config.contacts.iter().map(String::as_str).collect();
         let Some(mut stored) = stored else {
-            let new = NewAccount {
-                contact: &contacts,
-                terms_of_service_agreed: true,
-                only_return_existing: false,
-            };
+            let new =
+                NewAccount { contact: &contacts, terms_of_service_agreed: true, only_return_existing: false };
             let (account, credentials) = builder.create(&new, directory.to_owned(), None).await?;
             let credentials = Bytes::from(serde_json::to_vec(&credentials).map_err(Failure::of)?);
-            self.put_account(directory, Some(Stored { credentials, contacts: config.contacts.clone() })).await?;
+            self.put_account(directory, Some(Stored { credentials, contacts: config.contacts.clone() }))
+                .await?;
             tracing::info!(directory, account = account.id(), "account made at the certificate authority");
             return Ok(account);
         };

@@ -48,7 +48,8 @@ impl Acme {
     async fn find(&self, how: How, of: &str) -> Option<String> {
         self.config.load().acme.as_ref()?;
         let _asked = self.asked.acquire().await.ok()?;
-        let found = self.store.read(|tx| Box::pin(async move { certificates::answer(&mut **tx, how, of).await }));
+        let found =
+            self.store.read(|tx| Box::pin(async move { certificates::answer(&mut **tx, how, of).await }));
         match found.await {
             Ok(found) => found.map(|answer| answer.authorization),
             Err(error) => {

@@ -92,8 +92,7 @@ impl Client {
         let stream = self.connector.connect(ServerName::try_from(bare.to_owned())?, socket).await;
         let stream = stream.map_err(|e| at("no TLS with", &e))?;
         let mut builder = http1::Builder::new();
-        let (mut sender, connection) =
-            builder.max_headers(FIELDS).handshake(TokioIo::new(stream)).await?;
+        let (mut sender, connection) = builder.max_headers(FIELDS).handshake(TokioIo::new(stream)).await?;
         let mut driver = JoinSet::new();
         driver.spawn(connection);
         request.headers_mut().insert(HOST, HeaderValue::from_str(authority.as_str())?);

@@ -77,13 +77,14 @@ mod tests {
 
     #[tokio::test]
     async fn failures_are_told_and_long_calls_end() {
-        let failing = hook("yes no >&2 | head -c 100000 >&2; echo 'the zone is locked' >&2; exit 3", Duration::from_secs(60));
+        let failing = hook("seq 20000 >&2; echo 'the zone is locked' >&2; exit 3", Duration::from_secs(60));
         let error = call(&failing, Verb::Set, "a.example", "v").await.unwrap_err();
         assert!(error.contains("the zone is locked") && error.contains('3') && error.len() < 700, "{error}");
         let slow = hook("exec sleep 600", Duration::from_millis(200));
         let error = call(&slow, Verb::Set, "a.example", "v").await.unwrap_err();
         assert!(error.contains("hook_seconds"), "{error}");
-        let missing = Hook { program: "/nowhere/hook".into(), arguments: Vec::new(), limit: Duration::from_secs(60) };
+        let missing =
+            Hook { program: "/nowhere/hook".into(), arguments: Vec::new(), limit: Duration::from_secs(60) };
         let error = call(&missing, Verb::Set, "a.example", "v").await.unwrap_err();
         assert!(error.contains("cannot be started"), "{error}");
     }

@@ -183,8 +183,7 @@ impl Acme {
         let identity = self.tls.check(name, &keep::issued(new)).map_err(Failure::of)?;
         let renew = schedule::renew(identity.not_before, identity.not_after, self.chance());
         let (now, old) = (self.now(), old.and_then(|old| old.chain.first()).cloned().unwrap_or_default());
-        let (old, options) =
-            (&old, store::Options { shards: vec![shard()], ..store::Options::default() });
+        let (old, options) = (&old, store::Options { shards: vec![shard()], ..store::Options::default() });
         let operation = self.store.operation();
         self.store
             .write(options.operation(operation), |tx| {

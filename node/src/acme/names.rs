@@ -9,7 +9,11 @@ use crate::tls::{Tls, ascii};
 pub(super) fn configured(config: &Config) -> BTreeSet<String> {
     let Some(acme) = &config.acme else { return BTreeSet::new() };
     let domains = config.domains.iter().filter(|domain| config.source(domain) == Source::Ordered);
-    domains.map(|domain| domain.name.as_str()).chain(acme.names.iter().map(String::as_str)).map(ascii).collect()
+    domains
+        .map(|domain| domain.name.as_str())
+        .chain(acme.names.iter().map(String::as_str))
+        .map(ascii)
+        .collect()
 }
 
 /// Those of them that no certificate file covers.

@@ -42,7 +42,11 @@ impl Acme {
                 }
             };
             if let Some(line) = lines.get_mut(at) {
-                line.next = if line.issuer.is_empty() { state.not_before.max(self.now()) } else { state.renew.max(state.not_before) };
+                line.next = if line.issuer.is_empty() {
+                    state.not_before.max(self.now())
+                } else {
+                    state.renew.max(state.not_before)
+                };
                 line.error = state.error;
             }
         }

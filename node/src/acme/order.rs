@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use instant_acme::{
-    Account, AuthorizationStatus, CertificateIdentifier, ChallengeStatus, ChallengeType, Identifier, NewOrder,
-    Order, OrderStatus, RetryPolicy,
+    Account, AuthorizationStatus, CertificateIdentifier, ChallengeStatus, ChallengeType, Identifier,
+    NewOrder, Order, OrderStatus, RetryPolicy,
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use rookery_cluster::store;
@@ -40,7 +40,8 @@ pub(super) struct Failure {
 
 impl Failure {
     pub(super) fn of(error: impl std::fmt::Display) -> Self {
-        let text = error.to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).take(TEXT).collect();
+        let text =
+            error.to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).take(TEXT).collect();
         Self { text, over: false, stranger: false }
     }
 
@@ -81,7 +82,11 @@ pub(super) struct Attempt<'a> {
 
 impl Attempt<'_> {
     /// Orders a certificate, or goes on with the order under way. Nothing is stored of the certificate itself.
-    pub(super) async fn run(&self, mut state: State, before: Option<&Certificate>) -> Result<Certificate, Failure> {
+    pub(super) async fn run(
+        &self,
+        mut state: State,
+        before: Option<&Certificate>,
+    ) -> Result<Certificate, Failure> {
         let account = self.acme.account(self.config, self.client).await?;
         if schedule::goes_on(&state, &self.config.directory, self.acme.now()) {
             tracing::info!(domain = self.name, order = state.order, "the order under way goes on");
@@ -140,7 +145,9 @@ impl Attempt<'_> {
         let key = match order.state().status {
             OrderStatus::Ready => self.finalize(&mut order, state).await?,
             OrderStatus::Processing | OrderStatus::Valid if !state.key.is_empty() => state.key.clone(),
-            OrderStatus::Processing | OrderStatus::Valid => return Err(Failure::over("the order has no key here")),
+            OrderStatus::Processing | OrderStatus::Valid => {
+                return Err(Failure::over("the order has no key here"));
+            }
             OrderStatus::Pending | OrderStatus::Invalid => {
                 return Err(Failure::over("the authority gave the order up"));
             }
@@ -195,7 +202,10 @@ impl Attempt<'_> {
             }
             let wanted = self.kind();
             let Some(mut challenge) = authorization.challenge(wanted.clone()) else {
-                return Err(Failure::over(format!("the authority offers no {} for this name", word(&wanted))));
+                return Err(Failure::over(format!(
+                    "the authority offers no {} for this name",
+                    word(&wanted)
+                )));
             };
             let authorization = challenge.key_authorization();
             let answer = match &self.config.challenge {
@@ -304,7 +314,10 @@ mod tests {
     #[test]
     fn what_an_authority_says_cannot_disturb_a_terminal_or_fill_the_store() {
         let text = refused("malformed", 400).text;
-        assert!(text.starts_with("the authority refused: no") && !text.contains(char::is_control), "{text:?}");
+        assert!(
+            text.starts_with("the authority refused: no") && !text.contains(char::is_control),
+            "{text:?}"
+        );
         assert_eq!(Failure::of("x".repeat(100_000)).text.len(), TEXT);
     }
 }

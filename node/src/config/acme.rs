@@ -91,7 +91,8 @@ pub(super) fn read(
         }
     } else {
         if !agree.value {
-            let remedy = "read the terms of service of the authority, and write agree = true if you accept them";
+            let remedy =
+                "read the terms of service of the authority, and write agree = true if you accept them";
             let line = if agree.line > 0 { agree.line } else { section.line };
             r.problem(line, "acme.agree", "is not true", remedy);
         }
@@ -173,7 +174,9 @@ fn challenge(
     let (what, remedy) = match wanted.value.as_str() {
         "dns-01" if hook.is_some() => return hook.map(Challenge::Dns01),
         "dns-01" => ("is missing", "write the full path of a program that sets DNS records"),
-        _ if hook.is_some() => ("is set", "it is for challenge = \"dns-01\" only: write that, or remove acme.hook"),
+        _ if hook.is_some() => {
+            ("is set", "it is for challenge = \"dns-01\" only: write that, or remove acme.hook")
+        }
         "http-01" if listen.acme.is_empty() && listen.http.is_empty() && listen.https.is_empty() => {
             let remedy = "write listen = [\"[::]:80\"] below [acme]";
             r.problem(wanted.line, "acme.challenge", "has no listener: http-01 needs HTTP", remedy);
@@ -197,7 +200,8 @@ fn hook(r: &mut Reader<'_>, section: &Section<'_, '_>, base: &Path) -> Option<Ho
     let mut all = r.list(section, "hook").into_iter();
     let first = all.next()?;
     let program = base.join(&first.value);
-    let runs = std::fs::metadata(&program).map(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
+    let runs =
+        std::fs::metadata(&program).map(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
     let wrong = match runs {
         Ok(true) => None,
         Ok(false) => Some("is not a program".to_owned()),
@@ -205,7 +209,12 @@ fn hook(r: &mut Reader<'_>, section: &Section<'_, '_>, base: &Path) -> Option<Ho
     };
     if let Some(wrong) = wrong {
         let what = format!("{} {wrong}", program.display());
-        r.problem(first.line, "acme.hook", what, "write the full path of an executable file, then its arguments");
+        r.problem(
+            first.line,
+            "acme.hook",
+            what,
+            "write the full path of an executable file, then its arguments",
+        );
     }
     Some(Hook { program, arguments: all.map(|found| found.value).collect(), limit })
 }
@@ -224,7 +233,12 @@ fn ca(r: &mut Reader<'_>, section: &Section<'_, '_>, base: &Path) -> Option<Path
     };
     if let Some(wrong) = wrong {
         let what = format!("{} {wrong}", path.display());
-        r.problem(line, "acme.ca", what, "write the path of a PEM file with the authority's root certificates");
+        r.problem(
+            line,
+            "acme.ca",
+            what,
+            "write the path of a PEM file with the authority's root certificates",
+        );
     }
     Some(path)
 }
@@ -238,7 +252,8 @@ mod tests {
 
     fn read(acme: &str) -> Result<Option<Acme>, Vec<(usize, String)>> {
         let text = format!("[acme]\n{acme}\n{DOMAIN}");
-        let problems = |all: Vec<super::super::Problem>| all.into_iter().map(|p| (p.line, p.option)).collect();
+        let problems =
+            |all: Vec<super::super::Problem>| all.into_iter().map(|p| (p.line, p.option)).collect();
         parse(&text, Path::new("/")).map(|config| config.acme).map_err(problems)
     }
 
@@ -250,9 +265,11 @@ mod tests {
         assert_eq!((acme.challenge, acme.contacts.len(), acme.ca), (Challenge::TlsAlpn01, 1, None));
         let staging = read("directory = 'letsencrypt-staging'\nagree = true\nchallenge = 'http-01'").unwrap();
         assert!(staging.unwrap().directory.contains("staging"));
-        let other = read("directory = 'https://ca.example/dir'\nagree = true\nnames = ['X.a.example']").unwrap();
+        let other =
+            read("directory = 'https://ca.example/dir'\nagree = true\nnames = ['X.a.example']").unwrap();
         assert_eq!(other.unwrap().names, ["x.a.example"]);
-        let hook = "directory = 'letsencrypt'\nagree = true\nchallenge = 'dns-01'\nhook = ['/bin/true', '-x']";
+        let hook =
+            "directory = 'letsencrypt'\nagree = true\nchallenge = 'dns-01'\nhook = ['/bin/true', '-x']";
         let Some(Acme { challenge: Challenge::Dns01(hook), .. }) = read(hook).unwrap() else { panic!() };
         assert_eq!((hook.program, hook.arguments), ("/bin/true".into(), vec!["-x".to_owned()]));
     }

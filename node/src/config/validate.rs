@@ -187,7 +187,9 @@ impl Sources<'_> {
         let Listen { c2s, c2s_tls, https, .. } = self.listen;
         let public = [c2s, c2s_tls, https].into_iter().flatten().any(|at| !at.ip().is_loopback());
         match self.acme {
-            Ok(Some(_)) if !acme::can_be_ordered(name) => Some("is missing, and no authority certifies this name"),
+            Ok(Some(_)) if !acme::can_be_ordered(name) => {
+                Some("is missing, and no authority certifies this name")
+            }
             Ok(None) if public => Some("is missing"),
             _ => None,
         }
@@ -485,7 +487,9 @@ abuse = ["call me"]
         assert_eq!(lines("data_dir = \n[[domain]]\nname='a.example'\n")[0].0, 1);
         assert_eq!(lines(""), [(0, "domain".to_owned())]);
         assert_eq!(
-            lines("[[domain]]\nname='a.example'\nself_signed=true\n[[domain]]\nname='A.example'\nself_signed=true")[0],
+            lines(
+                "[[domain]]\nname='a.example'\nself_signed=true\n[[domain]]\nname='A.example'\nself_signed=true"
+            )[0],
             (5, "domain.name".to_owned())
         );
         assert_eq!(lines("[[domain]]\nname='a@b/c'\nself_signed=true")[0], (2, "domain.name".to_owned()));

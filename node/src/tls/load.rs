@@ -98,7 +98,8 @@ impl Loader {
             Origin::File(path) => Error::File { path: path.clone(), what },
             _ => Error::Issued { name: domain.to_owned(), what },
         };
-        let identity = Identity::new(domain.to_owned(), origin.clone(), chain.clone(), served).map_err(broken)?;
+        let identity =
+            Identity::new(domain.to_owned(), origin.clone(), chain.clone(), served).map_err(broken)?;
         identity.warn(self.now());
         if !identity.covers(domain) {
             tracing::warn!(%domain, names = ?identity.names, "the certificate does not name the domain");

@@ -157,7 +157,8 @@ impl Tls {
         }
         let own = all.len();
         for (name, issued) in stored {
-            let covers = |identity: &Arc<Identity>| *ascii(&identity.domain) == **name || identity.covers(name);
+            let covers =
+                |identity: &Arc<Identity>| *ascii(&identity.domain) == **name || identity.covers(name);
             if all.iter().take(own).any(covers) {
                 continue; // the operator's own comes first
             }

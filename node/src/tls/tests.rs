@@ -7,6 +7,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use sha2::Digest as _;
 
 use super::*;
+use crate::config;
 
 struct At(i64);
 

@@ -16,6 +16,7 @@ const FOR_TESTS: &[(&str, &str)] = &[
     ("haproxy", "haproxy"),
     ("java", "openjdk-17-jre-headless"),
     ("mvn", "maven"),
+    ("pebble", "pebble"),
 ];
 
 /// For nodes behind a load balancer.
