@@ -61,4 +61,9 @@ impl Host {
         self.route(stanza, receipt, origin);
         Ok(())
     }
+
+    /// What is answered to a stanza of another server that breaks a rule. It goes the way of all stanzas, and settles the receipt.
+    pub fn answer_remote(&self, answer: Stanza, receipt: Receipt) {
+        self.route(answer, receipt, None);
+    }
 }

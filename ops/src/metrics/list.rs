@@ -68,9 +68,17 @@ pub const METRICS: &[Metric] = &[
     m("rookery_tls_handshakes_total", Counter, N, &["version", "outcome"],
         "TLS handshakes, by version (1.2, 1.3, none) and outcome (ok, failed, timeout)"),
     m("rookery_tls_handshake_seconds", Histogram(SECONDS), S, &[], "Time of TLS handshakes that succeeded"),
+    m("rookery_tls_outgoing_handshakes_total", Counter, N, &["version", "outcome"],
+        "TLS handshakes with other servers that this one connected to, by version (1.2, 1.3, none) and outcome (ok, failed)"),
     m("rookery_stream_errors_total", Counter, N, &["condition"], "Streams that the server closed with an error, by RFC 6120 condition"),
     m("rookery_certificate_expiry_seconds", Gauge, S, &["domain"], "Expiry time of the certificate of a domain, or of a node (\"cluster node …\"), in seconds since 1970"),
     m("rookery_redirects_total", Counter, N, &[], "Clients redirected to the home of their user (cluster.redirect)"),
+
+    // Other servers: where they are.
+    m("rookery_dns_questions_total", Counter, N, &["outcome"], "Questions to DNS, by outcome (secure: validated by DNSSEC, found, nothing, failed)"),
+    m("rookery_dns_question_seconds", Histogram(SECONDS), S, &[], "Time of questions to DNS"),
+    m("rookery_dns_questions", Gauge, N, &[], "Questions to DNS that are under way, or wait because 512 others are"),
+    m("rookery_dns_domains", Gauge, N, &[], "Domains whose servers are remembered, of 10,000 at most"),
 
     // Logins.
     m("rookery_logins_total", Counter, N, &["mechanism", "outcome"], "SASL attempts, by mechanism and outcome (ok, failed, aborted)"),
