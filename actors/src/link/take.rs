@@ -205,7 +205,7 @@ impl Link {
     /// Stores what waits and was not to be stored, so that its sender need not wait: a second or two are enough.
     pub(super) fn keep_what_waits(&mut self) {
         let now = self.now_micros();
-        for (id, row, origin) in self.waiting.to_keep() {
+        for (id, row, origin) in self.waiting.keep_late() {
             let mut ops = Ops::new();
             if links::put_waiting(&mut ops, &self.name, id, &row).is_err() {
                 continue;

@@ -192,7 +192,7 @@ impl Waiting {
     }
 
     /// What has waited long enough to be stored, with its rows.
-    pub(super) fn to_keep(&mut self) -> Vec<(ArchiveId, links::Waiting, Option<Origin>)> {
+    pub(super) fn keep_late(&mut self) -> Vec<(ArchiveId, links::Waiting, Option<Origin>)> {
         let waits = |item: &&mut Item| {
             item.kept == Kept::No
                 && item.receipt.is_open()
