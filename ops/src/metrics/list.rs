@@ -111,6 +111,7 @@ pub const METRICS: &[Metric] = &[
 
     // Other servers.
     m("rookery_remote_stanzas_total", Counter, N, &["direction"], "Stanzas of other servers (in) and to other servers (out)"),
+    m("rookery_links", Gauge, N, &[], "Pairs of domains that this node speaks for with other servers"),
     m("rookery_link_streams", Gauge, N, &[], "Open streams to other servers"),
     m("rookery_link_stanzas", Gauge, N, &[], "Stanzas to other servers in memory: waiting, or sent and not confirmed"),
     m("rookery_link_dials_total", Counter, N, &["outcome"], "Attempts to open a stream to another server, by outcome (ok, failed)"),
