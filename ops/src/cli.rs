@@ -222,6 +222,9 @@ pub enum AdminCommand {
     /// List and end sessions
     #[command(subcommand)]
     Session(SessionCommand),
+    /// List and close streams from other servers and to them
+    #[command(subcommand)]
+    Stream(StreamCommand),
     /// Export an account, or a domain with all its accounts, as XML (XEP-0227)
     #[command(after_help = "Example:\n  rookery export example.org --output example.org.xml")]
     Export {
@@ -323,6 +326,25 @@ pub enum SessionCommand {
     },
 }
 
+/// `rookery stream …`
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum StreamCommand {
+    /// List streams of this node, with the domains that were proved on them and how
+    List {
+        /// Only streams of this remote domain
+        domain: Option<String>,
+        /// Print one JSON object per line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Close a stream, or all streams of a remote domain. They come back when something is to be sent
+    Close {
+        /// The id of a stream, from the list, or a remote domain
+        #[arg(value_name = "ID|DOMAIN")]
+        target: String,
+    },
+}
+
 /// Where a password comes from. Neither: it is generated and shown once.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Args)]
 #[group(multiple = false)]
@@ -340,7 +362,11 @@ impl AdminCommand {
     /// down.
     pub fn needs_node(&self) -> bool {
         match self {
-            Self::Session(_) | Self::Reload | Self::Status { .. } | Self::LogLevel { .. } => true,
+            Self::Session(_)
+            | Self::Stream(_)
+            | Self::Reload
+            | Self::Status { .. }
+            | Self::LogLevel { .. } => true,
             Self::User(_) | Self::Export { .. } | Self::Import { .. } => false,
         }
     }

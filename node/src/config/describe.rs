@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{ArchiveDefault, Config};
+use super::{ArchiveDefault, Config, Policy};
 
 /// A few lines for people, and warnings about what is allowed but unwise.
 pub fn describe(config: &Config) -> String {
@@ -23,6 +23,17 @@ pub fn describe(config: &Config) -> String {
     };
     let _ = writeln!(out, "STARTTLS       {}", list(&config.listen.c2s));
     let _ = writeln!(out, "direct TLS     {}", list(&config.listen.c2s_tls));
+    if config.federation.enabled {
+        let policy = match config.federation.policy {
+            Policy::Certificate => "certificates",
+            Policy::Dane => "DANE",
+            Policy::Dialback => "certificates or dialback",
+        };
+        let (s2s, s2s_tls) = (list(&config.listen.s2s), list(&config.listen.s2s_tls));
+        let _ = writeln!(out, "other servers  {s2s}, direct TLS {s2s_tls}, proved by {policy}");
+    } else {
+        let _ = writeln!(out, "other servers  none");
+    }
     let _ = writeln!(out, "HTTP           {}", list(&config.listen.http));
     if !config.listen.https.is_empty() {
         let _ = writeln!(out, "HTTPS          {}", list(&config.listen.https));
@@ -65,6 +76,11 @@ fn warnings(config: &Config) -> Vec<String> {
     let mut all = Vec::new();
     let public = config.listen.c2s.iter().chain(&config.listen.c2s_tls).any(|a| !a.ip().is_loopback());
     for domain in &config.domains {
+        let federates = config.federation.enabled && !config.federation.loopback;
+        if federates && domain.certificate.is_none() {
+            let name = &domain.name;
+            all.push(format!("{name}: no other server trusts a certificate that the node generated itself"));
+        }
         if public && domain.certificate.is_none() {
             all.push(format!(
                 "{}: no client trusts a certificate that the node generated itself",

@@ -27,6 +27,7 @@ use crate::{options, start};
 
 mod exchange;
 mod hostile;
+mod managed;
 mod peer;
 
 /// An authority, and certificates that it signs.

@@ -46,9 +46,13 @@ impl Peer {
 
     /// The same, with headers exchanged and features read, which come back with the header.
     pub(super) async fn opened(node: &Node, as_node: &Node, from: &str) -> (Self, String) {
-        let mut peer = Self::tls(node, as_node, from).await;
         let to = node.host.options().domains[0].name.clone();
-        peer.send(&header(from, &to)).await;
+        Self::opened_to(node, as_node, from, &to).await
+    }
+
+    pub(super) async fn opened_to(node: &Node, as_node: &Node, from: &str, to: &str) -> (Self, String) {
+        let mut peer = Self::tls(node, as_node, from).await;
+        peer.send(&header(from, to)).await;
         let features = peer.until("</stream:features>").await;
         (peer, features)
     }
@@ -80,6 +84,12 @@ impl Peer {
             }
             assert!(self.more().await, "{needle:?} did not come, only {:?}", self.text);
         }
+    }
+
+    /// What comes first; nothing, if that is the end.
+    pub(super) async fn first(&mut self) -> String {
+        self.more().await;
+        std::mem::take(&mut self.text)
     }
 
     /// Reads to the end of the connection.
