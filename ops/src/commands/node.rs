@@ -62,7 +62,7 @@ mod tests {
         let captured = Captured::new("");
         status(false, &node.remote, &captured.terminal).await.unwrap();
         let out = captured.out();
-        assert!(out.contains(&format!("n1 (Rookery {}, api 2)", crate::VERSION)), "{out}");
+        assert!(out.contains(&format!("n1 (Rookery {}, api 3)", crate::VERSION)), "{out}");
         assert!(out.contains("state        ready\nup for       1d02h\ndomains      example.org\n"), "{out}");
         let captured = Captured::new("");
         status(true, &node.remote, &captured.terminal).await.unwrap();

@@ -136,7 +136,7 @@ async fn a_link_goes_on_over_a_stream_that_breaks() {
     let juliet = b.session("juliet").await;
     juliet.send("<message to='romeo@a.example' id='0'><body>first</body></message>");
     assert!(romeo.until("</message>").await.contains("<body>first</body>"));
-    for n in 0..5 {
+    for n in 0..2 {
         let incoming = a.federation.table.list(Some("b.example"));
         let number = incoming.iter().find(|info| info.direction == Direction::Incoming).unwrap();
         assert_eq!(number.managed, Some(true));
@@ -153,4 +153,64 @@ async fn a_link_goes_on_over_a_stream_that_breaks() {
             assert!(got.contains(&format!("<body>{n}-{m}</body>")), "{n}-{m}: {got}");
         }
     }
+}
+
+const EXTERNAL: &str = "<mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mechanism>EXTERNAL</mechanism></mechanisms>\
+    <bidi xmlns='urn:xmpp:features:bidi'/>";
+
+#[tokio::test]
+async fn a_server_that_cannot_resume_is_asked_to_send_on_the_same_stream() {
+    let authority = Authority::new();
+    let port = Port::new();
+    let plan =
+        |domain, routes| Plan { domain, authority: Some(&authority), routes, policy: Policy::Certificate };
+    let ports = || (Port::new(), Port::new());
+    let a =
+        Node::start(plan("a.example", vec![("b.example", port.at, Begin::Direct)]), ports(), |_| {}).await;
+    let b = Node::start(plan("b.example", Vec::new()), ports(), |_| {}).await;
+    let mut romeo = a.session("romeo").await;
+    for both in [false, true] {
+        romeo.send("<presence to='x@b.example'/>");
+        let mut peer = Peer::called(&port.listener, &b).await;
+        peer.greet("b.example", EXTERNAL).await;
+        let auth = peer.until("</auth>").await;
+        assert!(auth.contains(">YS5leGFtcGxl<"), "a.example in base64: {auth}");
+        let asked = auth.contains("<bidi xmlns='urn:xmpp:bidi'><limits xmlns='urn:xmpp:stream-limits:0'>");
+        assert_eq!(asked, both, "{auth}");
+        peer.send("<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>").await;
+        peer.greet("b.example", "").await;
+        peer.until("<presence ").await;
+        peer.send("<message from='x@b.example' to='romeo@a.example'><body>back</body></message>").await;
+        if both {
+            romeo.until("<body>back</body>").await;
+        } else {
+            // Nobody has asked it to send here.
+            assert!(peer.end().await.contains("<not-authorized "));
+        }
+    }
+}
+
+#[tokio::test]
+async fn results_of_dialback_count_for_what_was_asked() {
+    let authority = Authority::new();
+    let port = Port::new();
+    let plan =
+        |domain, routes| Plan { domain, authority: Some(&authority), routes, policy: Policy::Certificate };
+    let ports = || (Port::new(), Port::new());
+    let a =
+        Node::start(plan("a.example", vec![("b.example", port.at, Begin::Direct)]), ports(), |_| {}).await;
+    let b = Node::start(plan("b.example", Vec::new()), ports(), |_| {}).await;
+    let romeo = a.session("romeo").await;
+    romeo.send("<message to='x@b.example' type='chat' id='m'><body>wait for it</body></message>");
+    let mut peer = Peer::called(&port.listener, &b).await;
+    peer.greet("b.example", "").await;
+    let request = peer.until("</db:result>").await;
+    let key = a.host.dialback_key("b.example", "a.example", "i-1");
+    assert!(request.contains(&key) && request.contains("from='a.example'"), "{request}");
+    // Of others, and about others: nothing is sent.
+    peer.send("<db:result from='c.example' to='a.example' type='valid'/>").await;
+    peer.send("<db:result from='b.example' to='c.example' type='valid'/>").await;
+    peer.send("<db:verify from='b.example' to='a.example' id='i-1' type='valid'/>").await;
+    peer.send("<db:result from='b.example' to='a.example' type='valid'/>").await;
+    assert!(peer.until("</message>").await.contains("wait for it"));
 }

@@ -65,7 +65,7 @@ impl Authority {
 
 /// Where a node will listen.
 pub(super) struct Port {
-    listener: TcpListener,
+    pub(super) listener: TcpListener,
     pub(super) at: SocketAddr,
 }
 

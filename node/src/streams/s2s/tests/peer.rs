@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
 use super::Node;
 use crate::dns::Begin;
@@ -67,6 +67,21 @@ impl Peer {
         peer.send(&header(from, &to)).await;
         peer.until("</stream:features>").await;
         peer
+    }
+
+    /// One that was called by direct TLS, and answers with what `as_node` has.
+    pub(super) async fn called(listener: &TcpListener, as_node: &Node) -> Self {
+        let (io, _) = listener.accept().await.unwrap();
+        let secured = remote::accept_direct(&as_node.federation.tls, io).await.unwrap();
+        Self { io: Box::new(secured.stream), text: String::new() }
+    }
+
+    /// Answers a header with one of `from`, and these features.
+    pub(super) async fn greet(&mut self, from: &str, features: &str) -> String {
+        let got = self.until("version='1.0'").await + &self.until(">").await;
+        let header = header(from, "a.example").replace(" version=", " id='i-1' version=");
+        self.send(&format!("{header}<stream:features>{features}</stream:features>")).await;
+        got
     }
 
     pub(super) async fn send(&mut self, text: &str) {
