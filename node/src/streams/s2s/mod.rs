@@ -135,6 +135,12 @@ impl Federation {
         self.settings.store(Arc::new(settings));
     }
 
+    /// The node cannot settle anything: no stream is taken, until the gate is opened again, and those that are there are closed.
+    pub fn park(&self) {
+        self.gate.shut();
+        self.table.close(table::Which::Incoming);
+    }
+
     /// Opens streams for links; see [`Dialer`].
     pub fn dialer(self: &Arc<Self>) -> Arc<dyn Dialer> {
         Arc::new(Dials(self.clone()))

@@ -371,7 +371,7 @@ impl Running {
             self.ledger.wait(&self.pipe);
         }
         let by = now + self.settings.close;
-        let closing = self.closing.get_or_insert_with(|| Closing { by, error: None, said: false });
+        let closing = self.closing.get_or_insert(Closing { by, error: None, said: false });
         if !closing.said && (rest || now >= closing.by) {
             (closing.said, closing.by) = (true, by);
             let error = closing.error.take();
