@@ -46,8 +46,14 @@ async fn play(
     outcome
 }
 
-const SETTINGS: [Setting; 5] =
-    [Setting::Certificates, Setting::Dialback, Setting::Dane, Setting::DaneUnsigned, Setting::Clear];
+const SETTINGS: [Setting; 6] = [
+    Setting::Certificates,
+    Setting::Dialback,
+    Setting::ServerOnly,
+    Setting::Dane,
+    Setting::DaneUnsigned,
+    Setting::Clear,
+];
 
 #[tokio::main]
 async fn main() -> ExitCode {

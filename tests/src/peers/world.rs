@@ -50,6 +50,8 @@ pub enum Setting {
     Certificates,
     /// TLS with certificates by nobody, and dialback.
     Dialback,
+    /// TLS, certificates for servers only, and dialback for whoever does not take them from a client.
+    ServerOnly,
     /// B's certificates are by nobody, and their keys are in signed DNS; no dialback.
     Dane,
     /// As before, and DNS is not signed.
@@ -105,6 +107,7 @@ impl Host {
     fn kind(self, setting: Setting, side: Side) -> Kind {
         match (self, setting) {
             (_, Setting::Dialback) => Kind::SelfSigned,
+            (_, Setting::ServerOnly) => Kind::ServerOnly,
             (_, Setting::Dane | Setting::DaneUnsigned) if side == Side::B => Kind::SelfSigned,
             (Host::ServerOnly, _) => Kind::ServerOnly,
             (Host::Expired, _) => Kind::Expired,
@@ -126,7 +129,7 @@ impl Setting {
     fn proof(self, side: Side) -> Proof {
         match (self, side) {
             (Setting::Certificates, _) | (Setting::Clear, Side::A) => Proof::Certificate,
-            (Setting::Dialback, _) => Proof::Dialback,
+            (Setting::Dialback | Setting::ServerOnly, _) => Proof::Dialback,
             (Setting::Dane | Setting::DaneUnsigned, _) => Proof::Dane,
             (Setting::Clear, Side::B) => Proof::Clear,
         }
