@@ -13,6 +13,7 @@ pub mod connection;
 pub mod export;
 pub mod features;
 pub mod host;
+pub mod link;
 mod maintenance;
 mod placement;
 mod routing;
@@ -20,7 +21,7 @@ mod runtime;
 mod server;
 pub mod session;
 #[cfg(feature = "toys")]
-mod toys;
+pub mod toys;
 pub mod user;
 
 pub use connection::budget::Charged;
@@ -29,5 +30,6 @@ pub use connection::pipe::{Close, Down, ELSEWHERE, Outgoing, Pipe};
 pub use connection::shared_delivery::SharedDelivery;
 pub use host::options::{self, Options};
 pub use host::{Host, NotResumed};
+pub use runtime::origin::{Origin, OriginName};
 pub use server::SessionInfo;
 pub use session::handle::{Authenticated, ConnInfo, SessionHandle};

@@ -9,16 +9,20 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
+use crate::dns::Begin;
 use crate::http;
 use crate::net::{Net as _, Tcp, accept};
 use crate::start::Error;
 use crate::streams::c2s::{self, Shared};
+use crate::streams::s2s::{self, Federation};
 use crate::transport::tcp::{Socket, Start};
 
 /// Bound and not yet serving.
 pub struct Listeners {
     c2s: Vec<TcpListener>,
     c2s_tls: Vec<TcpListener>,
+    s2s: Vec<TcpListener>,
+    s2s_tls: Vec<TcpListener>,
     http: Vec<TcpListener>,
     https: Vec<TcpListener>,
     cluster: Option<TcpListener>,
@@ -40,6 +44,8 @@ impl Listeners {
         Ok(Self {
             c2s: all("listen.c2s", &config.listen.c2s)?,
             c2s_tls: all("listen.c2s_tls", &config.listen.c2s_tls)?,
+            s2s: all("listen.s2s", &config.listen.s2s)?,
+            s2s_tls: all("listen.s2s_tls", &config.listen.s2s_tls)?,
             http: all("listen.http", &config.listen.http)?,
             https: all("listen.https", &config.listen.https)?,
             cluster: match &config.cluster {
@@ -57,6 +63,16 @@ impl Listeners {
     /// Where it listens for direct TLS.
     pub fn c2s_tls(&self) -> Vec<SocketAddr> {
         addresses(&self.c2s_tls)
+    }
+
+    /// Where it listens for other servers.
+    pub fn s2s(&self) -> Vec<SocketAddr> {
+        addresses(&self.s2s)
+    }
+
+    /// Where it listens for other servers' direct TLS.
+    pub fn s2s_tls(&self) -> Vec<SocketAddr> {
+        addresses(&self.s2s_tls)
     }
 
     /// Where it listens for HTTP.
@@ -87,6 +103,8 @@ impl Listeners {
         let all = [
             ("c2s", self.c2s()),
             ("c2s_tls", self.c2s_tls()),
+            ("s2s", self.s2s()),
+            ("s2s_tls", self.s2s_tls()),
             ("http", self.http()),
             ("https", self.https()),
             ("cluster", cluster),
@@ -94,10 +112,11 @@ impl Listeners {
         all.into_iter().flat_map(|(name, all)| named(name, all)).collect()
     }
 
-    /// Accepts clients until `shared.stop`, and answers HTTP until `last` turns true.
+    /// Accepts clients and other servers until `shared.stop`, and answers HTTP until `last` turns true.
     pub fn serve(
         self,
         shared: &Arc<Shared>,
+        federation: Option<&Arc<Federation>>,
         health: &rookery_ops::health::Health,
         metrics: &metrics::Handle,
         last: &watch::Receiver<bool>,
@@ -110,6 +129,17 @@ impl Listeners {
                 let serve =
                     move |stream, peer, pass| c2s::serve(&shared, Socket::new(stream, start, peer), pass);
                 tasks.push(tokio::spawn(accept::run(listener, gate, stop, serve)));
+            }
+        }
+        let s2s = [(Begin::Starttls, self.s2s), (Begin::Direct, self.s2s_tls)];
+        if let Some(federation) = federation {
+            for (begin, listeners) in s2s {
+                for listener in listeners {
+                    let federation = federation.clone();
+                    let (gate, stop) = (federation.gate.clone(), shared.stop.clone());
+                    let serve = move |stream, peer, pass| s2s::serve(&federation, stream, begin, peer, pass);
+                    tasks.push(tokio::spawn(accept::run(listener, gate, stop, serve)));
+                }
             }
         }
         tasks.extend(http::serve(self.http, self.https, shared, health, metrics, last));

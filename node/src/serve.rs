@@ -80,15 +80,28 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let mesh = member.as_ref().map(|member| member.mesh().clone());
     let shared = start::shared(&config, host.clone(), tls, seams, stopping, mesh);
 
-    let (c2s, c2s_tls) = (listeners.c2s(), listeners.c2s_tls());
-    let (http, https) = (listeners.http(), listeners.https());
+    let federation = start::federation(&config, &shared)?;
+    let places = ports::Places {
+        c2s: listeners.c2s(),
+        c2s_tls: listeners.c2s_tls(),
+        s2s: listeners.s2s(),
+        s2s_tls: listeners.s2s_tls(),
+        http: listeners.http(),
+        https: listeners.https(),
+        cluster: between,
+    };
     let names = listeners.names();
-    let reloader =
-        Reloader::new(config.clone(), shared.clone(), member.clone(), health.clone(), logging.clone());
-    let reloader = Arc::new(reloader);
+    let reloader = Arc::new(Reloader::new(
+        config.clone(),
+        shared.clone(),
+        federation.clone(),
+        member.clone(),
+        health.clone(),
+        logging.clone(),
+    ));
     let node = Arc::new(Node { reloader: reloader.clone(), listeners: names.clone() });
     let others = listeners.take_cluster();
-    let mut tasks = listeners.serve(&shared, &health, &metrics, &last);
+    let mut tasks = listeners.serve(&shared, federation.as_ref(), &health, &metrics, &last);
     if let (Some(member), Some(listener)) = (&member, others) {
         let mut last = last.clone();
         let stop = async move { drop(last.wait_for(|stop| *stop).await) };
@@ -107,12 +120,12 @@ pub async fn run(config: Config) -> Result<(), Error> {
     }));
     let upkeep = tokio::spawn(upkeep(metrics.clone(), reloader.clone()));
     health.clear(Reason::Starting);
-    ports::write(&config.data_dir, &c2s, &c2s_tls, &http, &https, between)
+    ports::write(&config.data_dir, &places)
         .map_err(|source| Error::Io { what: "ports.json can't be written", source })?;
     tracing::info!(version = rookery_ops::VERSION, listeners = names.join(", "), "serving");
     if config.file.is_none() {
         logging.flush();
-        print!("{}", greeting::text(&config, &c2s, &c2s_tls, &http));
+        print!("{}", greeting::text(&config, &places));
     }
 
     loop {
@@ -149,8 +162,12 @@ pub async fn run(config: Config) -> Result<(), Error> {
             // Users live elsewhere now; what still comes here is passed on. Two milliseconds for each client.
             let clients = u64::try_from(shared.gate.counts().0).unwrap_or(u64::MAX);
             let spread = Duration::from_millis(clients.saturating_mul(2)).min(SPREAD);
-            shared.crowd.close(spread, LEAVES).await;
+            shared.clients.close(spread, LEAVES).await;
             let _ = tokio::time::timeout(patience, shared.gate.emptied()).await;
+        }
+        if let Some(federation) = &federation {
+            // What other servers have sent is settled, and they are told so, while there is somebody to settle it.
+            let _ = tokio::time::timeout(patience, federation.gate.emptied()).await;
         }
         // Streams are closed with <system-shutdown/>, and what they had begun is committed.
         host.shutdown().await;

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+pub use super::federation::{DomainPattern, Federation};
 pub use super::names::Service;
 use crate::connection::budget;
 
@@ -136,6 +137,8 @@ pub struct Options {
     pub domains: Vec<Domain>,
     /// Other names that this deployment answers.
     pub services: Vec<Service>,
+    /// How other servers are spoken with; `None`: not at all.
+    pub federation: Option<Federation>,
     /// The archive's default policy.
     pub archive: Archive,
     /// Messages older than that are removed; zero keeps them.
@@ -160,6 +163,7 @@ impl Options {
         Self {
             domains,
             services: Vec::new(),
+            federation: None,
             archive: Archive::Always,
             retention: Duration::ZERO,
             quota: 1 << 30,

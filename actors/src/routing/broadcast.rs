@@ -1,5 +1,6 @@
-//! One stanza for many full or bare JIDs: what a room sends to its occupants. To each node once, with the list of recipients there;
-//! the payload is shared, and each recipient gets a start tag of its own.
+//! One stanza for many full or bare JIDs: what a room sends to its occupants, and a user's presence for contacts on other servers. To
+//! each node once, with the list of recipients whose home, or whose server's link, is there; the payload is shared, and each
+//! recipient gets a start tag of its own.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,14 +9,14 @@ use bytes::Bytes;
 use prost::Message as _;
 use rookery_cluster::mesh::Home;
 use rookery_cluster::mesh::peer::{Envelope, NodeId, Outcome};
-use rookery_proto::xmpp::jid::Jid;
+use rookery_proto::xmpp::jid::{BareJid, Jid};
 use rookery_proto::xmpp::stanza::Stanza;
 
 use super::wire::{self, What};
 use crate::connection::ledger::Receipt;
 use crate::connection::reply::Reply;
 use crate::host::Host;
-use crate::host::kind::{Inbound, USER};
+use crate::host::kind::{Inbound, KindId, USER};
 use crate::host::names::Address;
 use crate::placement::shard_of;
 use crate::runtime::origin::{Origin, OriginName};
@@ -41,10 +42,10 @@ impl<'a> Broadcast<'a> {
 
     /// One more. What lives on this node gets the stanza at once.
     pub(crate) fn add(&mut self, to: &Jid) {
-        let Address::Entity(USER, user) = self.host.resolve(to) else {
+        let Some((_, entity)) = self.host.in_broadcast(&self.stanza, to) else {
             return send_one(self.host, &self.stanza, to, self.receipt.split(), self.origin);
         };
-        let shard = shard_of(&user);
+        let shard = shard_of(&entity);
         let home = self.host.placement().map(|placement| placement.home(shard));
         match home {
             // What could not be delivered before comes before this.
@@ -102,29 +103,33 @@ fn send_one(host: &Host, stanza: &Arc<Stanza>, to: &Jid, receipt: Receipt, origi
 }
 
 impl Host {
+    /// The actor for whom a recipient goes into one payload with others: a user, or the link to the recipient's server.
+    fn in_broadcast(&self, stanza: &Stanza, to: &Jid) -> Option<(KindId, BareJid)> {
+        match self.resolve(to) {
+            Address::Entity(USER, user) => Some((USER, user)),
+            Address::Remote => self.link_of(stanza.from.as_ref()?, to),
+            Address::Entity(..) | Address::Host => None,
+        }
+    }
+
     /// A stanza for many from another node. What is not at home here goes back.
     pub(crate) fn take_broadcast(&self, broadcast: &wire::Broadcast, reply: Reply) {
         let Some(stanza) = super::stored::stanza(&broadcast.stanza) else { return reply.taken() };
         let origin = OriginName::from_slice(&broadcast.sid).map(|name| Origin::new(name, broadcast.n));
         let (mut here, mut users) = (Vec::new(), Vec::new());
         for to in broadcast.to.iter().filter_map(|to| Jid::parse(to).ok()) {
-            let user = to.to_bare();
-            if self.is_home(&user) {
-                here.push((user, to));
-            } else {
-                users.push(to.as_str().to_owned());
+            match self.in_broadcast(&stanza, &to).filter(|(_, entity)| self.is_home(entity)) {
+                Some((kind, entity)) => here.push((kind, entity, to)),
+                None => users.push(to.as_str().to_owned()),
             }
         }
         let refused = wire::Refused { users, outdated: false };
         let answer = if refused.users.is_empty() { Bytes::new() } else { refused.encode_to_vec().into() };
         let receipt = Receipt::owed_with(reply, answer);
-        for (user, to) in here {
+        for (kind, entity, to) in here {
             let stanza = Arc::new(stanza.clone().to(to));
-            self.to_entity_here(
-                USER,
-                &user,
-                Inbound { stanza, receipt: receipt.split(), origin, change: None },
-            );
+            let inbound = Inbound { stanza, receipt: receipt.split(), origin, change: None };
+            self.to_entity_here(kind, &entity, inbound);
         }
         receipt.done(); // each recipient has a part of its own
     }

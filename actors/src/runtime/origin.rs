@@ -2,9 +2,15 @@
 
 /// The name under which a sender numbers its stanzas: 16 bytes, never used by another sender. A session's is made of its id.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(crate) struct OriginName(pub(crate) [u8; 16]);
+pub struct OriginName(pub(crate) [u8; 16]);
 
 impl OriginName {
+    /// A name: 16 bytes that no other sender has, as random ones or a hash of what is random.
+    #[must_use]
+    pub fn new(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
     /// From the bytes of a message or a row; `None` if they are not sixteen.
     pub(crate) fn from_slice(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)
@@ -13,7 +19,7 @@ impl OriginName {
 
 /// One stanza of one sender. A stanza with the same origin as one that was taken before is the same stanza.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(crate) struct Origin {
+pub struct Origin {
     /// Whose stanza it is.
     pub(crate) name: OriginName,
     /// The sender's number for it. Numbers wrap (XEP-0198 section 4).
@@ -22,7 +28,7 @@ pub(crate) struct Origin {
 
 impl Origin {
     /// The stanza `number` of the sender `name`.
-    pub(crate) fn new(name: impl Into<OriginName>, number: u32) -> Self {
+    pub fn new(name: impl Into<OriginName>, number: u32) -> Self {
         Self { name: name.into(), number }
     }
 }

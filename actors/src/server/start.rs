@@ -13,6 +13,8 @@ use crate::auth::spread;
 use crate::host::entity::Entity;
 use crate::host::kind::{Actors, Kind, Kinds};
 use crate::host::{Entered, Error, Host, WeakHost, options::Options};
+use crate::link::Link;
+use crate::link::stream::Dialing;
 use crate::maintenance::quota::Quotas;
 use crate::placement::Placement;
 use crate::routing::early::Early;
@@ -102,16 +104,20 @@ fn entered() -> Entered {
         .with::<Remote>()
         .with::<Quotas>()
         .with::<Sessions>()
+        .with::<Dialing>()
 }
 
 /// The kinds of actors of this server.
 fn kinds() -> Kinds {
     let kinds: Vec<Arc<dyn Kind>> = vec![
         Arc::new(Actors::<User>::new()),
+        Arc::new(Actors::<Link>::new()),
         #[cfg(feature = "toys")]
         Arc::new(Actors::<Entity<crate::toys::EchoRoom>>::new()),
         #[cfg(feature = "toys")]
         Arc::new(Actors::<crate::toys::EchoComponent>::new()),
+        #[cfg(feature = "toys")]
+        Arc::new(Actors::<crate::toys::FarServer>::new()),
     ];
     Kinds::new(kinds, features::host_requests::answer)
 }

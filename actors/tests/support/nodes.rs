@@ -64,6 +64,11 @@ fn timing() -> Timing {
 
 impl Node {
     pub fn start(db: &Arc<Memory>, name: &str) -> Self {
+        Self::with(db, name, |_| {})
+    }
+
+    /// With other options.
+    pub fn with(db: &Arc<Memory>, name: &str, change: impl FnOnce(&mut Options) + Send + 'static) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let name = NodeId::new(name).unwrap();
@@ -95,6 +100,7 @@ impl Node {
             }]);
             options.archive = Archive::Always;
             options.services = toys();
+            change(&mut options);
             let store = cluster.mesh().store();
             let host = Host::start_in(options, store, Seams::system(), cluster.clone()).await.unwrap();
             let (stop, stopped) = oneshot::channel();
@@ -184,6 +190,11 @@ impl Drop for Node {
 impl Nodes {
     /// That many nodes, with all shards held.
     pub async fn start(count: usize) -> Self {
+        Self::with(count, |_| {}).await
+    }
+
+    /// With other options.
+    pub async fn with(count: usize, change: fn(&mut Options)) -> Self {
         // RUST_LOG=rookery=debug shows what the nodes say.
         let filter = tracing_subscriber::EnvFilter::from_default_env();
         let _ =
@@ -191,7 +202,7 @@ impl Nodes {
         let db = Arc::new(Memory::new());
         let nodes = (0..count).map(|n| {
             let db = Arc::clone(&db);
-            tokio::task::spawn_blocking(move || Node::start(&db, &format!("n{n}")))
+            tokio::task::spawn_blocking(move || Node::with(&db, &format!("n{n}"), change))
         });
         let mut started = Vec::new();
         for node in nodes {

@@ -17,6 +17,7 @@ pub mod accounts;
 pub mod archive;
 pub mod blocks;
 pub mod last;
+pub mod links;
 pub mod mam_prefs;
 pub mod nodes;
 pub mod offline;

@@ -60,7 +60,7 @@ pub async fn follow(mesh: Arc<Mesh>, health: Health, shared: Arc<Shared>) {
             Event::Lease(false) => {
                 health.raise(Reason::Parked);
                 shared.gate.shut();
-                let closed = shared.crowd.close(Duration::ZERO, PARKED).await;
+                let closed = shared.clients.close(Duration::ZERO, PARKED).await;
                 parked = Some((closed, Instant::now()));
             }
             Event::Standing(Standing::Draining) => {
@@ -75,7 +75,7 @@ pub async fn follow(mesh: Arc<Mesh>, health: Health, shared: Arc<Shared>) {
             }
             Event::Standing(Standing::Fenced) => {
                 shared.gate.shut();
-                shared.crowd.close(Duration::ZERO, ELSEWHERE).await;
+                shared.clients.close(Duration::ZERO, ELSEWHERE).await;
                 let _ = timeout(GOODBYE, shared.gate.emptied()).await;
                 return;
             }

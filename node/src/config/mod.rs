@@ -14,18 +14,22 @@ use rookery_cluster::store::FdbSettings;
 mod address;
 mod cluster;
 mod describe;
+mod federation;
 mod options;
 mod problem;
 mod read;
 mod reference;
+mod remote;
 mod store;
 mod validate;
 
 pub use address::Network;
 pub use describe::describe;
+pub use federation::{Federation, Policy, Route, StreamLimits};
 pub use options::{Kind, OPTIONS, Opt, SECTIONS};
 pub use problem::{Error, Problem};
 pub use reference::{example, markdown};
+pub use remote::{Anchor, Authorities, Dns, Proxy};
 
 /// A whole configuration, valid by construction.
 #[derive(Clone, PartialEq, Debug)]
@@ -42,6 +46,8 @@ pub struct Config {
     pub cluster: Option<Cluster>,
     /// The domains, at least one, each once.
     pub domains: Vec<Domain>,
+    /// Other servers.
+    pub federation: Federation,
     /// The archive.
     pub archive: Archive,
     /// Authentication.
@@ -50,6 +56,10 @@ pub struct Config {
     pub resume: Duration,
     /// The limits.
     pub limits: Limits,
+    /// How other servers are found.
+    pub dns: Dns,
+    /// Whose signature proves other servers.
+    pub authorities: Authorities,
     /// The log.
     pub log: Log,
 }
@@ -74,6 +84,10 @@ pub struct Listen {
     pub c2s: Vec<SocketAddr>,
     /// Direct TLS.
     pub c2s_tls: Vec<SocketAddr>,
+    /// Other servers, with STARTTLS.
+    pub s2s: Vec<SocketAddr>,
+    /// Other servers, with direct TLS.
+    pub s2s_tls: Vec<SocketAddr>,
     /// Metrics and health.
     pub http: Vec<SocketAddr>,
     /// HTTP by TLS, for everybody.
@@ -240,8 +254,14 @@ impl Config {
         let mut config = validate::defaults();
         config.listen.c2s = loopback(5222);
         config.listen.c2s_tls = loopback(5223);
+        config.listen.s2s = loopback(5269);
+        config.listen.s2s_tls = loopback(5270);
         config.listen.admin = data_dir.join("admin.sock");
         config.data_dir = data_dir;
+        // Nobody's authority has signed the certificates of those that are tried out together.
+        config.federation.enabled = true;
+        config.federation.loopback = true;
+        config.federation.policy = Policy::Dialback;
         // All come from one address here: who tries things out makes accounts as they go.
         config.limits.registrations_per_hour = 1_000;
         config.domains = vec![Domain {

@@ -1,6 +1,8 @@
 //! Every option of `rookery.toml`: one list. Reading, checking, defaults and `ops/deploy/CONFIGURATION.md` derive from it.
 
+mod federation;
 mod limits;
+mod remote;
 
 /// What an option holds, and its default.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -69,6 +71,13 @@ pub const SECTIONS: &[(&str, &str)] = &[
         "cluster",
         "With this section the node is a member of a cluster whose nodes share one store. Without this section the node runs alone. In `advertise`, `certificate`, `key` and `listen.public`, `{node}` is replaced by the node's name, so one file can serve all nodes.",
     ),
+    (
+        "federation",
+        "Other servers: which of them this one talks to, how they prove themselves, and how much they may take.",
+    ),
+    ("route", "One `[[route]]` section for each domain whose server is not looked up in DNS."),
+    ("dns", "How other servers are found."),
+    ("authorities", "The certificate authorities that other servers are proved by."),
     ("archive", "The message archive (XEP-0313)."),
     ("sasl", "Authentication."),
     ("session", "Sessions and their resumption (XEP-0198)."),
@@ -76,16 +85,25 @@ pub const SECTIONS: &[(&str, &str)] = &[
     ("log", "The log, which is written to standard error."),
 ];
 
-/// All options. Those of `[limits]` have a file of their own: [`limits`].
+/// All options. Large sections have a file of their own: [`federation`], [`remote`] and [`limits`].
 pub const OPTIONS: &[Opt] = &joined();
 
+const PARTS: [&[Opt]; 4] = [GENERAL, limits::LIMITS, federation::FEDERATION, remote::REMOTE];
+
 #[allow(clippy::indexing_slicing, reason = "within a constant: a wrong index does not compile")]
-const fn joined() -> [Opt; GENERAL.len() + limits::LIMITS.len()] {
-    let mut all = [GENERAL[0]; GENERAL.len() + limits::LIMITS.len()];
-    let mut at = 0;
-    while at < all.len() {
-        all[at] = if at < GENERAL.len() { GENERAL[at] } else { limits::LIMITS[at - GENERAL.len()] };
-        at += 1;
+const LENGTH: usize = PARTS[0].len() + PARTS[1].len() + PARTS[2].len() + PARTS[3].len();
+
+#[allow(clippy::indexing_slicing, reason = "within a constant: a wrong index does not compile")]
+const fn joined() -> [Opt; LENGTH] {
+    let mut all = [GENERAL[0]; LENGTH];
+    let (mut part, mut at, mut from) = (0, 0, 0);
+    while part < PARTS.len() {
+        while at - from < PARTS[part].len() {
+            all[at] = PARTS[part][at - from];
+            at += 1;
+        }
+        from = at;
+        part += 1;
     }
     all
 }
@@ -181,6 +199,20 @@ const GENERAL: &[Opt] = &[
         Kind::List(&["[::]:5223"]),
         false,
         "Addresses for clients with direct TLS (XEP-0368, ALPN `xmpp-client`).",
+    ),
+    opt(
+        "listen",
+        "s2s",
+        Kind::List(&["[::]:5269"]),
+        false,
+        "Addresses for other servers with STARTTLS, which is required. Only with `federation.enabled`, which setting this option turns on.",
+    ),
+    opt(
+        "listen",
+        "s2s_tls",
+        Kind::List(&["[::]:5270"]),
+        false,
+        "Addresses for other servers with direct TLS (XEP-0368, ALPN `xmpp-server`). As `s2s`; if only `s2s` is set, there is none.",
     ),
     opt(
         "listen",

@@ -132,6 +132,11 @@ impl<'a> Reader<'a> {
         Some((value, self.line(&value.span())))
     }
 
+    /// Whether the file says anything about it.
+    pub(super) fn names(&self, section: &Section<'_, '_>, name: &str) -> bool {
+        self.value(section, name).is_some()
+    }
+
     fn wrong(&mut self, section: &Section<'_, '_>, name: &str, line: usize, got: &DeValue<'_>, want: &str) {
         let path = options::path(section.name, name);
         self.problem(line, path, format!("is {}", kind_of(got)), format!("write {want}"));

@@ -11,7 +11,7 @@ use super::problem::Problem;
 use super::read::{Found, Reader, Section};
 use super::{
     Archive, ArchiveDefault, CertificateFiles, Config, Domain, Limits, Listen, Log, Network, Sasl, address,
-    cluster, store,
+    cluster, federation, remote, store,
 };
 
 /// The defaults of the list; the domains are empty.
@@ -44,7 +44,12 @@ fn read(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path) -> Config {
     let top = r.top(file);
     let data_dir = base.join(r.text(&top, "data_dir").value);
     let store = store::read(r, file, base);
-    let mut listen = listen(r, file, base, &data_dir);
+    let (mut listen, s2s, line) = listen(r, file, base, &data_dir);
+    let federation = federation::read(r, file, s2s);
+    if !federation.enabled {
+        (listen.s2s, listen.s2s_tls) = (Vec::new(), Vec::new());
+    }
+    twice(r, &listen, line);
     let cluster = cluster::read(
         r,
         file,
@@ -59,6 +64,7 @@ fn read(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path) -> Config {
         listen,
         cluster,
         domains: domains(r, file, base),
+        federation,
         archive: archive(r, file),
         sasl: sasl(r, file),
         resume: {
@@ -66,12 +72,15 @@ fn read(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path) -> Config {
             secs(r, &section, "resume_seconds")
         },
         limits: limits(r, file),
+        dns: remote::dns(r, file, base),
+        authorities: remote::authorities(r, file, base),
         log: log(r, file),
         data_dir,
     }
 }
 
-fn listen(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path, data_dir: &Path) -> Listen {
+/// Also whether the file names an address for other servers, and the line of the section.
+fn listen(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path, data_dir: &Path) -> (Listen, bool, usize) {
     let section = r.section(file, "listen");
     let admin = r.text(&section, "admin");
     let path = match (admin.value.as_str(), admin.value.strip_prefix("unix:")) {
@@ -89,9 +98,12 @@ fn listen(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path, data_dir: &Path) 
         let remedy = "write a short path, as in \"unix:/run/rookery/admin.sock\"";
         r.problem(admin.line, "listen.admin", error.to_string(), remedy);
     }
-    let listen = Listen {
+    let named = [r.names(&section, "s2s"), r.names(&section, "s2s_tls")];
+    let mut listen = Listen {
         c2s: sockets(r, &section, "c2s"),
         c2s_tls: sockets(r, &section, "c2s_tls"),
+        s2s: sockets(r, &section, "s2s"),
+        s2s_tls: sockets(r, &section, "s2s_tls"),
         http: sockets(r, &section, "http"),
         https: sockets(r, &section, "https"),
         http_proxies: networks(r, &section, "http_proxy_trusted"),
@@ -99,20 +111,26 @@ fn listen(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path, data_dir: &Path) 
         proxy: proxy(r, &section),
         public: public(r, &section),
     };
+    match named {
+        // What the file does not name beside what it does name is not wanted.
+        [true, false] => listen.s2s_tls.clear(),
+        [false, true] => listen.s2s.clear(),
+        _ => {}
+    }
+    let listening = named.contains(&true) && !(listen.s2s.is_empty() && listen.s2s_tls.is_empty());
+    (listen, listening, section.line)
+}
+
+fn twice(r: &mut Reader<'_>, listen: &Listen, line: usize) {
     let mut seen: Vec<SocketAddr> = Vec::new();
-    let all = [&listen.c2s, &listen.c2s_tls, &listen.http, &listen.https];
+    let all = [&listen.c2s, &listen.c2s_tls, &listen.s2s, &listen.s2s_tls, &listen.http, &listen.https];
     for at in all.into_iter().flatten().filter(|a| a.port() != 0) {
         if seen.contains(at) {
-            r.problem(
-                section.line,
-                "listen",
-                format!("{at} is listed twice"),
-                "give every listener its own address or port",
-            );
+            let what = format!("{at} is listed twice");
+            r.problem(line, "listen", what, "give every listener its own address or port");
         }
         seen.push(*at);
     }
-    listen
 }
 
 fn sockets(r: &mut Reader<'_>, section: &Section<'_, '_>, name: &str) -> Vec<SocketAddr> {
@@ -345,7 +363,7 @@ fn log(r: &mut Reader<'_>, file: &DeTable<'_>) -> Log {
     Log { level: level.value, json: r.text(&section, "format").value == "json" }
 }
 
-fn size(r: &mut Reader<'_>, section: &Section<'_, '_>, name: &str) -> usize {
+pub(super) fn size(r: &mut Reader<'_>, section: &Section<'_, '_>, name: &str) -> usize {
     usize::try_from(r.number(section, name).value).unwrap_or(usize::MAX)
 }
 

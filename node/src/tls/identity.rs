@@ -6,7 +6,7 @@ use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
-use super::{binding, development};
+use super::{binding, development, remote};
 
 /// One domain's certificate, ready to serve.
 pub struct Identity {
@@ -24,6 +24,8 @@ pub struct Identity {
     pub direct: Arc<ServerConfig>,
     /// For HTTP: with ALPN `http/1.1`.
     pub http: Arc<ServerConfig>,
+    /// For streams between servers.
+    pub remote: remote::Configs,
     chain: Vec<CertificateDer<'static>>,
 }
 
@@ -35,6 +37,7 @@ impl Identity {
         starttls: Arc<ServerConfig>,
         direct: Arc<ServerConfig>,
         http: Arc<ServerConfig>,
+        remote: remote::Configs,
     ) -> Result<Self, String> {
         let der = chain.first().ok_or("holds no certificate")?;
         let (_, certificate) = X509Certificate::from_der(der).map_err(|e| format!("is not X.509: {e}"))?;
@@ -52,7 +55,7 @@ impl Identity {
             .collect();
         let not_after = certificate.validity().not_after.timestamp();
         let end_point = binding::server_end_point(der, &certificate);
-        Ok(Self { domain, names, not_after, end_point, starttls, direct, http, chain })
+        Ok(Self { domain, names, not_after, end_point, starttls, direct, http, remote, chain })
     }
 
     /// The certificates that are sent.

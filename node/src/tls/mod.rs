@@ -17,6 +17,7 @@ mod binding;
 pub mod development;
 mod files;
 mod identity;
+pub mod remote;
 pub mod stream;
 
 pub use accept::{Accepted, accept_direct, accept_http, accept_starttls, version};
@@ -233,6 +234,7 @@ fn load_one(
         build(Vec::new())?,
         build(vec![accept::ALPN.to_vec()])?,
         build(vec![accept::HTTP.to_vec()])?,
+        remote::Configs::new(provider, &chain, &key).map_err(unusable)?,
     )
     .map_err(|what| Error::File { path: files.certificate.clone(), what })?;
     let left = identity.not_after - now;

@@ -16,6 +16,8 @@ const FOR_TESTS: &[(&str, &str)] = &[
     ("haproxy", "haproxy"),
     ("java", "openjdk-17-jre-headless"),
     ("mvn", "maven"),
+    ("nsd", "nsd"),
+    ("ldns-signzone", "ldnsutils"),
 ];
 
 /// For nodes behind a load balancer.
