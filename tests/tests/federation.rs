@@ -63,7 +63,12 @@ async fn main() -> ExitCode {
     let missing =
         missing.or_else(|| ["nsd", "ldns-signzone"].into_iter().find(|p| find_program(p).is_none()));
     let mut cases = Vec::new();
-    let pairs = [[Software::Prosody, Software::Ejabberd]];
+    let pairs = [
+        [Software::Rookery, Software::Prosody],
+        [Software::Rookery, Software::Ejabberd],
+        [Software::Rookery, Software::Rookery],
+        [Software::Prosody, Software::Ejabberd],
+    ];
     for software in pairs {
         for setting in SETTINGS {
             let shared = Shared::default();
@@ -74,11 +79,12 @@ async fn main() -> ExitCode {
                         Side::B => [software[1], software[0]],
                     };
                     let name = format!("{a}-{b}/{setting:?}/{scenario}").to_lowercase();
-                    let case = match (missing, scenario.excused(a, b)) {
+                    let case = match (missing, scenario.excused(setting, a, b)) {
                         (Some(program), _) => {
                             let why = format!("needs {program}: run `cargo xtask test` as root");
                             Case::new(name, async { Outcome::Skipped(why) })
                         }
+                        // Nothing that Rookery lacks: it is no part of the test.
                         (None, Some(why)) => Case::new(name, async { Outcome::Skipped(why.into()) }),
                         (None, None) => {
                             Case::new(name, play(shared.clone(), setting, software, near, *scenario))

@@ -45,12 +45,9 @@ pub(super) fn prepare(plan: &Plan) -> Result<(), Error> {
     let mut config = super::filled(include_str!("prosody.cfg.lua"), &values);
     for (domain, files) in &plan.domains {
         let (cert, key, ca) = (files.cert.display(), files.key.display(), plan.authority.display());
-        let _ = writeln!(
-            config,
-            // The port with TLS from the first byte has a name of its own for that option.
-            "VirtualHost \"{domain}\"\n\tssl = {{ certificate = \"{cert}\", key = \"{key}\", cafile = \"{ca}\" }}\n\
-             \ts2s_direct_tls_ssl = ssl"
-        );
+        let ssl = format!("{{ certificate = \"{cert}\", key = \"{key}\", cafile = \"{ca}\" }}");
+        // The port with TLS from the first byte has a name of its own for that option.
+        let _ = writeln!(config, "VirtualHost \"{domain}\"\n\tssl = {ssl}\n\ts2s_direct_tls_ssl = {ssl}");
     }
     std::fs::write(plan.dir.join("prosody.cfg.lua"), config)?;
     let keys = stored(Hash::Sha1, password(), b"salt-of-everyone", 4096);

@@ -36,6 +36,9 @@ default = "always"
 [federation]
 policy = "{policy}"
 queue_seconds = {queue_seconds}
+[authorities]
+system = false
+file = "{authority}"
 [dns]
 servers = ["{dns}"]
 {anchor}
@@ -46,6 +49,7 @@ servers = ["{dns}"]
         s2s_tls = ports.s2s_tls,
         http = ports.http,
         dns = plan.dns,
+        authority = plan.authority.display(),
         queue_seconds = plan.queue_seconds,
         anchor = anchor.unwrap_or_default(),
     );
@@ -61,8 +65,6 @@ servers = ["{dns}"]
 pub(super) fn command(plan: &Plan) -> Result<Command, Error> {
     let mut command = Command::new(binary()?);
     command.arg("serve").arg("--config").arg(plan.dir.join("rookery.toml")).current_dir(&plan.dir);
-    // The authorities of this machine are replaced by that of the test.
-    command.env("SSL_CERT_FILE", &plan.authority);
     Ok(command)
 }
 

@@ -103,12 +103,19 @@ impl Scenario {
         }
     }
 
-    /// Why this can't be asked of those servers: a fault of one that is not ours.
-    pub fn excused(self, near: Software, far: Software) -> Option<&'static str> {
-        match self {
-            // OpenSSL's purpose check in its version of fast_tls: not for clients, so not for a server that connects.
-            Scenario::Good(Host::ServerOnly) if near == Software::Ejabberd && far != Software::Ejabberd => {
+    /// Why this can't be asked of those servers: a lack of one that is not ours.
+    pub fn excused(self, setting: Setting, near: Software, far: Software) -> Option<&'static str> {
+        use Software::{Ejabberd, Prosody, Rookery};
+        match (setting, self, near, far) {
+            // The version of OpenSSL's check is for clients, and a server that connects is one.
+            (_, Scenario::Good(Host::ServerOnly), Ejabberd, Prosody | Rookery) => {
                 Some("ejabberd 23.01 takes no certificate for servers only from a server that connects")
+            }
+            (Setting::Dane, _, Prosody | Ejabberd, Prosody | Ejabberd) => {
+                Some("Prosody 0.12 proves by DANE only where it connects to, and ejabberd 23.01 nowhere")
+            }
+            (_, Scenario::Break(_), Prosody | Ejabberd, Prosody | Ejabberd) => {
+                Some("what they lose is theirs")
             }
             _ => None,
         }
