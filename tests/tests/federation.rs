@@ -46,8 +46,9 @@ async fn play(
     outcome
 }
 
-const SETTINGS: [Setting; 6] = [
+const SETTINGS: [Setting; 7] = [
     Setting::Certificates,
+    Setting::Untrusted,
     Setting::Dialback,
     Setting::ServerOnly,
     Setting::Dane,

@@ -46,8 +46,10 @@ impl Side {
 /// How the two are configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Setting {
-    /// TLS, certificates, no dialback. Besides the good domain there are all the bad ones.
+    /// TLS, certificates, no dialback.
     Certificates,
+    /// The same, and domains whose certificates are no proof.
+    Untrusted,
     /// TLS with certificates by nobody, and dialback.
     Dialback,
     /// TLS, certificates for servers only, and dialback for whoever does not take them from a client.
@@ -80,16 +82,6 @@ pub enum Host {
 }
 
 impl Host {
-    const ALL: [Host; 7] = [
-        Host::Main,
-        Host::ServerOnly,
-        Host::Expired,
-        Host::WrongName,
-        Host::SelfSigned,
-        Host::DeadFirst,
-        Host::DirectOnly,
-    ];
-
     /// Its domain on that server.
     pub fn domain(self, side: Side) -> String {
         let letter = side.letter();
@@ -121,14 +113,23 @@ impl Host {
 impl Setting {
     fn hosts(self) -> &'static [Host] {
         match self {
-            Setting::Certificates => &Host::ALL,
+            Setting::Certificates => &[Host::Main, Host::ServerOnly, Host::DeadFirst, Host::DirectOnly],
+            Setting::Untrusted => &[Host::Main, Host::Expired, Host::WrongName, Host::SelfSigned],
             _ => &[Host::Main],
+        }
+    }
+
+    /// A short wait where all must come back.
+    fn queue_seconds(self) -> u32 {
+        match self {
+            Setting::Untrusted | Setting::DaneUnsigned | Setting::Clear => 4,
+            _ => 60,
         }
     }
 
     fn proof(self, side: Side) -> Proof {
         match (self, side) {
-            (Setting::Certificates, _) | (Setting::Clear, Side::A) => Proof::Certificate,
+            (Setting::Certificates | Setting::Untrusted, _) | (Setting::Clear, Side::A) => Proof::Certificate,
             (Setting::Dialback | Setting::ServerOnly, _) => Proof::Dialback,
             (Setting::Dane | Setting::DaneUnsigned, _) => Proof::Dane,
             (Setting::Clear, Side::B) => Proof::Clear,
@@ -207,7 +208,7 @@ impl World {
                 hosts: [Side::A, Side::B].map(Side::host).to_vec(),
                 anchor: dns.anchor.clone(),
                 ports,
-                queue_seconds: 60,
+                queue_seconds: setting.queue_seconds(),
                 more: String::new(),
             };
             servers.push(Server::start(software, plan).await?);
