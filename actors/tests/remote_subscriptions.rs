@@ -452,3 +452,28 @@ async fn an_account_that_is_removed_says_goodbye() {
     let all = goes_until(&far, "type='unsubscribed'").await;
     assert_eq!(kinds(&all), ["unsubscribe", "unavailable", "unsubscribed"]);
 }
+
+/// A domain that asks again and again takes no room from others.
+#[tokio::test]
+async fn a_flood_of_requests_of_one_domain_displaces_its_own() {
+    let world = World::with(|options| {
+        far::far(options);
+        options.limits.requests = 4;
+    })
+    .await;
+    let far = Far::of(&world);
+    far.send("<presence from='nurse@near.example' to='romeo@localhost' type='subscribe'/>");
+    let mut romeo = romeo(&world).await;
+    romeo.until("nurse@near.example").await;
+    for n in 0..20 {
+        let ask = format!("<presence from='s{n}@far.example' to='romeo@localhost' type='subscribe'/>");
+        far.send(&ask);
+        romeo.expect(&format!("s{n}@far.example")).await;
+    }
+    romeo.quit();
+    let mut romeo = self::romeo(&world).await;
+    for jid in ["nurse@near", "s17@far", "s18@far", "s19@far"] {
+        romeo.expect(jid).await;
+    }
+    romeo.nothing().await;
+}

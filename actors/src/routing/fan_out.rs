@@ -47,7 +47,12 @@ impl<'a> FanOut<'a> {
     pub(crate) fn add(&mut self, user: &BareJid) {
         // Only users are told this way. Whoever is elsewhere, or behind a service, gets a stanza of its own, which shares the payload.
         if self.own != Some(user.domain()) && self.options.domain(user.domain()).is_none() {
-            return self.elsewhere.add(&Jid::from(user.clone()));
+            let user = Jid::from(user.clone());
+            // Nobody is told, at each presence, which servers are not spoken with.
+            if self.host.reaches(&user) {
+                self.elsewhere.add(&user);
+            }
+            return;
         }
         let Some(placement) = self.host.placement() else {
             return self.host.presence_here(USER, user, self.stanza, self.strict);

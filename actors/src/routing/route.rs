@@ -3,16 +3,19 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rookery_cluster::mesh::Home;
 use rookery_proto::xmpp::error::{Condition, StanzaError};
 use rookery_proto::xmpp::jid::{BareJid, Jid};
 use rookery_proto::xmpp::stanza::{PresenceType, Stanza, Type};
 
+use super::shard_queue::Failed;
 use super::wire::{self, What};
 use crate::connection::ledger::Receipt;
 use crate::host::Host;
 use crate::host::kind::{Inbound, KindId, LINK, PlacedActor, USER};
 use crate::host::names::Address;
 use crate::host::pair::Pair;
+use crate::placement::shard_of;
 use crate::runtime::origin::Origin;
 
 /// Whether a presence is about a subscription, and so concerns a user's roster.
@@ -76,7 +79,7 @@ impl Host {
 
     /// To something that has a home, wherever that is.
     pub(crate) fn to_entity(&self, kind: KindId, entity: &BareJid, inbound: Inbound) {
-        if self.is_open(entity) {
+        if self.is_open(kind, entity) {
             self.to_entity_here(kind, entity, inbound);
         } else {
             self.to_entity_away(kind, entity, inbound);
@@ -135,28 +138,45 @@ impl Host {
     /// To something whose home may be anywhere.
     fn to_entity_away(&self, kind: KindId, entity: &BareJid, inbound: Inbound) {
         let Inbound { stanza, receipt, origin, change } = inbound;
+        if kind != USER && !self.is_served(kind, entity) {
+            // Not told "there is none": when that node has been upgraded, or has given the shard away, there is one.
+            metrics::counter!("rookery_stanzas_for_older_nodes_total").increment(1);
+            return self.bounce(&stanza, receipt, Condition::ResourceConstraint);
+        }
         let changes = change.is_some();
         let payload = wire::In {
-            user: entity.as_str().to_owned(),
             kind: self.kind_name(kind),
-            stanza: stanza.to_bytes().into(),
-            sid: origin.map(|origin| Bytes::copy_from_slice(&origin.name.0)).unwrap_or_default(),
-            n: origin.map_or(0, |origin| origin.number),
             change: change.map(|change| *change),
             entry: wire::id_bytes(receipt.entry()),
-            verdicts: true,
+            ..wire::to_one(entity, &stanza, origin)
         };
-        self.send(entity, What::In(payload), move |host, answer| match answer {
+        self.send_to_kind(kind, entity, What::In(payload), move |host, answer| match answer {
+            Err(_) if changes => receipt.leave(), // its sender remembers it, and tells it again
+            answer => host.arrived(&stanza, receipt, answer),
+        });
+    }
+
+    /// What became of a stanza that went to a home.
+    pub(super) fn arrived(&self, stanza: &Stanza, receipt: Receipt, answer: Result<Bytes, Failed>) {
+        match answer {
             Ok(refused) => match super::stored::stanza(&refused) {
-                Some(error) => host.refuse(error, receipt),
+                Some(error) => self.refuse(error, receipt),
                 None => receipt.done(), // the home has taken the stanza, and keeps it
             },
-            Err(_) if changes => receipt.leave(), // its sender remembers it, and tells it again
-            Err(_) => {
+            Err(Failed) => {
                 tracing::debug!(to = ?stanza.to, "no node accepted a stanza in time; the sender gets an error");
-                host.bounce(&stanza, receipt, Condition::ResourceConstraint);
+                self.bounce(stanza, receipt, Condition::ResourceConstraint);
             }
-        });
+        }
+    }
+
+    /// Whether the home of an entity is a node on which its kind can live, or will be found.
+    fn is_served(&self, kind: KindId, entity: &BareJid) -> bool {
+        let home = self.placement().map(|placement| placement.home(shard_of(entity)));
+        match home {
+            Some(Home::There { node, .. }) => self.node_knows_kind(&node, kind),
+            _ => true,
+        }
     }
 
     /// How a kind is called between nodes. Users have no name there, as in nodes that know no other kind.

@@ -344,7 +344,7 @@ impl Actor for User {
             Lifecycle::Nobody if self.sessions.is_empty() => Idle::Leave,
             _ if !self.pending.commits.is_empty() || self.ops.busy() || !self.drains.is_empty() => Idle::Stay,
             _ if self.behind.is_busy() => Idle::Stay,
-            Lifecycle::Ready if self.sessions.is_empty() => Idle::Leave,
+            Lifecycle::Ready if self.sessions.is_empty() && !self.foreign.is_busy() => Idle::Leave,
             _ => Idle::Passivate,
         }
     }

@@ -199,20 +199,24 @@ impl User {
     }
 
     pub(super) fn incoming_presence(&mut self, kind: PresenceType, inbound: Inbound) {
-        let Some(from) = inbound.stanza.from.as_ref().map(Jid::to_bare) else {
-            return inbound.receipt.done();
-        };
-        if inbound.change.is_none() && self.is_foreign(&from) {
+        let Some(from) = &inbound.stanza.from else { return inbound.receipt.done() };
+        if inbound.change.is_none() && self.is_elsewhere(from.domain()) {
+            let from = from.to_bare();
             return match Kind::of(kind) {
                 Some(kind) => self.hear_foreign(kind, inbound.stanza, from, inbound.receipt),
                 None if self.waits_for_foreign(&from) => self.presence_in_turn(inbound),
                 None => self.take_presence(inbound),
             };
         }
-        match inbound.change.map(|change| Change::of_wire(*change)) {
-            Some(Some(change)) => self.change(inbound.stanza, from, change, inbound.receipt),
-            Some(None) => inbound.receipt.done(), // of a later version: the store says what holds
-            None => self.take_presence(Inbound { change: None, ..inbound }),
+        match inbound.change {
+            Some(change) => match Change::of_wire(*change) {
+                Some(change) => {
+                    let from = from.to_bare();
+                    self.change(inbound.stanza, from, change, inbound.receipt);
+                }
+                None => inbound.receipt.done(), // of a later version: the store says what holds
+            },
+            None => self.take_presence(inbound),
         }
     }
 
@@ -222,7 +226,7 @@ impl User {
         let (Some(from), Type::Presence(kind)) = (stanza.from.clone(), stanza.type_) else {
             return receipt.done();
         };
-        let elsewhere = self.host.is_foreign(from.domain());
+        let elsewhere = self.is_elsewhere(from.domain());
         if elsewhere && kind == PresenceType::Probe {
             return self.probed_from_elsewhere(&stanza, &from, receipt);
         }

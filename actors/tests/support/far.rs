@@ -1,5 +1,12 @@
 //! Another server, as tests speak for it: `far.example`.
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, missing_docs, unreachable_pub)]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    missing_docs,
+    unreachable_pub
+)]
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -110,6 +117,13 @@ impl Far {
         let sent = streams.0.clone();
         world.host.set_dialer(Arc::new(streams));
         Self(Played::Linked(world.host.clone(), sent))
+    }
+
+    /// That of several nodes; its own streams come to the node `at`.
+    pub fn of_nodes<'a>(hosts: impl Iterator<Item = &'a Host>, at: usize) -> Self {
+        let (streams, hosts) = (Arc::new(Streams::default()), hosts.collect::<Vec<_>>());
+        hosts.iter().for_each(|host| host.set_dialer(streams.clone()));
+        Self(Played::Linked(hosts[at].clone(), streams.0.clone()))
     }
 
     pub fn send(&self, xml: &str) {
