@@ -40,6 +40,7 @@ queue_seconds = {queue_seconds}
 system = false
 file = "{authority}"
 [dns]
+refuse_networks = []
 servers = ["{dns}"]
 {anchor}
 "#,
