@@ -38,6 +38,9 @@ pub(crate) struct Inbound {
 pub(crate) trait PlacedActor: Actor {
     /// The name of the kind between nodes and in metrics. Never changes.
     const KIND: &'static str;
+    /// Whether a presence is a stanza like others to it: kept until it is settled, and refused where it is not taken. To a user a
+    /// presence matters only while the user is there.
+    const COUNTS_PRESENCE: bool = false;
 
     /// An actor that reads the store when its first message comes.
     fn new(host: &Host, name: &BareJid) -> Self;
@@ -71,6 +74,8 @@ pub(crate) trait Kind: Any + Send + Sync {
     fn name(&self) -> &'static str;
     /// A stanza for an entity whose home is this node. If the actor does not take it, it comes back.
     fn deliver(&self, host: &Host, entity: &BareJid, inbound: Box<Inbound>) -> Result<(), Box<Inbound>>;
+    /// See [`PlacedActor::COUNTS_PRESENCE`].
+    fn counts_presence(&self) -> bool;
     /// A presence for an entity whose home is this node, if the entity is there or wants it.
     fn presence(&self, host: &Host, entity: &BareJid, stanza: &Arc<Stanza>);
     /// Has everything of a shard settled and stored; returns how many actors went.
@@ -136,6 +141,10 @@ impl<A: PlacedActor> Kind for Actors<A> {
                 A::outbound(msg).map_or(Ok(()), Err)
             }
         }
+    }
+
+    fn counts_presence(&self) -> bool {
+        A::COUNTS_PRESENCE
     }
 
     fn presence(&self, host: &Host, entity: &BareJid, stanza: &Arc<Stanza>) {

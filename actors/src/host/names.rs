@@ -37,6 +37,11 @@ impl Options {
 }
 
 impl Host {
+    /// The first domain of users: the name of the server where no other is asked for.
+    pub(crate) fn first_domain(&self) -> Option<Jid> {
+        self.options().domains.first().and_then(|domain| Jid::parse(&domain.name).ok())
+    }
+
     /// What `jid` addresses.
     pub(crate) fn resolve(&self, jid: &Jid) -> Address {
         if self.serves(jid.domain()) {

@@ -62,7 +62,8 @@ impl Host {
     /// To something whose home is this node.
     pub(crate) fn to_entity_here(&self, kind: KindId, entity: &BareJid, inbound: Inbound) {
         // Presence matters only to those that are here (RFC 6121 section 8.5.1 has nobody else care), or want it.
-        if inbound.change.is_none() && matches!(inbound.stanza.type_, Type::Presence(_)) {
+        let counts = self.kinds().get(kind).is_some_and(|kind| kind.counts_presence());
+        if !counts && inbound.change.is_none() && matches!(inbound.stanza.type_, Type::Presence(_)) {
             self.presence_here(kind, entity, &inbound.stanza, false);
             return inbound.receipt.done(); // nobody else is to know of a presence
         }

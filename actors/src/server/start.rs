@@ -9,6 +9,7 @@ use rookery_cluster::seams::Seams;
 use rookery_cluster::store::Store;
 
 use crate::auth::spread;
+use crate::component::Component;
 #[cfg(feature = "toys")]
 use crate::host::entity::Entity;
 use crate::host::kind::{Actors, Kind, Kinds};
@@ -108,6 +109,7 @@ fn entered() -> Entered {
 fn kinds() -> Kinds {
     let kinds: Vec<Arc<dyn Kind>> = vec![
         Arc::new(Actors::<User>::new()),
+        Arc::new(Actors::<Component>::new()),
         #[cfg(feature = "toys")]
         Arc::new(Actors::<Entity<crate::toys::EchoRoom>>::new()),
         #[cfg(feature = "toys")]

@@ -137,13 +137,14 @@ pub struct Opening<'a> {
 }
 
 impl Opening<'_> {
-    /// Appends the declaration and the opening tag, with `version='1.0'`.
+    /// Appends the declaration and the opening tag, with `version='1.0'`; a component's stream has no version (XEP-0114
+    /// section 3), which would promise stream features.
     pub fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"<?xml version='1.0'?><stream:stream xmlns='");
         out.extend_from_slice(self.content.as_bytes());
         out.extend_from_slice(b"' xmlns:stream='");
         out.extend_from_slice(ns::STREAM.as_bytes());
-        out.extend_from_slice(b"' version='1.0'");
+        out.extend_from_slice(if self.content == ns::COMPONENT_ACCEPT { b"'" } else { b"' version='1.0'" });
         let attributes =
             [(" from='", self.from), (" to='", self.to), (" id='", self.id), (" xml:lang='", self.lang)];
         for (name, value) in attributes {

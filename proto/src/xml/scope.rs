@@ -29,6 +29,8 @@ impl Scope {
     pub const CLIENT: Self = Self { content: ns::CLIENT, declared: Declared::Usual };
     /// Of a server stream with the usual header: `xmlns='jabber:server'` and `xmlns:stream`.
     pub const SERVER: Self = Self { content: ns::SERVER, declared: Declared::Usual };
+    /// Of a component's stream with the usual header: `xmlns='jabber:component:accept'` and `xmlns:stream`.
+    pub const COMPONENT: Self = Self { content: ns::COMPONENT_ACCEPT, declared: Declared::Usual };
     /// No declaration at all, as in WebSocket frames (RFC 7395) and in what we stored; content `jabber:client`.
     pub const NOTHING: Self = Self { content: ns::CLIENT, declared: Declared::Nothing };
 
@@ -45,7 +47,7 @@ impl Scope {
         Self { content, declared }
     }
 
-    /// The content namespace: `jabber:client` or `jabber:server`.
+    /// The content namespace: `jabber:client`, `jabber:server` or `jabber:component:accept`.
     #[must_use]
     pub fn content(&self) -> &'static str {
         self.content
