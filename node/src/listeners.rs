@@ -13,12 +13,15 @@ use crate::http;
 use crate::net::{Net as _, Tcp, accept};
 use crate::start::Error;
 use crate::streams::c2s::{self, Shared};
+use crate::streams::component;
 use crate::transport::tcp::{Socket, Start};
 
 /// Bound and not yet serving.
 pub struct Listeners {
     c2s: Vec<TcpListener>,
     c2s_tls: Vec<TcpListener>,
+    component: Vec<TcpListener>,
+    component_tls: Vec<TcpListener>,
     http: Vec<TcpListener>,
     https: Vec<TcpListener>,
     cluster: Option<TcpListener>,
@@ -40,6 +43,8 @@ impl Listeners {
         Ok(Self {
             c2s: all("listen.c2s", &config.listen.c2s)?,
             c2s_tls: all("listen.c2s_tls", &config.listen.c2s_tls)?,
+            component: all("listen.component", &config.listen.component)?,
+            component_tls: all("listen.component_tls", &config.listen.component_tls)?,
             http: all("listen.http", &config.listen.http)?,
             https: all("listen.https", &config.listen.https)?,
             cluster: match &config.cluster {
@@ -57,6 +62,16 @@ impl Listeners {
     /// Where it listens for direct TLS.
     pub fn c2s_tls(&self) -> Vec<SocketAddr> {
         addresses(&self.c2s_tls)
+    }
+
+    /// Where it listens for components in the clear.
+    pub fn component(&self) -> Vec<SocketAddr> {
+        addresses(&self.component)
+    }
+
+    /// Where it listens for components by TLS.
+    pub fn component_tls(&self) -> Vec<SocketAddr> {
+        addresses(&self.component_tls)
     }
 
     /// Where it listens for HTTP.
@@ -87,6 +102,8 @@ impl Listeners {
         let all = [
             ("c2s", self.c2s()),
             ("c2s_tls", self.c2s_tls()),
+            ("component", self.component()),
+            ("component_tls", self.component_tls()),
             ("http", self.http()),
             ("https", self.https()),
             ("cluster", cluster),
@@ -109,6 +126,19 @@ impl Listeners {
                 let (gate, stop) = (shared.gate.clone(), shared.stop.clone());
                 let serve =
                     move |stream, peer, pass| c2s::serve(&shared, Socket::new(stream, start, peer), pass);
+                tasks.push(tokio::spawn(accept::run(listener, gate, stop, serve)));
+            }
+        }
+        for (via, start, listeners) in [
+            ("component", Start::InTheStream, self.component),
+            ("component_tls", Start::Direct, self.component_tls),
+        ] {
+            for listener in listeners {
+                let shared = shared.clone();
+                let (gate, stop) = (shared.gate.clone(), shared.stop.clone());
+                let serve = move |stream, peer, pass| {
+                    component::serve(&shared, Socket::new(stream, start, peer), via, pass);
+                };
                 tasks.push(tokio::spawn(accept::run(listener, gate, stop, serve)));
             }
         }

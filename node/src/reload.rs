@@ -138,6 +138,8 @@ fn keep(started: &Config, new: &mut Config) {
     let (listen, was) = (&mut new.listen, &started.listen);
     listen.c2s.clone_from(&was.c2s);
     listen.c2s_tls.clone_from(&was.c2s_tls);
+    listen.component.clone_from(&was.component);
+    listen.component_tls.clone_from(&was.component_tls);
     listen.http.clone_from(&was.http);
     listen.https.clone_from(&was.https);
     listen.admin.clone_from(&was.admin);
@@ -147,16 +149,16 @@ fn keep(started: &Config, new: &mut Config) {
 fn restarts(started: &Config, new: &Config) -> Vec<String> {
     let mut kept = new.clone();
     keep(started, &mut kept);
-    let listen = &kept.listen;
-    let sockets = (&listen.c2s, &listen.c2s_tls, &listen.http, &listen.https, &listen.admin);
-    let listen = &new.listen;
-    let wanted = (&listen.c2s, &listen.c2s_tls, &listen.http, &listen.https, &listen.admin);
+    let sockets = |listen: &config::Listen| {
+        let config::Listen { c2s, c2s_tls, component, component_tls, http, https, admin, .. } = listen.clone();
+        (c2s, c2s_tls, component, component_tls, http, https, admin)
+    };
     let all = [
         (kept.data_dir != new.data_dir, "data_dir: needs a restart"),
         (kept.store != new.store, "store: needs a restart"),
         (kept.cluster != new.cluster, "cluster: needs a restart"),
         (kept.log.json != new.log.json, "log.format: needs a restart"),
-        (sockets != wanted, "listen: other addresses need a restart"),
+        (sockets(&kept.listen) != sockets(&new.listen), "listen: other addresses need a restart"),
     ];
     all.into_iter().filter(|(differs, _)| *differs).map(|(_, text)| text.to_owned()).collect()
 }
@@ -171,6 +173,7 @@ fn changes(old: &Config, new: &Config) -> Vec<String> {
     };
     note(old.limits != new.limits || old.sasl != new.sasl || old.resume != new.resume, "limits: changed");
     note(old.domains != new.domains, "domains: changed");
+    note(old.components != new.components, "components: changed");
     note(old.archive != new.archive, "archive: changed");
     note(old.log.level != new.log.level, "log.level: changed");
     let listen = |c: &Config| {

@@ -82,6 +82,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
 
     let (c2s, c2s_tls) = (listeners.c2s(), listeners.c2s_tls());
     let (http, https) = (listeners.http(), listeners.https());
+    let components = [listeners.component(), listeners.component_tls()].concat();
     let names = listeners.names();
     let reloader =
         Reloader::new(config.clone(), shared.clone(), member.clone(), health.clone(), logging.clone());
@@ -107,7 +108,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     }));
     let upkeep = tokio::spawn(upkeep(metrics.clone(), reloader.clone()));
     health.clear(Reason::Starting);
-    ports::write(&config.data_dir, &c2s, &c2s_tls, &http, &https, between)
+    ports::write(&config.data_dir, &c2s, &c2s_tls, &http, &https, &components, between)
         .map_err(|source| Error::Io { what: "ports.json can't be written", source })?;
     tracing::info!(version = rookery_ops::VERSION, listeners = names.join(", "), "serving");
     if config.file.is_none() {

@@ -134,7 +134,7 @@ impl Conn {
             secured,
             server,
             patience,
-            state: Mutex::default(),
+            state: Mutex::new(State { heard: Some(Instant::now()), ..State::default() }),
             wake: Notify::new(),
             sent: Sent::new(host),
             serving: Mutex::new(0),

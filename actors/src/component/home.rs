@@ -118,7 +118,7 @@ impl Component {
             metrics::counter!("rookery_limits_hit_total", "limit" => "component_queue").increment(1);
             return self.host.bounce(&inbound.stanza, inbound.receipt, Condition::ResourceConstraint);
         }
-        if self.conns.is_empty() && self.absent.elapsed() > limits.component_wait {
+        if self.conns.is_empty() && self.absent.elapsed() >= limits.component_wait {
             return self.host.bounce(&inbound.stanza, inbound.receipt, Condition::ServiceUnavailable);
         }
         (self.stanzas, self.bytes) = (self.stanzas + 1, self.bytes + size);
@@ -369,7 +369,7 @@ impl Actor for Component {
 }
 
 impl PlacedActor for Component {
-    const KIND: &'static str = "component";
+    const KIND: &'static str = super::KIND;
     const COUNTS_PRESENCE: bool = true;
 
     fn new(host: &Host, name: &BareJid) -> Self {

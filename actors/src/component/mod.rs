@@ -26,3 +26,6 @@ pub use connection::{ComponentLink, End, Patience};
 pub(crate) use home::Component;
 pub use send::Refused;
 pub use serve::ConnectedComponent;
+
+/// The kind of a component's actor, for [`Service`](crate::options::Service).
+pub const KIND: &str = "component";

@@ -95,7 +95,9 @@ impl Host {
         self.send(&conn.component, What::Serve(serve), move |_, answer| {
             let served = answer.ok().filter(|bytes| !bytes.is_empty());
             let served = served.and_then(|bytes| wire::Served::decode(bytes).ok());
-            drop(served.map(|served| reply.send(served.serving)));
+            if let Some(served) = served {
+                let _ = reply.send(served.serving); // the connection may have ended
+            }
         });
         answer.await.ok()
     }

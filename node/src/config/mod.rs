@@ -13,6 +13,7 @@ use rookery_cluster::store::FdbSettings;
 
 mod address;
 mod cluster;
+mod components;
 mod describe;
 mod options;
 mod problem;
@@ -42,6 +43,8 @@ pub struct Config {
     pub cluster: Option<Cluster>,
     /// The domains, at least one, each once.
     pub domains: Vec<Domain>,
+    /// External components.
+    pub components: Vec<rookery_actors::options::Component>,
     /// The archive.
     pub archive: Archive,
     /// Authentication.
@@ -74,6 +77,10 @@ pub struct Listen {
     pub c2s: Vec<SocketAddr>,
     /// Direct TLS.
     pub c2s_tls: Vec<SocketAddr>,
+    /// Components, in the clear.
+    pub component: Vec<SocketAddr>,
+    /// Components, by direct TLS.
+    pub component_tls: Vec<SocketAddr>,
     /// Metrics and health.
     pub http: Vec<SocketAddr>,
     /// HTTP by TLS, for everybody.
@@ -130,6 +137,8 @@ pub struct Domain {
     pub registration: bool,
     /// XEP-0157: the kind (`abuse`) and the URI.
     pub contact: Vec<(&'static str, String)>,
+    /// What its items list beside components (XEP-0030).
+    pub disco_items: Vec<rookery_actors::options::DiscoItem>,
 }
 
 /// Where a certificate lies.
@@ -218,6 +227,11 @@ pub struct Limits {
     pub waiting_bytes_per_account: usize,
     pub waiting_bytes: usize,
     pub offline_messages: usize,
+    pub component_bytes_per_second: u64,
+    pub component_stanzas_per_second: u64,
+    pub component_queue_stanzas: usize,
+    pub component_queue_bytes: usize,
+    pub component_wait: Duration,
     pub archive_page: usize,
 }
 
@@ -249,6 +263,7 @@ impl Config {
             certificate: None,
             registration: true,
             contact: Vec::new(),
+            disco_items: Vec::new(),
         }];
         config
     }

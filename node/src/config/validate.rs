@@ -11,7 +11,7 @@ use super::problem::Problem;
 use super::read::{Found, Reader, Section};
 use super::{
     Archive, ArchiveDefault, CertificateFiles, Config, Domain, Limits, Listen, Log, Network, Sasl, address,
-    cluster, store,
+    cluster, components, store,
 };
 
 /// The defaults of the list; the domains are empty.
@@ -53,12 +53,16 @@ fn read(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path) -> Config {
     if let Some(cluster) = &cluster {
         listen.public = listen.public.map(|public| cluster::expand(&public, &cluster.node));
     }
+    let domains = domains(r, file, base);
+    let around =
+        components::Around { base, listen: &listen, domains: &domains, clustered: cluster.is_some() };
     Config {
         file: None,
+        components: components::read(r, file, &around),
         store,
         listen,
         cluster,
-        domains: domains(r, file, base),
+        domains,
         archive: archive(r, file),
         sasl: sasl(r, file),
         resume: {
@@ -92,6 +96,8 @@ fn listen(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path, data_dir: &Path) 
     let listen = Listen {
         c2s: sockets(r, &section, "c2s"),
         c2s_tls: sockets(r, &section, "c2s_tls"),
+        component: sockets(r, &section, "component"),
+        component_tls: sockets(r, &section, "component_tls"),
         http: sockets(r, &section, "http"),
         https: sockets(r, &section, "https"),
         http_proxies: networks(r, &section, "http_proxy_trusted"),
@@ -100,7 +106,15 @@ fn listen(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path, data_dir: &Path) 
         public: public(r, &section),
     };
     let mut seen: Vec<SocketAddr> = Vec::new();
-    let all = [&listen.c2s, &listen.c2s_tls, &listen.http, &listen.https];
+    components::only_loopback(r, section.line, &listen.component);
+    let all = [
+        &listen.c2s,
+        &listen.c2s_tls,
+        &listen.component,
+        &listen.component_tls,
+        &listen.http,
+        &listen.https,
+    ];
     for at in all.into_iter().flatten().filter(|a| a.port() != 0) {
         if seen.contains(at) {
             r.problem(
@@ -176,20 +190,22 @@ fn domains(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path) -> Vec<Domain> {
     let mut all: Vec<Domain> = Vec::new();
     for (section, table) in r.sections(file, "domain") {
         let name = r.text(&section, "name");
+        let own = match Jid::parse(&name.value) {
+            Ok(jid) if jid.local().is_none() && jid.resource().is_none() => jid.domain().to_owned(),
+            _ => {
+                let line = if name.line > 0 { name.line } else { section.line };
+                r.problem(
+                    line,
+                    "domain.name",
+                    format!("is {:?}", name.value),
+                    "write a domain, as in \"example.org\"",
+                );
+                name.value
+            }
+        };
         let domain = Domain {
-            name: match Jid::parse(&name.value) {
-                Ok(jid) if jid.local().is_none() && jid.resource().is_none() => jid.domain().to_owned(),
-                _ => {
-                    let line = if name.line > 0 { name.line } else { section.line };
-                    r.problem(
-                        line,
-                        "domain.name",
-                        format!("is {:?}", name.value),
-                        "write a domain, as in \"example.org\"",
-                    );
-                    name.value
-                }
-            },
+            disco_items: components::disco_items(r, &section, &own),
+            name: own,
             certificate: certificate(r, &section, base),
             registration: r.text(&section, "registration").value == "open",
             contact: contact(r, table),
@@ -322,6 +338,11 @@ fn limits(r: &mut Reader<'_>, file: &DeTable<'_>) -> Limits {
         waiting_bytes_per_account: size(r, &s, "waiting_bytes_per_account"),
         waiting_bytes: size(r, &s, "waiting_bytes"),
         offline_messages: size(r, &s, "offline_messages"),
+        component_bytes_per_second: r.number(&s, "component_bytes_per_second").value,
+        component_stanzas_per_second: r.number(&s, "component_stanzas_per_second").value,
+        component_queue_stanzas: size(r, &s, "component_queue_stanzas"),
+        component_queue_bytes: size(r, &s, "component_queue_bytes"),
+        component_wait: secs(r, &s, "component_wait_seconds"),
         archive_page: size(r, &s, "archive_page"),
     };
     if limits.stanza_bytes_before_login > limits.stanza_bytes {

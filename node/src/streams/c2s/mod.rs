@@ -36,7 +36,7 @@ mod sasl;
 mod settings;
 mod starttls;
 #[cfg(test)]
-mod tests;
+pub(in crate::streams) mod tests;
 
 pub use clients::Clients;
 pub use rate::Rates;

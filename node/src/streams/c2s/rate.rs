@@ -62,7 +62,7 @@ impl Bucket {
 
 /// The rates in force.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct InForce {
+pub(in crate::streams) struct InForce {
     bytes: Rate,
     stanzas: Rate,
 }
@@ -76,13 +76,24 @@ impl From<&Limits> for InForce {
     }
 }
 
+impl InForce {
+    /// Those of a component.
+    pub(super) fn of_component(limits: &Limits) -> Self {
+        let rate = |per_second: u64| Rate::new(per_second, per_second.saturating_mul(2));
+        Self {
+            bytes: rate(limits.component_bytes_per_second),
+            stanzas: rate(limits.component_stanzas_per_second),
+        }
+    }
+}
+
 struct Taken {
     bytes: Bucket,
     stanzas: Bucket,
 }
 
 /// What one account or address has sent. Shared by its connections.
-pub(super) struct Meter(Mutex<Taken>);
+pub(in crate::streams) struct Meter(Mutex<Taken>);
 
 impl Meter {
     fn new(now: Instant) -> Arc<Self> {
@@ -90,17 +101,17 @@ impl Meter {
     }
 
     /// So many bytes came; until when to read nothing more.
-    pub(super) fn bytes(&self, now: Instant, count: usize, rates: &InForce) -> Option<Instant> {
+    pub(in crate::streams) fn bytes(&self, now: Instant, count: usize, rates: &InForce) -> Option<Instant> {
         self.0.lock().bytes.take(now, count, &rates.bytes)
     }
 
     /// One stanza came; until when to take nothing more.
-    pub(super) fn stanza(&self, now: Instant, rates: &InForce) -> Option<Instant> {
+    pub(in crate::streams) fn stanza(&self, now: Instant, rates: &InForce) -> Option<Instant> {
         self.0.lock().stanzas.take(now, 1, &rates.stanzas)
     }
 
     /// Until when to read nothing, because of what this connection or another one has sent.
-    pub(super) fn due(&self, now: Instant, rates: &InForce) -> Option<Instant> {
+    pub(in crate::streams) fn due(&self, now: Instant, rates: &InForce) -> Option<Instant> {
         let taken = self.0.lock();
         taken.bytes.due(now, &rates.bytes).max(taken.stanzas.due(now, &rates.stanzas))
     }
@@ -173,7 +184,7 @@ impl Rates {
     }
 
     /// That of an account.
-    pub(super) fn account(&self, user: &BareJid) -> Arc<Meter> {
+    pub(in crate::streams) fn account(&self, user: &BareJid) -> Arc<Meter> {
         self.accounts.lock().of(user.as_str(), Instant::now())
     }
 
