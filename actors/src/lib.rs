@@ -21,7 +21,7 @@ mod runtime;
 mod server;
 pub mod session;
 #[cfg(feature = "toys")]
-mod toys;
+pub mod toys;
 pub mod user;
 
 pub use connection::budget::Charged;

@@ -14,7 +14,7 @@ use super::wire::{self, What};
 use crate::connection::ledger::Receipt;
 use crate::host::Host;
 use crate::host::kind::USER;
-use crate::host::names::Address;
+use crate::host::options::Options;
 use crate::placement::shard_of;
 
 /// Users in one payload.
@@ -25,24 +25,24 @@ pub(crate) struct FanOut<'a> {
     host: &'a Host,
     stanza: &'a Arc<Stanza>,
     strict: bool,
-    /// There are services beside the domains of users.
-    services: bool,
+    options: Arc<Options>,
+    /// The domain of whoever's presence it is, if its users live here: that of most contacts.
+    own: Option<&'a str>,
     away: BTreeMap<NodeId, Vec<String>>,
 }
 
 impl<'a> FanOut<'a> {
     /// Nobody yet.
     pub(crate) fn new(host: &'a Host, stanza: &'a Arc<Stanza>, strict: bool) -> Self {
-        let services = !host.options().services.is_empty();
-        Self { host, stanza, strict, services, away: BTreeMap::new() }
+        let options = host.options();
+        let own = stanza.from.as_ref().map(Jid::domain).filter(|own| options.domain(own).is_some());
+        Self { host, stanza, strict, options, own, away: BTreeMap::new() }
     }
 
     /// One more. A user of this node without sessions costs a look-up.
     pub(crate) fn add(&mut self, user: &BareJid) {
-        // Only users are told this way; whatever lives on the name of a service gets a stanza of its own.
-        if self.services
-            && matches!(self.host.resolve(&Jid::from(user.clone())), Address::Entity(kind, _) if kind != USER)
-        {
+        // Only users are told this way. Whoever is elsewhere, or behind a service, gets a stanza of its own, which shares the payload.
+        if self.own != Some(user.domain()) && self.options.domain(user.domain()).is_none() {
             let stanza = Stanza::clone(self.stanza).to(user.clone());
             return self.host.route(stanza, Receipt::none(), None);
         }

@@ -14,6 +14,18 @@ use crate::host::kind::{Inbound, KindId, PlacedActor, USER};
 use crate::host::names::Address;
 use crate::runtime::origin::Origin;
 
+/// Whether a presence is about a subscription, and so concerns a user's roster.
+fn asks(presence: PresenceType) -> bool {
+    match presence {
+        PresenceType::Subscribe
+        | PresenceType::Subscribed
+        | PresenceType::Unsubscribe
+        | PresenceType::Unsubscribed
+        | PresenceType::Probe => true,
+        PresenceType::Available | PresenceType::Unavailable | PresenceType::Error => false,
+    }
+}
+
 impl Host {
     /// Sends a stanza to where its `to` says. One without `to` goes nowhere.
     pub(crate) fn route(&self, stanza: Stanza, receipt: Receipt, origin: Option<Origin>) {
@@ -61,9 +73,13 @@ impl Host {
 
     /// To something whose home is this node.
     pub(crate) fn to_entity_here(&self, kind: KindId, entity: &BareJid, inbound: Inbound) {
-        // Presence matters only to those that are here (RFC 6121 section 8.5.1 has nobody else care), or want it.
+        // Presence matters only to those that are here (RFC 6121 section 8.5.1 has nobody else care), or want it; but for what people
+        // elsewhere ask a user, who may be away, and for kinds to which a presence is a stanza like others.
         let counts = self.kinds().get(kind).is_some_and(|kind| kind.counts_presence());
-        if !counts && inbound.change.is_none() && matches!(inbound.stanza.type_, Type::Presence(_)) {
+        if inbound.change.is_none()
+            && let Type::Presence(what) = inbound.stanza.type_
+            && !(counts || kind == USER && asks(what))
+        {
             self.presence_here(kind, entity, &inbound.stanza, false);
             return inbound.receipt.done(); // nobody else is to know of a presence
         }

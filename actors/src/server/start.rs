@@ -114,6 +114,8 @@ fn kinds() -> Kinds {
         Arc::new(Actors::<Entity<crate::toys::EchoRoom>>::new()),
         #[cfg(feature = "toys")]
         Arc::new(Actors::<crate::toys::EchoComponent>::new()),
+        #[cfg(feature = "toys")]
+        Arc::new(Actors::<crate::toys::FarServer>::new()),
     ];
     Kinds::new(kinds, features::host_requests::answer)
 }

@@ -4,7 +4,7 @@
 //! - `attach`: sessions come and go. `session_queue`, `outgoing`: what the user's sessions send. `incoming`: what is sent to the user.
 //! - `steps`: commit, then deliver, in order. `deliver`: what is archived, and who gets it. `queue`: what no archive
 //!   keeps. `offline`, `cursor`: what waits for a device. `leftovers`: what ended sessions left.
-//! - `presence`, `subscription`, `roster`: RFC 6121. `iq`, `strangers`: requests, for [`crate::features`].
+//! - `presence`, `subscription`, `roster`: RFC 6121. `foreign`: the same with people on other servers. `iq`, `strangers`: requests, for [`crate::features`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -34,6 +34,7 @@ mod backpressure;
 mod cursor;
 mod deliver;
 mod drains;
+mod foreign;
 mod handoff;
 mod incoming;
 mod iq;
@@ -138,6 +139,8 @@ pub struct User {
     leaving: Option<handoff::Leaving>,
     /// How much is tried again soon.
     retries: u16,
+    /// What is under way to and from people who are no users here.
+    foreign: foreign::Foreign,
 }
 
 impl User {
@@ -171,6 +174,7 @@ impl User {
             ops: iq::Operations::new(&iq::LIMITS),
             leaving: None,
             retries: 0,
+            foreign: foreign::Foreign::default(),
         }
     }
 

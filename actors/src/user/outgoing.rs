@@ -107,6 +107,9 @@ impl User {
                 entry.flags = share::flags(Owed::Nobody, passing.copies);
                 let id = self.next_id();
                 archived = Some(id);
+                if self.is_foreign(&passing.with) {
+                    self.remember_sent(id, &stanza);
+                }
                 let (stanza, receipt) = (stanza.clone(), receipt.split());
                 let step = Step::Sent { stanza, id: Some(id), copies, sid, receipt };
                 let more = self.with_hooks(Ops::new(), passing.prepare, Collection::Archive);

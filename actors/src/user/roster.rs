@@ -13,6 +13,8 @@ pub struct Contact {
     pub jid: BareJid,
     /// Who sees whose presence.
     pub subscription: Subscription,
+    /// The user has asked for a subscription, and there is no answer yet.
+    pub asks: bool,
 }
 
 impl Contact {
@@ -71,6 +73,11 @@ impl Roster {
         self.requests.iter().map(|request| (&request.from, &request.stanza[..]))
     }
 
+    /// Whether a request of that JID waits for the user's answer.
+    pub(crate) fn is_asked_by(&self, jid: &BareJid) -> bool {
+        self.requests.binary_search_by(|request| request.from.cmp(jid)).is_ok()
+    }
+
     /// Forgets the requests of those for whom `wanted` is false.
     pub(crate) fn keep_requests(&mut self, wanted: impl Fn(&BareJid) -> bool) {
         self.requests.retain(|request| wanted(&request.from));
@@ -107,11 +114,12 @@ impl Roster {
             Ok(at) if !in_roster(item) => drop(self.contacts.remove(at)),
             Ok(at) => {
                 if let Some(contact) = self.contacts.get_mut(at) {
-                    contact.subscription = item.subscription();
+                    (contact.subscription, contact.asks) = (item.subscription(), item.ask_subscribe);
                 }
             }
             Err(at) if in_roster(item) => {
-                self.contacts.insert(at, Contact { jid, subscription: item.subscription() });
+                let (subscription, asks) = (item.subscription(), item.ask_subscribe);
+                self.contacts.insert(at, Contact { jid, subscription, asks });
             }
             Err(_) => {}
         }

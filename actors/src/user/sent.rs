@@ -31,7 +31,7 @@ const REFUSED: usize = 256;
 /// Among how many of the newest entries that is looked for: it was sent a moment ago.
 const LAST: usize = 200;
 
-fn is_answered(stanza: &Stanza, error: &Stanza) -> bool {
+pub(super) fn is_answered(stanza: &Stanza, error: &Stanza) -> bool {
     let bare = |jid: &Option<Jid>| jid.as_ref().map(|jid| jid.bare_str().to_owned());
     stanza.id.is_some() && stanza.id == error.id && bare(&stanza.to) == bare(&error.from)
 }
