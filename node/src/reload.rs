@@ -97,7 +97,9 @@ impl Reloader {
         notes.extend(reloaded.taken);
         let mut refused = reloaded.refused;
         refused.extend(self.peers(&new));
+        let before = self.shared.host.options();
         self.shared.host.reload(options::host(&new));
+        self.shared.host.components_changed(&before);
         self.shared.settings.store(Arc::new(Settings::from(&new)));
         self.shared.gate.set_limits(&new.limits);
         if let Err(error) = self.logging.set(&new.log.level) {

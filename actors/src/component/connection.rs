@@ -1,7 +1,7 @@
 //! A component's connection on the node that has its socket: what is to be written, what was written and is not confirmed, and whom
 //! the connection serves. What the socket brings goes to [`send`](super::send).
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rookery_cluster::mesh::peer::Outcome;
 use rookery_proto::xml::write;
+use rookery_proto::xmpp::error::Condition;
 use rookery_proto::xmpp::jid::BareJid;
 use rookery_proto::xmpp::ns;
 use rookery_proto::xmpp::stanza::{IqType, Stanza, Type};
@@ -19,6 +20,7 @@ use super::balance::{USERS, UserKey};
 use super::home::ConnId;
 use super::send::Sent;
 use crate::connection::reply::Reply;
+use crate::features::xep_0355_delegation::is_servers_own;
 use crate::host::Host;
 use crate::routing::wire::{self, What};
 use crate::runtime::origin::{Origin, OriginName};
@@ -29,6 +31,8 @@ const BATCH: usize = 64 << 10;
 const UNCONFIRMED: usize = 32;
 /// … or this long after the ping before.
 const PACE: Duration = Duration::from_millis(100);
+/// How long a component has to answer the server.
+const ANSWER: Duration = Duration::from_secs(30);
 /// Stanzas that are known should they come again, after a home has died.
 const SEEN: usize = 2_048;
 
@@ -56,11 +60,20 @@ struct Item {
     reply: Reply,
 }
 
+/// A request of the server itself, which the component is to answer.
+struct Question {
+    request: Arc<Stanza>,
+    until: Instant,
+    reply: Reply,
+}
+
 #[derive(Default)]
 struct State {
     outbox: VecDeque<Item>,
     /// Written, in order; the first are covered by the ping that is under way.
     unconfirmed: VecDeque<Reply>,
+    /// Requests of the server itself that were written, by id.
+    questions: HashMap<String, Question>,
     /// The id of the ping under way, how many it covers, when it was written.
     ping: Option<(String, usize, Instant)>,
     pings: u64,
@@ -172,14 +185,16 @@ impl Conn {
 
     /// The socket is gone: what the component has not confirmed goes elsewhere.
     fn close(&self) {
-        let (outbox, unconfirmed) = {
+        let (outbox, unconfirmed, questions) = {
             let mut state = self.state.lock();
             state.closed = true;
-            (std::mem::take(&mut state.outbox), std::mem::take(&mut state.unconfirmed))
+            let State { outbox, unconfirmed, questions, .. } = &mut *state;
+            (std::mem::take(outbox), std::mem::take(unconfirmed), std::mem::take(questions))
         };
         self.over.store(true, Ordering::Release);
         self.over_now.notify_one();
-        let replies = unconfirmed.into_iter().chain(outbox.into_iter().map(|item| item.reply));
+        let questions = questions.into_values().map(|question| question.reply);
+        let replies = questions.chain(unconfirmed).chain(outbox.into_iter().map(|item| item.reply));
         replies.for_each(|reply| reply.not_here(0, None));
     }
 
@@ -206,6 +221,22 @@ impl Conn {
         true
     }
 
+    /// Whether it is the answer to a request of the server itself, which gets it.
+    pub(super) fn answers_server(&self, stanza: &Stanza) -> bool {
+        let Type::Iq(IqType::Result | IqType::Error) = stanza.type_ else { return false };
+        let Some(id) = stanza.id.as_deref() else { return false };
+        let mut state = self.state.lock();
+        if state.questions.get(id).is_none_or(|question| question.request.from != stanza.to) {
+            return false;
+        }
+        let question = state.questions.remove(id);
+        drop(state);
+        if let Some(question) = question {
+            question.reply.answer(stanza.to_bytes().into());
+        }
+        true
+    }
+
     /// The component has said something.
     pub(super) fn heard(&self) {
         self.state.lock().heard = Some(Instant::now());
@@ -223,9 +254,15 @@ impl Conn {
         while out.len() < BATCH
             && let Some(item) = state.outbox.pop_front()
         {
-            if let Some(stanza) = item.stanza {
+            if let Some(stanza) = &item.stanza {
                 stanza.write(out);
                 count += 1;
+            }
+            if let Some(request) = item.stanza.filter(|stanza| is_servers_own(&self.host, stanza))
+                && let Some(id) = request.id.as_deref().map(str::to_owned)
+            {
+                state.questions.insert(id, Question { request, until: now + ANSWER, reply: item.reply });
+                continue;
             }
             if state.deaf { done.push(item.reply) } else { state.unconfirmed.push_back(item.reply) }
         }
@@ -242,6 +279,9 @@ impl Conn {
             state.ping = None;
             done.extend(state.unconfirmed.drain(..));
         }
+        let late: Vec<String> =
+            state.questions.iter().filter(|(_, q)| q.until <= now).map(|(id, _)| id.clone()).collect();
+        let late: Vec<Question> = late.iter().filter_map(|id| state.questions.remove(id)).collect();
         let pace = state.last_ping.map_or(now, |last| last + PACE);
         let waiting = state.unconfirmed.len();
         let idle = state.heard.max(state.last_ping).unwrap_or(now) + self.patience.idle;
@@ -257,7 +297,12 @@ impl Conn {
             None if waiting > 0 => pace,
             None => idle,
         };
+        let until = state.questions.values().map(|question| question.until).fold(until, Instant::min);
         drop(state);
+        for Question { request, reply, .. } in late {
+            let error = request.error_reply(&Condition::RemoteServerTimeout.into());
+            reply.answer(error.map(|error| error.to_bytes().into()).unwrap_or_default());
+        }
         done.into_iter().for_each(Reply::taken);
         if count > 0 {
             let name = self.component.as_str().to_owned();

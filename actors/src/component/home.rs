@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use rookery_cluster::entity::Shard;
 use rookery_cluster::mesh::peer::{NodeId, Outcome};
 use rookery_cluster::store::{self, Fut};
@@ -57,7 +58,8 @@ pub(crate) enum Msg {
     Outcome {
         conn: ConnId,
         number: u64,
-        taken: bool,
+        /// The component's answer, if the server itself has asked; else nothing. `None`: the connection has not taken it.
+        taken: Option<Bytes>,
     },
     Tick,
     Leave(oneshot::Sender<()>),
@@ -166,7 +168,10 @@ impl Component {
             conn.flying.push_back((number, waiting));
             let (me, told) = (me.clone(), id.clone());
             let told = move |outcome| {
-                let taken = matches!(outcome, Outcome::Taken(_));
+                let taken = match outcome {
+                    Outcome::Taken(answer) => Some(answer),
+                    Outcome::NotOwner { .. } | Outcome::Lost => None,
+                };
                 let _ = me.cast_always(Msg::Outcome { conn: told, number, taken });
             };
             if !self.host.hand_to_connection(id, stanza, origin, told) {
@@ -180,16 +185,17 @@ impl Component {
         }
     }
 
-    fn outcome(&mut self, id: &ConnId, number: u64, taken: bool) {
+    fn outcome(&mut self, id: &ConnId, number: u64, taken: Option<Bytes>) {
         let Some(conn) = self.conns.iter_mut().find(|conn| conn.id == *id) else { return };
-        if !taken {
-            return self.gone(id);
-        }
+        let Some(answer) = taken else { return self.gone(id) };
         let Some(at) = conn.flying.iter().position(|(own, _)| *own == number) else { return };
         if let Some((_, waiting)) = conn.flying.remove(at) {
             conn.flying_bytes = conn.flying_bytes.saturating_sub(waiting.size);
             self.settled(&waiting);
-            waiting.inbound.receipt.done();
+            match crate::routing::stored::stanza(&answer) {
+                Some(answer) => self.host.refuse(answer, waiting.inbound.receipt), // goes back the same way
+                None => waiting.inbound.receipt.done(), // the component has it
+            }
         }
         self.hand_out(id);
     }
@@ -241,6 +247,9 @@ impl Component {
             if self.conns.is_empty() && self.host.homes_change() && self.settling.is_none() {
                 self.settling = Some(now + SETTLE);
                 self.tick_in(SETTLE);
+            }
+            if self.conns.is_empty() {
+                self.host.show_presence(&self.name);
             }
             let (flying, queue) = (VecDeque::new(), VecDeque::new());
             self.conns.push(Conn { id, heard: now, flying, flying_bytes: 0, queue, next: 0 });

@@ -68,13 +68,6 @@ impl Sent {
     }
 }
 
-/// How a stanza goes on: to its recipient, or by a way of its own.
-pub(super) type Way = fn(&Host, Arc<Stanza>, Receipt, Origin);
-
-fn to_recipient(host: &Host, stanza: Arc<Stanza>, receipt: Receipt, origin: Origin) {
-    host.route_from(stanza, receipt, Some(origin));
-}
-
 impl ComponentLink {
     /// Takes a stanza that the component has sent.
     ///
@@ -90,14 +83,16 @@ impl ComponentLink {
         if stanza.to.is_none() {
             return Err(Refused::To);
         }
-        if conn.answers_ping(&stanza) {
+        if conn.answers_ping(&stanza) || conn.answers_server(&stanza) {
             return Ok(());
         }
         let name = conn.component.as_str().to_owned();
         metrics::counter!("rookery_component_stanzas_total", "component" => name, "direction" => "from")
             .increment(1);
-        let origin = conn.sent.origin();
-        conn.send_on(Arc::new(stanza), origin, to_recipient);
+        match super::privilege::resolve(conn, stanza) {
+            Ok(stanza) => conn.send_on(stanza, conn.sent.origin()),
+            Err((stanza, error)) => self.answer(stanza.error_reply(&error)),
+        }
         Ok(())
     }
 
@@ -114,12 +109,12 @@ impl ComponentLink {
 
 impl Conn {
     /// Sends a stanza on. It counts among those under way until it is kept, or answered.
-    pub(super) fn send_on(self: &Arc<Self>, stanza: Arc<Stanza>, origin: Origin, way: Way) {
+    pub(super) fn send_on(self: &Arc<Self>, stanza: Arc<Stanza>, origin: Origin) {
         self.sent.open.fetch_add(1, Ordering::AcqRel);
-        self.try_on(stanza, origin, way, Instant::now() + PATIENCE);
+        self.try_on(stanza, origin, Instant::now() + PATIENCE);
     }
 
-    fn try_on(self: &Arc<Self>, stanza: Arc<Stanza>, origin: Origin, way: Way, deadline: Instant) {
+    fn try_on(self: &Arc<Self>, stanza: Arc<Stanza>, origin: Origin, deadline: Instant) {
         let (conn, again) = (self.clone(), stanza.clone());
         let told = move |outcome| match outcome {
             Outcome::Taken(refused) => {
@@ -137,11 +132,11 @@ impl Conn {
                 let host = conn.host.clone();
                 host.spawn(async move {
                     tokio::time::sleep(AGAIN).await;
-                    conn.try_on(again, origin, way, deadline);
+                    conn.try_on(again, origin, deadline);
                 });
             }
         };
-        way(&self.host, stanza, Receipt::owed(Reply::here(told), true), origin);
+        self.host.route_from(stanza, Receipt::owed(Reply::here(told), true), Some(origin));
     }
 
     fn settled(&self) {

@@ -10,9 +10,11 @@ use rookery_proto::xmpp::jid::BareJid;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::announce::announce;
 use super::connection::{ComponentLink, Conn, End, Patience, pause};
 use super::home::{Component, ConnId, Msg, Offer};
 use crate::connection::reply::Reply;
+use crate::features::xep_0355_delegation as delegation;
 use crate::host::Host;
 use crate::host::kind::Actors;
 use crate::routing::wire::{self, What};
@@ -49,6 +51,8 @@ impl Host {
         self.component_conns().0.lock().insert(number, conn.clone());
         metrics::gauge!("rookery_component_connections", "component" => name.as_str().to_owned())
             .increment(1.0);
+        delegation::forget(self, name.as_str());
+        announce(&conn, &self.options(), None);
         tokio::spawn(keep(self.clone(), Arc::downgrade(&conn)));
         ComponentLink(conn)
     }

@@ -4,7 +4,6 @@ use std::fmt;
 
 use subtle::ConstantTimeEq as _;
 
-use super::Host;
 use super::options::Options;
 
 /// An external component.
@@ -116,6 +115,17 @@ pub enum PresenceAccess {
     Roster,
 }
 
+impl PresenceAccess {
+    /// The word of XEP-0356.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::ManagedEntity => "managed_entity",
+            Self::Roster => "roster",
+        }
+    }
+}
+
 /// What a component may do in the name of users (XEP-0356, version 0.4.1).
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Privileges {
@@ -154,10 +164,12 @@ impl Options {
     }
 }
 
-impl Host {
-    /// Whether any component is configured: a cheap question before dearer ones.
-    pub(crate) fn has_components(&self) -> bool {
-        !self.options().components.is_empty()
+impl Options {
+    /// The component that answers a namespace for a domain, if one does.
+    pub fn delegated(&self, domain: &str, ns: &str) -> Option<(&Component, &Delegation)> {
+        let found = |component: &'_ Component| component.delegations.iter().position(|own| own.ns == ns);
+        let component = self.components.iter().find(|own| own.covers(domain) && found(own).is_some())?;
+        Some((component, component.delegations.get(found(component)?)?))
     }
 }
 

@@ -70,6 +70,10 @@ impl Host {
             }
             What::Broadcast(broadcast) => return self.take_broadcast(&broadcast, reply),
             What::ToComponent(payload) => return self.take_to_component(&payload, reply),
+            What::ShowPresence(show) => {
+                reply.taken();
+                return self.show_presence_here(&show.component);
+            }
             What::Order(wire::Order { what: Some(wire::order::What::List(prefix)) }) => {
                 return self.take_list(&prefix, reply);
             }
@@ -108,7 +112,7 @@ impl Host {
                 }
             }
             What::Serve(serve) => self.take_serve(from, serve, reply),
-            What::Down(_) | What::Broadcast(_) | What::ToComponent(_) | What::Behalf(_) => reply.taken(),
+            What::Down(_) | What::Broadcast(_) | What::ToComponent(_) | What::ShowPresence(_) => reply.taken(),
         }
     }
 
