@@ -194,7 +194,7 @@ impl Component {
             self.settled(&waiting);
             match crate::routing::stored::stanza(&answer) {
                 Some(answer) => self.host.refuse(answer, waiting.inbound.receipt), // goes back the same way
-                None => waiting.inbound.receipt.done(), // the component has it
+                None => waiting.inbound.receipt.done(),                            // the component has it
             }
         }
         self.hand_out(id);

@@ -16,8 +16,12 @@ pub const RESULT_SETS: Feature = xep(59, "1.0", "Result Set Management", "withou
 /// `rookery_proto::xmpp::datetime`
 pub const DATE_TIME: Feature = xep(82, "1.1.1", "XMPP Date and Time Profiles", "");
 /// [`crate::component`] and the connection
-pub const COMPONENTS: Feature =
-    xep(114, "1.6", "Jabber Component Protocol", "`accept`; with direct TLS, and several connections of one component");
+pub const COMPONENTS: Feature = xep(
+    114,
+    "1.6",
+    "Jabber Component Protocol",
+    "`accept`; with direct TLS, and several connections of one component",
+);
 /// [`crate::features::contract::Feature::form`]
 pub const DISCO_EXTENSIONS: Feature = xep(128, "1.0.1", "Service Discovery Extensions", "");
 /// `crate::user::offline`

@@ -8,8 +8,8 @@ use rookery_proto::xmpp::ns;
 use rookery_proto::xmpp::stanza::{IqType, Stanza, Type};
 
 use crate::connection::ledger::Receipt;
-use crate::features::{self, xep_0030_disco, xep_0355_delegation};
 use crate::features::contract::{Method, Request, Run, Scope, Who};
+use crate::features::{self, xep_0030_disco, xep_0355_delegation};
 use crate::host::Host;
 
 /// Answers a request; everything else is refused. Only what anyone may ask, and what changes nothing, is answered.

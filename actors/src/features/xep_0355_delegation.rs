@@ -141,7 +141,12 @@ pub(crate) fn changes(host: &Host) -> u64 {
 }
 
 /// Changes the features of a domain, or of its accounts, into what they are with the components' own.
-pub(crate) fn nest(host: &Host, domain: &str, scope: Scope, features: &mut BTreeSet<std::borrow::Cow<'static, str>>) {
+pub(crate) fn nest(
+    host: &Host,
+    domain: &str,
+    scope: Scope,
+    features: &mut BTreeSet<std::borrow::Cow<'static, str>>,
+) {
     let options = host.options();
     let mut any = false;
     let nested = host.state::<Nested>();
@@ -150,7 +155,8 @@ pub(crate) fn nest(host: &Host, domain: &str, scope: Scope, features: &mut BTree
             any = true;
             // The server's own of that namespace are not those that answer.
             let own = |feature: &str| {
-                feature == delegation.ns || feature.strip_prefix(&*delegation.ns).is_some_and(|rest| rest.starts_with('#'))
+                feature == delegation.ns
+                    || feature.strip_prefix(&*delegation.ns).is_some_and(|rest| rest.starts_with('#'))
             };
             if delegation.attributes.is_empty() {
                 features.retain(|feature| !own(feature));
@@ -209,7 +215,8 @@ async fn learn(host: &Host, component: &Component, domain: &str, key: (String, S
     let mut features = BTreeSet::new();
     if let Some(query) = answer.as_ref().and_then(|answer| answer.child("query", ns::DISCO_INFO)) {
         let query = query.element();
-        let vars = query.children().filter(|child| child.name() == "feature").filter_map(|child| child.attr("var"));
+        let vars =
+            query.children().filter(|child| child.name() == "feature").filter_map(|child| child.attr("var"));
         features.extend(vars.filter(|var| var.len() <= MOST.1).take(MOST.0).map(str::to_owned));
     }
     let nested = host.state::<Nested>();
@@ -222,6 +229,7 @@ async fn learn(host: &Host, component: &Component, domain: &str, key: (String, S
 
 /// Whether a stanza is a request of the server itself to a component, whose answer the server waits for.
 pub(crate) fn is_servers_own(host: &Host, stanza: &Stanza) -> bool {
-    let server = |from: &Jid| from.local().is_none() && from.resource().is_none() && host.serves(from.domain());
+    let server =
+        |from: &Jid| from.local().is_none() && from.resource().is_none() && host.serves(from.domain());
     matches!(stanza.type_, Type::Iq(IqType::Get | IqType::Set)) && stanza.from.as_ref().is_some_and(server)
 }

@@ -140,7 +140,9 @@ mod tests {
             assert_eq!(message.child("body", ns::CLIENT).unwrap().text(), "x");
             assert!(is_message_in_name(&outer));
         }
-        let none = stanza("<message from='p.example' to='example'><privilege xmlns='urn:xmpp:privilege:2'/></message>");
+        let none = stanza(
+            "<message from='p.example' to='example'><privilege xmlns='urn:xmpp:privilege:2'/></message>",
+        );
         assert_eq!(forwarded_message(&none).unwrap_err().condition, Condition::BadRequest);
         let iq = |inner: &str| {
             stanza(&format!(
@@ -172,7 +174,8 @@ mod tests {
             assert!(text.contains(part), "{text}");
         }
         let text = String::from_utf8(announcement(&nothing, &privileges).unwrap()).unwrap();
-        for part in ["access='roster' type='none'", "access='presence' type='none'", "ns='urn:x' type='none'"] {
+        for part in ["access='roster' type='none'", "access='presence' type='none'", "ns='urn:x' type='none'"]
+        {
             assert!(text.contains(part), "{text}");
         }
     }

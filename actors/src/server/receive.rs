@@ -112,7 +112,9 @@ impl Host {
                 }
             }
             What::Serve(serve) => self.take_serve(from, serve, reply),
-            What::Down(_) | What::Broadcast(_) | What::ToComponent(_) | What::ShowPresence(_) => reply.taken(),
+            What::Down(_) | What::Broadcast(_) | What::ToComponent(_) | What::ShowPresence(_) => {
+                reply.taken()
+            }
         }
     }
 

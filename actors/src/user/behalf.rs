@@ -231,9 +231,8 @@ impl User {
 
     /// An answer to the bare JID: whether a component has asked for it.
     pub(super) fn answered_in_name(&mut self, stanza: &Stanza) -> bool {
-        let is_it = |asked: &Asked| {
-            stanza.id.as_deref() == Some(asked.id.as_str()) && asked.inner.to == stanza.from
-        };
+        let is_it =
+            |asked: &Asked| stanza.id.as_deref() == Some(asked.id.as_str()) && asked.inner.to == stanza.from;
         let Some(at) = self.asked.iter().position(is_it) else { return false };
         let Asked { outer, inner, .. } = self.asked.swap_remove(at);
         let mut answer = stanza.clone();
@@ -272,7 +271,8 @@ impl User {
 
     /// The presence of a contact elsewhere, for components that hear those.
     pub(super) fn contact_shown(&self, stanza: &Stanza) {
-        let shows = matches!(stanza.type_, Type::Presence(PresenceType::Available | PresenceType::Unavailable));
+        let shows =
+            matches!(stanza.type_, Type::Presence(PresenceType::Available | PresenceType::Unavailable));
         let contact = stanza.from.as_ref().map(Jid::to_bare);
         let seen = contact.is_some_and(|contact| {
             self.roster.get(&contact).is_some_and(roster::Contact::to)
@@ -286,9 +286,8 @@ impl User {
     /// Pushes a changed item of the roster to components (section 4.4).
     pub(super) fn push_to_components(&self, item: Result<&table::Item, &BareJid>) {
         let options = self.host.options();
-        let wants = |component: &&Component| {
-            component.privileges.roster_push && component.covers(self.jid.domain())
-        };
+        let wants =
+            |component: &&Component| component.privileges.roster_push && component.covers(self.jid.domain());
         for component in options.components.iter().filter(wants) {
             let payload = match item {
                 Ok(item) if roster::in_roster(item) => roster::query_unversioned(std::slice::from_ref(item)),

@@ -14,8 +14,8 @@ use super::steps::Step;
 use super::worth::worth_keeping;
 use super::{Inbound, User};
 use crate::connection::ledger::Receipt;
-use crate::features::{self, xep_0356_privilege};
 use crate::features::contract::{Direction, Passing, Phase, Verdict};
+use crate::features::{self, xep_0356_privilege};
 use crate::runtime::origin::Origin;
 
 impl User {

@@ -12,8 +12,8 @@ use super::User;
 use super::session_queue::Item;
 use crate::connection::ledger::Receipt;
 use crate::connection::pipe::Outgoing;
-use crate::features::{self, xep_0030_disco, xep_0355_delegation};
 use crate::features::contract::{Done, Method, Request, Run, Scope, Then, Who};
+use crate::features::{self, xep_0030_disco, xep_0355_delegation};
 use crate::runtime::operations::{self, Lane, Limits, Most, Queued};
 use crate::session::SessionId;
 
@@ -188,7 +188,11 @@ impl User {
         account && !stanza.from.as_ref().is_some_and(known)
     }
 
-    pub(super) fn dispatch(&mut self, sid: Option<SessionId>, stanza: &Stanza) -> Result<Dispatch, StanzaError> {
+    pub(super) fn dispatch(
+        &mut self,
+        sid: Option<SessionId>,
+        stanza: &Stanza,
+    ) -> Result<Dispatch, StanzaError> {
         let method = match stanza.type_ {
             Type::Iq(IqType::Get) => Method::Get,
             Type::Iq(IqType::Set) => Method::Set,

@@ -175,7 +175,8 @@ pub(super) fn set_by(host: Host, request: Request, gateway: Option<String>) -> W
             .map_err(|error| store_failed(&error))?;
         let item = item.map_err(Full::error)?;
         Ok(Done::then(move |user: &mut User| {
-            let stood = |user: &User| user.roster.get(&contact).map_or((false, false), |c| (c.to(), c.from()));
+            let stood =
+                |user: &User| user.roster.get(&contact).map_or((false, false), |c| (c.to(), c.from()));
             let before = stood(user);
             user.roster.apply(&item);
             user.catch_up();
