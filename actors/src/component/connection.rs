@@ -31,6 +31,8 @@ const BATCH: usize = 64 << 10;
 const UNCONFIRMED: usize = 32;
 /// … or this long after the ping before.
 const PACE: Duration = Duration::from_millis(100);
+/// A component that says other things for so long, and does not answer a ping, answers none.
+const DEAF: Duration = Duration::from_secs(5);
 /// How long a component has to answer the server.
 const ANSWER: Duration = Duration::from_secs(30);
 /// Stanzas that are known should they come again, after a home has died.
@@ -266,10 +268,11 @@ impl Conn {
             }
             if state.deaf { done.push(item.reply) } else { state.unconfirmed.push_back(item.reply) }
         }
+        let speaks = |asked| state.heard.is_some_and(|heard| heard > asked);
         if let Some((_, _, asked)) = state.ping
-            && now >= asked + self.patience.answer
+            && now >= asked + if speaks(asked) { DEAF.min(self.patience.answer) } else { self.patience.answer }
         {
-            if !state.heard.is_some_and(|heard| heard > asked) {
+            if !speaks(asked) {
                 return Err(End::Silent);
             }
             // It is there, and answers no pings: what was written counts as taken.
@@ -293,7 +296,9 @@ impl Conn {
             (state.ping, state.last_ping) = (Some((id, waiting, now)), Some(now));
         }
         let until = match &state.ping {
-            Some((_, _, asked)) => *asked + self.patience.answer,
+            // Looked at earlier than need be: meanwhile the component may have said something.
+            Some((_, _, asked)) if now < *asked + DEAF => *asked + DEAF.min(self.patience.answer),
+            Some((_, _, asked)) => (now + DEAF).min(*asked + self.patience.answer),
             None if waiting > 0 => pace,
             None => idle,
         };

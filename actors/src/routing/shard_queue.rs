@@ -167,7 +167,8 @@ impl Host {
         then: impl FnOnce(&Self, Result<Bytes, Failed>) + Send + 'static,
     ) {
         let Some(placement) = self.placement() else { return then(self, Err(Failed)) };
-        let requests = matches!(what, What::Bind(_) | What::Resume(_) | What::Order(_));
+        // A component's connection must not wait behind the stanzas that wait for it.
+        let requests = matches!(what, What::Bind(_) | What::Resume(_) | What::Order(_) | What::Serve(_));
         let id = QueueId { shard: Shard::of(user.as_str()), requests };
         let mut payload = Payload {
             order: 0,
