@@ -390,7 +390,7 @@ impl Host {
         told: impl FnOnce(Outcome) + Send + 'static,
     ) -> bool {
         use rookery_cluster::mesh::peer::Envelope;
-        let Some((node, placement)) = id.node.as_ref().zip(self.placement()) else {
+        let Some(((node, _), placement)) = id.node.as_ref().zip(self.placement()) else {
             let conn = self.component_conns().0.lock().get(&id.number).cloned();
             match conn {
                 Some(conn) => conn.take(stanza, origin, Reply::here(told)),
@@ -407,7 +407,21 @@ impl Host {
         let shard = rookery_cluster::entity::Shard(0);
         let body = wire::encode(What::ToComponent(payload));
         let envelope = Envelope::new(shard, 0, bytes::Bytes::new(), body);
-        placement.cluster.peers().peer(node).send(envelope, told).is_ok()
+        match placement.cluster.peers().peer(node).send(envelope, told) {
+            Ok(()) => true,
+            Err(refused) if !self.has_node_of(id) => {
+                (refused.on_outcome)(Outcome::Lost);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Whether the node of a connection lives.
+    pub(super) fn has_node_of(&self, id: &ConnId) -> bool {
+        let Some(((node, generation), placement)) = id.node.as_ref().zip(self.placement()) else { return true };
+        let map = placement.cluster.mesh().map();
+        map.member(node).is_some_and(|member| member.status.lives(*generation))
     }
 
     /// A stanza from the home of a component, for a connection of this node.

@@ -33,10 +33,10 @@ const SETTLE: Duration = Duration::from_millis(500);
 /// How long a component has to take what it was handed when its home moves.
 const LEAVE: Duration = Duration::from_secs(2);
 
-/// A connection as its home names it: the node that has it, if that is another one, and its number there.
+/// A connection as its home names it: the node that has it, if that is another one, with its generation, and its number there.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct ConnId {
-    pub(crate) node: Option<NodeId>,
+    pub(crate) node: Option<(NodeId, u64)>,
     pub(crate) number: u64,
 }
 
@@ -283,7 +283,8 @@ impl Component {
     fn tick(&mut self) {
         self.ticking = false;
         let now = Instant::now();
-        let silent = self.conns.iter().filter(|conn| now.duration_since(conn.heard) > SILENCE);
+        let gone = |conn: &&Conn| now.duration_since(conn.heard) > SILENCE || !self.host.has_node_of(&conn.id);
+        let silent = self.conns.iter().filter(gone);
         let silent: Vec<ConnId> = silent.map(|conn| conn.id.clone()).collect();
         silent.iter().for_each(|id| self.gone(id));
         if self.conns.is_empty() {

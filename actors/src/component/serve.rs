@@ -106,7 +106,7 @@ impl Host {
         answer.await.ok()
     }
 
-    fn offer_here(&self, node: Option<NodeId>, serve: wire::Serve, reply: oneshot::Sender<u64>) {
+    fn offer_here(&self, node: Option<(NodeId, u64)>, serve: wire::Serve, reply: oneshot::Sender<u64>) {
         let Ok(name) = BareJid::parse(&serve.component) else { return };
         let conn = ConnId { node, number: serve.conn };
         let wire::Serve { serving, users, gone, .. } = serve;
@@ -118,10 +118,10 @@ impl Host {
     }
 
     /// A connection of a node, for a component whose home this is.
-    pub(crate) fn take_serve(&self, from: &NodeId, serve: wire::Serve, reply: Reply) {
+    pub(crate) fn take_serve(&self, from: &NodeId, generation: u64, serve: wire::Serve, reply: Reply) {
         let here = self.placement().is_some_and(|placement| placement.cluster.mesh().node() == from);
         let (answer, answered) = oneshot::channel();
-        self.offer_here((!here).then(|| from.clone()), serve, answer);
+        self.offer_here((!here).then(|| (from.clone(), generation)), serve, answer);
         self.spawn(async move {
             match answered.await {
                 Ok(serving) => reply.answer(wire::Served { serving }.encode_to_vec().into()),

@@ -111,7 +111,7 @@ impl Host {
                     self.retell_here(&from, users);
                 }
             }
-            What::Serve(serve) => self.take_serve(from, serve, reply),
+            What::Serve(serve) => self.take_serve(from, generation, serve, reply),
             What::Down(_) | What::Broadcast(_) | What::ToComponent(_) | What::ShowPresence(_) => {
                 reply.taken()
             }
