@@ -18,6 +18,7 @@ const ORDER: [&str; 15] = [
     "features",
     "component",
     "export",
+    "link",
     "toys",
     "server",
     "lib",

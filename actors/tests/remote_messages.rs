@@ -114,7 +114,8 @@ async fn messages_wait_for_who_is_away() {
 
 #[tokio::test]
 async fn a_message_that_the_link_refuses_is_archived_nowhere() {
-    let (world, far) = scene(Archive::Always).await;
+    let world = World::with(far::near).await;
+    let far = Far::of(&world);
     let mut phone = world.online("romeo", "phone").await;
     phone.send(&says("before"));
     far.expect("before").await;
@@ -256,7 +257,8 @@ async fn a_block_hides_what_waits() {
 
 #[tokio::test]
 async fn requests_go_and_come_back_to_the_session_that_has_asked() {
-    let (world, far) = scene(Archive::Always).await;
+    let world = World::with(far::near).await;
+    let far = Far::of(&world);
     let mut phone = world.online("romeo", "phone").await;
     let mut desk = world.online("romeo", "desk").await;
     phone.until("romeo@localhost/desk").await;

@@ -87,6 +87,20 @@ async fn probes_are_answered_from_what_holds() {
     far.send(&probe(JULIET, "romeo@localhost/elsewhere"));
     far.expect("from='romeo@localhost/elsewhere' to='juliet@far.example' id='p1' type='unavailable'").await;
     far.nothing().await;
+    // Who has gone is said to be so, since when and with which words.
+    phone.send("<presence type='unavailable'><status>to bed</status></presence>");
+    far.expect("to bed").await;
+    let told = loop {
+        far.send(&probe(&format!("{JULIET}/b"), "romeo@localhost"));
+        let told = far.expect("type='unavailable'").await;
+        if told.contains("<status>") {
+            break told; // it is written in the background
+        }
+    };
+    assert!(
+        told.contains("<status>to bed</status><delay xmlns='urn:xmpp:delay' from='romeo@localhost'"),
+        "{told}"
+    );
 }
 
 /// Section 4.3.2, first rule; and nobody learns which accounts exist.

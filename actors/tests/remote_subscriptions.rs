@@ -382,7 +382,8 @@ async fn an_approval_before_the_request_answers_it() {
 
 #[tokio::test]
 async fn the_error_of_a_link_comes_to_the_sessions_and_the_request_is_made_again_later() {
-    let (world, far) = scene().await;
+    let world = World::with(far::near).await;
+    let far = Far::of(&world);
     let mut phone = romeo(&world).await;
     far.refuses(Some(Condition::RemoteServerTimeout));
     phone.send(&format!("<presence to='{JULIET}' type='subscribe' id='s1'/>"));
@@ -450,4 +451,29 @@ async fn an_account_that_is_removed_says_goodbye() {
     romeo.send("<iq type='set' id='gone'><query xmlns='jabber:iq:register'><remove/></query></iq>");
     let all = goes_until(&far, "type='unsubscribed'").await;
     assert_eq!(kinds(&all), ["unsubscribe", "unavailable", "unsubscribed"]);
+}
+
+/// A domain that asks again and again takes no room from others.
+#[tokio::test]
+async fn a_flood_of_requests_of_one_domain_displaces_its_own() {
+    let world = World::with(|options| {
+        far::far(options);
+        options.limits.requests = 4;
+    })
+    .await;
+    let far = Far::of(&world);
+    far.send("<presence from='nurse@near.example' to='romeo@localhost' type='subscribe'/>");
+    let mut romeo = romeo(&world).await;
+    romeo.until("nurse@near.example").await;
+    for n in 0..20 {
+        let ask = format!("<presence from='s{n}@far.example' to='romeo@localhost' type='subscribe'/>");
+        far.send(&ask);
+        romeo.expect(&format!("s{n}@far.example")).await;
+    }
+    romeo.quit();
+    let mut romeo = self::romeo(&world).await;
+    for jid in ["nurse@near", "s17@far", "s18@far", "s19@far"] {
+        romeo.expect(jid).await;
+    }
+    romeo.nothing().await;
 }

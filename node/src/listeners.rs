@@ -3,17 +3,18 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rookery_ops::metrics;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
+use crate::dns::Begin;
 use crate::http;
 use crate::net::{Net as _, Tcp, accept};
 use crate::start::Error;
 use crate::streams::c2s::{self, Shared};
 use crate::streams::component;
+use crate::streams::s2s::{self, Federation};
 use crate::transport::tcp::{Socket, Start};
 
 /// Bound and not yet serving.
@@ -22,8 +23,11 @@ pub struct Listeners {
     c2s_tls: Vec<TcpListener>,
     component: Vec<TcpListener>,
     component_tls: Vec<TcpListener>,
+    s2s: Vec<TcpListener>,
+    s2s_tls: Vec<TcpListener>,
     http: Vec<TcpListener>,
     https: Vec<TcpListener>,
+    acme: Vec<TcpListener>,
     cluster: Option<TcpListener>,
 }
 
@@ -45,8 +49,11 @@ impl Listeners {
             c2s_tls: all("listen.c2s_tls", &config.listen.c2s_tls)?,
             component: all("listen.component", &config.listen.component)?,
             component_tls: all("listen.component_tls", &config.listen.component_tls)?,
+            s2s: all("listen.s2s", &config.listen.s2s)?,
+            s2s_tls: all("listen.s2s_tls", &config.listen.s2s_tls)?,
             http: all("listen.http", &config.listen.http)?,
             https: all("listen.https", &config.listen.https)?,
+            acme: all("acme.listen", &config.listen.acme)?,
             cluster: match &config.cluster {
                 Some(section) => all("cluster.listen", &[section.listen])?.pop(),
                 None => None,
@@ -74,6 +81,16 @@ impl Listeners {
         addresses(&self.component_tls)
     }
 
+    /// Where it listens for other servers.
+    pub fn s2s(&self) -> Vec<SocketAddr> {
+        addresses(&self.s2s)
+    }
+
+    /// Where it listens for other servers' direct TLS.
+    pub fn s2s_tls(&self) -> Vec<SocketAddr> {
+        addresses(&self.s2s_tls)
+    }
+
     /// Where it listens for HTTP.
     pub fn http(&self) -> Vec<SocketAddr> {
         addresses(&self.http)
@@ -82,6 +99,11 @@ impl Listeners {
     /// Where it listens for HTTP by TLS.
     pub fn https(&self) -> Vec<SocketAddr> {
         addresses(&self.https)
+    }
+
+    /// Where it listens for challenges of an authority alone.
+    pub fn acme(&self) -> Vec<SocketAddr> {
+        addresses(&self.acme)
     }
 
     /// Where it listens for other nodes.
@@ -104,19 +126,22 @@ impl Listeners {
             ("c2s_tls", self.c2s_tls()),
             ("component", self.component()),
             ("component_tls", self.component_tls()),
+            ("s2s", self.s2s()),
+            ("s2s_tls", self.s2s_tls()),
             ("http", self.http()),
             ("https", self.https()),
+            ("acme", self.acme()),
             ("cluster", cluster),
         ];
         all.into_iter().flat_map(|(name, all)| named(name, all)).collect()
     }
 
-    /// Accepts clients until `shared.stop`, and answers HTTP until `last` turns true.
+    /// Accepts clients and other servers until `shared.stop`, and answers HTTP until `last` turns true.
     pub fn serve(
         self,
         shared: &Arc<Shared>,
-        health: &rookery_ops::health::Health,
-        metrics: &metrics::Handle,
+        federation: Option<&Arc<Federation>>,
+        shown: &http::Shown,
         last: &watch::Receiver<bool>,
     ) -> Vec<JoinHandle<()>> {
         let mut tasks = Vec::new();
@@ -129,10 +154,11 @@ impl Listeners {
                 tasks.push(tokio::spawn(accept::run(listener, gate, stop, serve)));
             }
         }
-        for (via, start, listeners) in [
+        let components = [
             ("component", Start::InTheStream, self.component),
             ("component_tls", Start::Direct, self.component_tls),
-        ] {
+        ];
+        for (via, start, listeners) in components {
             for listener in listeners {
                 let shared = shared.clone();
                 let (gate, stop) = (shared.gate.clone(), shared.stop.clone());
@@ -142,7 +168,19 @@ impl Listeners {
                 tasks.push(tokio::spawn(accept::run(listener, gate, stop, serve)));
             }
         }
-        tasks.extend(http::serve(self.http, self.https, shared, health, metrics, last));
+        let s2s = [(Begin::Starttls, self.s2s), (Begin::Direct, self.s2s_tls)];
+        if let Some(federation) = federation {
+            for (begin, listeners) in s2s {
+                for listener in listeners {
+                    let federation = federation.clone();
+                    let (gate, stop) = (federation.gate.clone(), shared.stop.clone());
+                    let serve = move |stream, peer, pass| s2s::serve(&federation, stream, begin, peer, pass);
+                    tasks.push(tokio::spawn(accept::run(listener, gate, stop, serve)));
+                }
+            }
+        }
+        let bound = http::Bound { plain: self.http, secured: self.https, challenges: self.acme };
+        tasks.extend(http::serve(bound, shared, shown, last));
         tasks
     }
 }

@@ -20,6 +20,7 @@ pub fn host(config: &Config) -> Options {
         whole: true,
     };
     Options {
+        federation: config.federation.enabled.then(|| federation(&config.federation)),
         archive: match config.archive.default {
             ArchiveDefault::Always => options::Archive::Always,
             ArchiveDefault::Roster => options::Archive::Roster,
@@ -69,6 +70,19 @@ pub fn host(config: &Config) -> Options {
     }
 }
 
+/// What links look at.
+fn federation(federation: &crate::config::Federation) -> options::Federation {
+    options::Federation {
+        queue: federation.queue,
+        queue_stanzas: federation.queue_stanzas,
+        queue_bytes: federation.queue_bytes,
+        memory_bytes: federation.memory_bytes,
+        idle: federation.limits.idle,
+        refuse: federation.refuse.clone(),
+        allow: federation.allow.clone(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,7 +91,8 @@ mod tests {
     fn defaults_agree_with_those_of_the_actors() {
         let ours = host(&Config::development());
         let mut theirs = Options::new(ours.domains.clone());
-        // The only one that is another where things are tried out.
+        // What is different where things are tried out.
+        theirs.federation = Some(options::Federation::default());
         theirs.limits.registrations_per_hour = ours.limits.registrations_per_hour;
         assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));
     }

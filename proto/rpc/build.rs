@@ -20,6 +20,7 @@ const PRINTED: &[&str] = &[
     "ClusterNode",
     "ShardGroup",
     "ShardRange",
+    "Certificate",
 ];
 
 /// Every file, relative to `proto/`.

@@ -380,7 +380,7 @@ impl Actor for Component {
 
 impl PlacedActor for Component {
     const KIND: &'static str = super::KIND;
-    const COUNTS_PRESENCE: bool = true;
+    const EVERY_PRESENCE: bool = true;
 
     fn new(host: &Host, name: &BareJid) -> Self {
         Self {

@@ -50,7 +50,7 @@ impl Host {
 
     /// Whether stanzas can be sent to `jid`: it is not at another server, or this deployment speaks with that.
     pub(crate) fn reaches(&self, jid: &Jid) -> bool {
-        self.resolve(jid) != Address::Remote
+        self.resolve(jid) != Address::Remote || self.federates(jid.domain())
     }
 
     /// What `jid` addresses.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use rookery_proto::xmpp::jid::Jid;
 
 pub use super::components::{Access, Component, Delegation, PresenceAccess, Privileges, Secret};
+pub use super::federation::{DomainPattern, Federation};
 pub use super::names::Service;
 use crate::connection::budget;
 
@@ -163,6 +164,8 @@ pub struct Options {
     pub disco_items: Vec<DiscoItem>,
     /// External components. Each has a [`Service`] of its name.
     pub components: Vec<Component>,
+    /// How other servers are spoken with; `None`: not at all.
+    pub federation: Option<Federation>,
     /// The archive's default policy.
     pub archive: Archive,
     /// Messages older than that are removed; zero keeps them.
@@ -189,6 +192,7 @@ impl Options {
             services: Vec::new(),
             disco_items: Vec::new(),
             components: Vec::new(),
+            federation: None,
             archive: Archive::Always,
             retention: Duration::ZERO,
             quota: 1 << 30,

@@ -10,6 +10,7 @@ use rookery_cluster::mesh::peer::{Envelope, NodeId, Outcome};
 use rookery_proto::xmpp::jid::{BareJid, Jid};
 use rookery_proto::xmpp::stanza::{PresenceType, Stanza, Type};
 
+use super::broadcast::Broadcast;
 use super::wire::{self, What};
 use crate::connection::ledger::Receipt;
 use crate::host::Host;
@@ -28,6 +29,8 @@ pub(crate) struct FanOut<'a> {
     options: Arc<Options>,
     /// The domain of whoever's presence it is, if its users live here: that of most contacts.
     own: Option<&'a str>,
+    /// Whoever is no user here.
+    elsewhere: Broadcast<'a>,
     away: BTreeMap<NodeId, Vec<String>>,
 }
 
@@ -36,15 +39,20 @@ impl<'a> FanOut<'a> {
     pub(crate) fn new(host: &'a Host, stanza: &'a Arc<Stanza>, strict: bool) -> Self {
         let options = host.options();
         let own = stanza.from.as_ref().map(Jid::domain).filter(|own| options.domain(own).is_some());
-        Self { host, stanza, strict, options, own, away: BTreeMap::new() }
+        let elsewhere = Broadcast::new(host, stanza.clone(), Receipt::none(), None);
+        Self { host, stanza, strict, options, own, elsewhere, away: BTreeMap::new() }
     }
 
     /// One more. A user of this node without sessions costs a look-up.
     pub(crate) fn add(&mut self, user: &BareJid) {
         // Only users are told this way. Whoever is elsewhere, or behind a service, gets a stanza of its own, which shares the payload.
         if self.own != Some(user.domain()) && self.options.domain(user.domain()).is_none() {
-            let stanza = Stanza::clone(self.stanza).to(user.clone());
-            return self.host.route(stanza, Receipt::none(), None);
+            let user = Jid::from(user.clone());
+            // Nobody is told, at each presence, which servers are not spoken with.
+            if self.host.reaches(&user) {
+                self.elsewhere.add(&user);
+            }
+            return;
         }
         let Some(placement) = self.host.placement() else {
             return self.host.presence_here(USER, user, self.stanza, self.strict);
@@ -62,6 +70,7 @@ impl<'a> FanOut<'a> {
     /// Sends it to the other nodes.
     pub(crate) fn send(self) {
         let Some(placement) = self.host.placement() else { return };
+        self.elsewhere.send();
         if self.away.is_empty() {
             return;
         }

@@ -5,14 +5,14 @@
 //! - `probes`: who asks for a user's presence. `errors`: what becomes of a message that another server refuses.
 //!
 //! **What holds over the death of a home.** A change to a roster and the duty to tell the contact of it are one transaction
-//! ([`Item::untold`]). The duty ends when the link has sent the stanza. Before that the next home, or the next start, tells the
-//! contact again: not the same stanza, but what holds by then, which a server that has heard it before ignores (appendix A.3).
+//! ([`Item::untold`](rookery_cluster::tables::roster::Item::untold)). The duty ends when the link has the stanza in its own queue, which is
+//! durable. Before that the next home, or the next start, tells the contact again: not the same stanza, but what holds by then, which a
+//! server that has heard it before ignores (appendix A.3).
 //!
-//! **What can still differ.** What a link has sent and the other server has lost. What was refused for good after the link's
-//! deadline. What a user has changed who is not read again after a crash. Each ends when the contact next comes online: its server
-//! probes this user and is told `unsubscribed` if the contact may not see it, and a request that has no answer is sent again when
-//! its user comes online (section 3.1.2). A contact who believes that this user still hears its presence is not told otherwise by
-//! that; its presence is then sent in vain.
+//! **What can still differ.** What the other server has lost; what its link has given up; what was not told when the only process
+//! died, until the user is read again. Most of it is put right when either side comes online (section 4.3.2): it is probed, and who
+//! may not see the other is told `unsubscribed`; a request without an answer is sent again (3.1.2), and answered at once where it was
+//! granted. What is not put right that way: a contact who was not told `unsubscribe` goes on sending presence in vain.
 
 use std::sync::Arc;
 
@@ -43,7 +43,18 @@ pub(super) struct Foreign {
     changing: Vec<BareJid>,
     /// Who could not be told of a change for the time being, with the change's name.
     unheard: Vec<(BareJid, u64)>,
+    /// Stanzas about subscriptions of which the links have not said yet what became of them.
+    telling: u32,
+    /// Probes that wait for the store.
+    looking: u8,
     sent: errors::Sent,
+}
+
+impl Foreign {
+    /// Whether an answer is due: then the user stays, with or without sessions.
+    pub(super) fn is_busy(&self) -> bool {
+        self.telling > 0 || self.looking > 0 || self.sent.is_busy()
+    }
 }
 
 /// How many of those who could not be told are remembered. The rest is told when the user is read next.
@@ -86,12 +97,17 @@ fn condition(error: &Stanza) -> Condition {
 impl User {
     /// Whether somebody is no user here.
     pub(super) fn is_foreign(&self, jid: &BareJid) -> bool {
-        self.host.is_foreign(jid.domain())
+        self.is_elsewhere(jid.domain())
+    }
+
+    /// The same of a domain: most often it is this user's own.
+    pub(super) fn is_elsewhere(&self, domain: &str) -> bool {
+        domain != self.jid.domain() && self.host.is_foreign(domain)
     }
 
     /// The same of a stanza's sender.
     pub(super) fn is_from_elsewhere(&self, stanza: &Stanza) -> bool {
-        stanza.from.as_ref().is_some_and(|from| self.host.is_foreign(from.domain()))
+        stanza.from.as_ref().is_some_and(|from| self.is_elsewhere(from.domain()))
     }
 
     /// A subscription stanza between bare JIDs (section 3.1.2).
@@ -101,7 +117,7 @@ impl User {
     }
 
     /// Sends a foreign contact a subscription stanza. `name` is what the item remembers until that is done ([`untold`]).
-    pub(super) fn tell_foreign(&self, contact: &BareJid, stanza: Arc<Stanza>, name: u64) {
+    pub(super) fn tell_foreign(&mut self, contact: &BareJid, stanza: Arc<Stanza>, name: u64) {
         let (me, whom) = (self.me.as_ref().map(Handle::downgrade), contact.clone());
         let told = move |outcome| {
             let Some(me) = me.and_then(|me| me.upgrade()) else { return };
@@ -113,9 +129,13 @@ impl User {
                 },
                 Outcome::NotOwner { .. } | Outcome::Lost => Heard::Lost,
             };
-            let then = move |user: &mut User| user.foreign_heard(whom, name, heard);
+            let then = move |user: &mut User| {
+                user.foreign.telling = user.foreign.telling.saturating_sub(1);
+                user.foreign_heard(whom, name, heard);
+            };
             let _ = me.cast_always(Msg::Then(Box::new(then)));
         };
+        self.foreign.telling += 1;
         self.host.route_from(stanza, Receipt::owed(Reply::here(told), true), None);
     }
 
@@ -126,7 +146,7 @@ impl User {
                 let later = condition(&error) != Condition::RemoteServerNotFound;
                 self.presence_error(&contact, Arc::from(error));
                 // Whoever is in the roster no longer is given up: else rows of removed contacts would stay for ever.
-                if later && self.roster.get(&contact).is_some() {
+                if later && name != 0 && self.roster.get(&contact).is_some() {
                     return self.remember_unheard(contact, name);
                 }
             }
@@ -138,15 +158,14 @@ impl User {
     }
 
     fn remember_unheard(&mut self, contact: BareJid, name: u64) {
-        let unheard = &mut self.foreign.unheard;
-        unheard.retain(|(known, _)| *known != contact);
-        if unheard.len() < UNHEARD {
-            unheard.push((contact, name));
+        let (unheard, contact) = (&mut self.foreign.unheard, (contact, name));
+        if unheard.len() < UNHEARD && !unheard.contains(&contact) {
+            unheard.push(contact);
         }
     }
 
     /// Tells a foreign contact what holds of the halves of the subscription that it may not have heard of.
-    pub(super) fn tell_foreign_again(&self, contact: &BareJid, name: u64) {
+    pub(super) fn tell_foreign_again(&mut self, contact: &BareJid, name: u64) {
         let subscription = self.roster.get(contact).map_or(Subscription::None, |known| known.subscription);
         let (to, from) = (
             matches!(subscription, Subscription::To | Subscription::Both),
@@ -164,14 +183,15 @@ impl User {
             (false, false) => Some(Kind::Unsubscribed),
         };
         let halves = [(MINE, mine), (THEIRS, theirs)];
-        let mut due =
-            halves.into_iter().filter(|(half, _)| name & half != 0).filter_map(|(_, kind)| kind).peekable();
-        if due.peek().is_none() {
+        let told = halves.iter().filter(|(half, _)| name & half != 0);
+        let due: Vec<Kind> = told.filter_map(|(_, kind)| *kind).collect();
+        if due.is_empty() {
             return self.tell_nobody(contact.clone(), name);
         }
         metrics::counter!("rookery_roster_changes_retold_total").increment(1);
         for kind in due {
-            self.tell_foreign(contact, Arc::new(self.about_subscription(contact, kind)), name);
+            let stanza = Arc::new(self.about_subscription(contact, kind));
+            self.tell_foreign(contact, stanza, name);
         }
         if name & THEIRS != 0 && from {
             self.show_presence(contact, true);
@@ -188,21 +208,32 @@ impl User {
 
     /// The user comes online: requests without an answer are sent again (section 3.1.2), and whoever could not be told is told.
     pub(super) fn remind_foreign(&mut self) {
-        for (contact, name) in std::mem::take(&mut self.foreign.unheard) {
-            self.tell_foreign_again(&contact, name);
-        }
+        let unheard = std::mem::take(&mut self.foreign.unheard);
+        let told =
+            |contact: &BareJid| unheard.iter().any(|(known, name)| known == contact && name & MINE != 0);
         let waiting = self.roster.iter().filter(|contact| contact.asks && !contact.to());
         for contact in waiting.filter(|contact| self.is_foreign(&contact.jid)) {
             let request = self.about_subscription(&contact.jid, Kind::Subscribe);
-            self.host.route(request, Receipt::none(), None);
+            let reaches = request.to.as_ref().is_some_and(|to| self.host.reaches(to));
+            if reaches && !told(&contact.jid) {
+                self.host.route(request, Receipt::none(), None);
+            }
+        }
+        for (contact, name) in unheard {
+            self.tell_foreign_again(&contact, name);
         }
     }
 
     /// An error about a presence between bare JIDs, as a subscription: for the sessions that hear of subscriptions. Only of contacts,
     /// of whom something may have been asked.
-    pub(super) fn presence_error(&self, contact: &BareJid, error: Arc<Stanza>) {
-        if self.roster.get(contact).is_some() {
-            self.to_interested(Outgoing::new(error));
+    pub(super) fn presence_error(&mut self, contact: &BareJid, error: Arc<Stanza>) {
+        if self.roster.get(contact).is_none() {
+            return;
         }
+        // The link has given up what it had taken: which half of the subscription that was about, the error does not say.
+        if condition(&error) == Condition::RemoteServerTimeout {
+            self.remember_unheard(contact.clone(), MINE | THEIRS);
+        }
+        self.to_interested(Outgoing::new(error));
     }
 }

@@ -6,7 +6,6 @@
 //!   keeps. `offline`, `cursor`: what waits for a device. `leftovers`: what ended sessions left.
 //! - `presence`, `subscription`, `roster`: RFC 6121. `foreign`: the same with people on other servers. `iq`, `strangers`: requests, for [`crate::features`].
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use rookery_cluster::entity::Entity;
@@ -25,7 +24,6 @@ use crate::host::{Host, NotResumed};
 use crate::placement::lifecycle::{self, Lifecycle};
 use crate::runtime::actor::{Actor, Handle, Idle};
 use crate::runtime::commit_queue::Committed;
-use crate::runtime::origin::OriginName;
 use crate::session::event::Event;
 use crate::session::{self, SessionId};
 
@@ -134,7 +132,7 @@ pub struct User {
     /// What ended sessions leave to other devices.
     behind: leftovers::Behind,
     /// What was taken from each sender whose stanzas may come again.
-    seen: HashMap<OriginName, seen::Known>,
+    seen: crate::runtime::seen::Senders,
     pending: steps::Pending,
     ops: iq::Operations,
     leaving: Option<handoff::Leaving>,
@@ -172,7 +170,7 @@ impl User {
             kept: Vec::new(),
             drains,
             behind: leftovers::Behind::default(),
-            seen: HashMap::new(),
+            seen: crate::runtime::seen::Senders::default(),
             pending,
             ops: iq::Operations::new(&iq::LIMITS),
             leaving: None,
@@ -258,13 +256,19 @@ impl User {
 
     /// This session's flags have changed: they go into its record.
     pub fn changed(&mut self, sid: SessionId) {
+        self.changed_then(sid, Receipt::none());
+    }
+
+    /// The same; then the receipt is settled.
+    fn changed_then(&mut self, sid: SessionId, receipt: Receipt) {
         let last = self.ids.last;
         if let Some(session) = self.session_mut(sid) {
             session.client.follow(last);
             session.tell_client_state();
         }
-        if let Some(session) = self.session(sid) {
-            self.record(session);
+        match self.session(sid) {
+            Some(session) => self.record(session, receipt),
+            None => receipt.done(),
         }
     }
 
@@ -344,7 +348,7 @@ impl Actor for User {
             Lifecycle::Nobody if self.sessions.is_empty() => Idle::Leave,
             _ if !self.pending.commits.is_empty() || self.ops.busy() || !self.drains.is_empty() => Idle::Stay,
             _ if self.behind.is_busy() => Idle::Stay,
-            Lifecycle::Ready if self.sessions.is_empty() => Idle::Leave,
+            Lifecycle::Ready if self.sessions.is_empty() && !self.foreign.is_busy() => Idle::Leave,
             _ => Idle::Passivate,
         }
     }
@@ -352,7 +356,7 @@ impl Actor for User {
     fn passivate(&mut self) {
         self.sessions.shrink_to_fit();
         self.kept.shrink_to_fit();
-        self.seen.shrink_to_fit();
+        self.seen.shrink();
         self.pending.commits.shrink();
         self.ops.shrink();
     }

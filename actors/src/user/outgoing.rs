@@ -54,8 +54,7 @@ impl User {
         match stanza.type_ {
             Type::Message(_) => self.send_message(sid, stanza, origin, receipt),
             Type::Presence(PresenceType::Available | PresenceType::Unavailable) if stanza.to.is_none() => {
-                self.broadcast(sid, stanza);
-                receipt.done();
+                self.broadcast(sid, stanza, receipt);
             }
             Type::Presence(kind) => self.send_presence(sid, kind, stanza, receipt),
             Type::Iq(kind) => self.send_iq(sid, kind, stanza, origin, receipt),

@@ -18,11 +18,11 @@ use crate::routing::fan_out::FanOut;
 use crate::session::SessionId;
 
 impl User {
-    /// A session's presence without `to`.
-    pub(super) fn broadcast(&mut self, sid: SessionId, stanza: Stanza) {
+    /// A session's presence without `to`. Settled when the session's record says so: then the next home knows of the session.
+    pub(super) fn broadcast(&mut self, sid: SessionId, stanza: Stanza, receipt: Receipt) {
         let available = stanza.type_ == Type::Presence(PresenceType::Available);
         let stanza = Arc::new(delay::without_forged(&self.host, &stanza).unwrap_or(stanza));
-        let Some(session) = self.session_mut(sid) else { return };
+        let Some(session) = self.session_mut(sid) else { return receipt.done() };
         let first = session.presence.is_none();
         if !available && first {
             // It was not available: nobody is to be told but those whom it told.
@@ -30,13 +30,14 @@ impl User {
             if !directed.is_empty() {
                 self.changed(sid);
             }
+            receipt.done();
             return directed.into_iter().for_each(|whom| self.send_on(stanza_to(&stanza, whom)));
         }
         let takes_messages_before = session.takes_messages();
         session.presence = available.then(|| Available::new(stanza.clone()));
         let takes_messages = session.takes_messages();
         let directed = if available { Vec::new() } else { std::mem::take(&mut session.directed) };
-        self.changed(sid);
+        self.changed_then(sid, receipt);
         self.tell_subscribers(&stanza);
         self.tell_components(&stanza, PresenceAccess::ManagedEntity);
         // 4.4.2 and 4.5.2: the user's other available resources, and for unavailable also the one that sent it.
@@ -109,14 +110,14 @@ impl User {
             self.roster.iter().partition(|contact| self.is_foreign(&contact.jid));
         // Also of those whom it does not hear any more: that it was told so may have been lost with its home.
         self.tell_all(&probe, here.into_iter().map(|contact| &contact.jid), true);
-        // Elsewhere nobody says first that all are gone: whoever has gone is said to be so by its own server, or is still shown.
-        let seen = away.iter().filter(|contact| contact.to());
-        self.tell_all(&probe, seen.map(|contact| &contact.jid), false);
-        for contact in away.iter().filter(|contact| !contact.to()) {
+        // The same of contacts elsewhere: their servers are not asked to say first that all are gone.
+        for contact in &away {
             let gone =
                 Stanza::new(Type::Presence(PresenceType::Unavailable)).from(Jid::from(contact.jid.clone()));
             session.deliver(Outgoing::new(gone.to(own.clone())), None, Receipt::none());
         }
+        let seen = away.iter().filter(|contact| contact.to());
+        self.tell_all(&probe, seen.map(|contact| &contact.jid), false);
     }
 
     /// Asks for the presence of one contact, who has just begun to show it.
@@ -200,20 +201,24 @@ impl User {
     }
 
     pub(super) fn incoming_presence(&mut self, kind: PresenceType, inbound: Inbound) {
-        let Some(from) = inbound.stanza.from.as_ref().map(Jid::to_bare) else {
-            return inbound.receipt.done();
-        };
-        if inbound.change.is_none() && self.is_foreign(&from) {
+        let Some(from) = &inbound.stanza.from else { return inbound.receipt.done() };
+        if inbound.change.is_none() && self.is_elsewhere(from.domain()) {
+            let from = from.to_bare();
             return match Kind::of(kind) {
                 Some(kind) => self.hear_foreign(kind, inbound.stanza, from, inbound.receipt),
                 None if self.waits_for_foreign(&from) => self.presence_in_turn(inbound),
                 None => self.take_presence(inbound),
             };
         }
-        match inbound.change.map(|change| Change::of_wire(*change)) {
-            Some(Some(change)) => self.change(inbound.stanza, from, change, inbound.receipt),
-            Some(None) => inbound.receipt.done(), // of a later version: the store says what holds
-            None => self.take_presence(Inbound { change: None, ..inbound }),
+        match inbound.change {
+            Some(change) => match Change::of_wire(*change) {
+                Some(change) => {
+                    let from = from.to_bare();
+                    self.change(inbound.stanza, from, change, inbound.receipt);
+                }
+                None => inbound.receipt.done(), // of a later version: the store says what holds
+            },
+            None => self.take_presence(inbound),
         }
     }
 
@@ -223,7 +228,7 @@ impl User {
         let (Some(from), Type::Presence(kind)) = (stanza.from.clone(), stanza.type_) else {
             return receipt.done();
         };
-        let elsewhere = self.host.is_foreign(from.domain());
+        let elsewhere = self.is_elsewhere(from.domain());
         if elsewhere && kind == PresenceType::Probe {
             return self.probed_from_elsewhere(&stanza, &from, receipt);
         }

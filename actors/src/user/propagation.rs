@@ -240,7 +240,7 @@ impl User {
     }
 
     /// Changes that this user's last home committed, and may not have told.
-    pub(super) fn tell_untold(&self, untold: Vec<(String, u64)>) {
+    pub(super) fn tell_untold(&mut self, untold: Vec<(String, u64)>) {
         for (contact, name) in untold {
             match BareJid::parse(&contact) {
                 Ok(contact) if self.is_foreign(&contact) => self.tell_foreign_again(&contact, name),

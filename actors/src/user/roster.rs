@@ -1,6 +1,6 @@
 //! A user's contacts as the user actor remembers them, and how they are written in stanzas (RFC 6121 section 2).
 
-use rookery_cluster::tables::roster::{Item, RosterVersion, Subscription, version_text};
+use rookery_cluster::tables::roster::{Item, RosterVersion, Subscription, displaced, version_text};
 use rookery_proto::xml::write::{self, Writer};
 use rookery_proto::xmpp::jid::{BareJid, Jid};
 use rookery_proto::xmpp::ns;
@@ -83,14 +83,16 @@ impl Roster {
         self.requests.retain(|request| wanted(&request.from));
     }
 
-    /// Forgets the oldest requests that are more than `most`, as the store has done.
+    /// Forgets the requests that are more than `most`, as the store has done.
     pub(crate) fn limit_requests(&mut self, most: usize) {
-        while self.requests.len() > most {
-            let oldest =
-                self.requests.iter().enumerate().min_by_key(|(_, request)| (request.at, &request.from));
-            let Some((at, _)) = oldest else { return };
-            self.requests.remove(at);
+        if self.requests.len() <= most {
+            return;
         }
+        let waiting: Vec<_> =
+            self.requests.iter().map(|request| (request.at, request.from.as_str())).collect();
+        let mut gone = displaced(&waiting, most);
+        gone.sort_unstable_by(|a, b| b.cmp(a));
+        gone.into_iter().for_each(|place| drop(self.requests.remove(place)));
     }
 
     /// Whether that entity may see this user's presence.

@@ -108,7 +108,7 @@ impl User {
         let (store, user, error) = (self.host.store().clone(), self.entity.clone(), error.clone());
         self.host.spawn(async move {
             let removed = store.write(Options::owner(&user), |tx| {
-                let (user, error) = (user.clone(), error.clone());
+                let (user, error, row) = (user.clone(), error.clone(), row.clone());
                 Box::pin(async move {
                     let query = archive::Query { backwards: true, ..archive::Query::all(LAST) };
                     let page = archive::page(&mut **tx, Collection::Archive, &user, &query).await?;
@@ -155,8 +155,8 @@ impl User {
         self.pending.taken_back.iter().any(|(taken, _)| *taken == id)
     }
 
-    /// Refuses a message. Its sender's home may die before the sender hears so: then the message comes again, and is looked at
-    /// anew.
+    /// Refuses a message. Its sender's home, or this one, may die before the sender hears so: then the message comes again. It is
+    /// refused again, since what the sender sent later may have been taken meanwhile.
     pub(super) fn refuse_from(
         &mut self,
         origin: Option<Origin>,
@@ -167,12 +167,13 @@ impl User {
         self.refuse(stanza, receipt, error);
         if let Some(origin) = origin {
             self.not_taken(origin);
+            self.remember_refused(origin, error.condition);
         }
     }
 
-    /// What was true of the store then is not true any more when the message comes again, and the sender may have had the error.
-    pub(super) fn remember_refused(&mut self, origin: Option<Origin>, condition: Condition) {
-        let Some(origin) = origin else { return };
+    /// What was true then may not be true any more when the message comes again, and the sender may have had the error.
+    fn remember_refused(&mut self, origin: Origin, condition: Condition) {
+        self.refused_for_good(origin);
         if self.pending.refused.len() >= REFUSED {
             self.pending.refused.pop_front();
         }
@@ -183,7 +184,10 @@ impl User {
     pub(super) fn refused_before(&self, origin: Option<Origin>) -> Option<StanzaError> {
         let origin = origin?;
         let refused = self.pending.refused.iter().find(|(refused, _)| *refused == origin);
-        refused.map(|(_, condition)| StanzaError::new(*condition).text(BUSY))
+        let before = || self.was_refused(origin).then_some(Condition::ResourceConstraint);
+        let condition = refused.map(|(_, condition)| *condition).or_else(before)?;
+        let error = StanzaError::new(condition);
+        Some(if condition == Condition::ResourceConstraint { error.text(BUSY) } else { error })
     }
 
     /// A message has come again, and it is known by now what became of it the first time.

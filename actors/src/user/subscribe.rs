@@ -152,7 +152,7 @@ pub(super) async fn act(
         }
         if outcome == Outcome::Ask {
             theirs.asked_at = now;
-            acted.displaced = table::make_room(tx, contact, (room.requests, room.rows)).await?;
+            acted.displaced = table::make_room(tx, contact, own.as_str(), (room.requests, room.rows)).await?;
         }
         if outcome != Outcome::Ignore {
             write(tx, contact, &theirs, visible(&theirs) != their_was)?;
@@ -272,13 +272,16 @@ impl User {
         }
         // 3.1.5: when its server has told the contact's clients why.
         let show = acted.shows == Some(true) && kind == Type::Presence(Kind::Subscribed.presence());
-        if acted.routed && acted.foreign {
-            self.tell_foreign(contact, Arc::new(stanza.clone()), acted.name); // the presence follows in order
-        }
         match acted.other.filter(|_| acted.routed) {
             Some(change) => self.tell_change(contact, Arc::new(stanza), change, (acted.name, show)),
-            None if show => self.show_presence(contact, true),
-            None => {}
+            None => {
+                if acted.routed && acted.foreign {
+                    self.tell_foreign(contact, Arc::new(stanza), acted.name);
+                }
+                if show {
+                    self.show_presence(contact, true); // in order behind that
+                }
+            }
         }
         if acted.reply {
             let granted = Stanza::new(Type::Presence(Kind::Subscribed.presence()))

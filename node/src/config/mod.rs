@@ -11,22 +11,28 @@ use rookery_cluster::mesh::peer::NodeId;
 use rookery_cluster::mesh::peer::tls::Files;
 use rookery_cluster::store::FdbSettings;
 
+mod acme;
 mod address;
 mod cluster;
 mod components;
 mod describe;
+mod federation;
 mod options;
 mod problem;
 mod read;
 mod reference;
+mod remote;
 mod store;
 mod validate;
 
+pub use acme::{Acme, Challenge, Hook};
 pub use address::Network;
 pub use describe::describe;
+pub use federation::{Federation, Policy, Route, StreamLimits};
 pub use options::{Kind, OPTIONS, Opt, SECTIONS};
 pub use problem::{Error, Problem};
 pub use reference::{example, markdown};
+pub use remote::{Anchor, Authorities, Dns, Proxy};
 
 /// A whole configuration, valid by construction.
 #[derive(Clone, PartialEq, Debug)]
@@ -41,10 +47,14 @@ pub struct Config {
     pub listen: Listen,
     /// Its place among other nodes, if it is not alone.
     pub cluster: Option<Cluster>,
+    /// From whom certificates are ordered, if from anybody.
+    pub acme: Option<Acme>,
     /// The domains, at least one, each once.
     pub domains: Vec<Domain>,
     /// External components.
     pub components: Vec<rookery_actors::options::Component>,
+    /// Other servers.
+    pub federation: Federation,
     /// The archive.
     pub archive: Archive,
     /// Authentication.
@@ -53,6 +63,10 @@ pub struct Config {
     pub resume: Duration,
     /// The limits.
     pub limits: Limits,
+    /// How other servers are found.
+    pub dns: Dns,
+    /// Whose signature proves other servers.
+    pub authorities: Authorities,
     /// The log.
     pub log: Log,
 }
@@ -81,10 +95,16 @@ pub struct Listen {
     pub component: Vec<SocketAddr>,
     /// Components, by direct TLS.
     pub component_tls: Vec<SocketAddr>,
+    /// Other servers, with STARTTLS.
+    pub s2s: Vec<SocketAddr>,
+    /// Other servers, with direct TLS.
+    pub s2s_tls: Vec<SocketAddr>,
     /// Metrics and health.
     pub http: Vec<SocketAddr>,
     /// HTTP by TLS, for everybody.
     pub https: Vec<SocketAddr>,
+    /// HTTP for challenges of an authority, and nothing else (`acme.listen`).
+    pub acme: Vec<SocketAddr>,
     /// The networks of proxies that are believed when they name the client of an HTTP request.
     pub http_proxies: Vec<Network>,
     /// The path of the admin socket.
@@ -131,14 +151,27 @@ pub struct Cluster {
 pub struct Domain {
     /// The domain, normalised.
     pub name: String,
-    /// Its certificate; `None`: one of our own making.
+    /// Its certificate; `None`: see [`Config::source`].
     pub certificate: Option<CertificateFiles>,
+    /// Whether its certificate is of our own making although there is an authority.
+    pub self_signed: bool,
     /// Whether anybody may make an account.
     pub registration: bool,
     /// XEP-0157: the kind (`abuse`) and the URI.
     pub contact: Vec<(&'static str, String)>,
     /// What its items list beside components (XEP-0030).
     pub disco_items: Vec<rookery_actors::options::DiscoItem>,
+}
+
+/// Where the certificate of a domain comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Source<'a> {
+    /// From files.
+    Files(&'a CertificateFiles),
+    /// An authority issues it.
+    Ordered,
+    /// The node makes it.
+    SelfSigned,
 }
 
 /// Where a certificate lies.
@@ -254,13 +287,20 @@ impl Config {
         let mut config = validate::defaults();
         config.listen.c2s = loopback(5222);
         config.listen.c2s_tls = loopback(5223);
+        config.listen.s2s = loopback(5269);
+        config.listen.s2s_tls = loopback(5270);
         config.listen.admin = data_dir.join("admin.sock");
         config.data_dir = data_dir;
+        // Nobody's authority has signed the certificates of those that are tried out together.
+        config.federation.enabled = true;
+        config.federation.loopback = true;
+        config.federation.policy = Policy::Dialback;
         // All come from one address here: who tries things out makes accounts as they go.
         config.limits.registrations_per_hour = 1_000;
         config.domains = vec![Domain {
             name: "localhost".to_owned(),
             certificate: None,
+            self_signed: true,
             registration: true,
             contact: Vec::new(),
             disco_items: Vec::new(),
@@ -276,6 +316,15 @@ impl Config {
         match parse(&text, base) {
             Ok(config) => Ok(Self { file: Some(path.to_owned()), ..config }),
             Err(problems) => Err(Error::Invalid { path: path.to_owned(), problems }),
+        }
+    }
+
+    /// Where the certificate of `domain` comes from.
+    pub fn source<'a>(&self, domain: &'a Domain) -> Source<'a> {
+        match &domain.certificate {
+            Some(files) => Source::Files(files),
+            None if self.acme.is_some() && !domain.self_signed => Source::Ordered,
+            None => Source::SelfSigned,
         }
     }
 

@@ -10,8 +10,8 @@ use toml::de::DeTable;
 use super::problem::Problem;
 use super::read::{Found, Reader, Section};
 use super::{
-    Archive, ArchiveDefault, CertificateFiles, Config, Domain, Limits, Listen, Log, Network, Sasl, address,
-    cluster, components, store,
+    Acme, Archive, ArchiveDefault, CertificateFiles, Config, Domain, Limits, Listen, Log, Network, Sasl,
+    acme, address, cluster, components, federation, remote, store,
 };
 
 /// The defaults of the list; the domains are empty.
@@ -44,7 +44,12 @@ fn read(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path) -> Config {
     let top = r.top(file);
     let data_dir = base.join(r.text(&top, "data_dir").value);
     let store = store::read(r, file, base);
-    let mut listen = listen(r, file, base, &data_dir);
+    let (mut listen, s2s, line) = listen(r, file, base, &data_dir);
+    let federation = federation::read(r, file, s2s);
+    if !federation.enabled {
+        (listen.s2s, listen.s2s_tls) = (Vec::new(), Vec::new());
+    }
+    twice(r, &listen, line);
     let cluster = cluster::read(
         r,
         file,
@@ -53,16 +58,19 @@ fn read(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path) -> Config {
     if let Some(cluster) = &cluster {
         listen.public = listen.public.map(|public| cluster::expand(&public, &cluster.node));
     }
-    let domains = domains(r, file, base);
+    let acme = acme::read(r, file, base, &listen);
+    let domains = domains(r, file, base, &Sources { acme: &acme, listen: &listen });
     let around =
         components::Around { base, listen: &listen, domains: &domains, clustered: cluster.is_some() };
     Config {
         file: None,
         components: components::read(r, file, &around),
+        domains,
         store,
         listen,
         cluster,
-        domains,
+        federation,
+        acme: acme.unwrap_or_default(),
         archive: archive(r, file),
         sasl: sasl(r, file),
         resume: {
@@ -70,12 +78,15 @@ fn read(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path) -> Config {
             secs(r, &section, "resume_seconds")
         },
         limits: limits(r, file),
+        dns: remote::dns(r, file, base),
+        authorities: remote::authorities(r, file, base),
         log: log(r, file),
         data_dir,
     }
 }
 
-fn listen(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path, data_dir: &Path) -> Listen {
+/// Also whether the file names an address for other servers, and the line of the section.
+fn listen(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path, data_dir: &Path) -> (Listen, bool, usize) {
     let section = r.section(file, "listen");
     let admin = r.text(&section, "admin");
     let path = match (admin.value.as_str(), admin.value.strip_prefix("unix:")) {
@@ -93,40 +104,53 @@ fn listen(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path, data_dir: &Path) 
         let remedy = "write a short path, as in \"unix:/run/rookery/admin.sock\"";
         r.problem(admin.line, "listen.admin", error.to_string(), remedy);
     }
-    let listen = Listen {
+    let named = [r.names(&section, "s2s"), r.names(&section, "s2s_tls")];
+    let mut listen = Listen {
         c2s: sockets(r, &section, "c2s"),
         c2s_tls: sockets(r, &section, "c2s_tls"),
         component: sockets(r, &section, "component"),
         component_tls: sockets(r, &section, "component_tls"),
+        s2s: sockets(r, &section, "s2s"),
+        s2s_tls: sockets(r, &section, "s2s_tls"),
         http: sockets(r, &section, "http"),
         https: sockets(r, &section, "https"),
+        acme: acme::listen(r, file),
         http_proxies: networks(r, &section, "http_proxy_trusted"),
         admin: path,
         proxy: proxy(r, &section),
         public: public(r, &section),
     };
+    match named {
+        // What the file does not name beside what it does name is not wanted.
+        [true, false] => listen.s2s_tls.clear(),
+        [false, true] => listen.s2s.clear(),
+        _ => {}
+    }
+    let listening = named.contains(&true) && !(listen.s2s.is_empty() && listen.s2s_tls.is_empty());
+    (listen, listening, section.line)
+}
+
+fn twice(r: &mut Reader<'_>, listen: &Listen, line: usize) {
     let mut seen: Vec<SocketAddr> = Vec::new();
-    components::only_loopback(r, section.line, &listen.component);
+    components::only_loopback(r, line, &listen.component);
     let all = [
         &listen.c2s,
         &listen.c2s_tls,
+        &listen.s2s,
+        &listen.s2s_tls,
         &listen.component,
         &listen.component_tls,
         &listen.http,
         &listen.https,
+        &listen.acme,
     ];
     for at in all.into_iter().flatten().filter(|a| a.port() != 0) {
         if seen.contains(at) {
-            r.problem(
-                section.line,
-                "listen",
-                format!("{at} is listed twice"),
-                "give every listener its own address or port",
-            );
+            let what = format!("{at} is listed twice");
+            r.problem(line, "listen", what, "give every listener its own address or port");
         }
         seen.push(*at);
     }
-    listen
 }
 
 fn sockets(r: &mut Reader<'_>, section: &Section<'_, '_>, name: &str) -> Vec<SocketAddr> {
@@ -149,7 +173,7 @@ fn proxy(r: &mut Reader<'_>, section: &Section<'_, '_>) -> Option<Vec<Network>> 
     on.then_some(networks)
 }
 
-fn networks(r: &mut Reader<'_>, section: &Section<'_, '_>, name: &str) -> Vec<Network> {
+pub(super) fn networks(r: &mut Reader<'_>, section: &Section<'_, '_>, name: &str) -> Vec<Network> {
     let mut networks = Vec::new();
     for Found { value, line } in r.list(section, name) {
         match Network::parse(&value) {
@@ -157,7 +181,7 @@ fn networks(r: &mut Reader<'_>, section: &Section<'_, '_>, name: &str) -> Vec<Ne
             None => {
                 let remedy =
                     "write a network, as in \"10.0.0.0/8\" (no bits set behind the prefix), or an address";
-                r.problem(line, format!("listen.{name}"), format!("is {value:?}"), remedy);
+                r.problem(line, section.path(name), format!("is {value:?}"), remedy);
             }
         }
     }
@@ -186,7 +210,28 @@ pub(super) fn is_host_and_port(text: &str) -> bool {
     })
 }
 
-fn domains(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path) -> Vec<Domain> {
+/// Where certificates may come from beside files.
+struct Sources<'a> {
+    acme: &'a Result<Option<Acme>, ()>,
+    listen: &'a Listen,
+}
+
+impl Sources<'_> {
+    /// Why a domain of that name must say where its certificate comes from.
+    fn missing(&self, name: &str) -> Option<&'static str> {
+        let Listen { c2s, c2s_tls, https, .. } = self.listen;
+        let public = [c2s, c2s_tls, https].into_iter().flatten().any(|at| !at.ip().is_loopback());
+        match self.acme {
+            Ok(Some(_)) if !acme::can_be_ordered(name) => {
+                Some("is missing, and no authority certifies this name")
+            }
+            Ok(None) if public => Some("is missing"),
+            _ => None,
+        }
+    }
+}
+
+fn domains(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path, sources: &Sources<'_>) -> Vec<Domain> {
     let mut all: Vec<Domain> = Vec::new();
     for (section, table) in r.sections(file, "domain") {
         let name = r.text(&section, "name");
@@ -207,6 +252,7 @@ fn domains(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path) -> Vec<Domain> {
             disco_items: components::disco_items(r, &section, &own),
             name: own,
             certificate: certificate(r, &section, base),
+            self_signed: r.flag(&section, "self_signed").value,
             registration: r.text(&section, "registration").value == "open",
             contact: contact(r, table),
         };
@@ -217,6 +263,15 @@ fn domains(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path) -> Vec<Domain> {
                 format!("{} is listed twice", domain.name),
                 "remove one of the two",
             );
+        }
+        if let Some(missing) = sources.missing(&domain.name)
+            && domain.certificate.is_none()
+            && !domain.self_signed
+            && name.line > 0
+        {
+            let remedy = "write certificate and key (PEM files); or order one: [acme] with directory = \"letsencrypt\"; or write \
+                self_signed = true, if clients need not trust it";
+            r.problem(name.line, "domain.certificate", missing, remedy);
         }
         all.push(domain);
     }
@@ -366,7 +421,7 @@ fn log(r: &mut Reader<'_>, file: &DeTable<'_>) -> Log {
     Log { level: level.value, json: r.text(&section, "format").value == "json" }
 }
 
-fn size(r: &mut Reader<'_>, section: &Section<'_, '_>, name: &str) -> usize {
+pub(super) fn size(r: &mut Reader<'_>, section: &Section<'_, '_>, name: &str) -> usize {
     usize::try_from(r.number(section, name).value).unwrap_or(usize::MAX)
 }
 
@@ -404,11 +459,13 @@ proxy_trusted = ["10.0.0.0/8"]
 public = "node1.example.org:5222"
 [[domain]]
 name = "Example.ORG"
+self_signed = true
 registration = "open"
 [domain.contact]
 abuse = ["mailto:abuse@example.org"]
 [[domain]]
 name = "example.net"
+self_signed = true
 [archive]
 default = "roster"
 retention_days = 30
@@ -472,12 +529,14 @@ abuse = ["call me"]
         assert_eq!(lines("data_dir = \n[[domain]]\nname='a.example'\n")[0].0, 1);
         assert_eq!(lines(""), [(0, "domain".to_owned())]);
         assert_eq!(
-            lines("[[domain]]\nname='a.example'\n[[domain]]\nname='A.example'")[0],
-            (4, "domain.name".to_owned())
+            lines(
+                "[[domain]]\nname='a.example'\nself_signed=true\n[[domain]]\nname='A.example'\nself_signed=true"
+            )[0],
+            (5, "domain.name".to_owned())
         );
-        assert_eq!(lines("[[domain]]\nname='a@b/c'")[0], (2, "domain.name".to_owned()));
+        assert_eq!(lines("[[domain]]\nname='a@b/c'\nself_signed=true")[0], (2, "domain.name".to_owned()));
         assert_eq!(lines("domain = 'x'")[0], (1, "domain".to_owned()));
-        let same = "[listen]\nc2s=['127.0.0.1:1']\nhttp=['127.0.0.1:1']\n[[domain]]\nname='a.example'";
+        let same = "[listen]\nc2s=['127.0.0.1:1']\nhttp=['127.0.0.1:1']\n[[domain]]\nname='a.example'\nself_signed=true";
         assert_eq!(lines(same), [(1, "listen".to_owned())]);
     }
 

@@ -2,6 +2,12 @@
 //!
 //! - [`c2s`]: a client's stream, from its first byte to its last.
 //! - [`component`]: a component's stream.
+//! - [`s2s`]: streams from other servers and to them.
 
+mod acks;
 pub mod c2s;
 pub mod component;
+mod rate;
+pub mod s2s;
+
+pub use rate::Rates;

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use rookery_proto::sasl::ChannelBindings;
 use rookery_proto::xml::chars::is_space;
+use rustls::ServerConfig;
 use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::Instant;
 
 use super::stream::{TlsStream, read_some};
-use super::{Identity, Tls};
+use super::{Identity, Tls, ascii, challenge};
 
 /// The protocol's name in ALPN (XEP-0368).
 pub const ALPN: &[u8] = b"xmpp-client";
@@ -19,7 +20,7 @@ pub const ALPN: &[u8] = b"xmpp-client";
 pub const HTTP: &[u8] = b"http/1.1";
 
 /// How much white space may follow `<starttls/>`.
-const SPACE: usize = 256;
+pub(super) const SPACE: usize = 256;
 
 /// A connection after its handshake.
 pub struct Accepted<S> {
@@ -33,23 +34,23 @@ pub struct Accepted<S> {
     pub protocol: &'static str,
 }
 
-/// Direct TLS. A client that offers ALPN must offer `xmpp-client`.
+/// Direct TLS. A client that offers ALPN must offer `xmpp-client`. An authority's challenge is answered, and ends as an error.
 pub async fn accept_direct<S>(tls: &Tls, stream: S) -> io::Result<Accepted<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let hello = count(Hello::read(stream, 0).await)?;
-    let identity = tls.identity(hello.sni.as_deref());
+    let hello = count(Hello::read(stream, 0).await)?.unless_challenge(tls).await?;
+    let (hello, identity) = hello.identity(tls, None).await?;
     hello.finish(identity.direct.clone(), identity).await
 }
 
-/// TLS for HTTP. A client that offers ALPN must offer `http/1.1`.
+/// TLS for HTTP. A client that offers ALPN must offer `http/1.1`. An authority's challenge is answered, and ends as an error.
 pub async fn accept_http<S>(tls: &Tls, stream: S) -> io::Result<Accepted<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let hello = count(Hello::read(stream, 0).await)?;
-    let identity = tls.identity(hello.sni.as_deref());
+    let hello = count(Hello::read(stream, 0).await)?.unless_challenge(tls).await?;
+    let (hello, identity) = hello.identity(tls, None).await?;
     hello.finish(identity.http.clone(), identity).await
 }
 
@@ -59,22 +60,23 @@ pub async fn accept_starttls<S>(tls: &Tls, stream: S, to: &str) -> io::Result<Ac
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let hello = count(Hello::read(stream, SPACE).await)?;
-    let identity = tls.identity(Some(hello.sni.as_deref().unwrap_or(to)));
+    let (hello, identity) = count(Hello::read(stream, SPACE).await)?.identity(tls, Some(to)).await?;
     hello.finish(identity.starttls.clone(), identity).await
 }
 
 /// A connection whose client has said hello: it is known which certificate it wants.
-struct Hello<S> {
+pub(super) struct Hello<S> {
     stream: S,
     /// All that was read: it is read again, by the connection with that certificate.
     bytes: Vec<u8>,
-    sni: Option<String>,
+    pub(super) sni: Option<String>,
+    /// Whether an authority asks for the answer to a challenge.
+    challenge: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Hello<S> {
     /// `space`: so many bytes of white space may come first.
-    async fn read(mut stream: S, mut space: usize) -> io::Result<Self> {
+    pub(super) async fn read(mut stream: S, mut space: usize) -> io::Result<Self> {
         let (mut acceptor, mut bytes, mut seen) = (Acceptor::default(), Vec::new(), 0);
         loop {
             if read_some(&mut stream, &mut bytes).await? == 0 {
@@ -90,8 +92,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Hello<S> {
                 match acceptor.accept() {
                     Ok(None) => {}
                     Ok(Some(accepted)) => {
-                        let sni = accepted.client_hello().server_name().map(str::to_owned);
-                        return Ok(Self { stream, bytes, sni });
+                        let hello = accepted.client_hello();
+                        let sni = hello.server_name().map(str::to_owned);
+                        let challenge = challenge::asks(&hello);
+                        return Ok(Self { stream, bytes, sni, challenge });
                     }
                     Err((error, mut alert)) => {
                         let mut out = Vec::new();
@@ -106,18 +110,42 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Hello<S> {
         }
     }
 
-    async fn finish(
-        self,
-        config: Arc<rustls::ServerConfig>,
-        identity: Arc<Identity>,
-    ) -> io::Result<Accepted<S>> {
+    /// Answers the challenge of an authority, and gives an error then.
+    pub(super) async fn unless_challenge(self, tls: &Tls) -> io::Result<Self> {
+        if !self.challenge {
+            return Ok(self);
+        }
+        let name = self.sni.as_deref().map(ascii);
+        Err(challenge::answer(tls.challenges.get(), name.as_deref(), self.stream, self.bytes).await)
+    }
+
+    /// The certificate that the client wants: by SNI, else by `to`.
+    pub(super) async fn identity(mut self, tls: &Tls, to: Option<&str>) -> io::Result<(Self, Arc<Identity>)> {
+        match tls.identity(self.sni.as_deref().or(to)) {
+            Some(identity) => Ok((self, identity)),
+            None => {
+                challenge::refuse(&mut self.stream, challenge::UNRECOGNIZED_NAME).await;
+                count(Err(none_yet()))
+            }
+        }
+    }
+
+    /// The handshake with a domain's certificate.
+    async fn finish(self, config: Arc<ServerConfig>, identity: Arc<Identity>) -> io::Result<Accepted<S>> {
+        let mut accepted = self.secure(config).await?;
+        accepted.bindings.server_end_point.clone_from(&identity.end_point);
+        Ok(accepted)
+    }
+
+    /// The same without the binding to the certificate, which other servers have no use for.
+    pub(super) async fn secure(self, config: Arc<ServerConfig>) -> io::Result<Accepted<S>> {
         let begun = Instant::now();
         let (stream, exporter) = count(TlsStream::accept(self.stream, config, self.bytes).await)?;
         metrics::histogram!("rookery_tls_handshake_seconds").record(begun.elapsed().as_secs_f64());
         let protocol = version(stream.get_ref().1);
         metrics::counter!("rookery_tls_handshakes_total", "version" => protocol, "outcome" => "ok")
             .increment(1);
-        let bindings = ChannelBindings { exporter, server_end_point: identity.end_point.clone() };
+        let bindings = ChannelBindings { exporter, server_end_point: None };
         Ok(Accepted { stream, sni: self.sni, bindings, protocol })
     }
 }
@@ -130,10 +158,15 @@ pub fn version(connection: &rustls::CommonState) -> &'static str {
     }
 }
 
-fn count<T>(result: io::Result<T>) -> io::Result<T> {
+pub(super) fn count<T>(result: io::Result<T>) -> io::Result<T> {
     if result.is_err() {
         metrics::counter!("rookery_tls_handshakes_total", "version" => "none", "outcome" => "failed")
             .increment(1);
     }
     result
+}
+
+/// There is no certificate to show yet.
+pub(super) fn none_yet() -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, "no certificate has been issued yet")
 }

@@ -68,9 +68,17 @@ pub const METRICS: &[Metric] = &[
     m("rookery_tls_handshakes_total", Counter, N, &["version", "outcome"],
         "TLS handshakes, by version (1.2, 1.3, none) and outcome (ok, failed, timeout)"),
     m("rookery_tls_handshake_seconds", Histogram(SECONDS), S, &[], "Time of TLS handshakes that succeeded"),
+    m("rookery_tls_outgoing_handshakes_total", Counter, N, &["version", "outcome"],
+        "TLS handshakes with other servers that this one connected to, by version (1.2, 1.3, none) and outcome (ok, failed)"),
     m("rookery_stream_errors_total", Counter, N, &["condition"], "Streams that the server closed with an error, by RFC 6120 condition"),
     m("rookery_certificate_expiry_seconds", Gauge, S, &["domain"], "Expiry time of the certificate of a domain, or of a node (\"cluster node …\"), in seconds since 1970"),
     m("rookery_redirects_total", Counter, N, &[], "Clients redirected to the home of their user (cluster.redirect)"),
+
+    // Other servers: where they are.
+    m("rookery_dns_questions_total", Counter, N, &["outcome"], "Questions to DNS, by outcome (secure: validated by DNSSEC, found, nothing, failed)"),
+    m("rookery_dns_question_seconds", Histogram(SECONDS), S, &[], "Time of questions to DNS"),
+    m("rookery_dns_questions", Gauge, N, &[], "Questions to DNS that are under way, or wait because 512 others are"),
+    m("rookery_dns_domains", Gauge, N, &[], "Domains whose servers are remembered, of 10,000 at most"),
 
     // Logins.
     m("rookery_logins_total", Counter, N, &["mechanism", "outcome"], "SASL attempts, by mechanism and outcome (ok, failed, aborted)"),
@@ -100,6 +108,16 @@ pub const METRICS: &[Metric] = &[
     m("rookery_archive_query_seconds", Histogram(SECONDS), S, &[], "Time to answer an archive page request"),
     m("rookery_offline_stored_total", Counter, N, &[], "Offline messages stored"),
     m("rookery_offline_drained_total", Counter, N, &[], "Offline messages delivered to a session"),
+
+    // Other servers.
+    m("rookery_remote_stanzas_total", Counter, N, &["direction"], "Stanzas of other servers (in) and to other servers (out)"),
+    m("rookery_link_streams", Gauge, N, &[], "Open streams to other servers"),
+    m("rookery_link_stanzas", Gauge, N, &[], "Stanzas to other servers in memory: waiting, or sent and not confirmed"),
+    m("rookery_link_dials_total", Counter, N, &["outcome"], "Attempts to open a stream to another server, by outcome (ok, failed)"),
+    m("rookery_link_resumptions_total", Counter, N, &["outcome"], "Streams to other servers that were to be resumed (XEP-0198), by outcome (resumed, failed)"),
+    m("rookery_link_returned_total", Counter, N, &["condition"], "Stanzas to other servers that went back to their senders, by RFC 6120 condition"),
+    m("rookery_link_renumbered_total", Counter, N, &[], "Stanzas to other servers that got a new number before they were sent"),
+    m("rookery_link_unproven_total", Counter, N, &[], "Stanzas to servers without XEP-0198 that were written to the stream and not confirmed by the answer to a ping in time"),
 
     // The store.
     m("rookery_store_read_seconds", Histogram(SECONDS), S, &[], "Time of a read from a store outside this process"),

@@ -5,6 +5,7 @@ pub mod ejabberd;
 #[path = "../../../cluster/tests/fdb/cluster.rs"]
 pub mod fdb;
 pub mod haproxy;
+pub mod pebble;
 pub mod postgres;
 mod process;
 pub mod prosody;

@@ -36,6 +36,12 @@ pub(super) struct Sent {
     looking: u8,
 }
 
+impl Sent {
+    pub(super) fn is_busy(&self) -> bool {
+        self.looking > 0
+    }
+}
+
 /// By what a message and its error are known: whom the message went to, and its id.
 fn key(with: &str, id: &str) -> [u8; 16] {
     let digest = sha2::Sha256::new().chain_update(with).chain_update([0]).chain_update(id).finalize();

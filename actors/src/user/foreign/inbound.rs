@@ -49,7 +49,7 @@ async fn hear(tx: &mut dyn Transaction, hears: &Hears<'_>) -> store::Result<Opti
         Outcome::Ignore => return Ok(None),
         Outcome::Ask => {
             item.asked_at = now;
-            displaced = table::make_room(tx, user, (room.requests, room.rows)).await?;
+            displaced = table::make_room(tx, user, contact.as_str(), (room.requests, room.rows)).await?;
         }
         // The contact must hear that it was approved before.
         Outcome::AutoReply if subscribe::visible(&item) != was => {

@@ -16,10 +16,10 @@ use rookery_proto::xmpp::ns;
 use tokio::sync::watch;
 
 use crate::net::{Gate, Guesses, Pass};
+use crate::streams::rate::Rates;
 use crate::tls::Tls;
 use crate::transport::Transport;
 
-mod acks;
 mod bind;
 mod clients;
 mod closing;
@@ -29,7 +29,6 @@ mod negotiate;
 mod nonzas;
 mod offers;
 mod output;
-mod rate;
 mod register;
 mod running;
 mod sasl;
@@ -39,7 +38,6 @@ mod starttls;
 pub(in crate::streams) mod tests;
 
 pub use clients::Clients;
-pub use rate::Rates;
 pub use settings::Settings;
 
 /// The namespace of what clients send (RFC 6120 section 4.8.2).

@@ -14,11 +14,11 @@ use rookery_proto::xml::{Scope, Text};
 use rookery_proto::xmpp::error::{StreamCondition, StreamError};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::acks::Acks;
 use super::negotiate::Bound;
-use super::rate::Meter;
 use super::{End, Settings, Shared, closing};
 use crate::net::Pass;
+use crate::streams::acks::Acks;
+use crate::streams::rate::Meter;
 use crate::transport::{Carrier, Frames as _};
 
 /// How many stanzas of one client may be on their way to being settled; then its socket is not read.

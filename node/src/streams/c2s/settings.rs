@@ -2,8 +2,8 @@
 
 use rookery_proto::xml;
 
-use super::rate::InForce;
 use crate::config::{Config, Limits, Network};
+use crate::streams::rate::InForce;
 
 /// Limits and switches in force for connections.
 #[derive(Clone, Debug)]

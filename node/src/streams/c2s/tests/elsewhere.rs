@@ -28,6 +28,7 @@ async fn join(db: &Arc<dyn Database>, name: &str, public: &str) -> Cluster {
         zone: String::new(),
         weight: 100,
         version: String::new(),
+        knows: rookery_actors::knows(),
         timing: Timing::default(),
     };
     let (name, security) = ("test".to_owned(), Security::PlainText);

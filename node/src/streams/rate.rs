@@ -1,8 +1,8 @@
 //! Token buckets, kept as one instant each (the "generic cell rate algorithm"): a client that sends faster than its rate
 //! is read more slowly; nothing is refused.
 //!
-//! What was sent is counted for the account, over all its connections to this node, and before login for the address: who
-//! comes back with another connection finds the rate as it was.
+//! What was sent is counted for the account (for the domain, if another server sends), over all its connections to this node, and
+//! before login for the address: who comes back with another connection finds the rate as it was.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -28,7 +28,11 @@ pub(super) struct Rate {
 impl Rate {
     /// `per_second` units over time, `burst` at once.
     pub(super) fn new(per_second: u64, burst: u64) -> Self {
-        let unit = Duration::from_nanos(1_000_000_000 / per_second.max(1));
+        Self::each(Duration::from_nanos(1_000_000_000 / per_second.max(1)), burst)
+    }
+
+    /// One unit every `unit` over time, `burst` at once.
+    pub(super) fn each(unit: Duration, burst: u64) -> Self {
         let burst = u32::try_from(burst).unwrap_or(u32::MAX);
         Self { unit, burst: unit.saturating_mul(burst) }
     }
@@ -62,9 +66,9 @@ impl Bucket {
 
 /// The rates in force.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::streams) struct InForce {
-    bytes: Rate,
-    stanzas: Rate,
+pub(super) struct InForce {
+    pub(super) bytes: Rate,
+    pub(super) stanzas: Rate,
 }
 
 impl From<&Limits> for InForce {
@@ -93,7 +97,7 @@ struct Taken {
 }
 
 /// What one account or address has sent. Shared by its connections.
-pub(in crate::streams) struct Meter(Mutex<Taken>);
+pub(super) struct Meter(Mutex<Taken>);
 
 impl Meter {
     fn new(now: Instant) -> Arc<Self> {
@@ -101,17 +105,17 @@ impl Meter {
     }
 
     /// So many bytes came; until when to read nothing more.
-    pub(in crate::streams) fn bytes(&self, now: Instant, count: usize, rates: &InForce) -> Option<Instant> {
+    pub(super) fn bytes(&self, now: Instant, count: usize, rates: &InForce) -> Option<Instant> {
         self.0.lock().bytes.take(now, count, &rates.bytes)
     }
 
     /// One stanza came; until when to take nothing more.
-    pub(in crate::streams) fn stanza(&self, now: Instant, rates: &InForce) -> Option<Instant> {
+    pub(super) fn stanza(&self, now: Instant, rates: &InForce) -> Option<Instant> {
         self.0.lock().stanzas.take(now, 1, &rates.stanzas)
     }
 
     /// Until when to read nothing, because of what this connection or another one has sent.
-    pub(in crate::streams) fn due(&self, now: Instant, rates: &InForce) -> Option<Instant> {
+    pub(super) fn due(&self, now: Instant, rates: &InForce) -> Option<Instant> {
         let taken = self.0.lock();
         taken.bytes.due(now, &rates.bytes).max(taken.stanzas.due(now, &rates.stanzas))
     }
@@ -183,8 +187,8 @@ impl Rates {
         Self { accounts: Mutex::new(Table::new()), addresses: Mutex::new(Table::new()) }
     }
 
-    /// That of an account.
-    pub(in crate::streams) fn account(&self, user: &BareJid) -> Arc<Meter> {
+    /// That of an account, or of another server's domain.
+    pub(super) fn account(&self, user: &BareJid) -> Arc<Meter> {
         self.accounts.lock().of(user.as_str(), Instant::now())
     }
 
