@@ -16,6 +16,7 @@ const ORDER: [&str; 15] = [
     "auth",
     "user",
     "features",
+    "component",
     "export",
     "link",
     "toys",
