@@ -21,7 +21,7 @@ mod runtime;
 mod server;
 pub mod session;
 #[cfg(feature = "toys")]
-mod toys;
+pub mod toys;
 pub mod user;
 
 pub use connection::budget::Charged;
@@ -31,5 +31,5 @@ pub use connection::shared_delivery::SharedDelivery;
 pub use host::options::{self, Options};
 pub use host::{Host, NotResumed};
 pub use runtime::origin::{Origin, OriginName};
-pub use server::SessionInfo;
+pub use server::{SessionInfo, knows};
 pub use session::handle::{Authenticated, ConnInfo, SessionHandle};

@@ -163,7 +163,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
             // Users live elsewhere now; what still comes here is passed on. Two milliseconds for each client.
             let clients = u64::try_from(shared.gate.counts().0).unwrap_or(u64::MAX);
             let spread = Duration::from_millis(clients.saturating_mul(2)).min(SPREAD);
-            shared.crowd.close(spread, LEAVES).await;
+            shared.clients.close(spread, LEAVES).await;
             let _ = tokio::time::timeout(patience, shared.gate.emptied()).await;
         }
         if let Some(federation) = &federation {

@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::dns::Finder;
 use crate::net::{Gate, Guesses};
 use crate::streams::Rates;
-use crate::streams::c2s::{Crowd, Meters, Settings, Shared};
+use crate::streams::c2s::{Clients, Meters, Settings, Shared};
 use crate::streams::s2s::{self, Federation};
 use crate::tls::remote::{BadAuthorities, Judge};
 use crate::tls::{self, Tls};
@@ -231,7 +231,7 @@ pub fn shared(
         host,
         tls: Arc::new(tls),
         gate: Gate::new(&config.limits),
-        crowd: Crowd::default(),
+        clients: Clients::default(),
         mesh,
         guesses: Guesses::new(Duration::from_secs(600)),
         rates: Rates::new(),

@@ -13,7 +13,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use rookery_cluster::seams::Seams;
-use rookery_node::config::{Anchor, Dns, Proxy};
+use rookery_node::config::{Anchor, Dns, Network, Proxy};
 use rookery_node::dns::{Begin, Finder, NotFound, Target};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -24,7 +24,7 @@ mod nsd;
 use nsd::{Nsd, Signed};
 
 fn finder_with(servers: Vec<SocketAddr>, trust_anchor: Anchor, proxy: Option<Proxy>) -> Finder {
-    Finder::new(&Dns { servers, trust_anchor, proxy }, Seams::system()).unwrap()
+    Finder::new(&Dns { servers, trust_anchor, proxy, refused: Vec::new() }, Seams::system()).unwrap()
 }
 
 /// Asks `nsd`, and trusts its root.
@@ -217,19 +217,35 @@ async fn a_flood_of_records_is_bounded() {
 
 #[tokio::test]
 async fn a_server_on_trial_stays_on_loopback() {
-    let records = "away 300 IN A 192.0.2.1\nboth 300 IN A 192.0.2.1\nboth 300 IN A 127.0.0.3\n";
+    let records = "away 300 IN A 192.0.2.1\nboth 300 IN A 192.0.2.1\nboth 300 IN A 127.0.0.3\n\
+        here 300 IN A 127.0.0.1\n_xmpp-server._tcp.srv 300 IN SRV 1 1 6379 here\n";
     let nsd = Nsd::start(&[("zone", Signed::No, records)]);
-    let finder = finder(&nsd).on_loopback();
-    assert!(error(&finder, "away.zone").await.permanent());
-    assert!(error(&finder, "192.0.2.1").await.permanent());
+    let (servers, trust_anchor) = (vec![nsd.address], Anchor::None);
+    let mut dns = Dns { servers, trust_anchor, proxy: None, refused: Vec::new() };
+    let finder = Finder::on_loopback(&dns, Seams::system()).unwrap();
+    for domain in ["away.zone", "192.0.2.1"] {
+        assert_eq!(error(&finder, domain).await, NotFound::Refused(domain.to_owned()));
+    }
     let both = finder.find("both.zone").await.unwrap();
     assert_eq!(both.list[0].addresses, ["127.0.0.3".parse::<IpAddr>().unwrap()]);
+    // Any other is kept out of what the operator names; a route is not.
+    dns.refused = vec![Network::parse("127.0.0.0/8").unwrap()];
+    let finder = Finder::new(&dns, Seams::system()).unwrap();
+    let both = finder.find("both.zone").await.unwrap();
+    assert_eq!(both.list[0].addresses, ["192.0.2.1".parse::<IpAddr>().unwrap()]);
+    for domain in ["127.0.0.1", "here.zone", "srv.zone"] {
+        let refused = error(&finder, domain).await;
+        assert_eq!(refused, NotFound::Refused(domain.to_owned()));
+        assert!(refused.permanent());
+    }
+    assert!(finder.host("here.zone", 5269, Begin::Starttls).await.is_ok());
 }
 
 #[tokio::test]
 async fn what_was_found_is_remembered_and_forgotten() {
     let mut nsd = Nsd::start(&[("zone", Signed::Yes, SERVER)]);
-    let dns = Dns { servers: vec![nsd.address], trust_anchor: Anchor::Keys(nsd.anchor.clone()), proxy: None };
+    let (servers, trust_anchor) = (vec![nsd.address], Anchor::Keys(nsd.anchor.clone()));
+    let dns = Dns { servers, trust_anchor, proxy: None, refused: Vec::new() };
     let finder = Finder::new(&dns, Seams::system()).unwrap();
     let before = finder.find("a.zone").await.unwrap();
     assert!(error(&finder, "missing.zone").await.permanent());

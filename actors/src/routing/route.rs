@@ -3,17 +3,32 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rookery_cluster::mesh::Home;
 use rookery_proto::xmpp::error::{Condition, StanzaError};
-use rookery_proto::xmpp::jid::BareJid;
+use rookery_proto::xmpp::jid::{BareJid, Jid};
 use rookery_proto::xmpp::stanza::{PresenceType, Stanza, Type};
 
+use super::shard_queue::Failed;
 use super::wire::{self, What};
 use crate::connection::ledger::Receipt;
 use crate::host::Host;
 use crate::host::kind::{Inbound, KindId, LINK, PlacedActor, USER};
 use crate::host::names::Address;
 use crate::host::pair::Pair;
+use crate::placement::shard_of;
 use crate::runtime::origin::Origin;
+
+/// Whether a presence is about a subscription, and so concerns a user's roster.
+fn asks(presence: PresenceType) -> bool {
+    match presence {
+        PresenceType::Subscribe
+        | PresenceType::Subscribed
+        | PresenceType::Unsubscribe
+        | PresenceType::Unsubscribed
+        | PresenceType::Probe => true,
+        PresenceType::Available | PresenceType::Unavailable | PresenceType::Error => false,
+    }
+}
 
 impl Host {
     /// Sends a stanza to where its `to` says. One without `to` goes nowhere.
@@ -47,18 +62,24 @@ impl Host {
             tracing::debug!(%from, %to, "a stanza between two other servers is dropped");
             return receipt.done();
         }
-        let pair = Pair::new(&from.to_bare().to_domain(), &to.to_bare().to_domain());
-        match (pair, self.kinds().named(LINK)) {
-            (Some(pair), Some(kind)) if self.federates(to.domain()) => {
-                self.to_entity(kind, pair.entity(), Inbound { stanza, receipt, origin, change: None });
+        match self.link_of(from, to) {
+            Some((kind, link)) => {
+                self.to_entity(kind, &link, Inbound { stanza, receipt, origin, change: None });
             }
-            _ => self.bounce(&stanza, receipt, Condition::RemoteServerNotFound),
+            None => self.bounce(&stanza, receipt, Condition::RemoteServerNotFound),
         }
+    }
+
+    /// The link for what is sent from an address of this deployment to one of another server, if this deployment speaks with that.
+    pub(super) fn link_of(&self, from: &Jid, to: &Jid) -> Option<(KindId, BareJid)> {
+        let pair = Pair::new(&from.to_bare().to_domain(), &to.to_bare().to_domain())?;
+        let kind = self.kinds().named(LINK)?;
+        (self.answers(from.domain()) && self.federates(to.domain())).then(|| (kind, pair.entity().clone()))
     }
 
     /// To something that has a home, wherever that is.
     pub(crate) fn to_entity(&self, kind: KindId, entity: &BareJid, inbound: Inbound) {
-        if self.is_open(entity) {
+        if self.is_open(kind, entity) {
             self.to_entity_here(kind, entity, inbound);
         } else {
             self.to_entity_away(kind, entity, inbound);
@@ -79,12 +100,16 @@ impl Host {
 
     /// To something whose home is this node.
     pub(crate) fn to_entity_here(&self, kind: KindId, entity: &BareJid, inbound: Inbound) {
-        // Presence matters only to those that are here (RFC 6121 section 8.5.1 has nobody else care), or want it.
         let Some(actors) = self.kinds().get(kind) else {
             return self.bounce(&inbound.stanza, inbound.receipt, Condition::ServiceUnavailable);
         };
-        let presence = inbound.change.is_none() && matches!(inbound.stanza.type_, Type::Presence(_));
-        if presence && !actors.takes_every_presence() {
+        // Presence matters only to those that are here (RFC 6121 section 8.5.1 has nobody else care), or want it; but for what people
+        // elsewhere ask a user, who may be away.
+        let passing = match inbound.stanza.type_ {
+            Type::Presence(presence) => inbound.change.is_none() && !(kind == USER && asks(presence)),
+            _ => false,
+        };
+        if passing && !actors.takes_every_presence() {
             self.presence_here(kind, entity, &inbound.stanza, false);
             return inbound.receipt.done(); // nobody else is to know of a presence
         }
@@ -100,47 +125,58 @@ impl Host {
     /// A presence for something whose home is this node; the stanza need not name it. If it is `strict`, it is a probe of a
     /// session that has been away: who is not there says so.
     pub(crate) fn presence_here(&self, kind: KindId, entity: &BareJid, stanza: &Arc<Stanza>, strict: bool) {
-        if strict {
-            self.forget_presence(entity, stanza);
+        if strict && let Some(from) = stanza.from.clone() {
+            // First all are gone, then those who are there say so: of who left meanwhile nobody else would speak.
+            let gone = Stanza::new(Type::Presence(PresenceType::Unavailable)).from(entity.clone()).to(from);
+            self.route(gone, Receipt::none(), None);
         }
         if let Some(kind) = self.kinds().get(kind) {
             kind.presence(self, entity, stanza);
         }
     }
 
-    /// Before a strict probe: first all of an entity are gone, then those who are there say so. Of who left meanwhile nobody else would speak.
-    pub(crate) fn forget_presence(&self, entity: &BareJid, probe: &Stanza) {
-        if let Some(from) = probe.from.clone() {
-            let gone = Stanza::new(Type::Presence(PresenceType::Unavailable)).from(entity.clone()).to(from);
-            self.route(gone, Receipt::none(), None);
-        }
-    }
-
     /// To something whose home may be anywhere.
     fn to_entity_away(&self, kind: KindId, entity: &BareJid, inbound: Inbound) {
         let Inbound { stanza, receipt, origin, change } = inbound;
+        if kind != USER && !self.is_served(kind, entity) {
+            // Not told "there is none": when that node has been upgraded, or has given the shard away, there is one.
+            metrics::counter!("rookery_stanzas_for_older_nodes_total").increment(1);
+            return self.bounce(&stanza, receipt, Condition::ResourceConstraint);
+        }
         let changes = change.is_some();
         let payload = wire::In {
-            user: entity.as_str().to_owned(),
             kind: self.kind_name(kind),
-            stanza: stanza.to_bytes().into(),
-            sid: origin.map(|origin| Bytes::copy_from_slice(&origin.name.0)).unwrap_or_default(),
-            n: origin.map_or(0, |origin| origin.number),
             change: change.map(|change| *change),
             entry: wire::id_bytes(receipt.entry()),
-            verdicts: true,
+            ..wire::to_one(entity, &stanza, origin)
         };
-        self.send(entity, What::In(payload), move |host, answer| match answer {
+        self.send_to_kind(kind, entity, What::In(payload), move |host, answer| match answer {
+            Err(_) if changes => receipt.leave(), // its sender remembers it, and tells it again
+            answer => host.arrived(&stanza, receipt, answer),
+        });
+    }
+
+    /// What became of a stanza that went to a home.
+    pub(super) fn arrived(&self, stanza: &Stanza, receipt: Receipt, answer: Result<Bytes, Failed>) {
+        match answer {
             Ok(refused) => match super::stored::stanza(&refused) {
-                Some(error) => host.refuse(error, receipt),
+                Some(error) => self.refuse(error, receipt),
                 None => receipt.done(), // the home has taken the stanza, and keeps it
             },
-            Err(_) if changes => receipt.leave(), // its sender remembers it, and tells it again
-            Err(_) => {
+            Err(Failed) => {
                 tracing::debug!(to = ?stanza.to, "no node accepted a stanza in time; the sender gets an error");
-                host.bounce(&stanza, receipt, Condition::ResourceConstraint);
+                self.bounce(stanza, receipt, Condition::ResourceConstraint);
             }
-        });
+        }
+    }
+
+    /// Whether the home of an entity is a node on which its kind can live, or will be found.
+    fn is_served(&self, kind: KindId, entity: &BareJid) -> bool {
+        let home = self.placement().map(|placement| placement.home(shard_of(entity)));
+        match home {
+            Some(Home::There { node, .. }) => self.node_knows_kind(&node, kind),
+            _ => true,
+        }
     }
 
     /// How a kind is called between nodes. Users have no name there, as in nodes that know no other kind.

@@ -1,5 +1,8 @@
 //! What makes a repeated stanza known again: a name of its sender, and the sender's number for the stanza.
 
+use rookery_proto::xmpp::jid::Jid;
+use sha2::{Digest as _, Sha256};
+
 /// The name under which a sender numbers its stanzas: 16 bytes, never used by another sender. A session's is made of its id.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct OriginName(pub(crate) [u8; 16]);
@@ -30,5 +33,12 @@ impl Origin {
     /// The stanza `number` of the sender `name`.
     pub fn new(name: impl Into<OriginName>, number: u32) -> Self {
         Self { name: name.into(), number }
+    }
+
+    /// The same stanza as one recipient of many knows it: to two devices of a user it is two stanzas.
+    pub(crate) fn for_one(self, to: &Jid) -> Self {
+        let name = Sha256::new().chain_update(self.name.0).chain_update(to.as_str()).finalize();
+        let name = name.first_chunk().map_or(self.name, |name| OriginName(*name));
+        Self { name, ..self }
     }
 }

@@ -36,8 +36,7 @@ impl Senders {
                 self.0.remove(&name);
             }
         }
-        let first = Known { taken: Seen::only(number), kept: None };
-        let known = self.0.entry(name).or_insert(first);
+        let known = self.0.entry(name).or_insert_with(|| Known::before(number));
         known.taken.take(number);
         invariant!("taken_is_known", known.taken.has(number), "{number} is not in {known:?}");
     }
@@ -47,11 +46,12 @@ impl Senders {
         self.take(origin);
         let Origin { name, number } = origin;
         let Some(known) = self.0.get_mut(&name) else {
-            return table::Seen { last: number.into(), at, before: Some(0) };
+            return Known::before(number).to_row(Seen::only(number), at);
         };
         let kept = known.kept.get_or_insert(Seen::only(number));
         kept.take(number);
-        table::Seen { last: kept.last.into(), at, before: Some(kept.before) }
+        let kept = *kept;
+        known.to_row(kept, at)
     }
 
     /// The store did not take what goes with this stanza: no later row may say that it is there.
@@ -61,8 +61,20 @@ impl Senders {
         }
     }
 
-    /// A stanza that was taken is refused. If its sender has not heard so when its home dies, it comes again, and is looked at
-    /// anew.
+    /// A message is refused, for good: if its sender has not heard so when this home dies, it comes again behind what was sent
+    /// later.
+    pub(crate) fn refuse(&mut self, origin: Origin) {
+        if let Some(known) = self.0.get_mut(&origin.name) {
+            known.refuse(origin.number);
+        }
+    }
+
+    /// Whether that was said of this message, here or by a home before.
+    pub(crate) fn was_refused(&self, origin: Origin) -> bool {
+        self.0.get(&origin.name).is_some_and(|known| known.refused.contains(&origin.number))
+    }
+
+    /// A stanza that was taken is refused: no answer may say that it was taken.
     pub(crate) fn not_taken(&mut self, origin: Origin) {
         if let Some(known) = self.0.get_mut(&origin.name) {
             known.taken.untake(origin.number);
@@ -72,9 +84,11 @@ impl Senders {
     /// The same of one that was stored, and is removed; returns the row that goes with that.
     pub(crate) fn taken_out(&mut self, origin: Origin, at: u64) -> Option<table::Seen> {
         self.not_taken(origin);
-        let kept = self.0.get_mut(&origin.name)?.kept.as_mut()?;
+        let known = self.0.get_mut(&origin.name)?;
+        let kept = known.kept.as_mut()?;
         kept.untake(origin.number);
-        Some(table::Seen { last: kept.last.into(), at, before: Some(kept.before) })
+        let kept = *kept;
+        Some(known.to_row(kept, at))
     }
 
     /// Keeps no more room than is needed.
@@ -84,20 +98,42 @@ impl Senders {
 }
 
 /// What is known of a sender's numbers.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Known {
     /// Those that were taken.
     taken: Seen,
     /// Those of which the store knows. What was taken and is kept nowhere, as a request, comes again when this home has died.
     kept: Option<Seen>,
+    /// Those that were refused, the newest of them.
+    refused: Vec<u32>,
 }
+
+/// How many refused numbers of a sender are known.
+const REFUSED: usize = 32;
 
 impl Known {
     /// What a row says.
     fn row(row: table::Seen) -> Self {
         let kept =
             Seen { last: u32::try_from(row.last).unwrap_or(0), before: row.before.unwrap_or(u64::MAX) };
-        Self { taken: kept, kept: Some(kept) }
+        Self { taken: kept, kept: Some(kept), refused: row.refused }
+    }
+
+    /// What is known before `number` is taken.
+    fn before(number: u32) -> Self {
+        Self { taken: Seen::only(number), kept: None, refused: Vec::new() }
+    }
+
+    fn refuse(&mut self, number: u32) {
+        self.refused.retain(|refused| *refused != number);
+        let over = (self.refused.len() + 1).saturating_sub(REFUSED);
+        self.refused.drain(..over);
+        self.refused.push(number);
+    }
+
+    /// The row of what is kept.
+    fn to_row(&self, kept: Seen, at: u64) -> table::Seen {
+        table::Seen { last: kept.last.into(), at, before: Some(kept.before), refused: self.refused.clone() }
     }
 }
 
@@ -197,8 +233,21 @@ mod tests {
         seen.take(198);
         seen.untake(200);
         assert!(seen.has(198) && !seen.has(200) && !seen.has(199) && !seen.has(197) && seen.has(134));
-        let row = |before| Known::row(table::Seen { last: 7, at: 0, before }).taken;
+        let row = |before| Known::row(table::Seen { last: 7, before, ..table::Seen::default() }).taken;
         assert!((0..=7).all(|n| row(None).has(n)) && !row(None).has(8));
         assert!(row(Some(2)).has(7) && !row(Some(2)).has(6) && row(Some(2)).has(5));
+    }
+
+    #[test]
+    fn what_was_refused_goes_with_the_rows_of_what_came_later() {
+        let mut known = Known::before(1);
+        (1..=40).for_each(|n| known.refuse(n));
+        known.refuse(20);
+        let row = known.to_row(Seen::only(41), 7);
+        assert_eq!(
+            (row.refused.len(), row.refused.first(), row.refused.last()),
+            (REFUSED, Some(&9), Some(&20))
+        );
+        assert_eq!(Known::row(row).refused, known.refused);
     }
 }

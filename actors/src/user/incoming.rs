@@ -53,10 +53,12 @@ impl User {
 
     fn incoming_message(&mut self, kind: MessageType, inbound: Inbound) {
         let Inbound { stanza, receipt, origin, .. } = inbound;
-        if kind == MessageType::Error
-            && let Some(entry) = receipt.entry()
-        {
-            self.take_back(entry, &stanza, receipt.number());
+        if kind == MessageType::Error {
+            match receipt.entry() {
+                Some(entry) => self.take_back(entry, &stanza, receipt.number()),
+                None if self.is_from_elsewhere(&stanza) => self.refused_elsewhere(&stanza),
+                None => {}
+            }
         }
         if let Some(error) = self.refused_before(origin) {
             return self.refuse(&stanza, receipt, &error);

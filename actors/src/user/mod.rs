@@ -4,7 +4,7 @@
 //! - `attach`: sessions come and go. `session_queue`, `outgoing`: what the user's sessions send. `incoming`: what is sent to the user.
 //! - `steps`: commit, then deliver, in order. `deliver`: what is archived, and who gets it. `queue`: what no archive
 //!   keeps. `offline`, `cursor`: what waits for a device. `leftovers`: what ended sessions left.
-//! - `presence`, `subscription`, `roster`: RFC 6121. `iq`, `strangers`: requests, for [`crate::features`].
+//! - `presence`, `subscription`, `roster`: RFC 6121. `foreign`: the same with people on other servers. `iq`, `strangers`: requests, for [`crate::features`].
 
 use std::sync::Arc;
 
@@ -32,6 +32,7 @@ mod backpressure;
 mod cursor;
 mod deliver;
 mod drains;
+mod foreign;
 mod handoff;
 mod incoming;
 mod iq;
@@ -136,6 +137,8 @@ pub struct User {
     leaving: Option<handoff::Leaving>,
     /// How much is tried again soon.
     retries: u16,
+    /// What is under way to and from people who are no users here.
+    foreign: foreign::Foreign,
 }
 
 impl User {
@@ -169,6 +172,7 @@ impl User {
             ops: iq::Operations::new(&iq::LIMITS),
             leaving: None,
             retries: 0,
+            foreign: foreign::Foreign::default(),
         }
     }
 
@@ -248,13 +252,19 @@ impl User {
 
     /// This session's flags have changed: they go into its record.
     pub fn changed(&mut self, sid: SessionId) {
+        self.changed_then(sid, Receipt::none());
+    }
+
+    /// The same; then the receipt is settled.
+    fn changed_then(&mut self, sid: SessionId, receipt: Receipt) {
         let last = self.ids.last;
         if let Some(session) = self.session_mut(sid) {
             session.client.follow(last);
             session.tell_client_state();
         }
-        if let Some(session) = self.session(sid) {
-            self.record(session);
+        match self.session(sid) {
+            Some(session) => self.record(session, receipt),
+            None => receipt.done(),
         }
     }
 
@@ -334,7 +344,7 @@ impl Actor for User {
             Lifecycle::Nobody if self.sessions.is_empty() => Idle::Leave,
             _ if !self.pending.commits.is_empty() || self.ops.busy() || !self.drains.is_empty() => Idle::Stay,
             _ if self.behind.is_busy() => Idle::Stay,
-            Lifecycle::Ready if self.sessions.is_empty() => Idle::Leave,
+            Lifecycle::Ready if self.sessions.is_empty() && !self.foreign.is_busy() => Idle::Leave,
             _ => Idle::Passivate,
         }
     }

@@ -11,7 +11,7 @@ use rookery_proto::xmpp::stanza::{Stanza, Type};
 
 use super::subscribe::{self, Act, Acted, Full, Room};
 use super::subscription::Kind;
-use super::{User, roster};
+use super::{User, foreign, roster};
 use crate::features::contract::{Done, Feature, Iq, Method, Request, Run, Scope, Then, Who, Work, Xep};
 use crate::features::store_failed;
 use crate::host::Host;
@@ -190,7 +190,7 @@ pub(crate) async fn remove(
     let other = Entity::new(contact.as_str());
     let local = host.serves(contact.domain());
     let room = Room::of(&host.options().limits);
-    let name = host.change_name();
+    let name = if local { host.change_name() } else { foreign::name(&host) };
     // Named: done again after an unknown result there would be nothing to remove.
     let options = store::Options::owner(&own).operation(host.store().operation());
     let acted = host
@@ -203,7 +203,7 @@ pub(crate) async fn remove(
         .map_err(|error| store_failed(&error))?;
     let acted = acted.ok_or(StanzaError::new(Condition::ItemNotFound))?;
     Ok(Done::then(move |user: &mut User| {
-        let last = acted.iter().rposition(|(_, acted)| acted.other.is_some());
+        let last = acted.iter().rposition(|(_, acted)| acted.is_told());
         for (n, (kind, acted)) in acted.into_iter().enumerate() {
             let stanza = Stanza::new(Type::Presence(kind.presence()))
                 .from(Jid::from(account.clone()))
@@ -254,9 +254,10 @@ async fn removal(
 }
 
 impl Acted {
-    /// Without a push of its own: the removal is pushed instead. The last part of it is the one that must be heard of.
+    /// Without a push of its own: the removal is pushed instead. Of two changes to another roster the last must be heard of; of
+    /// two stanzas that go elsewhere both.
     fn silent(mut self, last: bool) -> Self {
-        self.name = if last { self.name } else { 0 };
+        self.name = if last || self.is_foreign() { self.name } else { 0 };
         if let Some((_, push)) = &mut self.own {
             *push = false;
         }

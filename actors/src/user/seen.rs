@@ -11,6 +11,16 @@ impl User {
         self.seen.not_kept(origin);
     }
 
+    /// See [`Senders::refuse`](crate::runtime::seen::Senders::refuse).
+    pub(super) fn refused_for_good(&mut self, origin: Origin) {
+        self.seen.refuse(origin);
+    }
+
+    /// See [`Senders::was_refused`](crate::runtime::seen::Senders::was_refused).
+    pub(super) fn was_refused(&self, origin: Origin) -> bool {
+        self.seen.was_refused(origin)
+    }
+
     /// See [`Senders::not_taken`](crate::runtime::seen::Senders::not_taken).
     pub(super) fn not_taken(&mut self, origin: Origin) {
         self.seen.not_taken(origin);

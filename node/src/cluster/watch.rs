@@ -72,7 +72,7 @@ pub async fn follow(
                 if let Some(federation) = &federation {
                     federation.park();
                 }
-                let closed = shared.crowd.close(Duration::ZERO, PARKED).await;
+                let closed = shared.clients.close(Duration::ZERO, PARKED).await;
                 parked = Some((closed, Instant::now()));
             }
             Event::Standing(Standing::Draining) => {
@@ -90,7 +90,7 @@ pub async fn follow(
                 if let Some(federation) = &federation {
                     federation.park();
                 }
-                shared.crowd.close(Duration::ZERO, ELSEWHERE).await;
+                shared.clients.close(Duration::ZERO, ELSEWHERE).await;
                 let _ = timeout(GOODBYE, shared.gate.emptied()).await;
                 return;
             }

@@ -28,6 +28,13 @@ pub(super) struct Section<'a, 'i> {
     pub(super) line: usize,
 }
 
+impl Section<'_, '_> {
+    /// The name of an option in it, with the section's.
+    pub(super) fn path(&self, option: &str) -> String {
+        options::path(self.name, option)
+    }
+}
+
 impl<'a> Reader<'a> {
     pub(super) fn new(text: &'a str) -> Self {
         Self { text, problems: Vec::new() }

@@ -8,7 +8,9 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use toml::de::DeTable;
 
+use super::Network;
 use super::read::{Found, Reader, Section};
+use super::validate::networks;
 use crate::dns::names;
 
 /// The port of DNS.
@@ -23,6 +25,8 @@ pub struct Dns {
     pub trust_anchor: Anchor,
     /// The SOCKS5 proxy.
     pub proxy: Option<Proxy>,
+    /// Where no other server can be.
+    pub refused: Vec<Network>,
 }
 
 /// The keys that DNSSEC starts from.
@@ -56,7 +60,12 @@ pub struct Authorities {
 
 pub(super) fn dns(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path) -> Dns {
     let section = r.section(file, "dns");
-    Dns { servers: servers(r, &section), trust_anchor: anchor(r, &section, base), proxy: proxy(r, &section) }
+    Dns {
+        servers: servers(r, &section),
+        trust_anchor: anchor(r, &section, base),
+        proxy: proxy(r, &section),
+        refused: networks(r, &section, "refuse_networks"),
+    }
 }
 
 pub(super) fn authorities(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path) -> Authorities {
@@ -174,7 +183,20 @@ mod tests {
     #[test]
     fn the_defaults() {
         let config = read("", Path::new("/nowhere")).unwrap();
-        assert_eq!(config.dns, Dns { servers: Vec::new(), trust_anchor: Anchor::Root, proxy: None });
+        assert_eq!(
+            (config.dns.servers, config.dns.trust_anchor, config.dns.proxy),
+            (Vec::new(), Anchor::Root, None)
+        );
+        for (address, refused) in
+            [("127.9.9.9", true), ("::1", true), ("10.0.0.1", false), ("2001:db8::1", false)]
+        {
+            let address: IpAddr = address.parse().unwrap();
+            assert_eq!(
+                config.dns.refused.iter().any(|network| network.contains(address)),
+                refused,
+                "{address}"
+            );
+        }
         assert_eq!(config.authorities, Authorities { system: true, file: None });
     }
 
@@ -201,14 +223,15 @@ mod tests {
     #[test]
     fn what_is_wrong_has_its_line() {
         let text = "[dns]\nservers = ['dns.example', '::1']\ntrust_anchor = 'missing.key'\nsocks5 = 'tor'\n\
-            socks5_domains = ['a*b', '*.']\n[authorities]\nfile = 'missing.pem'";
+            socks5_domains = ['a*b', '*.']\nrefuse_networks = ['10.0.0.1/8']\n[authorities]\nfile = 'missing.pem'";
         let wanted = [
             (2, "dns.servers"),
             (3, "dns.trust_anchor"),
             (4, "dns.socks5"),
             (5, "dns.socks5_domains"),
             (5, "dns.socks5_domains"),
-            (7, "authorities.file"),
+            (6, "dns.refuse_networks"),
+            (8, "authorities.file"),
         ];
         assert_eq!(problems(text), wanted.map(|(line, option)| (line, option.to_owned())));
         let folder = tempfile::tempdir().unwrap();

@@ -153,7 +153,7 @@ fn proxy(r: &mut Reader<'_>, section: &Section<'_, '_>) -> Option<Vec<Network>> 
     on.then_some(networks)
 }
 
-fn networks(r: &mut Reader<'_>, section: &Section<'_, '_>, name: &str) -> Vec<Network> {
+pub(super) fn networks(r: &mut Reader<'_>, section: &Section<'_, '_>, name: &str) -> Vec<Network> {
     let mut networks = Vec::new();
     for Found { value, line } in r.list(section, name) {
         match Network::parse(&value) {
@@ -161,7 +161,7 @@ fn networks(r: &mut Reader<'_>, section: &Section<'_, '_>, name: &str) -> Vec<Ne
             None => {
                 let remedy =
                     "write a network, as in \"10.0.0.0/8\" (no bits set behind the prefix), or an address";
-                r.problem(line, format!("listen.{name}"), format!("is {value:?}"), remedy);
+                r.problem(line, section.path(name), format!("is {value:?}"), remedy);
             }
         }
     }

@@ -67,6 +67,9 @@ pub enum NotFound {
     /// The domain has SRV records, but none of their targets has an address.
     #[error("no target of the SRV records of {0} has an address")]
     NoAddress(String),
+    /// The domain's servers are where no other server can be.
+    #[error("{0} is said to be served from an address that dns.refuse_networks refuses")]
+    Refused(String),
     /// `.onion` and other names that only a proxy knows, without a proxy.
     #[error("{0} can only be reached through a SOCKS5 proxy; set dns.socks5")]
     NoProxy(String),

@@ -21,8 +21,8 @@ use crate::tls::Tls;
 use crate::transport::Transport;
 
 mod bind;
+mod clients;
 mod closing;
-mod crowd;
 mod header;
 mod input;
 mod negotiate;
@@ -37,7 +37,7 @@ mod starttls;
 #[cfg(test)]
 mod tests;
 
-pub use crowd::Crowd;
+pub use clients::Clients;
 pub use settings::Settings;
 
 /// The namespace of what clients send (RFC 6120 section 4.8.2).
@@ -52,7 +52,7 @@ pub struct Shared {
     /// The count of connections.
     pub gate: Gate,
     /// The connections that have a session.
-    pub crowd: Crowd,
+    pub clients: Clients,
     /// Where users live, in a cluster.
     pub mesh: Option<Arc<Mesh>>,
     /// Guesses of passwords.

@@ -85,7 +85,7 @@ const OWN: usize = 4 * 1024;
 /// Runs a bound connection to its end. Everything large is boxed and moved once: a future keeps a place for each move of
 /// a value across its awaits, and this one's size is what an idle connection costs.
 pub(super) fn run<W: Carrier>(bound: Bound<W>) -> impl Future<Output = ()> + Send {
-    let place = bound.shared.crowd.enter(&bound.pipe);
+    let place = bound.shared.clients.enter(&bound.pipe);
     let (running, pass) = Running::new(bound);
     let running = Box::new(running);
     async move {
