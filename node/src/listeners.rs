@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rookery_ops::metrics;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -25,6 +24,7 @@ pub struct Listeners {
     s2s_tls: Vec<TcpListener>,
     http: Vec<TcpListener>,
     https: Vec<TcpListener>,
+    acme: Vec<TcpListener>,
     cluster: Option<TcpListener>,
 }
 
@@ -48,6 +48,7 @@ impl Listeners {
             s2s_tls: all("listen.s2s_tls", &config.listen.s2s_tls)?,
             http: all("listen.http", &config.listen.http)?,
             https: all("listen.https", &config.listen.https)?,
+            acme: all("acme.listen", &config.listen.acme)?,
             cluster: match &config.cluster {
                 Some(section) => all("cluster.listen", &[section.listen])?.pop(),
                 None => None,
@@ -85,6 +86,11 @@ impl Listeners {
         addresses(&self.https)
     }
 
+    /// Where it listens for challenges of an authority alone.
+    pub fn acme(&self) -> Vec<SocketAddr> {
+        addresses(&self.acme)
+    }
+
     /// Where it listens for other nodes.
     pub fn cluster(&self) -> Option<SocketAddr> {
         self.cluster.as_ref()?.local_addr().ok()
@@ -107,6 +113,7 @@ impl Listeners {
             ("s2s_tls", self.s2s_tls()),
             ("http", self.http()),
             ("https", self.https()),
+            ("acme", self.acme()),
             ("cluster", cluster),
         ];
         all.into_iter().flat_map(|(name, all)| named(name, all)).collect()
@@ -117,8 +124,7 @@ impl Listeners {
         self,
         shared: &Arc<Shared>,
         federation: Option<&Arc<Federation>>,
-        health: &rookery_ops::health::Health,
-        metrics: &metrics::Handle,
+        shown: &http::Shown,
         last: &watch::Receiver<bool>,
     ) -> Vec<JoinHandle<()>> {
         let mut tasks = Vec::new();
@@ -142,7 +148,8 @@ impl Listeners {
                 }
             }
         }
-        tasks.extend(http::serve(self.http, self.https, shared, health, metrics, last));
+        let bound = http::Bound { plain: self.http, secured: self.https, challenges: self.acme };
+        tasks.extend(http::serve(bound, shared, shown, last));
         tasks
     }
 }

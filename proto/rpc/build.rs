@@ -22,6 +22,7 @@ const PRINTED: &[&str] = &[
     "ClusterNode",
     "ShardGroup",
     "ShardRange",
+    "Certificate",
 ];
 
 /// Every file, relative to `proto/`.

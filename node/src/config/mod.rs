@@ -11,6 +11,7 @@ use rookery_cluster::mesh::peer::NodeId;
 use rookery_cluster::mesh::peer::tls::Files;
 use rookery_cluster::store::FdbSettings;
 
+mod acme;
 mod address;
 mod cluster;
 mod describe;
@@ -23,6 +24,7 @@ mod remote;
 mod store;
 mod validate;
 
+pub use acme::{Acme, Challenge, Hook};
 pub use address::Network;
 pub use describe::describe;
 pub use federation::{Federation, Policy, Route, StreamLimits};
@@ -44,6 +46,8 @@ pub struct Config {
     pub listen: Listen,
     /// Its place among other nodes, if it is not alone.
     pub cluster: Option<Cluster>,
+    /// From whom certificates are ordered, if from anybody.
+    pub acme: Option<Acme>,
     /// The domains, at least one, each once.
     pub domains: Vec<Domain>,
     /// Other servers.
@@ -92,6 +96,8 @@ pub struct Listen {
     pub http: Vec<SocketAddr>,
     /// HTTP by TLS, for everybody.
     pub https: Vec<SocketAddr>,
+    /// HTTP for challenges of an authority, and nothing else (`acme.listen`).
+    pub acme: Vec<SocketAddr>,
     /// The networks of proxies that are believed when they name the client of an HTTP request.
     pub http_proxies: Vec<Network>,
     /// The path of the admin socket.
@@ -138,12 +144,25 @@ pub struct Cluster {
 pub struct Domain {
     /// The domain, normalised.
     pub name: String,
-    /// Its certificate; `None`: one of our own making.
+    /// Its certificate; `None`: see [`Config::source`].
     pub certificate: Option<CertificateFiles>,
+    /// Whether its certificate is of our own making although there is an authority.
+    pub self_signed: bool,
     /// Whether anybody may make an account.
     pub registration: bool,
     /// XEP-0157: the kind (`abuse`) and the URI.
     pub contact: Vec<(&'static str, String)>,
+}
+
+/// Where the certificate of a domain comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Source<'a> {
+    /// From files.
+    Files(&'a CertificateFiles),
+    /// An authority issues it.
+    Ordered,
+    /// The node makes it.
+    SelfSigned,
 }
 
 /// Where a certificate lies.
@@ -267,6 +286,7 @@ impl Config {
         config.domains = vec![Domain {
             name: "localhost".to_owned(),
             certificate: None,
+            self_signed: true,
             registration: true,
             contact: Vec::new(),
         }];
@@ -281,6 +301,15 @@ impl Config {
         match parse(&text, base) {
             Ok(config) => Ok(Self { file: Some(path.to_owned()), ..config }),
             Err(problems) => Err(Error::Invalid { path: path.to_owned(), problems }),
+        }
+    }
+
+    /// Where the certificate of `domain` comes from.
+    pub fn source<'a>(&self, domain: &'a Domain) -> Source<'a> {
+        match &domain.certificate {
+            Some(files) => Source::Files(files),
+            None if self.acme.is_some() && !domain.self_signed => Source::Ordered,
+            None => Source::SelfSigned,
         }
     }
 

@@ -58,6 +58,8 @@ pub fn example() -> String {
                 ("domain", "name") => ("", "\"example.org\"".to_owned()),
                 ("route", "domain") => ("#", "\"*.company.example\"".to_owned()),
                 ("route", "via") => ("#", "\"relay.example:5269\"".to_owned()),
+                // Without it a public node needs a certificate.
+                ("domain", "self_signed") => ("", "true".to_owned()),
                 _ => ("#", opt.default_toml()),
             };
             let _ = writeln!(out, "{mark}{} = {value}", opt.name);

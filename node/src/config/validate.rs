@@ -10,8 +10,8 @@ use toml::de::DeTable;
 use super::problem::Problem;
 use super::read::{Found, Reader, Section};
 use super::{
-    Archive, ArchiveDefault, CertificateFiles, Config, Domain, Limits, Listen, Log, Network, Sasl, address,
-    cluster, federation, remote, store,
+    Acme, Archive, ArchiveDefault, CertificateFiles, Config, Domain, Limits, Listen, Log, Network, Sasl,
+    acme, address, cluster, federation, remote, store,
 };
 
 /// The defaults of the list; the domains are empty.
@@ -58,13 +58,15 @@ fn read(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path) -> Config {
     if let Some(cluster) = &cluster {
         listen.public = listen.public.map(|public| cluster::expand(&public, &cluster.node));
     }
+    let acme = acme::read(r, file, base, &listen);
     Config {
         file: None,
+        domains: domains(r, file, base, &Sources { acme: &acme, listen: &listen }),
         store,
         listen,
         cluster,
-        domains: domains(r, file, base),
         federation,
+        acme: acme.unwrap_or_default(),
         archive: archive(r, file),
         sasl: sasl(r, file),
         resume: {
@@ -106,6 +108,7 @@ fn listen(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path, data_dir: &Path) 
         s2s_tls: sockets(r, &section, "s2s_tls"),
         http: sockets(r, &section, "http"),
         https: sockets(r, &section, "https"),
+        acme: acme::listen(r, file),
         http_proxies: networks(r, &section, "http_proxy_trusted"),
         admin: path,
         proxy: proxy(r, &section),
@@ -123,7 +126,15 @@ fn listen(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path, data_dir: &Path) 
 
 fn twice(r: &mut Reader<'_>, listen: &Listen, line: usize) {
     let mut seen: Vec<SocketAddr> = Vec::new();
-    let all = [&listen.c2s, &listen.c2s_tls, &listen.s2s, &listen.s2s_tls, &listen.http, &listen.https];
+    let all = [
+        &listen.c2s,
+        &listen.c2s_tls,
+        &listen.s2s,
+        &listen.s2s_tls,
+        &listen.http,
+        &listen.https,
+        &listen.acme,
+    ];
     for at in all.into_iter().flatten().filter(|a| a.port() != 0) {
         if seen.contains(at) {
             let what = format!("{at} is listed twice");
@@ -191,7 +202,28 @@ pub(super) fn is_host_and_port(text: &str) -> bool {
     })
 }
 
-fn domains(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path) -> Vec<Domain> {
+/// Where certificates may come from beside files.
+struct Sources<'a> {
+    acme: &'a Result<Option<Acme>, ()>,
+    listen: &'a Listen,
+}
+
+impl Sources<'_> {
+    /// Why a domain of that name must say where its certificate comes from.
+    fn missing(&self, name: &str) -> Option<&'static str> {
+        let Listen { c2s, c2s_tls, https, .. } = self.listen;
+        let public = [c2s, c2s_tls, https].into_iter().flatten().any(|at| !at.ip().is_loopback());
+        match self.acme {
+            Ok(Some(_)) if !acme::can_be_ordered(name) => {
+                Some("is missing, and no authority certifies this name")
+            }
+            Ok(None) if public => Some("is missing"),
+            _ => None,
+        }
+    }
+}
+
+fn domains(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path, sources: &Sources<'_>) -> Vec<Domain> {
     let mut all: Vec<Domain> = Vec::new();
     for (section, table) in r.sections(file, "domain") {
         let name = r.text(&section, "name");
@@ -210,6 +242,7 @@ fn domains(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path) -> Vec<Domain> {
                 }
             },
             certificate: certificate(r, &section, base),
+            self_signed: r.flag(&section, "self_signed").value,
             registration: r.text(&section, "registration").value == "open",
             contact: contact(r, table),
         };
@@ -220,6 +253,15 @@ fn domains(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path) -> Vec<Domain> {
                 format!("{} is listed twice", domain.name),
                 "remove one of the two",
             );
+        }
+        if let Some(missing) = sources.missing(&domain.name)
+            && domain.certificate.is_none()
+            && !domain.self_signed
+            && name.line > 0
+        {
+            let remedy = "write certificate and key (PEM files); or order one: [acme] with directory = \"letsencrypt\"; or write \
+                self_signed = true, if clients need not trust it";
+            r.problem(name.line, "domain.certificate", missing, remedy);
         }
         all.push(domain);
     }
@@ -402,11 +444,13 @@ proxy_trusted = ["10.0.0.0/8"]
 public = "node1.example.org:5222"
 [[domain]]
 name = "Example.ORG"
+self_signed = true
 registration = "open"
 [domain.contact]
 abuse = ["mailto:abuse@example.org"]
 [[domain]]
 name = "example.net"
+self_signed = true
 [archive]
 default = "roster"
 retention_days = 30
@@ -470,12 +514,14 @@ abuse = ["call me"]
         assert_eq!(lines("data_dir = \n[[domain]]\nname='a.example'\n")[0].0, 1);
         assert_eq!(lines(""), [(0, "domain".to_owned())]);
         assert_eq!(
-            lines("[[domain]]\nname='a.example'\n[[domain]]\nname='A.example'")[0],
-            (4, "domain.name".to_owned())
+            lines(
+                "[[domain]]\nname='a.example'\nself_signed=true\n[[domain]]\nname='A.example'\nself_signed=true"
+            )[0],
+            (5, "domain.name".to_owned())
         );
-        assert_eq!(lines("[[domain]]\nname='a@b/c'")[0], (2, "domain.name".to_owned()));
+        assert_eq!(lines("[[domain]]\nname='a@b/c'\nself_signed=true")[0], (2, "domain.name".to_owned()));
         assert_eq!(lines("domain = 'x'")[0], (1, "domain".to_owned()));
-        let same = "[listen]\nc2s=['127.0.0.1:1']\nhttp=['127.0.0.1:1']\n[[domain]]\nname='a.example'";
+        let same = "[listen]\nc2s=['127.0.0.1:1']\nhttp=['127.0.0.1:1']\n[[domain]]\nname='a.example'\nself_signed=true";
         assert_eq!(lines(same), [(1, "listen".to_owned())]);
     }
 

@@ -14,8 +14,8 @@ use tokio_stream::{StreamExt as _, once};
 use tonic::transport::{Channel, Endpoint};
 
 use super::{
-    Address, Admin, Chunks, ClusterStatus, Error, ImportReport, Progress, S2sStream, Session, ShardGroup,
-    Status, User, UserImportLine,
+    Address, Admin, Certificates, Chunks, ClusterStatus, Error, ImportReport, Progress, S2sStream, Session,
+    ShardGroup, Status, User, UserImportLine,
 };
 use crate::secret::Password;
 
@@ -215,6 +215,15 @@ impl Admin for Remote {
     async fn log_level(&self, directives: &str) -> Result<String, Error> {
         let request = v1::LogLevelRequest { directives: directives.to_owned() };
         Ok(self.client().log_level(request).await?.into_inner().previous)
+    }
+
+    async fn certificates(&self) -> Result<Certificates, Error> {
+        Ok(self.client().certificate_list(v1::CertificateListRequest {}).await?.into_inner())
+    }
+
+    async fn certificate_order(&self, name: &str, revoke: bool) -> Result<String, Error> {
+        let request = v1::CertificateOrderRequest { name: name.to_owned(), revoke };
+        Ok(self.client().certificate_order(request).await?.into_inner().name)
     }
 
     async fn cluster_status(&self) -> Result<ClusterStatus, Error> {

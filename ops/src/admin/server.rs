@@ -374,6 +374,23 @@ impl<A: Admin> Rpc for Service<A> {
         Ok(Response::new(v1::LogLevelResponse { previous }))
     }
 
+    async fn certificate_list(
+        &self,
+        _request: Request<v1::CertificateListRequest>,
+    ) -> Result<Response<v1::CertificateListResponse>, Status> {
+        Ok(Response::new(answer("certificate_list", self.0.certificates().await)?))
+    }
+
+    async fn certificate_order(
+        &self,
+        request: Request<v1::CertificateOrderRequest>,
+    ) -> Result<Response<v1::CertificateOrderResponse>, Status> {
+        let v1::CertificateOrderRequest { name, revoke } = request.into_inner();
+        let name = answer("certificate_order", self.0.certificate_order(&name, revoke).await)?;
+        tracing::info!(name, revoke, "admin: a certificate is to be ordered");
+        Ok(Response::new(v1::CertificateOrderResponse { name }))
+    }
+
     async fn cluster_status(
         &self,
         _request: Request<v1::ClusterStatusRequest>,

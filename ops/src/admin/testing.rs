@@ -8,8 +8,9 @@ use tokio::sync::oneshot;
 use tokio_stream::StreamExt as _;
 
 use super::{
-    Address, Admin, Chunks, ClusterStatus, Error, ImportReport, Progress, S2sStream, Session, ShardGroup,
-    ShardRange, Socket, Status, User, UserImportLine, add_failure, connect, serve,
+    Address, Admin, Certificate, Certificates, Chunks, ClusterStatus, Error, ImportReport, Progress,
+    S2sStream, Session, ShardGroup, ShardRange, Socket, Status, User, UserImportLine, add_failure, connect,
+    serve,
 };
 use crate::secret::Password;
 
@@ -22,6 +23,7 @@ pub(crate) struct Fake {
     pub(crate) batches: Mutex<Vec<usize>>,
     /// What the cluster looks like, one time after another; the last stays.
     pub(crate) clusters: Mutex<Vec<ClusterStatus>>,
+    pub(crate) certificates: Mutex<Vec<Certificate>>,
     pub(crate) documents: Mutex<Vec<Result<Vec<u8>, Error>>>,
 }
 
@@ -161,6 +163,17 @@ impl Admin for Fake {
     async fn log_level(&self, directives: &str) -> Result<String, Error> {
         crate::logging::check(directives)?;
         Ok("info".to_owned())
+    }
+
+    async fn certificates(&self) -> Result<Certificates, Error> {
+        Ok(Certificates { certificates: self.certificates.lock().unwrap().clone(), now: 1_000_000 })
+    }
+
+    async fn certificate_order(&self, name: &str, revoke: bool) -> Result<String, Error> {
+        if self.certificates.lock().unwrap().iter().any(|certificate| certificate.name == name) {
+            return Ok(if revoke { format!("{name} (revoked)") } else { name.to_owned() });
+        }
+        Err(Error::not_found(format!("no certificate is ordered for {name}")))
     }
 
     async fn cluster_status(&self) -> Result<ClusterStatus, Error> {

@@ -69,7 +69,7 @@ mod tests {
         let value: serde_json::Value = serde_json::from_str(&captured.out()).unwrap();
         assert_eq!(
             (value["api_version"].as_u64(), value["version"].as_str()),
-            (Some(2), Some(crate::VERSION))
+            (Some(3), Some(crate::VERSION))
         );
 
         let captured = Captured::new("");

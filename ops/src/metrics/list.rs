@@ -111,13 +111,16 @@ pub const METRICS: &[Metric] = &[
 
     // Other servers.
     m("rookery_remote_stanzas_total", Counter, N, &["direction"], "Stanzas of other servers (in) and to other servers (out)"),
+    m("rookery_links", Gauge, N, &[], "Pairs of domains that this node speaks for with other servers"),
     m("rookery_streams", Gauge, N, &["direction"], "Streams between servers, by who has opened them: another server (in), or this node (out)"),
     m("rookery_stream_proofs_total", Counter, N, &["proof", "direction"],
         "Domains of other servers that were proved on a stream, by how (certificate, dane, dialback) and direction (in, out)"),
     m("rookery_stream_resumptions_total", Counter, N, &["outcome"], "Attempts of other servers to resume a lost stream (XEP-0198), by outcome (ok, unknown)"),
     m("rookery_dialback_total", Counter, N, &["outcome"],
         "Dialback keys of other servers that were verified (XEP-0220), by outcome (valid, invalid, error); unasked: answers that nobody asked for"),
-    m("rookery_links", Gauge, N, &[], "Pairs of domains that this node speaks for with other servers"),
+<<<<<<< HEAD
+=======
+>>>>>>> main
     m("rookery_link_streams", Gauge, N, &[], "Open streams to other servers"),
     m("rookery_link_stanzas", Gauge, N, &[], "Stanzas to other servers in memory: waiting, or sent and not confirmed"),
     m("rookery_link_dials_total", Counter, N, &["outcome"], "Attempts to open a stream to another server, by outcome (ok, failed)"),

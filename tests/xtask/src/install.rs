@@ -18,6 +18,7 @@ const FOR_TESTS: &[(&str, &str)] = &[
     ("mvn", "maven"),
     ("nsd", "nsd"),
     ("ldns-signzone", "ldnsutils"),
+    ("pebble", "pebble"),
 ];
 
 /// For nodes behind a load balancer.
