@@ -78,8 +78,8 @@ impl Peer {
 
     /// Answers a header with one of `from`, and these features.
     pub(super) async fn greet(&mut self, from: &str, features: &str) -> String {
-        let got = self.until("version='1.0'").await + &self.until(">").await;
-        let header = header(from, "a.example").replace(" version=", " id='i-1' version=");
+        let got = self.until("<stream:stream ").await + &self.until(">").await;
+        let header = header(from, "a.example").replace(" from=", " id='i-1' from=");
         self.send(&format!("{header}<stream:features>{features}</stream:features>")).await;
         got
     }
