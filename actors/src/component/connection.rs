@@ -270,7 +270,8 @@ impl Conn {
         }
         let speaks = |asked| state.heard.is_some_and(|heard| heard > asked);
         if let Some((_, _, asked)) = state.ping
-            && now >= asked + if speaks(asked) { DEAF.min(self.patience.answer) } else { self.patience.answer }
+            && now
+                >= asked + if speaks(asked) { DEAF.min(self.patience.answer) } else { self.patience.answer }
         {
             if !speaks(asked) {
                 return Err(End::Silent);
@@ -419,7 +420,9 @@ impl Host {
 
     /// Whether the node of a connection lives.
     pub(super) fn has_node_of(&self, id: &ConnId) -> bool {
-        let Some(((node, generation), placement)) = id.node.as_ref().zip(self.placement()) else { return true };
+        let Some(((node, generation), placement)) = id.node.as_ref().zip(self.placement()) else {
+            return true;
+        };
         let map = placement.cluster.mesh().map();
         map.member(node).is_some_and(|member| member.status.lives(*generation))
     }

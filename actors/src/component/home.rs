@@ -283,7 +283,8 @@ impl Component {
     fn tick(&mut self) {
         self.ticking = false;
         let now = Instant::now();
-        let gone = |conn: &&Conn| now.duration_since(conn.heard) > SILENCE || !self.host.has_node_of(&conn.id);
+        let gone =
+            |conn: &&Conn| now.duration_since(conn.heard) > SILENCE || !self.host.has_node_of(&conn.id);
         let silent = self.conns.iter().filter(gone);
         let silent: Vec<ConnId> = silent.map(|conn| conn.id.clone()).collect();
         silent.iter().for_each(|id| self.gone(id));
