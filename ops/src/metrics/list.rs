@@ -118,9 +118,6 @@ pub const METRICS: &[Metric] = &[
     m("rookery_stream_resumptions_total", Counter, N, &["outcome"], "Attempts of other servers to resume a lost stream (XEP-0198), by outcome (ok, unknown)"),
     m("rookery_dialback_total", Counter, N, &["outcome"],
         "Dialback keys of other servers that were verified (XEP-0220), by outcome (valid, invalid, error); unasked: answers that nobody asked for"),
-<<<<<<< HEAD
-=======
->>>>>>> main
     m("rookery_link_streams", Gauge, N, &[], "Open streams to other servers"),
     m("rookery_link_stanzas", Gauge, N, &[], "Stanzas to other servers in memory: waiting, or sent and not confirmed"),
     m("rookery_link_dials_total", Counter, N, &["outcome"], "Attempts to open a stream to another server, by outcome (ok, failed)"),
