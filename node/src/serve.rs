@@ -91,6 +91,8 @@ pub async fn run(config: Config) -> Result<(), Error> {
         c2s_tls: listeners.c2s_tls(),
         s2s: listeners.s2s(),
         s2s_tls: listeners.s2s_tls(),
+        component: listeners.component(),
+        component_tls: listeners.component_tls(),
         http: listeners.http(),
         https: listeners.https(),
         cluster: between,

@@ -15,6 +15,13 @@ pub const DATA_FORMS: Feature = xep(4, "2.13.2", "Data Forms", "");
 pub const RESULT_SETS: Feature = xep(59, "1.0", "Result Set Management", "without indexes and counts");
 /// `rookery_proto::xmpp::datetime`
 pub const DATE_TIME: Feature = xep(82, "1.1.1", "XMPP Date and Time Profiles", "");
+/// [`crate::component`] and the connection
+pub const COMPONENTS: Feature = xep(
+    114,
+    "1.6",
+    "Jabber Component Protocol",
+    "`accept`; with direct TLS, and several connections of one component",
+);
 /// [`crate::features::contract::Feature::form`]
 pub const DISCO_EXTENSIONS: Feature = xep(128, "1.0.1", "Service Discovery Extensions", "");
 /// `crate::user::offline`

@@ -11,7 +11,7 @@ use super::problem::Problem;
 use super::read::{Found, Reader, Section};
 use super::{
     Acme, Archive, ArchiveDefault, CertificateFiles, Config, Domain, Limits, Listen, Log, Network, Sasl,
-    acme, address, cluster, federation, remote, store,
+    acme, address, cluster, components, federation, remote, store,
 };
 
 /// The defaults of the list; the domains are empty.
@@ -59,9 +59,13 @@ fn read(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path) -> Config {
         listen.public = listen.public.map(|public| cluster::expand(&public, &cluster.node));
     }
     let acme = acme::read(r, file, base, &listen);
+    let domains = domains(r, file, base, &Sources { acme: &acme, listen: &listen });
+    let around =
+        components::Around { base, listen: &listen, domains: &domains, clustered: cluster.is_some() };
     Config {
         file: None,
-        domains: domains(r, file, base, &Sources { acme: &acme, listen: &listen }),
+        components: components::read(r, file, &around),
+        domains,
         store,
         listen,
         cluster,
@@ -104,6 +108,8 @@ fn listen(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path, data_dir: &Path) 
     let mut listen = Listen {
         c2s: sockets(r, &section, "c2s"),
         c2s_tls: sockets(r, &section, "c2s_tls"),
+        component: sockets(r, &section, "component"),
+        component_tls: sockets(r, &section, "component_tls"),
         s2s: sockets(r, &section, "s2s"),
         s2s_tls: sockets(r, &section, "s2s_tls"),
         http: sockets(r, &section, "http"),
@@ -126,11 +132,14 @@ fn listen(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path, data_dir: &Path) 
 
 fn twice(r: &mut Reader<'_>, listen: &Listen, line: usize) {
     let mut seen: Vec<SocketAddr> = Vec::new();
+    components::only_loopback(r, line, &listen.component);
     let all = [
         &listen.c2s,
         &listen.c2s_tls,
         &listen.s2s,
         &listen.s2s_tls,
+        &listen.component,
+        &listen.component_tls,
         &listen.http,
         &listen.https,
         &listen.acme,
@@ -227,20 +236,22 @@ fn domains(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path, sources: &Source
     let mut all: Vec<Domain> = Vec::new();
     for (section, table) in r.sections(file, "domain") {
         let name = r.text(&section, "name");
+        let own = match Jid::parse(&name.value) {
+            Ok(jid) if jid.local().is_none() && jid.resource().is_none() => jid.domain().to_owned(),
+            _ => {
+                let line = if name.line > 0 { name.line } else { section.line };
+                r.problem(
+                    line,
+                    "domain.name",
+                    format!("is {:?}", name.value),
+                    "write a domain, as in \"example.org\"",
+                );
+                name.value
+            }
+        };
         let domain = Domain {
-            name: match Jid::parse(&name.value) {
-                Ok(jid) if jid.local().is_none() && jid.resource().is_none() => jid.domain().to_owned(),
-                _ => {
-                    let line = if name.line > 0 { name.line } else { section.line };
-                    r.problem(
-                        line,
-                        "domain.name",
-                        format!("is {:?}", name.value),
-                        "write a domain, as in \"example.org\"",
-                    );
-                    name.value
-                }
-            },
+            disco_items: components::disco_items(r, &section, &own),
+            name: own,
             certificate: certificate(r, &section, base),
             self_signed: r.flag(&section, "self_signed").value,
             registration: r.text(&section, "registration").value == "open",
@@ -383,6 +394,11 @@ fn limits(r: &mut Reader<'_>, file: &DeTable<'_>) -> Limits {
         waiting_bytes_per_account: size(r, &s, "waiting_bytes_per_account"),
         waiting_bytes: size(r, &s, "waiting_bytes"),
         offline_messages: size(r, &s, "offline_messages"),
+        component_bytes_per_second: r.number(&s, "component_bytes_per_second").value,
+        component_stanzas_per_second: r.number(&s, "component_stanzas_per_second").value,
+        component_queue_stanzas: size(r, &s, "component_queue_stanzas"),
+        component_queue_bytes: size(r, &s, "component_queue_bytes"),
+        component_wait: secs(r, &s, "component_wait_seconds"),
         archive_page: size(r, &s, "archive_page"),
     };
     if limits.stanza_bytes_before_login > limits.stanza_bytes {
