@@ -15,6 +15,7 @@ mod acme;
 mod address;
 mod cluster;
 mod describe;
+mod domain;
 mod options;
 mod problem;
 mod read;

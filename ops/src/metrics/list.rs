@@ -70,6 +70,9 @@ pub const METRICS: &[Metric] = &[
     m("rookery_tls_handshake_seconds", Histogram(SECONDS), S, &[], "Time of TLS handshakes that succeeded"),
     m("rookery_stream_errors_total", Counter, N, &["condition"], "Streams that the server closed with an error, by RFC 6120 condition"),
     m("rookery_certificate_expiry_seconds", Gauge, S, &["domain"], "Expiry time of the certificate of a domain, or of a node (\"cluster node …\"), in seconds since 1970"),
+    m("rookery_acme_orders_total", Counter, N, &["outcome"], "Attempts of this node to order a certificate, by outcome (ok, failed)"),
+    m("rookery_acme_challenges_total", Counter, N, &["challenge", "outcome"],
+        "Challenges for certificates that this node was asked for, by kind and outcome (answered, unknown, failed)"),
     m("rookery_redirects_total", Counter, N, &[], "Clients redirected to the home of their user (cluster.redirect)"),
 
     // Logins.
