@@ -72,6 +72,9 @@ pub const METRICS: &[Metric] = &[
         "TLS handshakes with other servers that this one connected to, by version (1.2, 1.3, none) and outcome (ok, failed)"),
     m("rookery_stream_errors_total", Counter, N, &["condition"], "Streams that the server closed with an error, by RFC 6120 condition"),
     m("rookery_certificate_expiry_seconds", Gauge, S, &["domain"], "Expiry time of the certificate of a domain, or of a node (\"cluster node …\"), in seconds since 1970"),
+    m("rookery_acme_orders_total", Counter, N, &["outcome"], "Attempts of this node to order a certificate, by outcome (ok, failed)"),
+    m("rookery_acme_challenges_total", Counter, N, &["challenge", "outcome"],
+        "Challenges for certificates that this node was asked for, by kind and outcome (answered, unknown, failed)"),
     m("rookery_redirects_total", Counter, N, &[], "Clients redirected to the home of their user (cluster.redirect)"),
 
     // Other servers: where they are.
