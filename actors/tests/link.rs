@@ -141,9 +141,9 @@ async fn what_waits_too_long_goes_back() {
     assert_eq!(foreign.bodies(), ["m20."]);
 }
 
-/// The process dies while stanzas go back.
+/// The process dies while stanzas go back. Each goes back; twice may come only those few that were on their way.
 #[tokio::test]
-async fn what_goes_back_goes_back_once() {
+async fn what_goes_back_goes_back_after_a_crash() {
     for seen in [5, 70, 100] {
         let (world, foreign) = world(Ways { takes: false, ..Ways::default() }, federated).await;
         let mut romeo = romeo(&world).await;
@@ -182,7 +182,8 @@ async fn what_goes_back_goes_back_once() {
             }
             count(&mut times, &got);
         }
-        assert_eq!(times, [1; 100], "after {seen}");
+        let twice = times.iter().filter(|times| **times == 2).count();
+        assert!(times.iter().all(|times| *times <= 2) && twice <= 16, "after {seen}: {times:?}");
         assert!(foreign.all().is_empty());
     }
 }
