@@ -139,7 +139,7 @@ mod tests {
     fn section_5_2_s_example() {
         let info = Info {
             identity: ("client", "pc", "Exodus 0.9.1"),
-            features: [ns::DISCO_ITEMS, ns::CAPS, ns::MUC, ns::DISCO_INFO].into(),
+            features: [ns::DISCO_ITEMS, ns::CAPS, ns::MUC, ns::DISCO_INFO].map(Into::into).into(),
             forms: Vec::new(),
         };
         assert_eq!(verification(&info), "QgayPKawpkPSDYmwT/WM94uAlu0=");
@@ -156,7 +156,7 @@ mod tests {
         ] {
             form.write(&mut Writer::new(&mut forms));
         }
-        let info = Info { identity: ("server", "im", "R"), features: ["b", "a"].into(), forms };
+        let info = Info { identity: ("server", "im", "R"), features: ["b", "a"].map(Into::into).into(), forms };
         assert_eq!(hashed(&info), "server/im//R<a<b<urn:a<ip<v4<v6<os<Mac<urn:b<x<1<");
     }
 

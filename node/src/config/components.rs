@@ -3,9 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use rookery_actors::options::{
-    Access, Component, Delegation, DiscoItem, PresenceAccess, Privileges, Secret,
-};
+use rookery_actors::options::{Access, Component, Delegation, DiscoItem, PresenceAccess, Privileges, Secret};
 use rookery_proto::xmpp::jid::Jid;
 use toml::de::DeTable;
 
@@ -179,8 +177,7 @@ fn twice(
     let Some(domain) = served.iter().find(both) else { return };
     for delegation in &component.delegations {
         if other.delegations.iter().any(|own| own.ns == delegation.ns) {
-            let what =
-                format!("{} has {} for {} already", other.name, delegation.ns, domain.name);
+            let what = format!("{} has {} for {} already", other.name, delegation.ns, domain.name);
             let remedy = "delegate a namespace to one component";
             r.problem(section.line, "component.delegations", what, remedy);
         }
@@ -261,7 +258,11 @@ mod tests {
             (format!("{named}secret = 'short'"), 7, "component.secret"),
             (format!("{named}secret_file = '/nowhere/at/all'"), 7, "component.secret_file"),
             (format!("{named}secret = 'a long secret'\nsecret_file = 'x'"), 8, "component.secret_file"),
-            (format!("{named}secret = 'a long secret'\nprivileges = ['roster all']"), 8, "component.privileges"),
+            (
+                format!("{named}secret = 'a long secret'\nprivileges = ['roster all']"),
+                8,
+                "component.privileges",
+            ),
             (
                 format!("{named}secret = 'a long secret'\nprivileges = ['presence roster']"),
                 8,
@@ -290,9 +291,6 @@ mod tests {
         let one = "[[component]]\nname = 'b.example'\nsecret = 'a long secret'";
         assert_eq!(problems("", one), [(0, "listen.component".to_owned())]);
         assert_eq!(problems("component = ['[::]:5347']", one), [(1, "listen.component".to_owned())]);
-        assert_eq!(
-            problems("", "disco_items = ['@']"),
-            [(5, "domain.disco_items".to_owned())]
-        );
+        assert_eq!(problems("", "disco_items = ['@']"), [(5, "domain.disco_items".to_owned())]);
     }
 }

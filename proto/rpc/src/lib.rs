@@ -20,7 +20,7 @@ pub mod admin {
 
         /// The newest addition to this API that this build knows, answered in `StatusResponse.api_version`.
         /// 1: everything up to Rookery 0.1. 2: clusters. 3: certificates.
-        pub const API_VERSION: u32 = 3;
+        pub const API_VERSION: u32 = 4;
 
         /// The most accounts that one `UserImportRequest` may carry.
         pub const MAX_IMPORT_LINES: usize = 1_000;

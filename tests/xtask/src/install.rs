@@ -83,9 +83,7 @@ fn venv(folder: &str, module: &str, package: &str) {
     }
     println!("installing {package} from PyPI into target/{folder}");
     if !works(&python, &["-m", "pip", "install", "--quiet", "--disable-pip-version-check", package]) {
-        println!(
-            "to install: python3 -m venv target/{folder} && target/{folder}/bin/pip install {package}"
-        );
+        println!("to install: python3 -m venv target/{folder} && target/{folder}/bin/pip install {package}");
         println!("skipped: interop tests with {module}");
     }
 }

@@ -218,13 +218,7 @@ pub(super) const LIMITS: &[Opt] = &[
         1_000_000,
         "Stanzas for one component that are not confirmed: sent to a connection, or waiting for one. Beyond, senders get `resource-constraint`.",
     ),
-    limit(
-        "component_queue_bytes",
-        16_777_216,
-        65_536,
-        1_000_000_000,
-        "The same, in bytes.",
-    ),
+    limit("component_queue_bytes", 16_777_216, 65_536, 1_000_000_000, "The same, in bytes."),
     limit(
         "component_wait_seconds",
         10,

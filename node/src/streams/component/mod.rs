@@ -64,7 +64,9 @@ impl From<std::io::Error> for End {
 impl From<Refused> for End {
     fn from(refused: Refused) -> Self {
         match refused {
-            Refused::From => Self::because(StreamCondition::InvalidFrom, "'from' is not at the component's name"),
+            Refused::From => {
+                Self::because(StreamCondition::InvalidFrom, "'from' is not at the component's name")
+            }
             Refused::To => Self::because(StreamCondition::ImproperAddressing, "a stanza has no 'to'"),
         }
     }
@@ -76,7 +78,9 @@ impl From<Ended> for End {
             Ended::NotAuthorized => {
                 Self::because(StreamCondition::NotAuthorized, "the configuration of the server has changed")
             }
-            Ended::Silent => Self::because(StreamCondition::ConnectionTimeout, "you were silent for too long"),
+            Ended::Silent => {
+                Self::because(StreamCondition::ConnectionTimeout, "you were silent for too long")
+            }
         }
     }
 }
@@ -188,7 +192,10 @@ impl<T: Transport> Stream<T> {
         let name = name.ok_or(StreamCondition::ImproperAddressing)?.to_bare();
         let host = self.shared.host.clone();
         if host.options().component(name.as_str()).is_none() {
-            return Err(End::because(StreamCondition::HostUnknown, "no component of that name is configured"));
+            return Err(End::because(
+                StreamCondition::HostUnknown,
+                "no component of that name is configured",
+            ));
         }
         let id = host.random_id();
         self.open(Some(name.as_str()), &id);

@@ -161,9 +161,8 @@ async fn direct_tls() {
 async fn without_a_connection_stanzas_wait_a_moment() {
     let fixture = fixture(configured).await;
     let mut romeo = fixture.session("romeo", "orchard").await;
-    let say = |id: u32| {
-        format!("<message to='a@irc.localhost' type='chat' id='{id}'><body>n{id}</body></message>")
-    };
+    let say =
+        |id: u32| format!("<message to='a@irc.localhost' type='chat' id='{id}'><body>n{id}</body></message>");
     // It has just started: the component may come at any moment.
     romeo.send(&say(1)).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
@@ -207,7 +206,9 @@ async fn a_flood_is_read_more_slowly() {
     let mut irc = component(&fixture, "irc.localhost").await;
     let begun = tokio::time::Instant::now();
     for n in 0..100 {
-        let flood = format!("<message from='a@irc.localhost' to='romeo@localhost/orchard' type='chat'><body>n{n}</body></message>");
+        let flood = format!(
+            "<message from='a@irc.localhost' to='romeo@localhost/orchard' type='chat'><body>n{n}</body></message>"
+        );
         irc.send(&flood).await;
     }
     for n in 0..100 {
@@ -224,12 +225,19 @@ async fn two_connections_share_users() {
     let mut second = component(&fixture, "irc.localhost").await;
     // Both are known before anything is sent.
     for conn in [&mut first, &mut second] {
-        conn.send("<iq type='get' id='p' from='irc.localhost' to='localhost'><ping xmlns='urn:xmpp:ping'/></iq>").await;
+        conn.send(
+            "<iq type='get' id='p' from='irc.localhost' to='localhost'><ping xmlns='urn:xmpp:ping'/></iq>",
+        )
+        .await;
     }
     let (mut a, mut b) = (String::new(), String::new());
     for n in 0..20 {
         for client in [&mut romeo, &mut juliet] {
-            client.send(&format!("<message to='a@irc.localhost' type='chat' id='{n}'><body>n{n}</body></message>")).await;
+            client
+                .send(&format!(
+                    "<message to='a@irc.localhost' type='chat' id='{n}'><body>n{n}</body></message>"
+                ))
+                .await;
         }
     }
     romeo.send("<message to='a@irc.localhost' type='chat' id='last'><body>last</body></message>").await;

@@ -49,7 +49,10 @@ pub(in crate::streams) async fn fixture(change: impl FnOnce(&mut Config)) -> Fix
 }
 
 /// The same, where users may live on other nodes.
-pub(in crate::streams) async fn fixture_in(mesh: Option<Arc<Mesh>>, change: impl FnOnce(&mut Config)) -> Fixture {
+pub(in crate::streams) async fn fixture_in(
+    mesh: Option<Arc<Mesh>>,
+    change: impl FnOnce(&mut Config),
+) -> Fixture {
     let folder = tempfile::tempdir().unwrap();
     let mut config = Config::development();
     config.data_dir = folder.path().to_owned();
