@@ -204,8 +204,9 @@ fn public(r: &mut Reader<'_>, section: &Section<'_, '_>) -> Option<String> {
 /// Whether it is a name or an address, a colon and a port.
 pub(super) fn is_host_and_port(text: &str) -> bool {
     text.rsplit_once(':').is_some_and(|(host, port)| {
-        let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
-        Jid::parse(host).is_ok_and(|j| j.local().is_none() && j.resource().is_none())
+        let v6 = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+        let named = || Jid::parse(host).is_ok_and(|j| j.local().is_none() && j.resource().is_none());
+        v6.map_or_else(named, |v6| v6.parse::<std::net::Ipv6Addr>().is_ok())
             && port.parse::<u16>().is_ok_and(|p| p > 0)
     })
 }
