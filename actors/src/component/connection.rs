@@ -242,7 +242,7 @@ impl Conn {
     }
 
     /// Writes what there is; until when to wait for more if there is nothing; or why it is over.
-    fn write(&self, out: &mut Vec<u8>) -> Result<Option<Instant>, End> {
+    fn write(&self, out: &mut Vec<u8>) -> Result<Instant, End> {
         let now = Instant::now();
         let mut done = Vec::new();
         let mut state = self.state.lock();
@@ -312,7 +312,7 @@ impl Conn {
             metrics::counter!("rookery_component_stanzas_total", "component" => name, "direction" => "to")
                 .increment(count);
         }
-        Ok(Some(until))
+        Ok(until)
     }
 }
 
@@ -349,10 +349,7 @@ impl ComponentLink {
             if !out.is_empty() {
                 return Ok(());
             }
-            match until {
-                Some(until) => drop(timeout_at(until, woken).await),
-                None => woken.await,
-            }
+            let _ = timeout_at(until, woken).await;
         }
     }
 

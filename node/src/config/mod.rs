@@ -17,6 +17,7 @@ mod cluster;
 mod components;
 mod describe;
 mod federation;
+mod listen;
 mod options;
 mod problem;
 mod read;
