@@ -43,6 +43,17 @@ fn bodies(range: std::ops::Range<usize>) -> Vec<String> {
     range.map(|n| format!("m{n}.")).collect()
 }
 
+/// All of these come back, each once.
+async fn errors(romeo: &mut Client, ids: impl Iterator<Item = String>, condition: &str) {
+    let mut ids: Vec<_> = ids.map(|id| format!(" id='{id}'")).collect();
+    while !ids.is_empty() {
+        let error = romeo.recv().await;
+        assert!(is_error(&error, condition), "{error}");
+        let place = ids.iter().position(|id| error.contains(id.as_str()));
+        ids.swap_remove(place.unwrap_or_else(|| panic!("{error} came twice")));
+    }
+}
+
 async fn romeo(world: &World) -> Client {
     let mut romeo = world.bind("romeo", "phone").await;
     romeo.resumable().await;
@@ -105,11 +116,7 @@ async fn a_name_that_does_not_exist_is_an_error_at_once() {
         romeo.send(&chat(n));
     }
     romeo.send("<iq to='foreign.example' type='get' id='q'><q xmlns='urn:q'/></iq>");
-    for n in 0..100 {
-        let error = romeo.until(&format!("id='{n}'")).await;
-        assert!(is_error(&error, "remote-server-not-found"), "{error}");
-    }
-    romeo.until("id='q'").await;
+    errors(&mut romeo, (0..100).map(|n| n.to_string()).chain(["q".into()]), "remote-server-not-found").await;
     romeo.settled().await;
     assert!(foreign.all().is_empty());
     romeo.nothing().await;
@@ -125,17 +132,59 @@ async fn what_waits_too_long_goes_back() {
     romeo.send("<iq to='foreign.example' type='get' id='q'><q xmlns='urn:q'/></iq>");
     romeo.send("<presence to='juliet@foreign.example' type='unavailable'/>");
     romeo.settled().await; // before anything comes back: all of it is kept
-    for n in 0..20 {
-        let error = romeo.until(&format!("id='{n}'")).await;
-        assert!(is_error(&error, "remote-server-timeout"), "{error}");
-    }
-    assert!(is_error(&romeo.until("id='q'").await, "remote-server-timeout"));
+    errors(&mut romeo, (0..20).map(|n| n.to_string()).chain(["q".into()]), "remote-server-timeout").await;
     romeo.nothing().await;
     // The server is there again: what comes now is sent, nothing of what went back.
     foreign.change(|ways| ways.away = None);
     romeo.send(&chat(20));
     foreign.got("m20.").await;
     assert_eq!(foreign.bodies(), ["m20."]);
+}
+
+/// The process dies while stanzas go back.
+#[tokio::test]
+async fn what_goes_back_goes_back_once() {
+    for seen in [5, 70, 100] {
+        let (world, foreign) = world(Ways { takes: false, ..Ways::default() }, federated).await;
+        let mut romeo = romeo(&world).await;
+        for n in 0..100 {
+            romeo.send(&chat(n));
+        }
+        foreign.opened().await;
+        romeo.settled().await;
+        foreign.change(|ways| ways.away = Some(not_there()));
+        foreign.cut();
+        let mut times = [0; 100];
+        let count = |times: &mut [usize; 100], error: &str| {
+            let n: Option<usize> =
+                error.split(" id='").nth(1).and_then(|id| id.split('\'').next()?.parse().ok());
+            if let Some(n) = n.filter(|_| is_error(error, "remote-server-not-found")) {
+                times[n] += 1;
+            }
+        };
+        for _ in 0..seen {
+            count(&mut times, &romeo.recv().await);
+        }
+        romeo.told().await;
+        romeo.ack();
+        romeo.forget();
+        let world = world.restart().await;
+        foreign.serves(&world.host);
+        let mut romeo = world.resume(&romeo).await.expect("resumed");
+        while times.contains(&0) {
+            count(&mut times, &romeo.recv().await);
+        }
+        romeo.send("<iq type='get' id='end' to='localhost'><none xmlns='urn:x'/></iq>");
+        loop {
+            let got = romeo.recv().await;
+            if got.contains("id='end'") {
+                break;
+            }
+            count(&mut times, &got);
+        }
+        assert_eq!(times, [1; 100], "after {seen}");
+        assert!(foreign.all().is_empty());
+    }
 }
 
 #[tokio::test]

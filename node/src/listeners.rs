@@ -13,6 +13,7 @@ use crate::http;
 use crate::net::{Net as _, Tcp, accept};
 use crate::start::Error;
 use crate::streams::c2s::{self, Shared};
+use crate::streams::component;
 use crate::streams::s2s::{self, Federation};
 use crate::transport::tcp::{Socket, Start};
 
@@ -20,6 +21,8 @@ use crate::transport::tcp::{Socket, Start};
 pub struct Listeners {
     c2s: Vec<TcpListener>,
     c2s_tls: Vec<TcpListener>,
+    component: Vec<TcpListener>,
+    component_tls: Vec<TcpListener>,
     s2s: Vec<TcpListener>,
     s2s_tls: Vec<TcpListener>,
     http: Vec<TcpListener>,
@@ -44,6 +47,8 @@ impl Listeners {
         Ok(Self {
             c2s: all("listen.c2s", &config.listen.c2s)?,
             c2s_tls: all("listen.c2s_tls", &config.listen.c2s_tls)?,
+            component: all("listen.component", &config.listen.component)?,
+            component_tls: all("listen.component_tls", &config.listen.component_tls)?,
             s2s: all("listen.s2s", &config.listen.s2s)?,
             s2s_tls: all("listen.s2s_tls", &config.listen.s2s_tls)?,
             http: all("listen.http", &config.listen.http)?,
@@ -64,6 +69,16 @@ impl Listeners {
     /// Where it listens for direct TLS.
     pub fn c2s_tls(&self) -> Vec<SocketAddr> {
         addresses(&self.c2s_tls)
+    }
+
+    /// Where it listens for components in the clear.
+    pub fn component(&self) -> Vec<SocketAddr> {
+        addresses(&self.component)
+    }
+
+    /// Where it listens for components by TLS.
+    pub fn component_tls(&self) -> Vec<SocketAddr> {
+        addresses(&self.component_tls)
     }
 
     /// Where it listens for other servers.
@@ -109,6 +124,8 @@ impl Listeners {
         let all = [
             ("c2s", self.c2s()),
             ("c2s_tls", self.c2s_tls()),
+            ("component", self.component()),
+            ("component_tls", self.component_tls()),
             ("s2s", self.s2s()),
             ("s2s_tls", self.s2s_tls()),
             ("http", self.http()),
@@ -134,6 +151,20 @@ impl Listeners {
                 let (gate, stop) = (shared.gate.clone(), shared.stop.clone());
                 let serve =
                     move |stream, peer, pass| c2s::serve(&shared, Socket::new(stream, start, peer), pass);
+                tasks.push(tokio::spawn(accept::run(listener, gate, stop, serve)));
+            }
+        }
+        let components = [
+            ("component", Start::InTheStream, self.component),
+            ("component_tls", Start::Direct, self.component_tls),
+        ];
+        for (via, start, listeners) in components {
+            for listener in listeners {
+                let shared = shared.clone();
+                let (gate, stop) = (shared.gate.clone(), shared.stop.clone());
+                let serve = move |stream, peer, pass| {
+                    component::serve(&shared, Socket::new(stream, start, peer), via, pass);
+                };
                 tasks.push(tokio::spawn(accept::run(listener, gate, stop, serve)));
             }
         }

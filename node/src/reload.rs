@@ -108,7 +108,9 @@ impl Reloader {
         notes.extend(reloaded.taken);
         let mut refused = reloaded.refused;
         refused.extend(self.peers(&new));
+        let before = self.shared.host.options();
         self.shared.host.reload(options::host(&new));
+        self.shared.host.components_changed(&before);
         self.shared.settings.store(Arc::new(Settings::from(&new)));
         self.shared.gate.set_limits(&new.limits);
         refused.extend(self.federate(&new));
@@ -166,6 +168,8 @@ fn keep(started: &Config, new: &mut Config) {
     let (listen, was) = (&mut new.listen, &started.listen);
     listen.c2s.clone_from(&was.c2s);
     listen.c2s_tls.clone_from(&was.c2s_tls);
+    listen.component.clone_from(&was.component);
+    listen.component_tls.clone_from(&was.component_tls);
     listen.s2s.clone_from(&was.s2s);
     listen.s2s_tls.clone_from(&was.s2s_tls);
     listen.http.clone_from(&was.http);
@@ -178,13 +182,15 @@ fn keep(started: &Config, new: &mut Config) {
 fn restarts(started: &Config, new: &Config) -> Vec<String> {
     let mut kept = new.clone();
     keep(started, &mut kept);
-    fn sockets(config: &Config) -> ([&Vec<std::net::SocketAddr>; 7], &std::path::Path) {
+    fn sockets(config: &Config) -> ([&Vec<std::net::SocketAddr>; 9], &std::path::Path) {
         let listen = &config.listen;
         let all = [
             &listen.c2s,
             &listen.c2s_tls,
             &listen.s2s,
             &listen.s2s_tls,
+            &listen.component,
+            &listen.component_tls,
             &listen.http,
             &listen.https,
             &listen.acme,
@@ -212,6 +218,7 @@ fn changes(old: &Config, new: &Config) -> Vec<String> {
     };
     note(old.limits != new.limits || old.sasl != new.sasl || old.resume != new.resume, "limits: changed");
     note(old.domains != new.domains, "domains: changed");
+    note(old.components != new.components, "components: changed");
     note(old.acme != new.acme, "acme: changed");
     note(old.archive != new.archive, "archive: changed");
     note(old.federation != new.federation, "federation: changed");

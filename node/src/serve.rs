@@ -21,6 +21,7 @@ use crate::reload::Reloader;
 use crate::signals::{Ask, Signals};
 use crate::start::{self, Error, Found};
 use crate::streams::c2s::Shared;
+use crate::streams::s2s::Federation;
 use crate::tls::Tls;
 use crate::{greeting, options, ports, storage};
 
@@ -90,6 +91,8 @@ pub async fn run(config: Config) -> Result<(), Error> {
         c2s_tls: listeners.c2s_tls(),
         s2s: listeners.s2s(),
         s2s_tls: listeners.s2s_tls(),
+        component: listeners.component(),
+        component_tls: listeners.component_tls(),
         http: listeners.http(),
         https: listeners.https(),
         cluster: between,
@@ -114,7 +117,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
         tasks.push(member.serve(listener, host.receiver(), stop));
         member.mesh().activate().await?;
     }
-    let fenced = fenced(member.clone(), health.clone(), shared.clone());
+    let fenced = fenced(member.clone(), health.clone(), shared.clone(), federation.clone());
     let mut fenced = std::pin::pin!(fenced);
     let mut lost = std::pin::pin!(storage::follow(store.standing(), health.clone()));
     let mut last = last.clone();
@@ -181,6 +184,10 @@ pub async fn run(config: Config) -> Result<(), Error> {
         // Streams are closed with <system-shutdown/>, and what they had begun is committed.
         host.shutdown().await;
         let _ = tokio::time::timeout(patience, shared.gate.emptied()).await;
+        if let Some(federation) = &federation {
+            // The last presence of those who were here is on its way.
+            let _ = tokio::time::timeout(patience, federation.table.emptied()).await;
+        }
         if let Some(member) = &member {
             member.leave().await;
         }
@@ -214,9 +221,14 @@ pub async fn run(config: Config) -> Result<(), Error> {
 }
 
 /// Ends when the cluster has declared this node dead; never, if it is alone.
-async fn fenced(member: Option<Member>, health: Health, shared: Arc<Shared>) {
+async fn fenced(
+    member: Option<Member>,
+    health: Health,
+    shared: Arc<Shared>,
+    federation: Option<Arc<Federation>>,
+) {
     match member {
-        Some(member) => standing::follow(member.mesh().clone(), health, shared).await,
+        Some(member) => standing::follow(member.mesh().clone(), health, shared, federation).await,
         None => std::future::pending().await,
     }
 }

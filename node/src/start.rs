@@ -251,8 +251,8 @@ pub fn federation(config: &Config, shared: &Shared) -> Result<Option<Arc<Federat
         return Ok(None);
     }
     let seams = shared.seams.clone();
-    let find = if config.federation.loopback { Finder::on_loopback } else { Finder::new };
-    let finder = find(&config.dns, seams.clone()).map_err(|error| Error::Dns(error.to_string()))?;
+    let finder = Finder::new(&config.dns, seams.clone()).map_err(|error| Error::Dns(error.to_string()))?;
+    let finder = if config.federation.loopback { finder.on_loopback() } else { finder };
     let federation = Federation::new(
         s2s::Settings::from(config),
         shared.host.clone(),

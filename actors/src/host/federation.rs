@@ -50,6 +50,8 @@ impl std::fmt::Display for DomainPattern {
 /// How this deployment speaks with other servers. Every limit has a specified error at the limit.
 #[derive(Clone, Debug)]
 pub struct Federation {
+    /// Pairs of domains that one node speaks for at a time; what is sent to more is refused with `<resource-constraint/>`.
+    pub links: usize,
     /// How long a stanza waits for a server that cannot be reached before it goes back to its sender as
     /// `<remote-server-timeout/>`.
     pub queue: Duration,
@@ -71,6 +73,7 @@ pub struct Federation {
 impl Default for Federation {
     fn default() -> Self {
         Self {
+            links: 10_000,
             queue: Duration::from_secs(300),
             queue_stanzas: 10_000,
             queue_bytes: 32 << 20,

@@ -14,17 +14,6 @@ use super::stream::{Failure, LinkEnd, Managed, Next, Outbox, Ready, Resumable, W
 use super::take::Step;
 use super::{Link, Msg};
 
-/// The first pause after a stream could not be opened, and the longest.
-const FIRST: Duration = Duration::from_secs(1);
-const LONGEST: Duration = Duration::from_secs(300);
-
-/// After a failure, what comes while nothing waits is tried no sooner than this; after one that was said to be permanent, than that.
-const SOON: Duration = FIRST;
-const REFUSED: Duration = Duration::from_secs(5);
-
-/// A stream that has lasted so long was a good one: the next pause is the first again.
-const GOOD: Duration = Duration::from_secs(60);
-
 /// How long a dialer may take.
 const DIAL: Duration = Duration::from_secs(120);
 
@@ -121,59 +110,6 @@ impl Lost {
         let Resumable { id, location, .. } = self.resumable.clone();
         links::Record { id, location: location.unwrap_or_default(), numbering: self.numbering }
     }
-}
-
-/// When to try again.
-#[derive(Default)]
-pub(super) struct Retry {
-    /// The last pause.
-    pause: Duration,
-    failed: Option<Instant>,
-    at: Option<Instant>,
-    /// Until `at` everything that comes goes back at once.
-    permanent: bool,
-    /// Why the last stream could not be opened: what senders are told, and the operator.
-    pub(super) condition: Option<Condition>,
-    pub(super) text: String,
-    /// It was said that stanzas went back.
-    pub(super) said: bool,
-}
-
-impl Retry {
-    /// Whether it is time.
-    fn is_due(&self) -> bool {
-        self.at.is_none_or(|at| at <= Instant::now())
-    }
-
-    /// Something has come while nothing waited.
-    pub(super) fn hurry(&mut self) {
-        if let (Some(at), Some(failed)) = (self.at, self.failed) {
-            self.at = Some(at.min(failed + if self.permanent { REFUSED } else { SOON }));
-        }
-    }
-
-    /// With which error everything goes back now.
-    pub(super) fn refuses(&self) -> Option<Condition> {
-        self.condition.filter(|_| self.permanent && !self.is_due())
-    }
-
-    /// A stream has come.
-    fn opened(&mut self) {
-        *self = Self { pause: self.pause, ..Self::default() };
-    }
-
-    fn failed(&mut self, failure: &Failure, random: u64) {
-        self.pause = (self.pause * 2).clamp(FIRST, LONGEST);
-        let now = Instant::now();
-        (self.failed, self.at) = (Some(now), Some(now + jittered(self.pause, random)));
-        (self.permanent, self.condition) = (failure.permanent, Some(failure.condition));
-        self.text.clone_from(&failure.text);
-    }
-}
-
-/// Between three and five quarters of a time.
-fn jittered(pause: Duration, random: u64) -> Duration {
-    pause.mul_f64(0.75 + f64::from(u16::try_from(random % 1_024).unwrap_or(0)) / 2_048.0)
 }
 
 impl Link {
@@ -359,7 +295,7 @@ impl Link {
             Stream::Dialing(dialing) => {
                 dialing.outbox.end(Next::Abandon);
                 metrics::counter!("rookery_link_dials_total", "outcome" => "failed").increment(1);
-                let first = self.retry.failed.is_none();
+                let first = self.retry.is_new();
                 self.retry.failed(why, u64::from_le_bytes(self.host.seams().bytes()));
                 if first {
                     tracing::info!(link = %self.name, reason = why.text, permanent = why.permanent, "another server cannot be reached; what waits for it is tried again, or goes back to its senders");
@@ -373,9 +309,7 @@ impl Link {
             Stream::Up(up) => {
                 up.outbox.end(Next::Abandon);
                 tracing::info!(link = %self.name, reason = why.text, unconfirmed = up.unacked.len(), "a stream to another server has ended");
-                if up.since.elapsed() >= GOOD {
-                    self.retry.pause = Duration::ZERO;
-                }
+                self.retry.lasted(up.since.elapsed());
                 // At once, but not in a circle with a server that accepts and closes.
                 let again = Failure {
                     permanent: false,
@@ -418,32 +352,5 @@ impl Link {
                 text: "no stream could be opened in time".to_owned(),
             });
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_and_differ() {
-        let mut retry = Retry::default();
-        let failure =
-            Failure { condition: Condition::RemoteServerTimeout, permanent: false, text: String::new() };
-        assert!(retry.is_due());
-        let mut pauses = Vec::new();
-        for _ in 0..12 {
-            retry.failed(&failure, 0);
-            pauses.push(retry.pause.as_secs());
-        }
-        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]);
-        assert!(!retry.is_due());
-        let (shortest, longest) = (jittered(LONGEST, 0), jittered(LONGEST, 1_023));
-        assert!(shortest == LONGEST * 3 / 4 && longest > LONGEST && longest < LONGEST * 5 / 4);
-        let at = retry.at;
-        retry.hurry();
-        assert!(retry.at < at && retry.refuses().is_none());
-        retry.failed(&Failure { permanent: true, ..failure }, 0);
-        assert_eq!(retry.refuses(), Some(Condition::RemoteServerTimeout));
     }
 }

@@ -106,6 +106,7 @@ impl Item {
             since: self.stored_at,
             numbering: number.map_or(0, |sent| sent.numbering),
             n: number.map_or(0, |sent| sent.n),
+            returned: String::new(),
         }
     }
 

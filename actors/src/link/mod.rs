@@ -13,8 +13,9 @@
 //! - [`stream`]: the seam between a link and the program, which opens streams and knows sockets, TLS and DNS.
 //! - [`incoming`]: stanzas of other servers on their way in.
 //! - [`dialback`]: keys of server dialback (XEP-0220, XEP-0185).
-//! - `take`: what comes, and the store's answers. `waiting`: what waits, and what goes back to its sender. `sending`: what is written, and
-//!   how it is known to have arrived. `dialing`: streams come and go. `load`: what the store knows, and who must be there without being asked.
+//! - `take`: what comes, and the store's answers. `waiting`: what waits. `returning`: what goes back to its sender. `sending`: what is
+//!   written, and how it is known to have arrived. `dialing`, `retry`: streams come and go. `load`: what the store knows, and who must be
+//!   there without being asked. `leave`: links go.
 //!
 //! **In order.** Each stanza gets an id when it comes, whether or not it is stored. That is the order in which stanzas are sent.
 //!
@@ -23,6 +24,7 @@
 //! lose it: what is sent has exactly the number of its row.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rookery_cluster::entity::{Entity, Shard};
 use rookery_cluster::store::{self, Fut};
@@ -41,8 +43,9 @@ use crate::placement::lifecycle::{self, Lifecycle, Living, WhileLoading};
 use crate::runtime::actor::{Actor, Handle, Idle};
 use crate::runtime::commit_queue::{CommitQueue, Committed, Limit};
 use crate::runtime::seen::Senders;
-use dialing::{Lost, Retry, Stream};
+use dialing::{Lost, Stream};
 use load::{Loaded, Page};
+use retry::Retry;
 use stream::Word;
 use take::Step;
 use waiting::Waiting;
@@ -53,6 +56,8 @@ pub mod incoming;
 mod item;
 mod leave;
 mod load;
+mod retry;
+mod returning;
 mod sending;
 pub mod stream;
 mod take;
@@ -108,6 +113,37 @@ pub(crate) struct Link {
     attempts: u64,
     timer: Timer,
     leaving: Option<leave::Leaving>,
+    /// Since when the link is here.
+    since: Instant,
+    count: Counted,
+}
+
+/// How many links this node has.
+#[derive(Default)]
+struct Count(AtomicUsize);
+
+/// One of them.
+struct Counted(Arc<Count>);
+
+impl Counted {
+    fn new(host: &Host) -> Self {
+        let count: Arc<Count> = host.state();
+        count.0.fetch_add(1, Ordering::Relaxed);
+        metrics::gauge!("rookery_links").increment(1.0);
+        Self(count)
+    }
+
+    /// How many there are.
+    fn all(&self) -> usize {
+        self.0.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+        metrics::gauge!("rookery_links").decrement(1.0);
+    }
 }
 
 /// The next tick.
@@ -287,6 +323,8 @@ impl PlacedActor for Link {
             attempts: 0,
             timer: Timer::default(),
             leaving: None,
+            since: Instant::now(),
+            count: Counted::new(host),
         }
     }
 

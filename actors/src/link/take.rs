@@ -20,6 +20,10 @@ pub(super) enum Step {
     Again(Box<Inbound>),
     /// A stanza that was not to be stored is stored all the same, since it waits.
     Kept(ArchiveId),
+    /// A stanza goes back to its sender.
+    Marked(ArchiveId),
+    /// It has gone back, and is removed.
+    Returned(ArchiveId),
     /// Stanzas have these numbers.
     Numbered { attempt: u64, rows: Vec<(ArchiveId, Sent)> },
     /// The record says how the stream is resumed.
@@ -87,7 +91,9 @@ impl Link {
             return Some(condition);
         }
         let options = self.options();
-        let full = if self.max_bytes().is_some_and(|max| stanza.size() > max) {
+        let full = if self.count.all() > options.links && self.is_at_rest() {
+            Some("links")
+        } else if self.max_bytes().is_some_and(|max| stanza.size() > max) {
             return Some(Condition::PolicyViolation);
         } else if item::is_durable(stanza) {
             self.waiting.is_full(&options, stanza.size()).then_some("link_queue")
@@ -138,6 +144,8 @@ impl Link {
                 }
             }
             Step::Kept(id) => self.kept(id, stored),
+            Step::Marked(id) => self.marked(id, stored),
+            Step::Returned(id) => self.removed(id, stored),
             Step::Numbered { attempt, rows } => self.numbered(attempt, &rows, stored),
             Step::Opened { attempt, opening } => self.opened(attempt, *opening, stored),
             Step::Removed(ids) if !stored => self.waiting.confirmed.extend(ids),
@@ -199,11 +207,14 @@ impl Link {
 
     /// Stores what waits and was not to be stored, so that its sender need not wait: a second or two are enough.
     pub(super) fn keep_what_waits(&mut self) {
-        let (ids, rows) = self.waiting.to_keep();
-        for (id, row) in ids.into_iter().zip(rows) {
+        let now = self.now_micros();
+        for (id, row, origin) in self.waiting.keep_late() {
             let mut ops = Ops::new();
             if links::put_waiting(&mut ops, &self.name, id, &row).is_err() {
                 continue;
+            }
+            if let Some(origin) = origin {
+                seen::put(&mut ops, &self.name, &origin.name.0, self.seen.take_kept(origin, now));
             }
             self.put_record(&mut ops);
             if let Err(step) = self.submit(ops, Step::Kept(id)) {

@@ -9,28 +9,20 @@ use std::time::Duration;
 use rookery_cluster::store;
 use rookery_cluster::tables::archive::ArchiveId;
 use rookery_cluster::tables::links;
-use rookery_proto::xmpp::error::{Condition, StanzaError};
-use rookery_proto::xmpp::stanza::Stanza;
-use sha2::Digest as _;
+use rookery_proto::xmpp::error::Condition;
 
-use super::dialing::Stream;
 use super::item::{self, Item, Kept};
 use super::load::Page;
+use super::returning::Returning;
 use super::{Link, Msg};
-use crate::connection::ledger::Receipt;
-use crate::connection::reply::Reply;
 use crate::host::options::Federation;
-use crate::runtime::actor::Handle;
-use crate::runtime::origin::{Origin, OriginName};
+use crate::runtime::origin::Origin;
 
 /// Stanzas that one transaction reads.
 pub(super) const PAGE: usize = 100;
 
 /// From fewer stanzas in memory on, the next page is read.
 const LOW: usize = 32;
-
-/// Stanzas that are on their way back to their senders at one time.
-const RETURNING: usize = 64;
 
 /// From so many on, what the other server has is removed at once; fewer wait for the next second.
 pub(super) const REMOVE: usize = 64;
@@ -51,14 +43,6 @@ struct Behind {
     failed: bool,
 }
 
-/// A stanza on its way back.
-struct Returning {
-    item: Item,
-    condition: Condition,
-    /// Nobody knows whether the error is safe: it is sent again.
-    again: bool,
-}
-
 /// What waits. See the module.
 #[derive(Default)]
 pub(super) struct Waiting {
@@ -73,7 +57,7 @@ pub(super) struct Waiting {
     loaded: Option<ArchiveId>,
     /// Tells a page that was asked for from one of another time.
     turn: u64,
-    returning: HashMap<ArchiveId, Returning>,
+    pub(super) returning: HashMap<ArchiveId, Returning>,
     /// What the other server has, or has gone back: to be removed from the store.
     pub(super) confirmed: Vec<ArchiveId>,
     /// Bytes in `queue` and `late`.
@@ -174,6 +158,13 @@ impl Waiting {
         Some(item)
     }
 
+    /// The stanza at a place, which goes.
+    pub(super) fn take_at(&mut self, at: usize) -> Option<Item> {
+        let item = self.queue.remove(at)?;
+        self.bytes = self.bytes.saturating_sub(item.size);
+        Some(item)
+    }
+
     /// The other server has a stanza, or it has gone back.
     pub(super) fn done(&mut self, item: &Item) {
         if item.kept == Kept::Yes {
@@ -204,11 +195,11 @@ impl Waiting {
     pub(super) fn take_unstored(&mut self) -> Vec<Item> {
         self.bytes = 0;
         let all = self.queue.drain(..).chain(self.late.drain(..));
-        all.filter(|item| item.kept == Kept::No && item.sent.is_none()).collect()
+        all.filter(|item| item.kept != Kept::Yes && item.sent.is_none()).collect()
     }
 
     /// What has waited long enough to be stored, with its rows.
-    pub(super) fn to_keep(&mut self) -> (Vec<ArchiveId>, Vec<links::Waiting>) {
+    pub(super) fn keep_late(&mut self) -> Vec<(ArchiveId, links::Waiting, Option<Origin>)> {
         let waits = |item: &&mut Item| {
             item.kept == Kept::No
                 && item.receipt.is_open()
@@ -218,9 +209,9 @@ impl Waiting {
         let all = self.queue.iter_mut().chain(&mut self.late).filter(waits).take(KEEP_AT_ONCE);
         all.map(|item| {
             item.kept = Kept::Writing;
-            (item.id, item.row(None))
+            (item.id, item.row(None), item.origin)
         })
-        .unzip()
+        .collect()
     }
 
     /// The next second has come: what failed is tried again.
@@ -287,6 +278,7 @@ impl Link {
 
     pub(super) fn take_page(&mut self, page: Page) {
         let now = self.now_micros();
+        let mut returned = Vec::new();
         let waiting = &mut self.waiting;
         for (id, row) in &page.rows {
             // What is not stored goes in its place; what is stored because it waits is here already.
@@ -302,8 +294,13 @@ impl Link {
                     if !waiting.counts(*id) {
                         waiting.rows_came(1, item.size);
                     }
-                    waiting.bytes += item.size;
-                    waiting.queue.push_back(item);
+                    match Condition::from_name(&row.returned) {
+                        Some(condition) => returned.push((item, condition)),
+                        None => {
+                            waiting.bytes += item.size;
+                            waiting.queue.push_back(item);
+                        }
+                    }
                 }
                 _ => {
                     // The other server has it, or it is no stanza.
@@ -314,106 +311,15 @@ impl Link {
                 }
             }
         }
-        let Some(behind) = &mut waiting.behind else { return };
-        let seen = behind.reading.take();
-        if !page.more && seen >= Some(behind.last) {
-            waiting.behind = None;
-            waiting.queue.append(&mut waiting.late);
-        }
-    }
-
-    /// Gives back what has waited too long, or everything if the other server is not to be had.
-    pub(super) fn give_back(&mut self) {
-        if matches!(self.stream, Stream::Up(_)) {
-            return;
-        }
-        let limit = self.options().queue;
-        let (mut count, mut bytes) = (0u64, 0);
-        while self.waiting.returning.len() < RETURNING {
-            let late = |item: &Item| self.waiting.refused.is_some() || item.since.elapsed() >= limit;
-            if !self.waiting.queue.front().is_some_and(late) {
-                break;
+        if let Some(behind) = &mut waiting.behind {
+            let seen = behind.reading.take();
+            if !page.more && seen >= Some(behind.last) {
+                waiting.behind = None;
+                waiting.queue.append(&mut waiting.late);
             }
-            let Some(item) = self.waiting.pop() else { break };
-            (count, bytes) = (count + 1, bytes + item.size);
-            let condition = self.waiting.refused.or(self.retry.condition);
-            self.give_one_back(item, condition.unwrap_or(Condition::RemoteServerTimeout));
         }
-        if count > 0 && self.waiting.refused.is_none() && !std::mem::replace(&mut self.retry.said, true) {
-            tracing::warn!(link = %self.name, stanzas = count, bytes, reason = self.retry.text, "another server could not be reached in time: what was sent to it goes back to its senders. Check the other server's name, and that this node reaches it");
+        for (item, condition) in returned {
+            self.go_on_returning(item, condition);
         }
-        if self.waiting.refused.is_some() && !self.waiting.has_some() && self.settling == 0 {
-            self.waiting.refused = None;
-        }
-    }
-
-    /// A stanza goes back to its sender.
-    pub(super) fn give_one_back(&mut self, mut item: Item, condition: Condition) {
-        metrics::counter!("rookery_link_returned_total", "condition" => condition.name()).increment(1);
-        let receipt = std::mem::replace(&mut item.receipt, Receipt::none());
-        if item::is_dropped(&item.stanza) {
-            receipt.done(); // nobody waits for an answer
-            return self.waiting.done(&item);
-        }
-        if item.kept != Kept::Yes {
-            return self.host.bounce(&item.stanza, receipt, condition);
-        }
-        let id = item.id;
-        self.waiting.returning.insert(id, Returning { item, condition, again: false });
-        self.send_back(id);
-    }
-
-    /// Sends the error; the row goes when the error is safe. After a crash the error comes again, and is known by its origin.
-    fn send_back(&mut self, id: ArchiveId) {
-        let Some(Returning { item, condition, .. }) = self.waiting.returning.get(&id) else { return };
-        let Some(error) = item.stanza.error_reply(&StanzaError::new(*condition)) else { return };
-        metrics::counter!("rookery_stanza_errors_total", "condition" => condition.name()).increment(1);
-        let Some(me) = self.me.as_ref().map(Handle::downgrade) else { return };
-        let receipt = Receipt::owed(
-            Reply::heard(move |safe| {
-                if let Some(me) = me.upgrade() {
-                    let _ = me.cast_always(Msg::Returned(id, safe));
-                }
-            }),
-            false,
-        );
-        let origin = self.origin_of_return(id);
-        self.route_back(error, receipt, origin);
-    }
-
-    fn route_back(&self, error: Stanza, receipt: Receipt, origin: Option<Origin>) {
-        self.host.route(error, receipt, origin);
-    }
-
-    fn origin_of_return(&self, id: ArchiveId) -> Option<Origin> {
-        let hash = sha2::Sha256::new()
-            .chain_update("returned")
-            .chain_update(self.name.as_str())
-            .chain_update([0])
-            .chain_update(id.to_bytes())
-            .finalize();
-        Some(Origin::new(OriginName::from_slice(hash.get(..16)?)?, 1))
-    }
-
-    /// An error has come to its sender, or nobody knows whether it has.
-    pub(super) fn returned(&mut self, id: ArchiveId, safe: bool) {
-        if !safe {
-            if let Some(returning) = self.waiting.returning.get_mut(&id) {
-                returning.again = true;
-            }
-            return;
-        }
-        if let Some(Returning { item, .. }) = self.waiting.returning.remove(&id) {
-            self.waiting.done(&item);
-        }
-    }
-
-    /// Sends those errors again of which nobody knows whether they are safe.
-    pub(super) fn return_again(&mut self) {
-        let again = |(id, returning): (&ArchiveId, &mut Returning)| {
-            std::mem::take(&mut returning.again).then_some(*id)
-        };
-        let ids: Vec<_> = self.waiting.returning.iter_mut().filter_map(again).collect();
-        ids.into_iter().for_each(|id| self.send_back(id));
     }
 }

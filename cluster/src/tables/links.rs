@@ -49,6 +49,9 @@ pub struct Waiting {
     /// The number in it, told before the stanza is sent: never too low.
     #[prost(uint32, tag = "4")]
     pub n: u32,
+    /// The stanza goes back to its sender with this error condition, and is not to be sent any more; empty otherwise.
+    #[prost(string, tag = "5")]
+    pub returned: String,
 }
 
 /// Without the stanza: it may be a message.
@@ -175,7 +178,7 @@ mod tests {
     }
 
     fn stanza(size: usize) -> Waiting {
-        Waiting { stanza: vec![b'x'; size].into(), since: 300, numbering: 0, n: 1 }
+        Waiting { stanza: vec![b'x'; size].into(), since: 300, numbering: 0, n: 1, returned: String::new() }
     }
 
     #[test]
@@ -185,8 +188,14 @@ mod tests {
             &Record { id: "a".into(), location: "b".into(), numbering: 7 },
         );
         still_decodes(
-            "0a017810ac0219070000000000000020ac02",
-            &Waiting { stanza: Bytes::from_static(b"x"), since: 300, numbering: 7, n: 300 },
+            "0a017810ac0219070000000000000020ac022a0161",
+            &Waiting {
+                stanza: Bytes::from_static(b"x"),
+                since: 300,
+                numbering: 7,
+                n: 300,
+                returned: "a".into(),
+            },
         );
         assert_eq!(format!("{:?}", stanza(2)), "Waiting(2 bytes, number 1)");
         assert_eq!(

@@ -14,8 +14,10 @@ use rookery_cluster::store::FdbSettings;
 mod acme;
 mod address;
 mod cluster;
+mod components;
 mod describe;
 mod federation;
+mod listen;
 mod options;
 mod problem;
 mod read;
@@ -50,6 +52,8 @@ pub struct Config {
     pub acme: Option<Acme>,
     /// The domains, at least one, each once.
     pub domains: Vec<Domain>,
+    /// External components.
+    pub components: Vec<rookery_actors::options::Component>,
     /// Other servers.
     pub federation: Federation,
     /// The archive.
@@ -88,6 +92,10 @@ pub struct Listen {
     pub c2s: Vec<SocketAddr>,
     /// Direct TLS.
     pub c2s_tls: Vec<SocketAddr>,
+    /// Components, in the clear.
+    pub component: Vec<SocketAddr>,
+    /// Components, by direct TLS.
+    pub component_tls: Vec<SocketAddr>,
     /// Other servers, with STARTTLS.
     pub s2s: Vec<SocketAddr>,
     /// Other servers, with direct TLS.
@@ -152,6 +160,8 @@ pub struct Domain {
     pub registration: bool,
     /// XEP-0157: the kind (`abuse`) and the URI.
     pub contact: Vec<(&'static str, String)>,
+    /// What its items list beside components (XEP-0030).
+    pub disco_items: Vec<rookery_actors::options::DiscoItem>,
 }
 
 /// Where the certificate of a domain comes from.
@@ -251,6 +261,11 @@ pub struct Limits {
     pub waiting_bytes_per_account: usize,
     pub waiting_bytes: usize,
     pub offline_messages: usize,
+    pub component_bytes_per_second: u64,
+    pub component_stanzas_per_second: u64,
+    pub component_queue_stanzas: usize,
+    pub component_queue_bytes: usize,
+    pub component_wait: Duration,
     pub archive_page: usize,
 }
 
@@ -289,6 +304,7 @@ impl Config {
             self_signed: true,
             registration: true,
             contact: Vec::new(),
+            disco_items: Vec::new(),
         }];
         config
     }

@@ -88,15 +88,17 @@ impl Pebble {
         self.authority.output()
     }
 
-    /// From now on that name is at that address.
+    /// From now on that name is at that address, and at no other.
     pub async fn put(&self, name: &str, address: &str) -> Result<(), Error> {
-        let body = format!(r#"{{"host":"{name}","addresses":["{address}"]}}"#);
-        let head = format!(
-            "POST /add-a HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-            body.len()
-        );
+        self.post("/clear-a", &format!(r#"{{"host":"{name}"}}"#)).await?;
+        self.post("/add-a", &format!(r#"{{"host":"{name}","addresses":["{address}"]}}"#)).await
+    }
+
+    async fn post(&self, path: &str, body: &str) -> Result<(), Error> {
+        let length = body.len();
+        let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n");
         let mut socket = TcpStream::connect(self.names).await?;
-        socket.write_all((head + &body).as_bytes()).await?;
+        socket.write_all(format!("{head}Connection: close\r\n\r\n{body}").as_bytes()).await?;
         let mut answer = String::new();
         socket.read_to_string(&mut answer).await?;
         match answer.starts_with("HTTP/1.1 200") {
