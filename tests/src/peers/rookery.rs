@@ -12,6 +12,7 @@ use crate::server::{Error, run};
 const FREE: &str = "streams_per_address = 100000
 streams_unproved_per_address = 100000
 streams_unproved = 100000
+streams_per_domain = 100000
 new_streams_per_minute = 1000000
 bytes_per_second = 1000000000
 bytes_burst = 1000000000
