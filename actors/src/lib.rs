@@ -9,6 +9,7 @@
 //! Nothing in here opens a socket, reads a file or knows TLS. Nothing in here blocks or waits inside an actor.
 
 pub mod auth;
+pub mod component;
 pub mod connection;
 pub mod export;
 pub mod features;

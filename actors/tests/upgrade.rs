@@ -53,7 +53,7 @@ async fn rooms_wait_for_a_node_that_knows_them() {
     let dropped = Dropped::default();
     let world = Nodes::start_with(3, Some(dropped.clone())).await;
     let room = room(&world, 2);
-    let romeo = world.user(2, "romeo").await;
+    let romeo = world.user(0, "romeo").await;
     let mut romeo = world.nodes[0].phone(&romeo).await;
     let message = |n| format!("<message to='{room}' type='chat' id='m{n}'><body>m{n}-</body></message>");
     romeo.send(&format!("<presence to='{room}/romeo'/>"));
@@ -62,6 +62,9 @@ async fn rooms_wait_for_a_node_that_knows_them() {
     assert!(error.contains("type='wait'") && error.contains("resource-constraint"), "{error}");
     romeo.settled().await;
     assert!(world.nodes[2].hand_over().await.unwrap());
+    // Until the node of the sender has read so, the room is still where it was.
+    let cluster = world.nodes[0].cluster.clone();
+    world.nodes[0].handle().spawn(async move { cluster.mesh().refresh_now().await }).await.unwrap();
     join(&mut romeo, &room).await;
     romeo.send(&message(2));
     romeo.until("<body>m2-</body>").await;

@@ -11,6 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::acme::Acme;
 use crate::streams::c2s::Shared;
 use crate::tls::{Accepted, Tls, TlsStream, accept_http};
 
@@ -31,28 +32,52 @@ impl Secure for Https {
     }
 }
 
-/// Serves both kinds of listeners until `last` turns true: `plain` are the operator's, `secured` are for everybody.
+/// Listeners by what they answer.
+pub struct Bound {
+    /// The operator's.
+    pub plain: Vec<TcpListener>,
+    /// With TLS, for everybody.
+    pub secured: Vec<TcpListener>,
+    /// Challenges for certificates, and nothing else.
+    pub challenges: Vec<TcpListener>,
+}
+
+/// What the routes show.
+pub struct Shown {
+    /// Whether the node takes work.
+    pub health: Health,
+    /// Its metrics.
+    pub metrics: metrics::Handle,
+    /// The answers to challenges.
+    pub acme: Arc<Acme>,
+}
+
+/// Serves all kinds of listeners until `last` turns true.
 pub fn serve(
-    plain: Vec<TcpListener>,
-    secured: Vec<TcpListener>,
+    bound: Bound,
     shared: &Arc<Shared>,
-    health: &Health,
-    metrics: &metrics::Handle,
+    shown: &Shown,
     last: &watch::Receiver<bool>,
 ) -> Vec<JoinHandle<()>> {
+    let Shown { health, metrics, acme } = shown;
     let stop = || {
         let mut last = last.clone();
         async move { drop(last.wait_for(|stop| *stop).await) }
     };
     let (limits, trusted) = (Limits::default(), trusted(shared.clone()));
     let mut tasks = Vec::new();
-    for listener in plain {
-        let routes = http::operator(health.clone(), metrics.clone());
+    for listener in bound.plain {
+        let routes = http::operator(health.clone(), metrics.clone()).and(acme.routes());
         let service = Service { routes, limits, secure: Plain, trusted: trusted.clone() };
         tasks.push(tokio::spawn(service.serve(listener, stop())));
     }
-    for listener in secured {
-        let (routes, secure) = (http::health(health.clone()), Https(shared.tls.clone()));
+    for listener in bound.challenges {
+        let service = Service { routes: acme.routes(), limits, secure: Plain, trusted: trusted.clone() };
+        tasks.push(tokio::spawn(service.serve(listener, stop())));
+    }
+    for listener in bound.secured {
+        let routes = http::health(health.clone()).and(acme.routes());
+        let secure = Https(shared.tls.clone());
         let service = Service { routes, limits, secure, trusted: trusted.clone() };
         tasks.push(tokio::spawn(service.serve(listener, stop())));
     }

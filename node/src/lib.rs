@@ -8,6 +8,7 @@
 //! - [`http`]: the routes of the node, and TLS for them.
 //! - [`tls`]: certificates by domain, handshakes, channel bindings, and a development authority.
 //! - [`dns`]: where the servers of other domains are.
+//! - [`acme`]: certificates from an authority: one node orders them, all serve them.
 //! - [`net`]: the network seam, and what is refused before a byte of XMPP is read.
 //! - [`dev_store`]: a store for several nodes on one machine.
 //! - [`storage`]: what the store says of itself, and what readiness makes of it.
@@ -15,6 +16,7 @@
 //!
 //! Deliberately absent: anything about a user. A connection is a reliable pipe to its session (`rookery-actors`).
 
+pub mod acme;
 pub mod admin;
 pub mod check;
 pub mod cluster;

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rookery_ops::metrics;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -14,6 +13,7 @@ use crate::http;
 use crate::net::{Net as _, Tcp, accept};
 use crate::start::Error;
 use crate::streams::c2s::{self, Shared};
+use crate::streams::component;
 use crate::streams::s2s::{self, Federation};
 use crate::transport::tcp::{Socket, Start};
 
@@ -21,10 +21,13 @@ use crate::transport::tcp::{Socket, Start};
 pub struct Listeners {
     c2s: Vec<TcpListener>,
     c2s_tls: Vec<TcpListener>,
+    component: Vec<TcpListener>,
+    component_tls: Vec<TcpListener>,
     s2s: Vec<TcpListener>,
     s2s_tls: Vec<TcpListener>,
     http: Vec<TcpListener>,
     https: Vec<TcpListener>,
+    acme: Vec<TcpListener>,
     cluster: Option<TcpListener>,
 }
 
@@ -44,10 +47,13 @@ impl Listeners {
         Ok(Self {
             c2s: all("listen.c2s", &config.listen.c2s)?,
             c2s_tls: all("listen.c2s_tls", &config.listen.c2s_tls)?,
+            component: all("listen.component", &config.listen.component)?,
+            component_tls: all("listen.component_tls", &config.listen.component_tls)?,
             s2s: all("listen.s2s", &config.listen.s2s)?,
             s2s_tls: all("listen.s2s_tls", &config.listen.s2s_tls)?,
             http: all("listen.http", &config.listen.http)?,
             https: all("listen.https", &config.listen.https)?,
+            acme: all("acme.listen", &config.listen.acme)?,
             cluster: match &config.cluster {
                 Some(section) => all("cluster.listen", &[section.listen])?.pop(),
                 None => None,
@@ -63,6 +69,16 @@ impl Listeners {
     /// Where it listens for direct TLS.
     pub fn c2s_tls(&self) -> Vec<SocketAddr> {
         addresses(&self.c2s_tls)
+    }
+
+    /// Where it listens for components in the clear.
+    pub fn component(&self) -> Vec<SocketAddr> {
+        addresses(&self.component)
+    }
+
+    /// Where it listens for components by TLS.
+    pub fn component_tls(&self) -> Vec<SocketAddr> {
+        addresses(&self.component_tls)
     }
 
     /// Where it listens for other servers.
@@ -85,6 +101,11 @@ impl Listeners {
         addresses(&self.https)
     }
 
+    /// Where it listens for challenges of an authority alone.
+    pub fn acme(&self) -> Vec<SocketAddr> {
+        addresses(&self.acme)
+    }
+
     /// Where it listens for other nodes.
     pub fn cluster(&self) -> Option<SocketAddr> {
         self.cluster.as_ref()?.local_addr().ok()
@@ -103,10 +124,13 @@ impl Listeners {
         let all = [
             ("c2s", self.c2s()),
             ("c2s_tls", self.c2s_tls()),
+            ("component", self.component()),
+            ("component_tls", self.component_tls()),
             ("s2s", self.s2s()),
             ("s2s_tls", self.s2s_tls()),
             ("http", self.http()),
             ("https", self.https()),
+            ("acme", self.acme()),
             ("cluster", cluster),
         ];
         all.into_iter().flat_map(|(name, all)| named(name, all)).collect()
@@ -117,8 +141,7 @@ impl Listeners {
         self,
         shared: &Arc<Shared>,
         federation: Option<&Arc<Federation>>,
-        health: &rookery_ops::health::Health,
-        metrics: &metrics::Handle,
+        shown: &http::Shown,
         last: &watch::Receiver<bool>,
     ) -> Vec<JoinHandle<()>> {
         let mut tasks = Vec::new();
@@ -128,6 +151,20 @@ impl Listeners {
                 let (gate, stop) = (shared.gate.clone(), shared.stop.clone());
                 let serve =
                     move |stream, peer, pass| c2s::serve(&shared, Socket::new(stream, start, peer), pass);
+                tasks.push(tokio::spawn(accept::run(listener, gate, stop, serve)));
+            }
+        }
+        let components = [
+            ("component", Start::InTheStream, self.component),
+            ("component_tls", Start::Direct, self.component_tls),
+        ];
+        for (via, start, listeners) in components {
+            for listener in listeners {
+                let shared = shared.clone();
+                let (gate, stop) = (shared.gate.clone(), shared.stop.clone());
+                let serve = move |stream, peer, pass| {
+                    component::serve(&shared, Socket::new(stream, start, peer), via, pass);
+                };
                 tasks.push(tokio::spawn(accept::run(listener, gate, stop, serve)));
             }
         }
@@ -142,7 +179,8 @@ impl Listeners {
                 }
             }
         }
-        tasks.extend(http::serve(self.http, self.https, shared, health, metrics, last));
+        let bound = http::Bound { plain: self.http, secured: self.https, challenges: self.acme };
+        tasks.extend(http::serve(bound, shared, shown, last));
         tasks
     }
 }

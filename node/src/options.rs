@@ -14,6 +14,11 @@ pub fn host(config: &Config) -> Options {
         open_registration: domain.registration,
         contact: domain.contact.iter().map(|(kind, uri)| ((*kind).to_owned(), uri.clone())).collect(),
     };
+    let service = |component: &options::Component| options::Service {
+        name: component.name.clone(),
+        kind: rookery_actors::component::KIND,
+        whole: true,
+    };
     Options {
         federation: config.federation.enabled.then(|| federation(&config.federation)),
         archive: match config.archive.default {
@@ -52,9 +57,15 @@ pub fn host(config: &Config) -> Options {
             private_bytes: limits.private_bytes,
             private_items: limits.private_items,
             archive_page: limits.archive_page,
+            component_stanzas: limits.component_queue_stanzas,
+            component_bytes: limits.component_queue_bytes,
+            component_wait: limits.component_wait,
             registrations_per_hour: limits.registrations_per_hour,
             password_changes_per_hour: limits.password_changes_per_hour,
         },
+        services: config.components.iter().map(service).collect(),
+        components: config.components.clone(),
+        disco_items: config.domains.iter().flat_map(|domain| domain.disco_items.clone()).collect(),
         ..Options::new(config.domains.iter().map(domain).collect())
     }
 }
@@ -69,6 +80,7 @@ fn federation(federation: &crate::config::Federation) -> options::Federation {
         idle: federation.limits.idle,
         refuse: federation.refuse.clone(),
         allow: federation.allow.clone(),
+        ..options::Federation::default()
     }
 }
 

@@ -6,6 +6,7 @@ use arc_swap::ArcSwap;
 use rookery_ops::health::Health;
 use rookery_ops::logging;
 
+use crate::acme::Acme;
 use crate::cluster::{Member, security};
 use crate::config::{self, Config};
 use crate::options;
@@ -45,6 +46,8 @@ pub struct Reloader {
     pub shared: Arc<Shared>,
     /// Streams between servers, if there are any.
     pub federation: Option<Arc<Federation>>,
+    /// Certificates from an authority.
+    pub acme: Arc<Acme>,
     /// The node's place among others.
     pub member: Option<Member>,
     /// Whether the node takes work.
@@ -58,6 +61,7 @@ impl Reloader {
         config: Config,
         shared: Arc<Shared>,
         federation: Option<Arc<Federation>>,
+        acme: Arc<Acme>,
         member: Option<Member>,
         health: Health,
         logging: logging::Handle,
@@ -67,6 +71,7 @@ impl Reloader {
             config: ArcSwap::from_pointee(config),
             shared,
             federation,
+            acme,
             member,
             health,
             logging,
@@ -103,10 +108,13 @@ impl Reloader {
         notes.extend(reloaded.taken);
         let mut refused = reloaded.refused;
         refused.extend(self.peers(&new));
+        let before = self.shared.host.options();
         self.shared.host.reload(options::host(&new));
+        self.shared.host.components_changed(&before);
         self.shared.settings.store(Arc::new(Settings::from(&new)));
         self.shared.gate.set_limits(&new.limits);
         refused.extend(self.federate(&new));
+        self.acme.configure(&new);
         if let Err(error) = self.logging.set(&new.log.level) {
             refused.push(format!("log.level: {error}"));
         }
@@ -160,10 +168,13 @@ fn keep(started: &Config, new: &mut Config) {
     let (listen, was) = (&mut new.listen, &started.listen);
     listen.c2s.clone_from(&was.c2s);
     listen.c2s_tls.clone_from(&was.c2s_tls);
+    listen.component.clone_from(&was.component);
+    listen.component_tls.clone_from(&was.component_tls);
     listen.s2s.clone_from(&was.s2s);
     listen.s2s_tls.clone_from(&was.s2s_tls);
     listen.http.clone_from(&was.http);
     listen.https.clone_from(&was.https);
+    listen.acme.clone_from(&was.acme);
     listen.admin.clone_from(&was.admin);
 }
 
@@ -171,9 +182,19 @@ fn keep(started: &Config, new: &mut Config) {
 fn restarts(started: &Config, new: &Config) -> Vec<String> {
     let mut kept = new.clone();
     keep(started, &mut kept);
-    fn sockets(config: &Config) -> ([&Vec<std::net::SocketAddr>; 6], &std::path::Path) {
+    fn sockets(config: &Config) -> ([&Vec<std::net::SocketAddr>; 9], &std::path::Path) {
         let listen = &config.listen;
-        let all = [&listen.c2s, &listen.c2s_tls, &listen.s2s, &listen.s2s_tls, &listen.http, &listen.https];
+        let all = [
+            &listen.c2s,
+            &listen.c2s_tls,
+            &listen.s2s,
+            &listen.s2s_tls,
+            &listen.component,
+            &listen.component_tls,
+            &listen.http,
+            &listen.https,
+            &listen.acme,
+        ];
         (all, &listen.admin)
     }
     let all = [
@@ -197,6 +218,8 @@ fn changes(old: &Config, new: &Config) -> Vec<String> {
     };
     note(old.limits != new.limits || old.sasl != new.sasl || old.resume != new.resume, "limits: changed");
     note(old.domains != new.domains, "domains: changed");
+    note(old.components != new.components, "components: changed");
+    note(old.acme != new.acme, "acme: changed");
     note(old.archive != new.archive, "archive: changed");
     note(old.federation != new.federation, "federation: changed");
     note(old.log.level != new.log.level, "log.level: changed");
@@ -238,7 +261,7 @@ mod tests {
     fn denied_certificates_need_no_restart() {
         let text = |denied| {
             format!(
-                "data_dir = '/d'\n[store]\nurl = 'dev://127.0.0.1:7300'\n[[domain]]\nname = 'a.example'\n[cluster]\nnode = 'n'\ndenied = {denied}"
+                "data_dir = '/d'\n[store]\nurl = 'dev://127.0.0.1:7300'\n[[domain]]\nname = 'a.example'\nself_signed = true\n[cluster]\nnode = 'n'\ndenied = {denied}"
             )
         };
         let read = |denied| config::parse(&text(denied), std::path::Path::new("/")).unwrap();

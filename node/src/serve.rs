@@ -11,14 +11,17 @@ use rookery_ops::health::{Health, Reason};
 use rookery_ops::{admin, logging, metrics};
 use tokio::sync::watch;
 
+use crate::acme::Acme;
 use crate::admin::Node;
 use crate::cluster::{Member, watch as standing};
 use crate::config::Config;
+use crate::http::Shown;
 use crate::listeners::Listeners;
 use crate::reload::Reloader;
 use crate::signals::{Ask, Signals};
 use crate::start::{self, Error, Found};
 use crate::streams::c2s::Shared;
+use crate::streams::s2s::Federation;
 use crate::tls::Tls;
 use crate::{greeting, options, ports, storage};
 
@@ -78,7 +81,9 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let (stop, stopping) = watch::channel(false);
     let (stop_last, last) = watch::channel(false);
     let mesh = member.as_ref().map(|member| member.mesh().clone());
-    let shared = start::shared(&config, host.clone(), tls, seams, stopping, mesh);
+    let shared = start::shared(&config, host.clone(), tls, seams.clone(), stopping, mesh.clone());
+    let acme = Acme::start(host.store().clone(), seams, shared.tls.clone(), mesh, &config).await;
+    let acme = acme.map_err(|source| Error::Store { at: start::place(&config), source })?;
 
     let federation = start::federation(&config, &shared)?;
     let places = ports::Places {
@@ -86,6 +91,8 @@ pub async fn run(config: Config) -> Result<(), Error> {
         c2s_tls: listeners.c2s_tls(),
         s2s: listeners.s2s(),
         s2s_tls: listeners.s2s_tls(),
+        component: listeners.component(),
+        component_tls: listeners.component_tls(),
         http: listeners.http(),
         https: listeners.https(),
         cluster: between,
@@ -95,20 +102,22 @@ pub async fn run(config: Config) -> Result<(), Error> {
         config.clone(),
         shared.clone(),
         federation.clone(),
+        acme.clone(),
         member.clone(),
         health.clone(),
         logging.clone(),
     ));
     let node = Arc::new(Node { reloader: reloader.clone(), listeners: names.clone() });
     let others = listeners.take_cluster();
-    let mut tasks = listeners.serve(&shared, federation.as_ref(), &health, &metrics, &last);
+    let shown = Shown { health: health.clone(), metrics: metrics.clone(), acme: acme.clone() };
+    let mut tasks = listeners.serve(&shared, federation.as_ref(), &shown, &last);
     if let (Some(member), Some(listener)) = (&member, others) {
         let mut last = last.clone();
         let stop = async move { drop(last.wait_for(|stop| *stop).await) };
         tasks.push(member.serve(listener, host.receiver(), stop));
         member.mesh().activate().await?;
     }
-    let fenced = fenced(member.clone(), health.clone(), shared.clone());
+    let fenced = fenced(member.clone(), health.clone(), shared.clone(), federation.clone());
     let mut fenced = std::pin::pin!(fenced);
     let mut lost = std::pin::pin!(storage::follow(store.standing(), health.clone()));
     let mut last = last.clone();
@@ -119,6 +128,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
         }
     }));
     let upkeep = tokio::spawn(upkeep(metrics.clone(), reloader.clone()));
+    let certificates = tokio::spawn(acme.run());
     health.clear(Reason::Starting);
     ports::write(&config.data_dir, &places)
         .map_err(|source| Error::Io { what: "ports.json can't be written", source })?;
@@ -154,6 +164,8 @@ pub async fn run(config: Config) -> Result<(), Error> {
     tracing::info!("stopping; a second signal ends the process at once");
     health.raise(Reason::Draining);
     let _ = stop.send(true);
+    // Another node, or the next start, goes on with orders under way.
+    certificates.abort();
     let ending = async {
         let patience = config.limits.close + Duration::from_secs(1);
         if let Some(member) = &member
@@ -172,6 +184,10 @@ pub async fn run(config: Config) -> Result<(), Error> {
         // Streams are closed with <system-shutdown/>, and what they had begun is committed.
         host.shutdown().await;
         let _ = tokio::time::timeout(patience, shared.gate.emptied()).await;
+        if let Some(federation) = &federation {
+            // The last presence of those who were here is on its way.
+            let _ = tokio::time::timeout(patience, federation.table.emptied()).await;
+        }
         if let Some(member) = &member {
             member.leave().await;
         }
@@ -205,9 +221,14 @@ pub async fn run(config: Config) -> Result<(), Error> {
 }
 
 /// Ends when the cluster has declared this node dead; never, if it is alone.
-async fn fenced(member: Option<Member>, health: Health, shared: Arc<Shared>) {
+async fn fenced(
+    member: Option<Member>,
+    health: Health,
+    shared: Arc<Shared>,
+    federation: Option<Arc<Federation>>,
+) {
     match member {
-        Some(member) => standing::follow(member.mesh().clone(), health, shared).await,
+        Some(member) => standing::follow(member.mesh().clone(), health, shared, federation).await,
         None => std::future::pending().await,
     }
 }
@@ -251,9 +272,13 @@ async fn again(signals: &mut Signals) {
 async fn upkeep(metrics: metrics::Handle, reloader: Arc<Reloader>) {
     let certificates = async {
         let mut hours = tokio::time::interval(Duration::from_secs(3_600));
-        loop {
+        for hour in 0_u64.. {
             hours.tick().await;
             reloader.shared.tls.measure();
+            // The first time was at the start.
+            if hour > 0 && hour.is_multiple_of(24) {
+                reloader.shared.tls.warn();
+            }
             if reloader.shared.tls.wants_renewal() {
                 let (shared, config) = (reloader.shared.clone(), reloader.config());
                 let renew = move || shared.tls.reload(&config);

@@ -222,7 +222,7 @@ async fn a_server_on_trial_stays_on_loopback() {
     let nsd = Nsd::start(&[("zone", Signed::No, records)]);
     let (servers, trust_anchor) = (vec![nsd.address], Anchor::None);
     let mut dns = Dns { servers, trust_anchor, proxy: None, refused: Vec::new() };
-    let finder = Finder::on_loopback(&dns, Seams::system()).unwrap();
+    let finder = Finder::new(&dns, Seams::system()).unwrap().on_loopback();
     for domain in ["away.zone", "192.0.2.1"] {
         assert_eq!(error(&finder, domain).await, NotFound::Refused(domain.to_owned()));
     }

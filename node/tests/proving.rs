@@ -74,7 +74,7 @@ async fn servers_prove_each_other_by_dane_or_by_an_authority() {
     let listeners =
         [TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap()];
     let ports = listeners.each_ref().map(|l| l.local_addr().unwrap().port());
-    let hash = |tls: &Tls, domain: &str| key_hash(&tls.identity(Some(domain)).chain()[0]);
+    let hash = |tls: &Tls, domain: &str| key_hash(&tls.identity(Some(domain)).unwrap().chain()[0]);
     let right = records(ports, Some(&hash(&called, "d.right")))
         + &format!(
             "_xmpp-server._tcp.caller 300 IN SRV 1 0 5269 there\nthere 300 IN A 127.0.0.1\n\

@@ -10,6 +10,14 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::admin::Address;
 
+mod certificate;
+mod session;
+mod stream;
+
+pub use certificate::CertificateCommand;
+pub use session::SessionCommand;
+pub use stream::StreamCommand;
+
 const EXAMPLES: &str = "\
 Examples:
   rookery                                         run a node for development, on this machine only
@@ -222,6 +230,12 @@ pub enum AdminCommand {
     /// List and end sessions
     #[command(subcommand)]
     Session(SessionCommand),
+    /// List certificates, and order new ones
+    #[command(subcommand)]
+    Certificate(CertificateCommand),
+    /// List and close streams from other servers and to them
+    #[command(subcommand)]
+    Stream(StreamCommand),
     /// Export an account, or a domain with all its accounts, as XML (XEP-0227)
     #[command(after_help = "Example:\n  rookery export example.org --output example.org.xml")]
     Export {
@@ -299,30 +313,6 @@ pub enum UserCommand {
     },
 }
 
-/// `rookery session …`
-#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
-pub enum SessionCommand {
-    /// List sessions
-    List {
-        /// Only sessions of this domain, bare JID or full JID
-        filter: Option<String>,
-        /// List at most this many
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-        limit: Option<u64>,
-        /// Print one JSON object per line
-        #[arg(long)]
-        json: bool,
-    },
-    /// End a session (full JID) or all sessions of a user (bare JID)
-    Kick {
-        /// The full or bare JID
-        jid: String,
-        /// The reason that is sent to the clients
-        #[arg(long, default_value = "")]
-        reason: String,
-    },
-}
-
 /// Where a password comes from. Neither: it is generated and shown once.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Args)]
 #[group(multiple = false)]
@@ -340,7 +330,12 @@ impl AdminCommand {
     /// down.
     pub fn needs_node(&self) -> bool {
         match self {
-            Self::Session(_) | Self::Reload | Self::Status { .. } | Self::LogLevel { .. } => true,
+            Self::Session(_)
+            | Self::Certificate(_)
+            | Self::Stream(_)
+            | Self::Reload
+            | Self::Status { .. }
+            | Self::LogLevel { .. } => true,
             Self::User(_) | Self::Export { .. } | Self::Import { .. } => false,
         }
     }
@@ -471,6 +466,8 @@ mod tests {
             ("reload", true),
             ("log-level debug", true),
             ("session list", true),
+            ("certificate list", true),
+            ("certificate order example.org --revoke", true),
             ("user list", false),
             ("import f", false),
             ("export b", false),

@@ -13,6 +13,8 @@ const SECRET: &[&str] = &[
 const PRINTED: &[&str] = &[
     "User",
     "Session",
+    "S2sStream",
+    "S2sPair",
     "StatusResponse",
     "ImportReport",
     "ImportError",
@@ -20,6 +22,7 @@ const PRINTED: &[&str] = &[
     "ClusterNode",
     "ShardGroup",
     "ShardRange",
+    "Certificate",
 ];
 
 /// Every file, relative to `proto/`.

@@ -14,6 +14,7 @@ use rookery_proto::xmpp::ns;
 use sha1::{Digest as _, Sha1};
 
 use super::xep_0030_disco::Info;
+use super::xep_0355_delegation;
 use crate::features::contract::{Feature, Scope, Xep};
 use crate::host::Host;
 use crate::host::options::Options;
@@ -50,6 +51,8 @@ pub(crate) struct Cache(Mutex<Kept>);
 #[derive(Default)]
 struct Kept {
     under: Option<Arc<Options>>,
+    /// What components can (XEP-0355), by the number of its changes.
+    nested: u64,
     domains: HashMap<String, Arc<Caps>>,
 }
 
@@ -57,9 +60,10 @@ struct Kept {
 pub fn caps(host: &Host, domain: &str) -> Arc<Caps> {
     let options = host.options();
     let cache = host.state::<Cache>();
+    let nested = xep_0355_delegation::changes(host);
     let mut kept = cache.0.lock();
-    if kept.under.as_ref().is_none_or(|under| !Arc::ptr_eq(under, &options)) {
-        *kept = Kept { under: Some(options), domains: HashMap::new() };
+    if kept.nested != nested || kept.under.as_ref().is_none_or(|under| !Arc::ptr_eq(under, &options)) {
+        *kept = Kept { under: Some(options), nested, domains: HashMap::new() };
     }
     if let Some(caps) = kept.domains.get(domain) {
         return caps.clone();
@@ -126,6 +130,8 @@ fn forms(raw: &[u8]) -> Vec<Form> {
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
     use super::*;
     use crate::features::testing::Scene;
     use rookery_proto::xml::Writer;
@@ -135,7 +141,7 @@ mod tests {
     fn section_5_2_s_example() {
         let info = Info {
             identity: ("client", "pc", "Exodus 0.9.1"),
-            features: [ns::DISCO_ITEMS, ns::CAPS, ns::MUC, ns::DISCO_INFO].into(),
+            features: [ns::DISCO_ITEMS, ns::CAPS, ns::MUC, ns::DISCO_INFO].map(Cow::Borrowed).into(),
             forms: Vec::new(),
         };
         assert_eq!(verification(&info), "QgayPKawpkPSDYmwT/WM94uAlu0=");
@@ -152,7 +158,8 @@ mod tests {
         ] {
             form.write(&mut Writer::new(&mut forms));
         }
-        let info = Info { identity: ("server", "im", "R"), features: ["b", "a"].into(), forms };
+        let info =
+            Info { identity: ("server", "im", "R"), features: ["b", "a"].map(Cow::Borrowed).into(), forms };
         assert_eq!(hashed(&info), "server/im//R<a<b<urn:a<ip<v4<v6<os<Mac<urn:b<x<1<");
     }
 

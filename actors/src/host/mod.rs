@@ -21,6 +21,7 @@ use state::State;
 
 pub(crate) use state::Entered;
 
+pub mod components;
 #[cfg_attr(not(feature = "toys"), allow(dead_code))]
 // rooms will be such entities; until then the toy room is
 pub(crate) mod entity;

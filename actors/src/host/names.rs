@@ -37,6 +37,11 @@ impl Options {
 }
 
 impl Host {
+    /// The first domain of users: the name of the server where no other is asked for.
+    pub(crate) fn first_domain(&self) -> Option<Jid> {
+        self.options().domains.first().and_then(|domain| Jid::parse(&domain.name).ok())
+    }
+
     /// Whether a domain is none whose users live here: another server's, or a service's. Whoever is there keeps a contact's state
     /// without this deployment.
     pub(crate) fn is_foreign(&self, domain: &str) -> bool {

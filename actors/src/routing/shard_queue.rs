@@ -211,7 +211,8 @@ impl Host {
         what: What,
         then: impl FnOnce(&Self, Result<Bytes, Failed>) + Send + 'static,
     ) {
-        let requests = matches!(what, What::Bind(_) | What::Resume(_) | What::Order(_));
+        // A component's connection must not wait behind the stanzas that wait for it.
+        let requests = matches!(what, What::Bind(_) | What::Resume(_) | What::Order(_) | What::Serve(_));
         let lane = if requests { Lane::Requests } else { Lane::of(kind) };
         let id = QueueId { shard: shard_of(entity), lane };
         let body = Body::Bytes(wire::encode(what));

@@ -10,8 +10,8 @@ use rookery_proto::xmpp::jid::BareJid;
 pub(crate) use rookery_rpc::payload::v1::payload::What;
 pub(crate) use rookery_rpc::payload::v1::{
     Attach, Bind, Bound, Broadcast, Capsule, Change, Close, Conn, Down, Enable, FanOut, In, Item, Kick,
-    Order, Payload, Recent, Refused, Resume, Retell, Session, Sessions, Stanza, TooHigh, Up, close, item,
-    order, up,
+    Order, Payload, Recent, Refused, Resume, Retell, Serve, Served, Session, Sessions, ShowPresence, Stanza,
+    ToComponent, TooHigh, Up, close, item, order, up,
 };
 
 use crate::connection::pipe::{self, Kept};

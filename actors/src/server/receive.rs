@@ -69,6 +69,11 @@ impl Host {
                 return reply.answer(self.take_fan_out(fan_out));
             }
             What::Broadcast(broadcast) => return self.take_broadcast(from, generation, broadcast, reply),
+            What::ToComponent(payload) => return self.take_to_component(&payload, reply),
+            What::ShowPresence(show) => {
+                reply.taken();
+                return self.show_presence_here(&show.component);
+            }
             What::Order(wire::Order { what: Some(wire::order::What::List(prefix)) }) => {
                 return self.take_list(&prefix, reply);
             }
@@ -106,7 +111,10 @@ impl Host {
                     self.retell_here(&from, users);
                 }
             }
-            What::Down(_) | What::Broadcast(_) => reply.taken(),
+            What::Serve(serve) => self.take_serve(from, generation, serve, reply),
+            What::Down(_) | What::Broadcast(_) | What::ToComponent(_) | What::ShowPresence(_) => {
+                reply.taken()
+            }
         }
     }
 

@@ -10,6 +10,7 @@ use rookery_cluster::store::Store;
 use rookery_cluster::tables::nodes::Knows;
 
 use crate::auth::spread;
+use crate::component::Component;
 #[cfg(feature = "toys")]
 use crate::host::entity::Entity;
 use crate::host::kind::{Actors, Kind, Kinds};
@@ -113,6 +114,7 @@ fn entered() -> Entered {
 fn kinds() -> Kinds {
     let kinds: Vec<Arc<dyn Kind>> = vec![
         Arc::new(Actors::<User>::new()),
+        Arc::new(Actors::<Component>::new()),
         Arc::new(Actors::<Link>::new()),
         #[cfg(feature = "toys")]
         Arc::new(Actors::<Entity<crate::toys::EchoRoom>>::new()),

@@ -14,8 +14,8 @@ use super::steps::Step;
 use super::worth::worth_keeping;
 use super::{Inbound, User};
 use crate::connection::ledger::Receipt;
-use crate::features;
 use crate::features::contract::{Direction, Passing, Phase, Verdict};
+use crate::features::{self, xep_0356_privilege};
 use crate::runtime::origin::Origin;
 
 impl User {
@@ -52,6 +52,9 @@ impl User {
     }
 
     fn incoming_message(&mut self, kind: MessageType, inbound: Inbound) {
+        if xep_0356_privilege::is_message_in_name(&inbound.stanza) {
+            return self.send_in_name(inbound);
+        }
         let Inbound { stanza, receipt, origin, .. } = inbound;
         if kind == MessageType::Error {
             match receipt.entry() {
@@ -190,8 +193,15 @@ impl User {
                 }
                 None => receipt.done(),
             },
-            None if request => self.answer(None, &stanza, receipt),
-            None => receipt.done(), // an answer that nobody here has asked for
+            None if request => {
+                if let Some(receipt) = self.asked_by_component(&stanza, receipt) {
+                    self.answer(None, &stanza, receipt);
+                }
+            }
+            None => {
+                self.answered_in_name(&stanza); // else nobody here has asked for it
+                receipt.done(); // a component that asks gets the answer or hears that there was none
+            }
         }
     }
 }

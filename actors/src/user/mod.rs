@@ -29,6 +29,7 @@ use crate::session::{self, SessionId};
 
 mod attach;
 mod backpressure;
+mod behalf;
 mod cursor;
 mod deliver;
 mod drains;
@@ -135,6 +136,8 @@ pub struct User {
     pending: steps::Pending,
     ops: iq::Operations,
     leaving: Option<handoff::Leaving>,
+    /// What components have asked others in the user's name.
+    asked: Vec<behalf::Asked>,
     /// How much is tried again soon.
     retries: u16,
     /// What is under way to and from people who are no users here.
@@ -171,6 +174,7 @@ impl User {
             pending,
             ops: iq::Operations::new(&iq::LIMITS),
             leaving: None,
+            asked: Vec::new(),
             retries: 0,
             foreign: foreign::Foreign::default(),
         }
@@ -340,7 +344,7 @@ impl Actor for User {
         match &self.lifecycle {
             Lifecycle::Loading(_) => Idle::Stay,
             Lifecycle::Moved => Idle::Leave,
-            _ if self.leaving.is_some() => Idle::Stay,
+            _ if self.leaving.is_some() || !self.asked.is_empty() => Idle::Stay,
             Lifecycle::Nobody if self.sessions.is_empty() => Idle::Leave,
             _ if !self.pending.commits.is_empty() || self.ops.busy() || !self.drains.is_empty() => Idle::Stay,
             _ if self.behind.is_busy() => Idle::Stay,

@@ -70,7 +70,13 @@ impl User {
         self.host.route_from(stanza, receipt, origin);
     }
 
-    fn send_message(&mut self, sid: SessionId, mut stanza: Stanza, origin: Option<Origin>, receipt: Receipt) {
+    pub(super) fn send_message(
+        &mut self,
+        sid: SessionId,
+        mut stanza: Stanza,
+        origin: Option<Origin>,
+        receipt: Receipt,
+    ) {
         // RFC 6121 section 8.1: without `to` it is for the sender's own bare JID.
         let to = stanza.to.get_or_insert_with(|| Jid::from(self.jid.clone())).clone();
         let with = to.to_bare();

@@ -13,6 +13,7 @@ use crate::connection::ledger::Receipt;
 use crate::connection::pipe::Outgoing;
 use crate::features::contract::{Direction, Verdict};
 use crate::features::xep_0203_delay as delay;
+use crate::host::options::PresenceAccess;
 use crate::routing::fan_out::FanOut;
 use crate::session::SessionId;
 
@@ -38,6 +39,7 @@ impl User {
         let directed = if available { Vec::new() } else { std::mem::take(&mut session.directed) };
         self.changed_then(sid, receipt);
         self.tell_subscribers(&stanza);
+        self.tell_components(&stanza, PresenceAccess::ManagedEntity);
         // 4.4.2 and 4.5.2: the user's other available resources, and for unavailable also the one that sent it.
         for other in self.sessions.iter().filter(|s| s.presence.is_some() && (s.sid != sid || available)) {
             other.deliver(self.to_session(&stanza, &other.jid), None, Receipt::none());
@@ -241,6 +243,9 @@ impl User {
                 self.presence_error(&from.to_bare(), stanza);
             }
             PresenceType::Available | PresenceType::Unavailable | PresenceType::Error => {
+                if elsewhere {
+                    self.contact_shown(&stanza);
+                }
                 let full = stanza.to.as_ref().filter(|to| to.resource().is_some());
                 for session in &self.sessions {
                     let meant = match full {
@@ -307,6 +312,7 @@ impl User {
         let stanza = holds.unwrap_or_else(|| Arc::new(unavailable(&session.jid)));
         if session.presence.is_some() {
             self.tell_subscribers(&stanza);
+            self.tell_components(&stanza, PresenceAccess::ManagedEntity);
             for other in self.sessions.iter().filter(|s| s.presence.is_some() && s.sid != session.sid) {
                 other.deliver(self.to_session(&stanza, &other.jid), None, Receipt::none());
             }

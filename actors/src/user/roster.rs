@@ -191,8 +191,17 @@ fn write_query(version: Option<&RosterVersion>, items: &[Item]) -> Vec<u8> {
 
 /// The same for a contact that was removed.
 pub(crate) fn query_removed(version: &RosterVersion, jid: &str) -> Vec<u8> {
+    write_removed(Some(version), jid)
+}
+
+/// The same without a version.
+pub(crate) fn query_removed_unversioned(jid: &str) -> Vec<u8> {
+    write_removed(None, jid)
+}
+
+fn write_removed(version: Option<&RosterVersion>, jid: &str) -> Vec<u8> {
     write::bytes(|w| {
-        w.start("query", ns::ROSTER).attr("ver", &version_text(version));
+        w.start("query", ns::ROSTER).attr_opt("ver", version.map(version_text).as_deref());
         w.start("item", ns::ROSTER).attr("jid", jid).attr("subscription", "remove").end().end();
     })
 }

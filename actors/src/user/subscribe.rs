@@ -267,6 +267,7 @@ impl User {
             self.roster.apply(item);
             if *push {
                 self.catch_up();
+                self.push_to_components(Ok(item));
             }
         }
         // 3.1.5: when its server has told the contact's clients why.
@@ -341,6 +342,9 @@ impl User {
             self.show_presence(contact, false);
         }
         self.roster.apply(&change.item);
+        if change.push {
+            self.push_to_components(Ok(&change.item));
+        }
         self.roster.limit_requests(self.host.options().limits.requests);
         // 3.1.6: the stanza before the push, so that clients know why.
         let blocked =

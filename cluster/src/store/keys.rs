@@ -64,6 +64,17 @@ kinds! {
     /// The mark of an operation that is done, so that it is not done again: `entity ‖ operation id`.
     Operation = 0x0004, Entity;
 
+    /// An account at an ACME authority, with its private key: `directory`.
+    AcmeAccount = 0x0010, Deployment;
+    /// A certificate that an ACME authority issued, with its private key: `name ‖ part`.
+    Certificate = 0x0011, Deployment;
+    /// How far the certificate of a name is: its order, its renewal, what went wrong: `name ‖ part`.
+    CertificateState = 0x0012, Deployment;
+    /// The answer to a challenge of an ACME authority: `how u8 ‖ name or token`.
+    AcmeChallenge = 0x0013, Deployment;
+    /// Counts the changes of certificates, to be watched.
+    CertificateVersion = 0x0014, Deployment;
+
     /// What a node is and whether it lives: `node`.
     NodeStatus = 0x0020, Deployment;
     /// A node's sign of life: `node`.

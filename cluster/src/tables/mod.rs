@@ -16,6 +16,7 @@ use crate::store::{Class, Error, Isolation, Page, Result, Row, Select, Transacti
 pub mod accounts;
 pub mod archive;
 pub mod blocks;
+pub mod certificates;
 pub mod last;
 pub mod links;
 pub mod mam_prefs;

@@ -7,8 +7,8 @@ use rookery_actors::export::Added;
 use rookery_cluster::entity::Entity;
 use rookery_cluster::mesh::Home;
 use rookery_ops::admin::{
-    self, Chunks, ClusterStatus, Error, ImportReport, PAGE, Progress, Session, ShardGroup, Status, User,
-    UserImportLine,
+    self, Certificate, Certificates, Chunks, ClusterStatus, Error, ImportReport, PAGE, Progress, S2sStream,
+    Session, ShardGroup, Status, User, UserImportLine,
 };
 use rookery_ops::secret::Password;
 use rookery_proto::xml::chars::is_char;
@@ -16,7 +16,7 @@ use rookery_proto::xmpp::jid::{BareJid, Jid};
 use tokio::task::JoinSet;
 
 use super::Accounts;
-use super::{cluster, documents};
+use super::{cluster, documents, streams};
 use crate::cluster::Member;
 use crate::reload::Reloader;
 
@@ -150,6 +150,14 @@ impl admin::Admin for Node {
         Ok(kicked as u64)
     }
 
+    async fn streams(&self, domain: &str, after: &str, limit: usize) -> Result<Vec<S2sStream>, Error> {
+        streams::list(self.reloader.federation.as_deref(), domain, after, limit)
+    }
+
+    async fn close_streams(&self, target: &str) -> Result<u64, Error> {
+        streams::close(self.reloader.federation.as_deref(), target)
+    }
+
     async fn export(&self, target: &str) -> Result<Chunks, Error> {
         tracing::info!(target, "accounts exported by the operator");
         self.accounts().export(target).await
@@ -193,6 +201,32 @@ impl admin::Admin for Node {
 
     async fn log_level(&self, directives: &str) -> Result<String, Error> {
         self.reloader.log_level(directives).map_err(|e| Error::invalid(e.to_string()))
+    }
+
+    async fn certificates(&self) -> Result<Certificates, Error> {
+        let now = self.reloader.shared.host.seams().clock.now_micros() / 1_000_000;
+        let lines = self.reloader.acme.list().await.map_err(|e| super::store(&e))?;
+        let certificates = lines.into_iter().map(|line| Certificate {
+            name: line.name,
+            source: line.source,
+            issuer: line.issuer,
+            expires: line.until,
+            next_order: line.next,
+            error: line.error,
+        });
+        Ok(Certificates { certificates: certificates.collect(), now: i64::try_from(now).unwrap_or(i64::MAX) })
+    }
+
+    async fn certificate_order(&self, name: &str, revoke: bool) -> Result<String, Error> {
+        let ordered = self.reloader.acme.order(name, revoke).await.map_err(|e| super::store(&e))?;
+        let name = ordered.ok_or_else(|| {
+            Error::not_found(format!(
+                "no certificate is ordered for {name}: it is neither a domain without a certificate file nor in acme.names, or \
+                 there is no [acme] in the configuration"
+            ))
+        })?;
+        tracing::info!(name, revoke, "certificate wanted by the operator");
+        Ok(name)
     }
 
     async fn cluster_status(&self) -> Result<ClusterStatus, Error> {

@@ -113,7 +113,7 @@ mod tests {
         let said = make(&arguments(&["n3"]), None, NOW).unwrap();
         assert!(said.contains("unchanged"), "{said}");
         let text = "[store]\nurl='dev://127.0.0.1:7300'\n[cluster]\nnode='n3'\nauthority='cluster_ca.pem'\n\
-            certificate='{node}.pem'\nkey='{node}.key'\n[[domain]]\nname='a.example'";
+            certificate='{node}.pem'\nkey='{node}.key'\n[[domain]]\nname='a.example'\nself_signed=true";
         let config = crate::config::parse(text, folder.path()).unwrap();
         let section = config.cluster.clone().unwrap();
         assert!(matches!(read(&section), Ok(Security::Tls(_))));

@@ -8,8 +8,9 @@ use rookery_cluster::mesh::peer::authority::AUTHORITY;
 use rookery_cluster::mesh::peer::tls::Files;
 use toml::de::DeTable;
 
+use super::listen::is_host_and_port;
 use super::read::{Found, Reader, Section};
-use super::validate::{count, is_host_and_port, secs};
+use super::validate::{count, secs};
 use super::{Cluster, Listen, Store, address};
 
 /// What stands for the node's name.
@@ -231,7 +232,7 @@ mod tests {
 
     fn with(cluster: &str) -> String {
         format!(
-            "data_dir = '/d'\n[store]\nurl = 'dev://127.0.0.1:7300'\n[[domain]]\nname = 'a.example'\n[cluster]\n{cluster}"
+            "data_dir = '/d'\n[store]\nurl = 'dev://127.0.0.1:7300'\n[[domain]]\nname = 'a.example'\nself_signed = true\n[cluster]\n{cluster}"
         )
     }
 
@@ -244,7 +245,10 @@ mod tests {
 
     #[test]
     fn without_the_section_a_node_is_alone() {
-        assert_eq!(parse("[[domain]]\nname='a.example'", Path::new("/")).unwrap().cluster, None);
+        assert_eq!(
+            parse("[[domain]]\nname='a.example'\nself_signed=true", Path::new("/")).unwrap().cluster,
+            None
+        );
     }
 
     #[test]
@@ -323,7 +327,7 @@ mod tests {
         for url in ["embedded:", "memory:"] {
             let text = with("node = 'n'").replace("dev://127.0.0.1:7300", url);
             let problems = parse(&text, Path::new("/")).unwrap_err();
-            assert_eq!((problems.len(), problems[0].line, problems[0].option.as_str()), (1, 6, "store.url"));
+            assert_eq!((problems.len(), problems[0].line, problems[0].option.as_str()), (1, 7, "store.url"));
             assert!(problems[0].remedy.contains("dev://127.0.0.1:7300"), "{}", problems[0].remedy);
         }
     }

@@ -11,10 +11,14 @@ use rookery_cluster::mesh::peer::NodeId;
 use rookery_cluster::mesh::peer::tls::Files;
 use rookery_cluster::store::FdbSettings;
 
+mod acme;
 mod address;
 mod cluster;
+mod components;
 mod describe;
+mod domain;
 mod federation;
+mod listen;
 mod options;
 mod problem;
 mod read;
@@ -23,6 +27,7 @@ mod remote;
 mod store;
 mod validate;
 
+pub use acme::{Acme, Challenge, Hook};
 pub use address::Network;
 pub use describe::describe;
 pub use federation::{Federation, Policy, Route, StreamLimits};
@@ -44,8 +49,12 @@ pub struct Config {
     pub listen: Listen,
     /// Its place among other nodes, if it is not alone.
     pub cluster: Option<Cluster>,
+    /// From whom certificates are ordered, if from anybody.
+    pub acme: Option<Acme>,
     /// The domains, at least one, each once.
     pub domains: Vec<Domain>,
+    /// External components.
+    pub components: Vec<rookery_actors::options::Component>,
     /// Other servers.
     pub federation: Federation,
     /// The archive.
@@ -84,6 +93,10 @@ pub struct Listen {
     pub c2s: Vec<SocketAddr>,
     /// Direct TLS.
     pub c2s_tls: Vec<SocketAddr>,
+    /// Components, in the clear.
+    pub component: Vec<SocketAddr>,
+    /// Components, by direct TLS.
+    pub component_tls: Vec<SocketAddr>,
     /// Other servers, with STARTTLS.
     pub s2s: Vec<SocketAddr>,
     /// Other servers, with direct TLS.
@@ -92,6 +105,8 @@ pub struct Listen {
     pub http: Vec<SocketAddr>,
     /// HTTP by TLS, for everybody.
     pub https: Vec<SocketAddr>,
+    /// HTTP for challenges of an authority, and nothing else (`acme.listen`).
+    pub acme: Vec<SocketAddr>,
     /// The networks of proxies that are believed when they name the client of an HTTP request.
     pub http_proxies: Vec<Network>,
     /// The path of the admin socket.
@@ -138,12 +153,27 @@ pub struct Cluster {
 pub struct Domain {
     /// The domain, normalised.
     pub name: String,
-    /// Its certificate; `None`: one of our own making.
+    /// Its certificate; `None`: see [`Config::source`].
     pub certificate: Option<CertificateFiles>,
+    /// Whether its certificate is of our own making although there is an authority.
+    pub self_signed: bool,
     /// Whether anybody may make an account.
     pub registration: bool,
     /// XEP-0157: the kind (`abuse`) and the URI.
     pub contact: Vec<(&'static str, String)>,
+    /// What its items list beside components (XEP-0030).
+    pub disco_items: Vec<rookery_actors::options::DiscoItem>,
+}
+
+/// Where the certificate of a domain comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Source<'a> {
+    /// From files.
+    Files(&'a CertificateFiles),
+    /// An authority issues it.
+    Ordered,
+    /// The node makes it.
+    SelfSigned,
 }
 
 /// Where a certificate lies.
@@ -232,6 +262,11 @@ pub struct Limits {
     pub waiting_bytes_per_account: usize,
     pub waiting_bytes: usize,
     pub offline_messages: usize,
+    pub component_bytes_per_second: u64,
+    pub component_stanzas_per_second: u64,
+    pub component_queue_stanzas: usize,
+    pub component_queue_bytes: usize,
+    pub component_wait: Duration,
     pub archive_page: usize,
 }
 
@@ -267,8 +302,10 @@ impl Config {
         config.domains = vec![Domain {
             name: "localhost".to_owned(),
             certificate: None,
+            self_signed: true,
             registration: true,
             contact: Vec::new(),
+            disco_items: Vec::new(),
         }];
         config
     }
@@ -281,6 +318,15 @@ impl Config {
         match parse(&text, base) {
             Ok(config) => Ok(Self { file: Some(path.to_owned()), ..config }),
             Err(problems) => Err(Error::Invalid { path: path.to_owned(), problems }),
+        }
+    }
+
+    /// Where the certificate of `domain` comes from.
+    pub fn source<'a>(&self, domain: &'a Domain) -> Source<'a> {
+        match &domain.certificate {
+            Some(files) => Source::Files(files),
+            None if self.acme.is_some() && !domain.self_signed => Source::Ordered,
+            None => Source::SelfSigned,
         }
     }
 

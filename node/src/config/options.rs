@@ -1,7 +1,9 @@
 //! Every option of `rookery.toml`: one list. Reading, checking, defaults and `ops/deploy/CONFIGURATION.md` derive from it.
 
+mod acme;
 mod federation;
 mod limits;
+mod listen;
 mod remote;
 
 /// What an option holds, and its default.
@@ -68,6 +70,10 @@ pub const SECTIONS: &[(&str, &str)] = &[
     ("domain", "One `[[domain]]` section for each domain that is served."),
     ("domain.contact", "Public contact addresses of the domain, as lists of URIs (XEP-0157)."),
     (
+        "component",
+        "One `[[component]]` section for each external component (XEP-0114): a program, such as a gateway, that speaks for a domain of its own. A component may have several connections, to any nodes; the stanzas of each user go to one of them.",
+    ),
+    (
         "cluster",
         "With this section the node is a member of a cluster whose nodes share one store. Without this section the node runs alone. In `advertise`, `certificate`, `key` and `listen.public`, `{node}` is replaced by the node's name, so one file can serve all nodes.",
     ),
@@ -78,6 +84,10 @@ pub const SECTIONS: &[(&str, &str)] = &[
     ("route", "One `[[route]]` section for each domain whose server is not looked up in DNS."),
     ("dns", "How other servers are found."),
     ("authorities", "The certificate authorities that other servers are proved by."),
+    (
+        "acme",
+        "Certificates from an ACME authority (RFC 8555), such as Let's Encrypt, for every domain without `certificate` and without `self_signed`, and for `names`. Names that a certificate file covers are not ordered. One node orders for all nodes; account, certificates and private keys are in the store, so whoever can read the store can read them.",
+    ),
     ("archive", "The message archive (XEP-0313)."),
     ("sasl", "Authentication."),
     ("session", "Sessions and their resumption (XEP-0198)."),
@@ -85,13 +95,15 @@ pub const SECTIONS: &[(&str, &str)] = &[
     ("log", "The log, which is written to standard error."),
 ];
 
-/// All options. Large sections have a file of their own: [`federation`], [`remote`] and [`limits`].
+/// All options. Large sections have a file of their own: [`listen`], [`acme`], [`federation`], [`remote`] and [`limits`].
 pub const OPTIONS: &[Opt] = &joined();
 
-const PARTS: [&[Opt]; 4] = [GENERAL, limits::LIMITS, federation::FEDERATION, remote::REMOTE];
+const PARTS: [&[Opt]; 6] =
+    [GENERAL, listen::LISTEN, acme::ACME, limits::LIMITS, federation::FEDERATION, remote::REMOTE];
 
 #[allow(clippy::indexing_slicing, reason = "within a constant: a wrong index does not compile")]
-const LENGTH: usize = PARTS[0].len() + PARTS[1].len() + PARTS[2].len() + PARTS[3].len();
+const LENGTH: usize =
+    PARTS[0].len() + PARTS[1].len() + PARTS[2].len() + PARTS[3].len() + PARTS[4].len() + PARTS[5].len();
 
 #[allow(clippy::indexing_slicing, reason = "within a constant: a wrong index does not compile")]
 const fn joined() -> [Opt; LENGTH] {
@@ -186,90 +198,13 @@ const GENERAL: &[Opt] = &[
         false,
         "Conditions that the certificates of the FoundationDB servers must meet, in FoundationDB's syntax, as in `Check.Valid=1,S.O=Example`.",
     ),
-    opt(
-        "listen",
-        "c2s",
-        Kind::List(&["[::]:5222"]),
-        false,
-        "Addresses for clients with STARTTLS, which is required.",
-    ),
-    opt(
-        "listen",
-        "c2s_tls",
-        Kind::List(&["[::]:5223"]),
-        false,
-        "Addresses for clients with direct TLS (XEP-0368, ALPN `xmpp-client`).",
-    ),
-    opt(
-        "listen",
-        "s2s",
-        Kind::List(&["[::]:5269"]),
-        false,
-        "Addresses for other servers with STARTTLS, which is required. Only with `federation.enabled`, which setting this option turns on.",
-    ),
-    opt(
-        "listen",
-        "s2s_tls",
-        Kind::List(&["[::]:5270"]),
-        false,
-        "Addresses for other servers with direct TLS (XEP-0368, ALPN `xmpp-server`). As `s2s`; if only `s2s` is set, there is none.",
-    ),
-    opt(
-        "listen",
-        "http",
-        Kind::List(&["127.0.0.1:5280"]),
-        false,
-        "Addresses for `/metrics`, `/healthz` and `/readyz`. Keep them private.",
-    ),
-    opt(
-        "listen",
-        "https",
-        Kind::List(&[]),
-        false,
-        "HTTP by TLS with the certificates of the domains, for everybody: `/healthz` and `/readyz`.",
-    ),
-    opt(
-        "listen",
-        "http_proxy_trusted",
-        Kind::List(&[]),
-        true,
-        "The networks of proxies in front of `http` and `https` that are believed when they name the client, by `X-Forwarded-For` or `Forwarded`. The proxy must remove the header that it does not write.",
-    ),
-    opt(
-        "listen",
-        "admin",
-        Kind::Text(""),
-        false,
-        "The admin socket for the commands, as in `unix:/run/rookery/admin.sock`; empty: `admin.sock` in `data_dir`.",
-    ),
-    opt(
-        "listen",
-        "proxy_protocol",
-        Kind::Flag(false),
-        false,
-        "Whether connections to `c2s` and `c2s_tls` must begin with a PROXY header (v1 or v2) of a load balancer in `proxy_trusted`.",
-    ),
-    opt(
-        "listen",
-        "proxy_trusted",
-        Kind::List(&["127.0.0.0/8", "::1/128"]),
-        true,
-        "The networks of the load balancers. While `proxy_protocol` is on, connections from other addresses are refused.",
-    ),
-    opt(
-        "listen",
-        "public",
-        Kind::Text(""),
-        true,
-        "`host:port` at which clients reach this node and no other. Sent to clients as the address for resumption (XEP-0198 `location`), and by other nodes for `cluster.redirect`. Empty: not sent.",
-    ),
     opt("domain", "name", Kind::Text(""), true, "The domain, as in `example.org`."),
     opt(
         "domain",
         "certificate",
         Kind::Text(""),
         true,
-        "PEM file of the certificate and its chain. If missing, the node generates a certificate, signed by its own authority in `<data_dir>/tls`; clients do not trust it.",
+        "PEM file of the certificate and its chain. If missing, the certificate is ordered (`[acme]`) or generated by the node (`self_signed`).",
     ),
     opt(
         "domain",
@@ -280,10 +215,60 @@ const GENERAL: &[Opt] = &[
     ),
     opt(
         "domain",
+        "self_signed",
+        Kind::Flag(false),
+        true,
+        "Whether the node generates the certificate, signed by its own authority in `<data_dir>/tls`; clients do not trust it. If all listeners for clients are on loopback, this is the default without `[acme]`.",
+    ),
+    opt(
+        "domain",
         "registration",
         Kind::Word(&["closed", "open"]),
         true,
         "Whether anyone can register an account from a client (XEP-0077), within `limits.registrations_per_hour`.",
+    ),
+    opt(
+        "domain",
+        "disco_items",
+        Kind::List(&[]),
+        true,
+        "What service discovery lists for the domain beside its components (XEP-0030): JIDs, each with a name for people behind a space.",
+    ),
+    opt("component", "name", Kind::Text(""), true, "The component's domain, as in `irc.example.org`."),
+    opt(
+        "component",
+        "secret",
+        Kind::Text(""),
+        true,
+        "The secret that the component's own configuration has: at least 8 characters.",
+    ),
+    opt(
+        "component",
+        "secret_file",
+        Kind::Text(""),
+        true,
+        "A file with the secret, in place of `secret`. White space around the secret does not count.",
+    ),
+    opt(
+        "component",
+        "domains",
+        Kind::List(&[]),
+        true,
+        "The domains whose users the component is for: their items list the component, and its privileges and delegations concern them. Empty: all.",
+    ),
+    opt(
+        "component",
+        "privileges",
+        Kind::List(&[]),
+        true,
+        "What the component may do in the name of users (XEP-0356): `roster get`, `roster set` or `roster both` (`no-push` behind it: without pushes), `message outgoing`, `presence managed_entity` or `presence roster`, and `iq get`, `iq set` or `iq both` with a namespace. Give privileges to components that you trust with the users' accounts.",
+    ),
+    opt(
+        "component",
+        "delegations",
+        Kind::List(&[]),
+        true,
+        "Namespaces of requests to the domains and to bare JIDs of their users that the component answers for the server (XEP-0355), each with the attributes, if any, that a request must have, as in `urn:xmpp:mam:2 node`.",
     ),
     contact("abuse", "Abuse."),
     contact("admin", "Administrators."),

@@ -10,7 +10,7 @@ pub fn markdown() -> String {
     for (section, doc) in SECTIONS {
         let title = match *section {
             "" => "Top level".to_owned(),
-            "domain" | "route" => format!("`[[{section}]]`"),
+            "domain" | "component" | "route" => format!("`[[{section}]]`"),
             name => format!("`[{name}]`"),
         };
         let _ = writeln!(out, "## {title}\n\n{doc}\n\n| option | default | meaning |\n| --- | --- | --- |");
@@ -49,6 +49,7 @@ pub fn example() -> String {
             "domain" => "[[domain]]\n".to_owned(),
             // Their mere presence says something.
             "cluster" => "#[cluster]\n".to_owned(),
+            "component" => "#[[component]]\n".to_owned(),
             "route" => "#[[route]]\n".to_owned(),
             name => format!("[{name}]\n"),
         };
@@ -58,6 +59,8 @@ pub fn example() -> String {
                 ("domain", "name") => ("", "\"example.org\"".to_owned()),
                 ("route", "domain") => ("#", "\"*.company.example\"".to_owned()),
                 ("route", "via") => ("#", "\"relay.example:5269\"".to_owned()),
+                // Without it a public node needs a certificate.
+                ("domain", "self_signed") => ("", "true".to_owned()),
                 _ => ("#", opt.default_toml()),
             };
             let _ = writeln!(out, "{mark}{} = {value}", opt.name);

@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     fn lines(store: &str) -> Vec<String> {
-        let text = format!("[store]\n{store}\n[[domain]]\nname = 'a.example'");
+        let text = format!("[store]\n{store}\n[[domain]]\nname = 'a.example'\nself_signed = true");
         match parse(&text, Path::new("/nowhere")) {
             Ok(_) => Vec::new(),
             Err(problems) => problems.into_iter().map(|p| p.option).collect(),
@@ -110,7 +110,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("ca.pem"), "").unwrap();
         let text = "[store]\nfdb_timeout_seconds = 3\nfdb_knobs = ['max_batch_size=10']\nfdb_tls_ca = 'ca.pem'\n\
-            fdb_tls_verify_peers = 'Check.Valid=1'\nfdb_trace_dir = '.'\n[[domain]]\nname = 'a.example'";
+            fdb_tls_verify_peers = 'Check.Valid=1'\nfdb_trace_dir = '.'\n[[domain]]\nname = 'a.example'\nself_signed = true";
         let fdb = parse(text, folder.path()).unwrap().store.fdb;
         assert_eq!((fdb.timeout, fdb.knobs.len()), (Duration::from_secs(3), 1));
         assert_eq!(fdb.tls_ca, Some(folder.path().join("ca.pem")));

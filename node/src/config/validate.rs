@@ -1,17 +1,16 @@
 //! From the tables of the file to a valid [`Config`].
 
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use rookery_proto::xmpp::jid::Jid;
 use toml::de::DeTable;
 
+use super::listen::{listen, twice};
 use super::problem::Problem;
-use super::read::{Found, Reader, Section};
+use super::read::{Reader, Section};
 use super::{
-    Archive, ArchiveDefault, CertificateFiles, Config, Domain, Limits, Listen, Log, Network, Sasl, address,
-    cluster, federation, remote, store,
+    Archive, ArchiveDefault, Config, Limits, Log, Sasl, acme, cluster, components, domain, federation,
+    remote, store,
 };
 
 /// The defaults of the list; the domains are empty.
@@ -58,13 +57,19 @@ fn read(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path) -> Config {
     if let Some(cluster) = &cluster {
         listen.public = listen.public.map(|public| cluster::expand(&public, &cluster.node));
     }
+    let acme = acme::read(r, file, base, &listen);
+    let domains = domain::read(r, file, base, &domain::Sources { acme: &acme, listen: &listen });
+    let around =
+        components::Around { base, listen: &listen, domains: &domains, clustered: cluster.is_some() };
     Config {
         file: None,
+        components: components::read(r, file, &around),
+        domains,
         store,
         listen,
         cluster,
-        domains: domains(r, file, base),
         federation,
+        acme: acme.unwrap_or_default(),
         archive: archive(r, file),
         sasl: sasl(r, file),
         resume: {
@@ -77,203 +82,6 @@ fn read(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path) -> Config {
         log: log(r, file),
         data_dir,
     }
-}
-
-/// Also whether the file names an address for other servers, and the line of the section.
-fn listen(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path, data_dir: &Path) -> (Listen, bool, usize) {
-    let section = r.section(file, "listen");
-    let admin = r.text(&section, "admin");
-    let path = match (admin.value.as_str(), admin.value.strip_prefix("unix:")) {
-        ("", _) => data_dir.join("admin.sock"),
-        (_, Some(path)) if !path.is_empty() => base.join(path),
-        _ => {
-            let what = format!("is {:?}", admin.value);
-            r.problem(admin.line, "listen.admin", what, "write \"unix:\" and the path of the socket");
-            PathBuf::new()
-        }
-    };
-    if let Err(error) = rookery_ops::admin::Address::new(&path)
-        && !path.as_os_str().is_empty()
-    {
-        let remedy = "write a short path, as in \"unix:/run/rookery/admin.sock\"";
-        r.problem(admin.line, "listen.admin", error.to_string(), remedy);
-    }
-    let named = [r.names(&section, "s2s"), r.names(&section, "s2s_tls")];
-    let mut listen = Listen {
-        c2s: sockets(r, &section, "c2s"),
-        c2s_tls: sockets(r, &section, "c2s_tls"),
-        s2s: sockets(r, &section, "s2s"),
-        s2s_tls: sockets(r, &section, "s2s_tls"),
-        http: sockets(r, &section, "http"),
-        https: sockets(r, &section, "https"),
-        http_proxies: networks(r, &section, "http_proxy_trusted"),
-        admin: path,
-        proxy: proxy(r, &section),
-        public: public(r, &section),
-    };
-    match named {
-        // What the file does not name beside what it does name is not wanted.
-        [true, false] => listen.s2s_tls.clear(),
-        [false, true] => listen.s2s.clear(),
-        _ => {}
-    }
-    let listening = named.contains(&true) && !(listen.s2s.is_empty() && listen.s2s_tls.is_empty());
-    (listen, listening, section.line)
-}
-
-fn twice(r: &mut Reader<'_>, listen: &Listen, line: usize) {
-    let mut seen: Vec<SocketAddr> = Vec::new();
-    let all = [&listen.c2s, &listen.c2s_tls, &listen.s2s, &listen.s2s_tls, &listen.http, &listen.https];
-    for at in all.into_iter().flatten().filter(|a| a.port() != 0) {
-        if seen.contains(at) {
-            let what = format!("{at} is listed twice");
-            r.problem(line, "listen", what, "give every listener its own address or port");
-        }
-        seen.push(*at);
-    }
-}
-
-fn sockets(r: &mut Reader<'_>, section: &Section<'_, '_>, name: &str) -> Vec<SocketAddr> {
-    let mut all = Vec::new();
-    for Found { value, line } in r.list(section, name) {
-        match address::socket(&value) {
-            Some(address) => all.push(address),
-            None => {
-                let remedy = "write an IP address and a port, as in \"[::]:5222\" or \"127.0.0.1:5222\"";
-                r.problem(line, format!("listen.{name}"), format!("is {value:?}"), remedy);
-            }
-        }
-    }
-    all
-}
-
-fn proxy(r: &mut Reader<'_>, section: &Section<'_, '_>) -> Option<Vec<Network>> {
-    let on = r.flag(section, "proxy_protocol").value;
-    let networks = networks(r, section, "proxy_trusted");
-    on.then_some(networks)
-}
-
-pub(super) fn networks(r: &mut Reader<'_>, section: &Section<'_, '_>, name: &str) -> Vec<Network> {
-    let mut networks = Vec::new();
-    for Found { value, line } in r.list(section, name) {
-        match Network::parse(&value) {
-            Some(network) => networks.push(network),
-            None => {
-                let remedy =
-                    "write a network, as in \"10.0.0.0/8\" (no bits set behind the prefix), or an address";
-                r.problem(line, section.path(name), format!("is {value:?}"), remedy);
-            }
-        }
-    }
-    networks
-}
-
-/// XEP-0198 section 5: a hostname or an address, then a colon and a port.
-fn public(r: &mut Reader<'_>, section: &Section<'_, '_>) -> Option<String> {
-    let found = r.text(section, "public");
-    if found.value.is_empty() {
-        return None;
-    }
-    if !is_host_and_port(&found.value.replace(cluster::NODE, "n")) {
-        let what = format!("is {:?}", found.value);
-        r.problem(found.line, "listen.public", what, "write host:port, as in \"node1.example.org:5222\"");
-    }
-    Some(found.value)
-}
-
-/// Whether it is a name or an address, a colon and a port.
-pub(super) fn is_host_and_port(text: &str) -> bool {
-    text.rsplit_once(':').is_some_and(|(host, port)| {
-        let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
-        Jid::parse(host).is_ok_and(|j| j.local().is_none() && j.resource().is_none())
-            && port.parse::<u16>().is_ok_and(|p| p > 0)
-    })
-}
-
-fn domains(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path) -> Vec<Domain> {
-    let mut all: Vec<Domain> = Vec::new();
-    for (section, table) in r.sections(file, "domain") {
-        let name = r.text(&section, "name");
-        let domain = Domain {
-            name: match Jid::parse(&name.value) {
-                Ok(jid) if jid.local().is_none() && jid.resource().is_none() => jid.domain().to_owned(),
-                _ => {
-                    let line = if name.line > 0 { name.line } else { section.line };
-                    r.problem(
-                        line,
-                        "domain.name",
-                        format!("is {:?}", name.value),
-                        "write a domain, as in \"example.org\"",
-                    );
-                    name.value
-                }
-            },
-            certificate: certificate(r, &section, base),
-            registration: r.text(&section, "registration").value == "open",
-            contact: contact(r, table),
-        };
-        if all.iter().any(|d| d.name == domain.name) {
-            r.problem(
-                name.line,
-                "domain.name",
-                format!("{} is listed twice", domain.name),
-                "remove one of the two",
-            );
-        }
-        all.push(domain);
-    }
-    all
-}
-
-fn certificate(r: &mut Reader<'_>, section: &Section<'_, '_>, base: &Path) -> Option<CertificateFiles> {
-    let (certificate, key) = (r.text(section, "certificate"), r.text(section, "key"));
-    match (certificate.value.is_empty(), key.value.is_empty()) {
-        (true, true) => return None,
-        (true, false) => {
-            r.problem(key.line, "domain.certificate", "is missing", "a key needs its certificate")
-        }
-        (false, true) => {
-            r.problem(certificate.line, "domain.key", "is missing", "a certificate needs its key")
-        }
-        (false, false) => {}
-    }
-    let files = CertificateFiles { certificate: base.join(&certificate.value), key: base.join(&key.value) };
-    for (option, path, found) in
-        [("domain.certificate", &files.certificate, &certificate), ("domain.key", &files.key, &key)]
-    {
-        if !found.value.is_empty()
-            && let Err(error) = std::fs::File::open(path)
-        {
-            let what = format!("{} cannot be read: {error}", path.display());
-            r.problem(
-                found.line,
-                option,
-                what,
-                "correct the path, or let the user that runs rookery read it",
-            );
-        }
-    }
-    Some(files)
-}
-
-/// XEP-0157 section 2: the kinds of addresses there are.
-const CONTACTS: [&str; 7] = ["abuse", "admin", "feedback", "sales", "security", "status", "support"];
-
-fn contact(r: &mut Reader<'_>, domain: &DeTable<'_>) -> Vec<(&'static str, String)> {
-    let section = r.section(domain, "domain.contact");
-    let mut all = Vec::new();
-    for kind in CONTACTS {
-        for Found { value, line } in r.list(&section, kind) {
-            let scheme = value.split_once(':').map_or("", |(scheme, _)| scheme);
-            if scheme.is_empty() || !scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
-            {
-                let remedy = "write a URI, as in \"xmpp:help@example.org\" or \"mailto:help@example.org\"";
-                r.problem(line, format!("domain.contact.{kind}"), format!("is {value:?}"), remedy);
-            }
-            all.push((kind, value));
-        }
-    }
-    all
 }
 
 fn archive(r: &mut Reader<'_>, file: &DeTable<'_>) -> Archive {
@@ -340,6 +148,11 @@ fn limits(r: &mut Reader<'_>, file: &DeTable<'_>) -> Limits {
         waiting_bytes_per_account: size(r, &s, "waiting_bytes_per_account"),
         waiting_bytes: size(r, &s, "waiting_bytes"),
         offline_messages: size(r, &s, "offline_messages"),
+        component_bytes_per_second: r.number(&s, "component_bytes_per_second").value,
+        component_stanzas_per_second: r.number(&s, "component_stanzas_per_second").value,
+        component_queue_stanzas: size(r, &s, "component_queue_stanzas"),
+        component_queue_bytes: size(r, &s, "component_queue_bytes"),
+        component_wait: secs(r, &s, "component_wait_seconds"),
         archive_page: size(r, &s, "archive_page"),
     };
     if limits.stanza_bytes_before_login > limits.stanza_bytes {
@@ -401,11 +214,13 @@ proxy_trusted = ["10.0.0.0/8"]
 public = "node1.example.org:5222"
 [[domain]]
 name = "Example.ORG"
+self_signed = true
 registration = "open"
 [domain.contact]
 abuse = ["mailto:abuse@example.org"]
 [[domain]]
 name = "example.net"
+self_signed = true
 [archive]
 default = "roster"
 retention_days = 30
@@ -469,12 +284,14 @@ abuse = ["call me"]
         assert_eq!(lines("data_dir = \n[[domain]]\nname='a.example'\n")[0].0, 1);
         assert_eq!(lines(""), [(0, "domain".to_owned())]);
         assert_eq!(
-            lines("[[domain]]\nname='a.example'\n[[domain]]\nname='A.example'")[0],
-            (4, "domain.name".to_owned())
+            lines(
+                "[[domain]]\nname='a.example'\nself_signed=true\n[[domain]]\nname='A.example'\nself_signed=true"
+            )[0],
+            (5, "domain.name".to_owned())
         );
-        assert_eq!(lines("[[domain]]\nname='a@b/c'")[0], (2, "domain.name".to_owned()));
+        assert_eq!(lines("[[domain]]\nname='a@b/c'\nself_signed=true")[0], (2, "domain.name".to_owned()));
         assert_eq!(lines("domain = 'x'")[0], (1, "domain".to_owned()));
-        let same = "[listen]\nc2s=['127.0.0.1:1']\nhttp=['127.0.0.1:1']\n[[domain]]\nname='a.example'";
+        let same = "[listen]\nc2s=['127.0.0.1:1']\nhttp=['127.0.0.1:1']\n[[domain]]\nname='a.example'\nself_signed=true";
         assert_eq!(lines(same), [(1, "listen".to_owned())]);
     }
 

@@ -85,9 +85,13 @@ impl Finder {
     }
 
     /// The same, but only addresses of this very machine count (127.0.0.0/8, ::1): for a server that is tried out.
-    pub fn on_loopback(config: &Dns, seams: Seams) -> Result<Self, NetError> {
-        let current = ArcSwap::from_pointee(Current::new(config, true)?);
-        Ok(Self { current, cache: Cache::new(), seams, loopback: true })
+    pub fn on_loopback(mut self) -> Self {
+        let now = self.current.load_full();
+        let reach = Arc::new(Reach { loopback: true, refused: now.reach.refused.clone() });
+        let (resolver, proxy) = (now.resolver.clone(), now.proxy.clone());
+        self.current.store(Arc::new(Current { resolver, proxy, reach }));
+        self.loopback = true;
+        self
     }
 
     /// Takes a changed configuration, or changed DNS servers of the system, and forgets what was found. On an error all stays.

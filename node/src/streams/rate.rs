@@ -80,6 +80,17 @@ impl From<&Limits> for InForce {
     }
 }
 
+impl InForce {
+    /// Those of a component.
+    pub(super) fn of_component(limits: &Limits) -> Self {
+        let rate = |per_second: u64| Rate::new(per_second, per_second.saturating_mul(2));
+        Self {
+            bytes: rate(limits.component_bytes_per_second),
+            stanzas: rate(limits.component_stanzas_per_second),
+        }
+    }
+}
+
 struct Taken {
     bytes: Bucket,
     stanzas: Bucket,

@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::Instant;
 
 use super::stream::{TlsStream, read_some};
-use super::{Identity, Tls};
+use super::{Identity, Tls, ascii, challenge};
 
 /// The protocol's name in ALPN (XEP-0368).
 pub const ALPN: &[u8] = b"xmpp-client";
@@ -34,23 +34,23 @@ pub struct Accepted<S> {
     pub protocol: &'static str,
 }
 
-/// Direct TLS. A client that offers ALPN must offer `xmpp-client`.
+/// Direct TLS. A client that offers ALPN must offer `xmpp-client`. An authority's challenge is answered, and ends as an error.
 pub async fn accept_direct<S>(tls: &Tls, stream: S) -> io::Result<Accepted<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let hello = count(Hello::read(stream, 0).await)?;
-    let identity = tls.identity(hello.sni.as_deref());
+    let hello = count(Hello::read(stream, 0).await)?.unless_challenge(tls).await?;
+    let (hello, identity) = hello.identity(tls, None).await?;
     hello.finish(identity.direct.clone(), identity).await
 }
 
-/// TLS for HTTP. A client that offers ALPN must offer `http/1.1`.
+/// TLS for HTTP. A client that offers ALPN must offer `http/1.1`. An authority's challenge is answered, and ends as an error.
 pub async fn accept_http<S>(tls: &Tls, stream: S) -> io::Result<Accepted<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let hello = count(Hello::read(stream, 0).await)?;
-    let identity = tls.identity(hello.sni.as_deref());
+    let hello = count(Hello::read(stream, 0).await)?.unless_challenge(tls).await?;
+    let (hello, identity) = hello.identity(tls, None).await?;
     hello.finish(identity.http.clone(), identity).await
 }
 
@@ -60,8 +60,7 @@ pub async fn accept_starttls<S>(tls: &Tls, stream: S, to: &str) -> io::Result<Ac
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let hello = count(Hello::read(stream, SPACE).await)?;
-    let identity = tls.identity(Some(hello.sni.as_deref().unwrap_or(to)));
+    let (hello, identity) = count(Hello::read(stream, SPACE).await)?.identity(tls, Some(to)).await?;
     hello.finish(identity.starttls.clone(), identity).await
 }
 
@@ -71,6 +70,8 @@ pub(super) struct Hello<S> {
     /// All that was read: it is read again, by the connection with that certificate.
     bytes: Vec<u8>,
     pub(super) sni: Option<String>,
+    /// Whether an authority asks for the answer to a challenge.
+    challenge: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Hello<S> {
@@ -91,8 +92,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Hello<S> {
                 match acceptor.accept() {
                     Ok(None) => {}
                     Ok(Some(accepted)) => {
-                        let sni = accepted.client_hello().server_name().map(str::to_owned);
-                        return Ok(Self { stream, bytes, sni });
+                        let hello = accepted.client_hello();
+                        let sni = hello.server_name().map(str::to_owned);
+                        let challenge = challenge::asks(&hello);
+                        return Ok(Self { stream, bytes, sni, challenge });
                     }
                     Err((error, mut alert)) => {
                         let mut out = Vec::new();
@@ -103,6 +106,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Hello<S> {
                         return Err(io::Error::new(io::ErrorKind::InvalidData, error));
                     }
                 }
+            }
+        }
+    }
+
+    /// Answers the challenge of an authority, and gives an error then.
+    pub(super) async fn unless_challenge(self, tls: &Tls) -> io::Result<Self> {
+        if !self.challenge {
+            return Ok(self);
+        }
+        let name = self.sni.as_deref().map(ascii);
+        Err(challenge::answer(tls.challenges.get(), name.as_deref(), self.stream, self.bytes).await)
+    }
+
+    /// The certificate that the client wants: by SNI, else by `to`.
+    pub(super) async fn identity(mut self, tls: &Tls, to: Option<&str>) -> io::Result<(Self, Arc<Identity>)> {
+        match tls.identity(self.sni.as_deref().or(to)) {
+            Some(identity) => Ok((self, identity)),
+            None => {
+                challenge::refuse(&mut self.stream, challenge::UNRECOGNIZED_NAME).await;
+                count(Err(none_yet()))
             }
         }
     }
@@ -141,4 +164,9 @@ pub(super) fn count<T>(result: io::Result<T>) -> io::Result<T> {
             .increment(1);
     }
     result
+}
+
+/// There is no certificate to show yet.
+pub(super) fn none_yet() -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, "no certificate has been issued yet")
 }

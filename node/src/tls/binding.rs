@@ -130,7 +130,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let tls = Tls::load(&config(folder.path(), &["localhost"]), seams(NOW)).unwrap();
         let spy = Arc::new(Spy::default());
-        let mut server = (*tls.identity(None).starttls).clone();
+        let mut server = (*tls.identity(None).unwrap().starttls).clone();
         server.key_log = spy.clone();
         let mut server = rustls::server::UnbufferedServerConnection::new(Arc::new(server)).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

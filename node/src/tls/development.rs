@@ -175,7 +175,7 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
 }
 
 /// A domain as certificates and SNI write it: A-labels, lower case, no dot at the end.
-pub(super) fn ascii(domain: &str) -> String {
+pub fn ascii(domain: &str) -> String {
     let domain = domain.strip_suffix('.').unwrap_or(domain);
     idna::domain_to_ascii(domain).unwrap_or_else(|_| domain.to_ascii_lowercase())
 }

@@ -1,28 +1,33 @@
 //! TLS of client connections: rustls with aws-lc-rs, TLS 1.2 and 1.3 (RFC 7590, RFC 9325), one certificate for each
 //! domain, found by SNI or by the stream's `to`, replaced without a restart.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use rookery_cluster::seams::Seams;
-use rustls::ServerConfig;
-use rustls::crypto::CryptoProvider;
-use rustls::server::{NoServerSessionStorage, ProducesTickets};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::config::{self, Config};
+use crate::config::{Config, Source};
 
 pub mod accept;
 mod binding;
+pub mod challenge;
 pub mod development;
 mod files;
 mod identity;
+mod load;
 pub mod remote;
 pub mod stream;
 
 pub use accept::{Accepted, accept_direct, accept_http, accept_starttls, version};
-pub use identity::Identity;
+pub use challenge::Challenges;
+pub use development::ascii;
+pub use identity::{Identity, Origin};
 pub use stream::TlsStream;
+
+use load::Loader;
 
 /// Why TLS can't be served.
 #[derive(Debug, thiserror::Error)]
@@ -51,21 +56,40 @@ pub enum Error {
         /// Why.
         source: rustls::Error,
     },
+    /// A certificate that an authority issued.
+    #[error("the certificate that was issued for {name} cannot be used: it {what}")]
+    Issued {
+        /// For which name.
+        name: String,
+        /// What is wrong with it.
+        what: String,
+    },
     /// No domain.
     #[error("no domain has a certificate")]
     Nothing,
 }
 
-/// Seconds before the end of a certificate from which every start and reload warns.
-const WARN: i64 = 14 * 86_400;
-
 /// The certificates of all domains and what they are served with. Shared by all listeners.
 pub struct Tls {
     current: ArcSwap<Set>,
-    seams: Seams,
-    provider: Arc<CryptoProvider>,
-    tickets: Arc<dyn ProducesTickets>,
+    loader: Loader,
+    /// What authorities issued. Its lock is held while a new set is made.
+    stored: Mutex<Stored>,
+    challenges: OnceLock<Arc<dyn Challenges>>,
 }
+
+/// A certificate that an authority issued.
+pub struct Issued {
+    /// The certificate and its chain.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// Its private key.
+    pub key: PrivateKeyDer<'static>,
+    /// The directory URL of the authority.
+    pub directory: String,
+}
+
+/// What authorities issued, by name (A-labels, lower case).
+pub type Stored = BTreeMap<String, Arc<Issued>>;
 
 /// What became of certificates that were loaded again: a line for each.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -80,99 +104,149 @@ pub struct Reloaded {
 struct Set {
     /// By the domain and by each name in its certificate, as SNI writes names.
     by_name: HashMap<String, Arc<Identity>>,
-    first: Arc<Identity>,
+    /// For who asks for nothing we know. `None` only until an authority has issued the first certificate.
+    first: Option<Arc<Identity>>,
 }
 
 impl Tls {
-    /// Loads all certificates, and makes those that the configuration leaves to the node.
+    /// Loads all certificates from files, and makes those that the configuration leaves to the node. What authorities issued comes
+    /// by [`Tls::install`].
     pub fn load(config: &Config, seams: Seams) -> Result<Self, Error> {
-        let mut provider = rustls::crypto::aws_lc_rs::default_provider();
-        // AES-128 first: as safe for this use, and its SHA-256 makes a handshake a tenth cheaper.
-        provider.cipher_suites.sort_by_key(|suite| !format!("{:?}", suite.suite()).contains("AES_128_GCM"));
-        let provider = Arc::new(provider);
-        let tickets = rustls::crypto::aws_lc_rs::Ticketer::new()
-            .map_err(|source| Error::Unusable { domain: "session tickets".to_owned(), source })?;
+        let loader = Loader::new(seams)?;
         let mut all = Vec::new();
         for domain in &config.domains {
-            all.push(load_one(config, domain, &seams, &provider, &tickets)?);
+            all.extend(loader.of_domain(config, domain)?);
         }
-        let current = ArcSwap::from_pointee(Set::new(all)?);
-        Ok(Self { current, seams, provider, tickets })
+        if all.is_empty() && config.acme.is_none() {
+            return Err(Error::Nothing);
+        }
+        let current = ArcSwap::from_pointee(Set::new(all));
+        Ok(Self { current, loader, stored: Mutex::default(), challenges: OnceLock::new() })
     }
 
-    /// Loads all certificates again. A domain whose new certificate is no good keeps its old one.
+    /// Loads all certificates from files again. A domain whose new certificate is no good keeps its old one.
     pub fn reload(&self, config: &Config) -> Reloaded {
+        let stored = self.stored.lock();
+        self.renew(config, &stored, true)
+    }
+
+    /// Serves what authorities issued instead of what they issued before. Files are not read again.
+    pub fn install(&self, config: &Config, new: Stored) -> Reloaded {
+        let mut stored = self.stored.lock();
+        *stored = new;
+        self.renew(config, &stored, false)
+    }
+
+    /// Who answers the challenges of authorities. The first call counts.
+    pub fn set_challenges(&self, challenges: Arc<dyn Challenges>) {
+        let _ = self.challenges.set(challenges);
+    }
+
+    fn renew(&self, config: &Config, stored: &Stored, files: bool) -> Reloaded {
         let old = self.current.load_full();
         let (mut all, mut reloaded) = (Vec::new(), Reloaded::default());
         for domain in &config.domains {
-            let before =
-                old.by_name.get(&development::ascii(&domain.name)).filter(|i| i.domain == domain.name);
-            match load_one(config, domain, &self.seams, &self.provider, &self.tickets) {
-                Ok(new) => {
-                    if before.is_none_or(|old| old.chain() != new.chain()) {
-                        reloaded.taken.push(format!("{}: new certificate", domain.name));
-                    }
-                    all.push(new);
-                }
-                Err(error) => {
-                    tracing::error!(domain = %domain.name, %error, "certificate refused");
-                    let name = &domain.name;
-                    reloaded.refused.push(match before {
-                        Some(_) => format!("{name}: the old certificate stays, because {error}"),
-                        None => format!("{name}: no certificate, because {error}"),
-                    });
-                    all.extend(before.cloned());
+            let before = old.of(&domain.name).filter(|i| i.is_from(config.source(domain)));
+            match (before, files, config.source(domain)) {
+                (_, _, Source::Ordered) => {}
+                (Some(before), false, _) => all.push(before.clone()),
+                (before, ..) => {
+                    let new = self.loader.of_domain(config, domain);
+                    all.extend(reloaded.take(&domain.name, before.or(old.of(&domain.name)), new.transpose()));
                 }
             }
         }
-        match Set::new(all) {
-            Ok(set) => self.current.store(Arc::new(set)),
-            Err(error) => reloaded.refused.push(format!("no certificate changed: {error}")),
+        let own = all.len();
+        for (name, issued) in stored {
+            let covers =
+                |identity: &Arc<Identity>| *ascii(&identity.domain) == **name || identity.covers(name);
+            if all.iter().take(own).any(covers) {
+                continue; // the operator's own comes first
+            }
+            let before = old.of(name).filter(|i| matches!(i.origin, Origin::Authority(_)));
+            match before.filter(|before| before.chain() == issued.chain) {
+                Some(same) => all.push(same.clone()),
+                None => all.extend(reloaded.take(name, before, Some(self.loader.issued(name, issued)))),
+            }
+        }
+        // A domain whose certificate is ordered from now on keeps what it has until then.
+        for domain in config.domains.iter().filter(|domain| config.source(domain) == Source::Ordered) {
+            let before = old.of(&domain.name).filter(|_| !stored.contains_key(&ascii(&domain.name)));
+            all.extend(before.cloned());
+        }
+        if all.is_empty() && config.acme.is_none() {
+            reloaded.refused.push(format!("no certificate changed: {}", Error::Nothing));
+        } else {
+            self.current.store(Arc::new(Set::new(all)));
         }
         reloaded
     }
 
     /// What to serve to a client that asked for `name` (by SNI, else by the stream's `to`); the first domain's if it
-    /// asked for nothing we know.
-    pub fn identity(&self, name: Option<&str>) -> Arc<Identity> {
+    /// asked for nothing we know. `None` if there is no certificate yet.
+    pub fn identity(&self, name: Option<&str>) -> Option<Arc<Identity>> {
         let set = self.current.load();
         let Some(name) = name else { return set.first.clone() };
-        let name = development::ascii(name);
+        let name = ascii(name);
         let wildcard = || name.split_once('.').map(|(_, rest)| format!("*.{rest}"));
         let found = set.by_name.get(&name).or_else(|| set.by_name.get(&wildcard()?));
-        found.unwrap_or(&set.first).clone()
+        found.or(set.first.as_ref()).cloned()
+    }
+
+    /// Whether the configuration has a certificate for `name` that no authority issues.
+    pub fn has_own(&self, config: &Config, name: &str) -> bool {
+        let set = self.current.load();
+        let own = config.domains.iter().filter(|domain| config.source(domain) != Source::Ordered);
+        own.filter_map(|domain| set.of(&domain.name)).any(|identity| identity.covers(name))
+    }
+
+    /// Whether a certificate that was issued for `name` can be served.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check(&self, name: &str, issued: &Issued) -> Result<Arc<Identity>, Error> {
+        self.loader.issued(name, issued)
     }
 
     /// Sets the gauge of each certificate's time to live.
     pub fn measure(&self) {
-        self.current.load().by_name.values().for_each(|identity| measure(identity));
+        self.list().iter().for_each(|identity| identity.measure());
     }
 
-    /// Whether a certificate is so old that it should be read, or made, again.
+    /// Says in the log which certificates expire soon.
+    pub fn warn(&self) {
+        self.list().iter().for_each(|identity| identity.warn(self.loader.now()));
+    }
+
+    /// Whether a certificate of the node's own making, or from a file, is so old that it should be read, or made, again.
     pub fn wants_renewal(&self) -> bool {
-        let now = now_seconds(&self.seams);
-        self.current.load().by_name.values().any(|identity| identity.not_after - now < development::RENEW)
+        let now = self.loader.now();
+        let is_own = |identity: &&Arc<Identity>| !matches!(identity.origin, Origin::Authority(_));
+        self.list().iter().filter(is_own).any(|identity| identity.not_after - now < development::RENEW)
+    }
+
+    /// The certificates, each once, in the order of their domains.
+    pub fn list(&self) -> Vec<Arc<Identity>> {
+        let mut all: Vec<Arc<Identity>> = self.current.load().by_name.values().cloned().collect();
+        all.sort_by(|a, b| a.domain.cmp(&b.domain));
+        all.dedup_by(|a, b| a.domain == b.domain);
+        all
     }
 
     /// A line for each certificate: whose, from where, until when. For `rookery check`.
     pub fn describe(&self) -> Vec<String> {
-        let set = self.current.load();
-        let mut all: Vec<&Arc<Identity>> = set.by_name.values().collect();
-        all.sort_by(|a, b| a.domain.cmp(&b.domain));
-        all.dedup_by(|a, b| a.domain == b.domain);
-        let now = now_seconds(&self.seams);
-        all.iter()
-            .map(|i| format!("{}: valid for {} more days", i.domain, (i.not_after - now) / 86_400))
-            .collect()
+        let now = self.loader.now();
+        let left = |i: &Arc<Identity>| (i.not_after - now) / 86_400;
+        self.list().iter().map(|i| format!("{}: valid for {} more days", i.domain, left(i))).collect()
     }
 }
 
 impl Set {
-    fn new(all: Vec<Arc<Identity>>) -> Result<Self, Error> {
-        let first = all.first().cloned().ok_or(Error::Nothing)?;
+    fn new(all: Vec<Arc<Identity>>) -> Self {
+        let first = all.first().cloned();
         let mut by_name = HashMap::new();
         for identity in &all {
-            by_name.insert(development::ascii(&identity.domain), identity.clone());
+            by_name.insert(ascii(&identity.domain), identity.clone());
         }
         // A name that a certificate also holds, such as the host behind the SRV record; domains go first.
         for identity in &all {
@@ -180,74 +254,40 @@ impl Set {
                 by_name.entry(name.clone()).or_insert_with(|| identity.clone());
             }
         }
-        Ok(Self { by_name, first })
+        Self { by_name, first }
+    }
+
+    /// The certificate of a domain itself.
+    fn of(&self, domain: &str) -> Option<&Arc<Identity>> {
+        self.by_name.get(&ascii(domain)).filter(|identity| ascii(&identity.domain) == ascii(domain))
     }
 }
 
-fn measure(identity: &Identity) {
-    #[allow(clippy::cast_precision_loss)] // seconds are exact in an f64
-    let until = identity.not_after as f64;
-    metrics::gauge!("rookery_certificate_expiry_seconds", "domain" => identity.domain.clone()).set(until);
-}
-
-fn now_seconds(seams: &Seams) -> i64 {
-    i64::try_from(seams.clock.now_micros() / 1_000_000).unwrap_or(i64::MAX)
-}
-
-fn load_one(
-    config: &Config,
-    domain: &config::Domain,
-    seams: &Seams,
-    provider: &Arc<CryptoProvider>,
-    tickets: &Arc<dyn ProducesTickets>,
-) -> Result<Arc<Identity>, Error> {
-    let now = now_seconds(seams);
-    let files = match &domain.certificate {
-        Some(files) => files.clone(),
-        None => {
-            let ours = config.domains.iter().filter(|d| d.certificate.is_none());
-            let served: Vec<&str> = ours.map(|d| d.name.as_str()).collect();
-            development::certificate(&config.data_dir.join("tls"), &domain.name, &served, now)?
+impl Reloaded {
+    /// Notes what became of the certificate of `name`, and gives the one that is to be served.
+    fn take(
+        &mut self,
+        name: &str,
+        before: Option<&Arc<Identity>>,
+        new: Option<Result<Arc<Identity>, Error>>,
+    ) -> Option<Arc<Identity>> {
+        match new? {
+            Ok(new) => {
+                if before.is_none_or(|old| old.chain() != new.chain()) {
+                    self.taken.push(format!("{name}: new certificate"));
+                }
+                Some(new)
+            }
+            Err(error) => {
+                tracing::error!(domain = %name, %error, "certificate refused");
+                self.refused.push(match before {
+                    Some(_) => format!("{name}: the old certificate stays, because {error}"),
+                    None => format!("{name}: no certificate, because {error}"),
+                });
+                before.cloned()
+            }
         }
-    };
-    let (chain, key) = files::load(&files)?;
-    let unusable = |source| Error::Unusable { domain: domain.name.clone(), source };
-    let build = |alpn: Vec<Vec<u8>>| -> Result<Arc<ServerConfig>, Error> {
-        let mut server = ServerConfig::builder_with_provider(provider.clone())
-            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-            .map_err(unusable)?
-            .with_no_client_auth()
-            .with_single_cert(chain.clone(), key.clone_key())
-            .map_err(unusable)?;
-        server.alpn_protocols = alpn;
-        server.ticketer = tickets.clone();
-        server.ignore_client_order = true;
-        server.key_log = Arc::new(binding::Exporter);
-        server.send_tls13_tickets = 1;
-        // Tickets resume; nothing is kept per client.
-        server.session_storage = Arc::new(NoServerSessionStorage {});
-        Ok(Arc::new(server))
-    };
-    let identity = Identity::new(
-        domain.name.clone(),
-        chain.clone(),
-        build(Vec::new())?,
-        build(vec![accept::ALPN.to_vec()])?,
-        build(vec![accept::HTTP.to_vec()])?,
-        remote::Configs::new(provider, &chain, &key).map_err(unusable)?,
-    )
-    .map_err(|what| Error::File { path: files.certificate.clone(), what })?;
-    let left = identity.not_after - now;
-    if left <= 0 {
-        tracing::error!(domain = %domain.name, file = %files.certificate.display(), "the certificate has expired");
-    } else if left < WARN {
-        tracing::warn!(domain = %domain.name, days = left / 86_400, "the certificate expires soon");
     }
-    if !identity.covers(&domain.name) {
-        tracing::warn!(domain = %domain.name, names = ?identity.names, "the certificate does not name the domain");
-    }
-    measure(&identity);
-    Ok(Arc::new(identity))
 }
 
 #[cfg(test)]

@@ -14,8 +14,8 @@ use tokio_stream::{StreamExt as _, once};
 use tonic::transport::{Channel, Endpoint};
 
 use super::{
-    Address, Admin, Chunks, ClusterStatus, Error, ImportReport, Progress, Session, ShardGroup, Status, User,
-    UserImportLine,
+    Address, Admin, Certificates, Chunks, ClusterStatus, Error, ImportReport, Progress, S2sStream, Session,
+    ShardGroup, Status, User, UserImportLine,
 };
 use crate::secret::Password;
 
@@ -138,6 +138,22 @@ impl Admin for Remote {
         Ok(self.client().session_kick(request).await?.into_inner().kicked)
     }
 
+    async fn streams(&self, domain: &str, after: &str, limit: usize) -> Result<Vec<S2sStream>, Error> {
+        let limit = page_limit(limit);
+        let request = v1::StreamListRequest { domain: domain.to_owned(), after: after.to_owned(), limit };
+        let mut pages = self.client().stream_list(request).await?.into_inner();
+        let mut streams = Vec::new();
+        while let Some(page) = pages.message().await? {
+            streams.extend(page.streams);
+        }
+        Ok(streams)
+    }
+
+    async fn close_streams(&self, target: &str) -> Result<u64, Error> {
+        let request = v1::StreamCloseRequest { target: target.to_owned() };
+        Ok(self.client().stream_close(request).await?.into_inner().closed)
+    }
+
     async fn export(&self, target: &str) -> Result<Chunks, Error> {
         let replies =
             self.client().export(v1::ExportRequest { target: target.to_owned() }).await?.into_inner();
@@ -199,6 +215,15 @@ impl Admin for Remote {
     async fn log_level(&self, directives: &str) -> Result<String, Error> {
         let request = v1::LogLevelRequest { directives: directives.to_owned() };
         Ok(self.client().log_level(request).await?.into_inner().previous)
+    }
+
+    async fn certificates(&self) -> Result<Certificates, Error> {
+        Ok(self.client().certificate_list(v1::CertificateListRequest {}).await?.into_inner())
+    }
+
+    async fn certificate_order(&self, name: &str, revoke: bool) -> Result<String, Error> {
+        let request = v1::CertificateOrderRequest { name: name.to_owned(), revoke };
+        Ok(self.client().certificate_order(request).await?.into_inner().name)
     }
 
     async fn cluster_status(&self) -> Result<ClusterStatus, Error> {

@@ -8,8 +8,9 @@ use tokio::sync::oneshot;
 use tokio_stream::StreamExt as _;
 
 use super::{
-    Address, Admin, Chunks, ClusterStatus, Error, ImportReport, Progress, Session, ShardGroup, ShardRange,
-    Socket, Status, User, UserImportLine, add_failure, connect, serve,
+    Address, Admin, Certificate, Certificates, Chunks, ClusterStatus, Error, ImportReport, Progress,
+    S2sStream, Session, ShardGroup, ShardRange, Socket, Status, User, UserImportLine, add_failure, connect,
+    serve,
 };
 use crate::secret::Password;
 
@@ -18,9 +19,11 @@ use crate::secret::Password;
 pub(crate) struct Fake {
     pub(crate) users: Mutex<BTreeMap<String, String>>,
     pub(crate) sessions: Mutex<Vec<Session>>,
+    pub(crate) streams: Mutex<Vec<S2sStream>>,
     pub(crate) batches: Mutex<Vec<usize>>,
     /// What the cluster looks like, one time after another; the last stays.
     pub(crate) clusters: Mutex<Vec<ClusterStatus>>,
+    pub(crate) certificates: Mutex<Vec<Certificate>>,
     pub(crate) documents: Mutex<Vec<Result<Vec<u8>, Error>>>,
 }
 
@@ -99,6 +102,22 @@ impl Admin for Fake {
         }
     }
 
+    async fn streams(&self, domain: &str, after: &str, limit: usize) -> Result<Vec<S2sStream>, Error> {
+        let streams = self.streams.lock().unwrap();
+        let of = |s: &&S2sStream| domain.is_empty() || s.pairs.iter().any(|pair| pair.remote == domain);
+        Ok(streams.iter().filter(|s| s.id.as_str() > after).filter(of).take(limit).cloned().collect())
+    }
+
+    async fn close_streams(&self, target: &str) -> Result<u64, Error> {
+        let mut streams = self.streams.lock().unwrap();
+        let before = streams.len();
+        streams.retain(|s| s.id != target && s.pairs.iter().all(|pair| pair.remote != target));
+        match before - streams.len() {
+            0 => Err(Error::not_found(format!("{target} has no stream"))),
+            closed => Ok(closed as u64),
+        }
+    }
+
     async fn export(&self, target: &str) -> Result<Chunks, Error> {
         if target == "broken.example" {
             let pieces = [Ok(Bytes::from("<server-data>")), Err(Error::internal("the store broke"))];
@@ -144,6 +163,17 @@ impl Admin for Fake {
     async fn log_level(&self, directives: &str) -> Result<String, Error> {
         crate::logging::check(directives)?;
         Ok("info".to_owned())
+    }
+
+    async fn certificates(&self) -> Result<Certificates, Error> {
+        Ok(Certificates { certificates: self.certificates.lock().unwrap().clone(), now: 1_000_000 })
+    }
+
+    async fn certificate_order(&self, name: &str, revoke: bool) -> Result<String, Error> {
+        if self.certificates.lock().unwrap().iter().any(|certificate| certificate.name == name) {
+            return Ok(if revoke { format!("{name} (revoked)") } else { name.to_owned() });
+        }
+        Err(Error::not_found(format!("no certificate is ordered for {name}")))
     }
 
     async fn cluster_status(&self) -> Result<ClusterStatus, Error> {

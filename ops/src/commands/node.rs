@@ -62,14 +62,14 @@ mod tests {
         let captured = Captured::new("");
         status(false, &node.remote, &captured.terminal).await.unwrap();
         let out = captured.out();
-        assert!(out.contains(&format!("n1 (Rookery {}, api 2)", crate::VERSION)), "{out}");
+        assert!(out.contains(&format!("n1 (Rookery {}, api 3)", crate::VERSION)), "{out}");
         assert!(out.contains("state        ready\nup for       1d02h\ndomains      example.org\n"), "{out}");
         let captured = Captured::new("");
         status(true, &node.remote, &captured.terminal).await.unwrap();
         let value: serde_json::Value = serde_json::from_str(&captured.out()).unwrap();
         assert_eq!(
             (value["api_version"].as_u64(), value["version"].as_str()),
-            (Some(2), Some(crate::VERSION))
+            (Some(3), Some(crate::VERSION))
         );
 
         let captured = Captured::new("");

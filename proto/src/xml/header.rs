@@ -138,7 +138,7 @@ pub struct Opening<'a> {
 
 impl Opening<'_> {
     /// Appends the declaration and the opening tag, with `version='1.0'`. A stream between servers also declares the namespace
-    /// of dialback (XEP-0220 section 2.4.1).
+    /// of dialback (XEP-0220 section 2.4.1). A component's has no version (XEP-0114 section 3), which would promise stream features.
     pub fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"<?xml version='1.0'?><stream:stream xmlns='");
         out.extend_from_slice(self.content.as_bytes());
@@ -148,7 +148,7 @@ impl Opening<'_> {
             out.extend_from_slice(b"' xmlns:db='");
             out.extend_from_slice(ns::DIALBACK.as_bytes());
         }
-        out.extend_from_slice(b"' version='1.0'");
+        out.extend_from_slice(if self.content == ns::COMPONENT_ACCEPT { b"'" } else { b"' version='1.0'" });
         let attributes =
             [(" from='", self.from), (" to='", self.to), (" id='", self.id), (" xml:lang='", self.lang)];
         for (name, value) in attributes {

@@ -31,6 +31,8 @@ impl Scope {
     pub const CLIENT: Self = Self { content: ns::CLIENT, declared: Declared::Usual };
     /// Of a server stream with the usual header: `xmlns='jabber:server'`, `xmlns:stream` and `xmlns:db`.
     pub const SERVER: Self = Self { content: ns::SERVER, declared: Declared::Dialback };
+    /// Of a component's stream with the usual header: `xmlns='jabber:component:accept'` and `xmlns:stream`.
+    pub const COMPONENT: Self = Self { content: ns::COMPONENT_ACCEPT, declared: Declared::Usual };
     /// No declaration at all, as in WebSocket frames (RFC 7395) and in what we stored; content `jabber:client`.
     pub const NOTHING: Self = Self { content: ns::CLIENT, declared: Declared::Nothing };
 
@@ -53,7 +55,7 @@ impl Scope {
         Self { content, declared }
     }
 
-    /// The content namespace: `jabber:client` or `jabber:server`.
+    /// The content namespace: `jabber:client`, `jabber:server` or `jabber:component:accept`.
     #[must_use]
     pub fn content(&self) -> &'static str {
         self.content

@@ -6,6 +6,8 @@
 pub const CLIENT: &str = "jabber:client";
 /// `jabber:server`: stanzas between servers (RFC 6120).
 pub const SERVER: &str = "jabber:server";
+/// `jabber:component:accept`: stanzas between a component and its server (XEP-0114).
+pub const COMPONENT_ACCEPT: &str = "jabber:component:accept";
 /// XEP-0220 server dialback, declared in the headers of streams between servers.
 pub const DIALBACK: &str = "jabber:server:dialback";
 /// XEP-0220: its stream feature.
@@ -124,6 +126,10 @@ pub const HINTS: &str = "urn:xmpp:hints";
 pub const CSI: &str = "urn:xmpp:csi:0";
 /// XEP-0353 Jingle message initiation, which the archive keeps.
 pub const JINGLE_MESSAGE: &str = "urn:xmpp:jingle-message:0";
+/// XEP-0355 namespace delegation.
+pub const DELEGATION: &str = "urn:xmpp:delegation:2";
+/// XEP-0356 privileged entity.
+pub const PRIVILEGE: &str = "urn:xmpp:privilege:2";
 /// XEP-0359 unique and stable stanza ids.
 pub const STANZA_ID: &str = "urn:xmpp:sid:0";
 /// XEP-0380 explicit message encryption, which marks an encrypted message worth keeping.

@@ -30,9 +30,9 @@ fn the_same_seed_gives_the_same_trace() {
     assert_ne!(hashes(&other), hashes(&one));
 }
 
-/// What is known and not mended, and in which world. 6: what a session that ended had left to any device, and another device had
-/// got, comes to that one again when the home moves before it is confirmed (ARCHITECTURE.md says so of what is not kept). 28: a node
-/// leaves while one that it cannot reach has not heard that somebody is unavailable.
+/// What is known and not mended, and in which world. 6: what a session that ended had left to any device comes twice to the session
+/// that got it, around a change of the home; the cause is not found. 28: a node leaves while another does not hear it, and what it had
+/// to say of somebody who is unavailable seems to be lost.
 const OPEN: &str = "twice/direct@6,ghost/contact@28";
 
 #[test]

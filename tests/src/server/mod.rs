@@ -5,6 +5,7 @@ pub mod ejabberd;
 #[path = "../../../cluster/tests/fdb/cluster.rs"]
 pub mod fdb;
 pub mod haproxy;
+pub mod pebble;
 pub mod postgres;
 mod process;
 pub mod prosody;
@@ -72,7 +73,7 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
     folders.map(|f| f.join(name)).find(|p| p.is_file())
 }
 
-fn need_program(name: &str) -> Result<PathBuf, Error> {
+pub(crate) fn need_program(name: &str) -> Result<PathBuf, Error> {
     find_program(name).ok_or_else(|| Error::Missing(name.to_owned()))
 }
 

@@ -173,6 +173,7 @@ impl User {
         }
         if push {
             self.catch_up();
+            self.push_to_components(Ok(&item));
         }
         if outcome == Outcome::AutoReply {
             // Section 3.1.3, second rule, and 3.4.2.

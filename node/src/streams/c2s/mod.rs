@@ -35,7 +35,7 @@ mod sasl;
 mod settings;
 mod starttls;
 #[cfg(test)]
-mod tests;
+pub(in crate::streams) mod tests;
 
 pub use clients::Clients;
 pub use settings::Settings;

@@ -4,7 +4,7 @@
 //!
 //! - `incoming`: from an accepted socket to a stream on which domains may be proved.
 //! - `outgoing`: from a link's wish to a stream that is authenticated; `open` is the part that verification shares.
-//! - `running`: the loop of every stream, in both directions.
+//! - `running`: the loop of every stream, in both directions, with `input`, `stanzas` and `ending`.
 //! - `dialback` and `verify`: the four roles of server dialback (XEP-0220 version 1.1.1).
 //! - `resume`: stream management with resumption (XEP-0198 version 1.6.3).
 //! - [`table`]: all streams of this node, for the operator and for links that can use a stream in both directions (XEP-0288
@@ -29,7 +29,9 @@ use crate::tls::remote::Judge;
 mod bidi;
 mod conn;
 mod dialback;
+mod ending;
 mod incoming;
+mod input;
 mod io;
 mod open;
 mod outgoing;
@@ -133,6 +135,12 @@ impl Federation {
     pub fn reload(&self, settings: Settings) {
         self.gate.set_stream_limits(&settings.federation.limits);
         self.settings.store(Arc::new(settings));
+    }
+
+    /// The node cannot settle anything: no stream is taken, until the gate is opened again, and those that are there are closed.
+    pub fn park(&self) {
+        self.gate.shut();
+        self.table.close(table::Which::Incoming);
     }
 
     /// Opens streams for links; see [`Dialer`].

@@ -38,8 +38,6 @@ pub(super) async fn run(federation: Arc<Federation>, pair: Pair, resume: Option<
         // Before it is ready only the end comes: the link does not want it any more.
         _ = link.next(&mut scrap) => return,
     };
-    let outcome = if done.is_ok() { "ok" } else { "failed" };
-    metrics::counter!("rookery_stream_dials_total", "outcome" => outcome).increment(1);
     let Authenticated { opened, bidi, counts, managed } = match done {
         Ok(done) => done,
         Err(closed) => {

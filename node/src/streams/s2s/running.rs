@@ -5,29 +5,24 @@ use std::future::{pending, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 
-use rookery_actors::link::stream::{Failure, LinkEnd, Managed as Counts, Next, Pair, Ready};
+use rookery_actors::link::stream::{LinkEnd, Managed as Counts, Next, Pair, Ready};
 use rookery_actors::{Ledger, Pipe};
-use rookery_proto::xml::framer::{Framer, Step};
-use rookery_proto::xml::header::CLOSE;
+use rookery_proto::xml::framer::Framer;
 use rookery_proto::xml::{Scope, Text};
-use rookery_proto::xmpp::error::{Condition, StreamCondition, StreamError};
+use rookery_proto::xmpp::error::StreamCondition;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::conn::{self, Conn, End, Frame};
+use super::conn::{Conn, End, Frame};
+use super::ending::Closing;
 use super::incoming::Bidi;
 use super::io::{Did, Io};
-use super::resume::{Managed, State};
+use super::resume::Managed;
 use super::table::{Direction, Order, Place};
 use super::{Federation, Settings};
 use crate::net::{Pass, Standing};
 use crate::streams::acks::Acks;
 use crate::streams::rate::Meter;
-
-/// How many stanzas of one stream may be on their way to being settled; then its socket is not read.
-const WINDOW: usize = 256;
-/// What a stream may have to say itself while the other side does not read; then the other side is not listened to either.
-const OWN: usize = 64 * 1024;
 
 /// Where stream management (XEP-0198) stands.
 pub(super) enum Sm {
@@ -36,10 +31,10 @@ pub(super) enum Sm {
 }
 
 /// A stream that has not proved a domain.
-struct Unproved {
-    pass: Pass,
-    standing: Standing,
-    deadline: Instant,
+pub(super) struct Unproved {
+    pub(super) pass: Pass,
+    pub(super) standing: Standing,
+    pub(super) deadline: Instant,
 }
 
 /// What a stream begins with.
@@ -64,16 +59,6 @@ pub(super) struct Start {
     pub(super) managed: Option<Managed>,
 }
 
-/// How far the end of a stream has come.
-struct Closing {
-    /// When it is over, whatever is open.
-    by: Instant,
-    /// What we say.
-    error: Option<Box<StreamError>>,
-    /// Whether our `</stream:stream>` is out.
-    said: bool,
-}
-
 /// A stream at work.
 pub(super) struct Running {
     pub(super) federation: Arc<Federation>,
@@ -89,8 +74,8 @@ pub(super) struct Running {
     pub(super) bidi: bool,
     /// The largest stanza that the other side takes on a stream in both directions.
     pub(super) max_bytes: Option<usize>,
-    pass: Option<Pass>,
-    unproved: Option<Unproved>,
+    pub(super) pass: Option<Pass>,
+    pub(super) unproved: Option<Unproved>,
     is_incoming: bool,
     /// Whose stanzas go out.
     pub(super) link: Option<(Pair, LinkEnd)>,
@@ -106,20 +91,20 @@ pub(super) struct Running {
     pub(super) resuming: Option<(String, String)>,
     // Bytes.
     pub(super) io: Io,
-    framer: Framer,
-    scope: Scope,
+    pub(super) framer: Framer,
+    pub(super) scope: Scope,
     pub(super) lang: Option<Text>,
-    meter: Arc<Meter>,
-    paused: Option<Instant>,
+    pub(super) meter: Arc<Meter>,
+    pub(super) paused: Option<Instant>,
     /// Whether the tail may hold complete frames that had to wait.
-    held: bool,
+    pub(super) held: bool,
     /// What the stream itself has to say.
     pub(super) own: Vec<u8>,
     first: Option<Frame>,
     /// When something was last read or written.
     active: Instant,
-    peer_closed: bool,
-    closing: Option<Closing>,
+    pub(super) peer_closed: bool,
+    pub(super) closing: Option<Closing>,
 }
 
 impl Running {
@@ -295,18 +280,7 @@ impl Running {
                 biased;
                 did = poll_fn(|cx| io.poll(cx, may_read)) => self.did(did?)?,
                 Some(order) = orders.recv() => self.obey(order)?,
-                next = next => match next {
-                    Next::Write => {
-                        self.active = Instant::now();
-                        self.federation.meters.sent.increment(more.len() as u64);
-                        self.io.out = more;
-                    }
-                    Next::Close => {
-                        self.io.out = more;
-                        self.close(None);
-                    }
-                    Next::Abandon => return Err(End::Abandon),
-                },
+                next = next => self.send(next, more)?,
                 () = pipe.ready() => {}
                 () = stopped(&mut stop), if watch_stop => {
                     self.close(Some(Box::new(StreamCondition::SystemShutdown.into())));
@@ -315,6 +289,28 @@ impl Running {
                 () = timer.as_mut() => self.time(Instant::now())?,
             }
         }
+    }
+
+    /// What the link wants. A stream that another server has opened is only lent to it.
+    fn send(&mut self, next: Next, more: Vec<u8>) -> Result<(), End> {
+        match next {
+            Next::Write => {
+                self.active = Instant::now();
+                self.federation.meters.sent.increment(more.len() as u64);
+                self.io.out = more;
+            }
+            Next::Close | Next::Abandon if self.is_incoming => {
+                self.io.out = more;
+                self.link = None;
+                self.offer();
+            }
+            Next::Close => {
+                self.io.out = more;
+                self.close(None);
+            }
+            Next::Abandon => return Err(End::Abandon),
+        }
+        Ok(())
     }
 
     fn did(&mut self, did: Did) -> Result<(), End> {
@@ -343,147 +339,6 @@ impl Running {
             Order::GiveUp => return Err(End::Lost),
         }
         Ok(())
-    }
-
-    /// Begins the end, with an error or without. What was received is settled first, and the other side is told so.
-    fn close(&mut self, error: Option<Box<StreamError>>) {
-        if self.closing.is_none() {
-            let by = Instant::now() + self.settings.close;
-            self.closing = Some(Closing { by, error, said: false });
-            self.place.set_free(false);
-        }
-    }
-
-    /// Takes what was read, answers what is settled, and goes on with the end if it has begun.
-    fn process(&mut self, now: Instant) -> Result<(), End> {
-        if self.ledger.broken() {
-            return Err(End::error(StreamCondition::InternalServerError));
-        }
-        if self.held {
-            self.frames(now)?;
-        }
-        self.answer_acks(now);
-        if self.closing.is_none() && !self.peer_closed {
-            return Ok(());
-        }
-        let rest = self.unsettled() == 0;
-        if !rest {
-            self.ledger.wait(&self.pipe);
-        }
-        let by = now + self.settings.close;
-        let closing = self.closing.get_or_insert_with(|| Closing { by, error: None, said: false });
-        if !closing.said && (rest || now >= closing.by) {
-            (closing.said, closing.by) = (true, by);
-            let error = closing.error.take();
-            self.say_goodbye(error);
-        }
-        let over = |closing: &Closing| closing.said && now >= closing.by;
-        let done = self.is_closing() && self.peer_closed && self.own.is_empty() && self.io.is_idle();
-        if (done && self.unsettled() == 0) || self.closing.as_ref().is_some_and(over) {
-            return Err(End::Closed);
-        }
-        Ok(())
-    }
-
-    /// Our end of the stream. In front of it stands the last word on what has arrived: nothing that was sent is in doubt.
-    fn say_goodbye(&mut self, error: Option<Box<StreamError>>) {
-        if matches!(self.sm, Sm::On(_)) {
-            self.write_ack(self.ledger.settled());
-        }
-        if let Some(error) = error {
-            let condition = error.condition.name();
-            metrics::counter!("rookery_stream_errors_total", "condition" => condition).increment(1);
-            error.write(&mut self.own);
-        }
-        self.own.extend_from_slice(CLOSE);
-    }
-
-    /// How many stanzas were received and are neither durable nor answered.
-    fn unsettled(&self) -> usize {
-        self.ledger.open() + self.earlier.as_ref().map_or(0, |earlier| earlier.open())
-    }
-
-    fn frames(&mut self, now: Instant) -> Result<(), End> {
-        let tail = std::mem::take(&mut self.io.tail);
-        let mut used = 0;
-        let done = self.frames_in(&tail, &mut used, now);
-        self.io.tail = tail;
-        if used == self.io.tail.len() {
-            self.io.tail = Vec::new();
-        } else {
-            self.io.tail.drain(..used);
-        }
-        done
-    }
-
-    /// Takes all complete frames, or as many as may be taken now.
-    fn frames_in(&mut self, tail: &[u8], used: &mut usize, now: Instant) -> Result<(), End> {
-        while self.may_take(now) {
-            let rest = tail.get(*used..).unwrap_or_default();
-            match self.framer.next(rest).map_err(|e| End::error(e.condition()))? {
-                Step::Need => {
-                    self.held = false;
-                    return Ok(());
-                }
-                Step::Whitespace { len } | Step::Declaration { len } => *used += len,
-                Step::Element { len } => {
-                    let bytes = rest.get(..len).unwrap_or_default();
-                    let frame = conn::frame(bytes, &self.scope, self.framer.limits())?;
-                    *used += len;
-                    self.take_frame(frame, now)?;
-                }
-                Step::Close { len } => {
-                    *used += len;
-                    (self.peer_closed, self.held) = (true, false);
-                    self.place.set_free(false);
-                    return Ok(());
-                }
-                Step::Open { .. } => return Err(End::error(StreamCondition::BadFormat)),
-            }
-        }
-        Ok(())
-    }
-
-    fn pause(&mut self, until: Instant, limit: &'static str) {
-        metrics::counter!("rookery_limits_hit_total", "limit" => limit).increment(1);
-        self.paused = Some(self.paused.map_or(until, |paused| paused.max(until)));
-    }
-
-    /// One element was taken.
-    pub(super) fn charge(&mut self, now: Instant) {
-        if let Some(until) = self.meter.stanza(now, &self.settings.rates) {
-            self.pause(until, "federation.stanzas_per_second");
-        }
-    }
-
-    /// Whether one more frame may be taken now.
-    fn may_take(&mut self, now: Instant) -> bool {
-        if self.peer_closed || self.resuming.is_some() || self.own.len() > OWN {
-            return false;
-        }
-        if self.closing.as_ref().is_some_and(|closing| !closing.said) {
-            return false;
-        }
-        if self.paused.is_some_and(|until| until > now) {
-            return false;
-        }
-        if self.ledger.open() < WINDOW {
-            return true;
-        }
-        // Looked at twice, since what was settled in between wakes nobody.
-        self.ledger.wait(&self.pipe);
-        self.ledger.open() < WINDOW
-    }
-
-    fn may_read(&mut self, now: Instant) -> bool {
-        if self.peer_closed {
-            return false;
-        }
-        // What another stream of the domain has sent counts as well.
-        if self.paused.is_none() {
-            self.paused = self.meter.due(now, &self.settings.rates);
-        }
-        !self.held && self.may_take(now)
     }
 
     /// When something is due next.
@@ -523,42 +378,6 @@ impl Running {
             }
         }
         Ok(())
-    }
-
-    async fn finish(self: Box<Self>, end: End) {
-        let Self {
-            federation, settings, place, link, sm, mut io, own, proved, closing, pass, unproved, ..
-        } = *self;
-        drop(place);
-        let resume = settings.federation.limits.resume;
-        if let Sm::On(Managed { ledger, name, id: Some(id) }) = sm
-            && unproved.is_none()
-        {
-            match end {
-                End::Lost if pass.is_some() && !resume.is_zero() => {
-                    federation.resumable.park(id, State { ledger, name, proved }, resume);
-                }
-                _ => federation.resumable.leave(&id),
-            }
-        }
-        if let (Some((_, link)), Some(text)) = (link, failure(&end)) {
-            link.failed(Failure { condition: Condition::RemoteServerTimeout, permanent: false, text });
-        }
-        let said = closing.is_some_and(|closing| closing.said);
-        let end = if said { End::Abandon } else { end };
-        let mut rest = io.rest();
-        rest.extend_from_slice(&own);
-        conn::close(&mut io.wire, rest, end, true, settings.close).await;
-        drop((pass, unproved));
-    }
-}
-
-/// What a link is told of an end that is more than the loss of a connection.
-fn failure(end: &End) -> Option<String> {
-    match end {
-        End::Error(error) => Some(format!("the stream was ended with {}", error.condition.name())),
-        End::Told(condition) => Some(format!("the other server ended the stream: {}", condition.name())),
-        _ => None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rookery_actors::link::stream::{LinkEnd, Pair};
@@ -130,10 +131,26 @@ impl Table {
         inner.streams.values().filter(|known| fits(&known.info)).count()
     }
 
-    /// Ends the stream of that number, or all on which `remote` is proved. How many there were.
+    /// Cuts a connection as a network does.
+    #[cfg(test)]
+    pub(super) fn cut(&self, number: u64) {
+        if let Some(known) = self.0.lock().streams.get(&number) {
+            let _ = known.orders.try_send(Order::GiveUp);
+        }
+    }
+
+    /// Waits until there is none. Looked at now and then: only the end of the process asks.
+    pub async fn emptied(&self) {
+        while !self.0.lock().streams.is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Closes streams in order. How many there were.
     pub fn close(&self, which: Which<'_>) -> usize {
         let inner = self.0.lock();
         let fits = |info: &Info| match which {
+            Which::Incoming => info.direction == Direction::Incoming,
             Which::Number(number) => info.number == number,
             Which::Remote(remote) => info.pairs.iter().any(|(pair, _)| pair.remote().domain() == remote),
         };
@@ -162,6 +179,8 @@ impl Table {
 /// Which streams are meant.
 #[derive(Clone, Copy, Debug)]
 pub enum Which<'a> {
+    /// All that other servers have opened.
+    Incoming,
     /// The one of this number.
     Number(u64),
     /// All of a domain.
@@ -176,11 +195,6 @@ fn gauge(direction: Direction) -> metrics::Gauge {
 }
 
 impl Place {
-    /// The stream's number.
-    pub(super) fn number(&self) -> u64 {
-        self.number
-    }
-
     /// The way to tell the stream something.
     pub(super) fn orders(&self) -> &mpsc::Sender<Order> {
         &self.orders

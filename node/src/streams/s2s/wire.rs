@@ -79,11 +79,6 @@ impl Wire {
         self.secured(secured, Layer::Called);
         Ok(())
     }
-
-    /// Whether TLS protects it.
-    pub(super) fn is_secure(&self) -> bool {
-        matches!(self.layer, Layer::Accepted(_) | Layer::Called(_))
-    }
 }
 
 fn gone<T>() -> Poll<io::Result<T>> {

@@ -7,7 +7,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsConnector, client};
 
-use super::accept::{Hello, SPACE, count};
+use super::accept::{Hello, SPACE, count, none_yet};
 use super::{Tls, TlsStream, version};
 use crate::dns::{Begin, names};
 
@@ -47,12 +47,12 @@ pub async fn connect<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let configs = &tls.identity(Some(local)).remote;
-    let config = match begin {
-        Begin::Starttls => configs.to_starttls.clone(),
-        Begin::Direct => configs.to_direct.clone(),
-    };
     let handshake = async {
+        let identity = tls.identity(Some(local)).ok_or_else(none_yet)?;
+        let config = match begin {
+            Begin::Starttls => identity.remote.to_starttls.clone(),
+            Begin::Direct => identity.remote.to_direct.clone(),
+        };
         let stream = TlsConnector::from(config).connect(server_name(remote)?, stream).await?;
         let state = stream.get_ref().1;
         let (chain, version) = (chain(state), version(state));
@@ -71,8 +71,7 @@ pub async fn accept_starttls<S>(tls: &Tls, stream: S, to: &str) -> io::Result<Se
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let hello = count(Hello::read(stream, SPACE).await)?;
-    let identity = tls.identity(Some(hello.sni.as_deref().unwrap_or(to)));
+    let (hello, identity) = count(Hello::read(stream, SPACE).await)?.identity(tls, Some(to)).await?;
     finish(hello, identity.remote.starttls.clone()).await
 }
 
@@ -81,8 +80,8 @@ pub async fn accept_direct<S>(tls: &Tls, stream: S) -> io::Result<Secured<TlsStr
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let hello = count(Hello::read(stream, 0).await)?;
-    let identity = tls.identity(hello.sni.as_deref());
+    let hello = count(Hello::read(stream, 0).await)?.unless_challenge(tls).await?;
+    let (hello, identity) = hello.identity(tls, None).await?;
     finish(hello, identity.remote.direct.clone()).await
 }
 

@@ -366,7 +366,7 @@ async fn servers_of_every_kind_are_let_in_and_out() {
     }
     // A client's ALPN opens no stream of a server.
     let (ours, theirs) = tokio::io::duplex(64 * 1024);
-    let mut client = (*tls.identity(None).remote.to_direct).clone();
+    let mut client = (*tls.identity(None).unwrap().remote.to_direct).clone();
     client.alpn_protocols = vec![b"xmpp-client".to_vec()];
     let connector = TlsConnector::from(Arc::new(client));
     let name = ServerName::try_from("localhost").unwrap();

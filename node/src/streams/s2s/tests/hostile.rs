@@ -116,3 +116,116 @@ async fn answers_that_nobody_asked_for_prove_nothing() {
     peer.send("<message from='x@b.example' to='romeo@a.example'/>").await;
     refused(&mut peer, "not-authorized").await;
 }
+
+#[tokio::test]
+async fn limits_end_streams_and_nobody_elses() {
+    let authority = Authority::new();
+    let (a, b) = two(Some(&authority), Policy::Certificate, Begin::Starttls, |config| {
+        config.federation.limits.stanza_bytes = 20_000;
+        config.federation.limits.new_streams_per_minute = 12;
+        config.federation.limits.streams_per_domain = 2;
+        config.federation.limits.domains_per_stream = 2;
+    })
+    .await;
+    let mut romeo = a.session("romeo").await;
+    // A giant stanza: before its end is there.
+    let mut giant = Peer::authenticated(&a, &b, "b.example").await;
+    let mut honest = Peer::authenticated(&a, &b, "b.example").await;
+    giant.send("<message from='x@b.example' to='romeo@a.example'><body>").await;
+    giant.send(&"x".repeat(25_000)).await;
+    refused(&mut giant, "policy-violation").await;
+    // What is as large as is said does go.
+    let body = "y".repeat(19_000);
+    honest
+        .send(&format!("<message from='x@b.example' to='romeo@a.example'><body>{body}</body></message>"))
+        .await;
+    assert!(romeo.until("</message>").await.contains(&body));
+    // Before anything is proved less is taken.
+    let (mut early, features) = Peer::opened(&a, &b, "b.example").await;
+    assert!(features.contains("<max-bytes>20000</max-bytes>"), "{features}");
+    early.send(&format!("<db:result from='b.example' to='a.example'>{}", "k".repeat(33_000))).await;
+    refused(&mut early, "policy-violation").await;
+    // A third stream of the domain proves nothing.
+    let _second = Peer::authenticated(&a, &b, "b.example").await;
+    let (mut third, _) = Peer::opened(&a, &b, "b.example").await;
+    third.send("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='EXTERNAL'>=</auth>").await;
+    third.until("<temporary-auth-failure").await;
+    // Streams and streams: from some number on they are closed without a word.
+    let mut taken = 0;
+    for _ in 0..20 {
+        let mut peer = Peer::plain(a.at).await;
+        peer.send(&header("b.example", "a.example")).await;
+        taken += usize::from(!peer.first().await.is_empty());
+    }
+    assert!((1..=12).contains(&taken), "{taken}");
+    // And the stream that was there goes on.
+    honest.send("<message from='x@b.example' to='romeo@a.example'><body>still</body></message>").await;
+    romeo.until("still").await;
+}
+
+#[tokio::test]
+async fn who_is_slow_is_not_waited_for() {
+    let authority = Authority::new();
+    let (a, b) = two(Some(&authority), Policy::Certificate, Begin::Starttls, |config| {
+        config.federation.limits.negotiation = Duration::from_secs(1);
+        config.federation.limits.streams_unproved_per_address = 3;
+    })
+    .await;
+    // A header that never ends; a stream on which nothing is proved; a handshake that does not come.
+    let mut slow = Peer::plain(a.at).await;
+    slow.send("<?xml version='1.0'?><stream:stream xmlns='jabber:server'").await;
+    refused(&mut slow, "connection-timeout").await;
+    let (mut idle, _) = Peer::opened(&a, &b, "b.example").await;
+    refused(&mut idle, "connection-timeout").await;
+    let mut silent = Peer::plain(a.at_tls).await;
+    silent.end().await;
+    // The oldest of those that have proved nothing makes room.
+    let mut all = Vec::new();
+    for _ in 0..4 {
+        let mut peer = Peer::plain(a.at).await;
+        peer.send(&header("b.example", "a.example")).await;
+        peer.until("</stream:features>").await;
+        all.push(peer);
+    }
+    assert_eq!(all[0].end().await, "");
+    assert_eq!(all.len(), 4);
+}
+
+#[tokio::test]
+async fn names_that_differ_by_form_are_one_name() {
+    let authority = Authority::new();
+    let a = (Port::new(), Port::new());
+    let plan = Plan {
+        domain: "bücher.example",
+        authority: Some(&authority),
+        routes: Vec::new(),
+        policy: Policy::Certificate,
+    };
+    let a = Node::start(plan, a, |_| {}).await;
+    let plan = Plan {
+        domain: "b.example",
+        authority: Some(&authority),
+        routes: Vec::new(),
+        policy: Policy::Certificate,
+    };
+    let b = Node::start(plan, (Port::new(), Port::new()), |_| {}).await;
+    let mut romeo = a.session("romeo").await;
+    for to in ["xn--bcher-kva.example", "BÜCHER.example"] {
+        let mut peer = Peer::tls(&a, &b, "b.example").await;
+        peer.send(&header("B.EXAMPLE", to)).await;
+        let features = peer.until("</stream:features>").await;
+        assert!(features.contains("EXTERNAL") && features.contains("from='bücher.example'"), "{features}");
+        peer.send("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='EXTERNAL'>=</auth>").await;
+        peer.until("<success").await;
+        peer.send(&header("b.example", to)).await;
+        peer.until("</stream:features>").await;
+        let body = format!("<message from='x@b.example' to='romeo@{to}'><body>{to}</body></message>");
+        peer.send(&body).await;
+        romeo.until(&format!("<body>{to}</body>")).await;
+    }
+    // A name that only looks alike is another: here a Cyrillic letter.
+    let (mut peer, features) = Peer::opened_to(&a, &b, "\u{432}.example", "bücher.example").await;
+    assert!(!features.contains("EXTERNAL"), "{features}");
+    peer.send("<message from='x@b.example' to='romeo@bücher.example'/>").await;
+    refused(&mut peer, "not-authorized").await;
+}

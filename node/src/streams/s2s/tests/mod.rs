@@ -27,6 +27,7 @@ use crate::{options, start};
 
 mod exchange;
 mod hostile;
+mod managed;
 mod peer;
 
 /// An authority, and certificates that it signs.
@@ -64,7 +65,7 @@ impl Authority {
 
 /// Where a node will listen.
 pub(super) struct Port {
-    listener: TcpListener,
+    pub(super) listener: TcpListener,
     pub(super) at: SocketAddr,
 }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
 use super::Node;
 use crate::dns::Begin;
@@ -46,9 +46,13 @@ impl Peer {
 
     /// The same, with headers exchanged and features read, which come back with the header.
     pub(super) async fn opened(node: &Node, as_node: &Node, from: &str) -> (Self, String) {
-        let mut peer = Self::tls(node, as_node, from).await;
         let to = node.host.options().domains[0].name.clone();
-        peer.send(&header(from, &to)).await;
+        Self::opened_to(node, as_node, from, &to).await
+    }
+
+    pub(super) async fn opened_to(node: &Node, as_node: &Node, from: &str, to: &str) -> (Self, String) {
+        let mut peer = Self::tls(node, as_node, from).await;
+        peer.send(&header(from, to)).await;
         let features = peer.until("</stream:features>").await;
         (peer, features)
     }
@@ -63,6 +67,21 @@ impl Peer {
         peer.send(&header(from, &to)).await;
         peer.until("</stream:features>").await;
         peer
+    }
+
+    /// One that was called by direct TLS, and answers with what `as_node` has.
+    pub(super) async fn called(listener: &TcpListener, as_node: &Node) -> Self {
+        let (io, _) = listener.accept().await.unwrap();
+        let secured = remote::accept_direct(&as_node.federation.tls, io).await.unwrap();
+        Self { io: Box::new(secured.stream), text: String::new() }
+    }
+
+    /// Answers a header with one of `from`, and these features.
+    pub(super) async fn greet(&mut self, from: &str, features: &str) -> String {
+        let got = self.until("<stream:stream ").await + &self.until(">").await;
+        let header = header(from, "a.example").replace(" from=", " id='i-1' from=");
+        self.send(&format!("{header}<stream:features>{features}</stream:features>")).await;
+        got
     }
 
     pub(super) async fn send(&mut self, text: &str) {
@@ -80,6 +99,12 @@ impl Peer {
             }
             assert!(self.more().await, "{needle:?} did not come, only {:?}", self.text);
         }
+    }
+
+    /// What comes first; nothing, if that is the end.
+    pub(super) async fn first(&mut self) -> String {
+        self.more().await;
+        std::mem::take(&mut self.text)
     }
 
     /// Reads to the end of the connection.
