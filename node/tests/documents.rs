@@ -78,7 +78,8 @@ fn the_example_configuration_is_valid() {
         line.starts_with('#') && !line.starts_with("# ") && (line.contains(" = ") || line.starts_with("#["))
     };
     std::fs::write(folder.path().join("irc.secret"), "a long secret of a component").unwrap();
-    let example = example.replace("/etc/rookery/irc.secret", folder.path().join("irc.secret").to_str().unwrap());
+    let example =
+        example.replace("/etc/rookery/irc.secret", folder.path().join("irc.secret").to_str().unwrap());
     assert!(example.lines().filter(suggestion).count() > 5);
     let all: Vec<&str> = example.lines().map(|l| if suggestion(&l) { &l[1..] } else { l }).collect();
     config::parse(&all.join("\n"), Path::new("/etc/rookery")).unwrap();

@@ -284,7 +284,8 @@ mod tests {
     #[test]
     fn listeners() {
         let problems = |listen: &str, more: &str| -> Vec<(usize, String)> {
-            let text = format!("[listen]\n{listen}\n[[domain]]\nname = 'a.example'\nself_signed = true\n{more}");
+            let text =
+                format!("[listen]\n{listen}\n[[domain]]\nname = 'a.example'\nself_signed = true\n{more}");
             let problems = parse(&text, Path::new("/")).map(drop).unwrap_err();
             problems.into_iter().map(|p| (p.line, p.option)).collect()
         };
