@@ -9,10 +9,12 @@
 //! Nothing in here opens a socket, reads a file or knows TLS. Nothing in here blocks or waits inside an actor.
 
 pub mod auth;
+pub mod component;
 pub mod connection;
 pub mod export;
 pub mod features;
 pub mod host;
+pub mod link;
 mod maintenance;
 mod placement;
 mod routing;
@@ -20,7 +22,7 @@ mod runtime;
 mod server;
 pub mod session;
 #[cfg(feature = "toys")]
-mod toys;
+pub mod toys;
 pub mod user;
 
 pub use connection::budget::Charged;
@@ -29,5 +31,6 @@ pub use connection::pipe::{Close, Down, ELSEWHERE, Outgoing, Pipe};
 pub use connection::shared_delivery::SharedDelivery;
 pub use host::options::{self, Options};
 pub use host::{Host, NotResumed};
-pub use server::SessionInfo;
+pub use runtime::origin::{Origin, OriginName};
+pub use server::{SessionInfo, knows};
 pub use session::handle::{Authenticated, ConnInfo, SessionHandle};

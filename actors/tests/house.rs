@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// The folders of `src`, lowest first. Each uses only itself and those before it.
-const ORDER: [&str; 14] = [
+const ORDER: [&str; 16] = [
     "runtime",
     "connection",
     "placement",
@@ -16,7 +16,9 @@ const ORDER: [&str; 14] = [
     "auth",
     "user",
     "features",
+    "component",
     "export",
+    "link",
     "toys",
     "server",
     "lib",

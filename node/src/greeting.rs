@@ -3,10 +3,12 @@
 use std::net::SocketAddr;
 
 use crate::config::Config;
+use crate::ports::Places;
 use crate::tls::development::AUTHORITY;
 
 /// Fewer than 15 lines: where it listens, how to make an account, whom to trust, and a client to paste.
-pub fn text(config: &Config, c2s: &[SocketAddr], c2s_tls: &[SocketAddr], http: &[SocketAddr]) -> String {
+pub fn text(config: &Config, places: &Places) -> String {
+    let Places { c2s, c2s_tls, s2s, s2s_tls, http, .. } = places;
     let list = |all: &[SocketAddr]| all.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let domain = config.domains.first().map_or("localhost", |d| d.name.as_str());
     let authority = std::path::absolute(config.data_dir.join("tls").join(AUTHORITY)).unwrap_or_default();
@@ -15,6 +17,7 @@ pub fn text(config: &Config, c2s: &[SocketAddr], c2s_tls: &[SocketAddr], http: &
     format!(
         "\nRookery {} serves {domain} for development, on this machine only.\n\
          \x20 clients      {} (STARTTLS), {} (direct TLS)\n\
+         \x20 servers      {} (STARTTLS), {} (direct TLS), of other domains on this machine\n\
          \x20 web          {base}/ (health and metrics)\n\
          \x20 data         {}\n\
          \x20 authority    {}\n\
@@ -26,6 +29,8 @@ pub fn text(config: &Config, c2s: &[SocketAddr], c2s_tls: &[SocketAddr], http: &
         rookery_ops::VERSION,
         list(c2s),
         list(c2s_tls),
+        list(s2s),
+        list(s2s_tls),
         std::path::absolute(&config.data_dir).unwrap_or_default().display(),
         authority.display(),
     )
@@ -38,11 +43,14 @@ mod tests {
     #[test]
     fn fits_and_says_what_matters() {
         let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        let text = text(&Config::development(), &[at(5222)], &[at(5223)], &[at(5280)]);
+        let (c2s, c2s_tls, http) = (vec![at(5222)], vec![at(5223)], vec![at(5280)]);
+        let places = Places { c2s, c2s_tls, http, s2s: vec![at(5269)], ..Places::default() };
+        let text = text(&Config::development(), &places);
         assert!(text.lines().count() < 15, "{text}");
         for part in [
             "127.0.0.1:5222",
             "127.0.0.1:5223",
+            "127.0.0.1:5269",
             "http://127.0.0.1:5280/",
             "user add romeo@localhost",
             "ca.pem",

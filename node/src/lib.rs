@@ -7,6 +7,7 @@
 //! - [`streams`]: XML streams; [`streams::c2s`] is a client's, from its first byte to its last.
 //! - [`http`]: the routes of the node, and TLS for them.
 //! - [`tls`]: certificates by domain, handshakes, channel bindings, and a development authority.
+//! - [`dns`]: where the servers of other domains are.
 //! - [`acme`]: certificates from an authority: one node orders them, all serve them.
 //! - [`net`]: the network seam, and what is refused before a byte of XMPP is read.
 //! - [`dev_store`]: a store for several nodes on one machine.
@@ -21,6 +22,7 @@ pub mod check;
 pub mod cluster;
 pub mod config;
 pub mod dev_store;
+pub mod dns;
 pub mod greeting;
 pub mod http;
 pub mod listeners;

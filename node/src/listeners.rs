@@ -8,16 +8,23 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
+use crate::dns::Begin;
 use crate::http;
 use crate::net::{Net as _, Tcp, accept};
 use crate::start::Error;
 use crate::streams::c2s::{self, Shared};
+use crate::streams::component;
+use crate::streams::s2s::{self, Federation};
 use crate::transport::tcp::{Socket, Start};
 
 /// Bound and not yet serving.
 pub struct Listeners {
     c2s: Vec<TcpListener>,
     c2s_tls: Vec<TcpListener>,
+    component: Vec<TcpListener>,
+    component_tls: Vec<TcpListener>,
+    s2s: Vec<TcpListener>,
+    s2s_tls: Vec<TcpListener>,
     http: Vec<TcpListener>,
     https: Vec<TcpListener>,
     acme: Vec<TcpListener>,
@@ -40,6 +47,10 @@ impl Listeners {
         Ok(Self {
             c2s: all("listen.c2s", &config.listen.c2s)?,
             c2s_tls: all("listen.c2s_tls", &config.listen.c2s_tls)?,
+            component: all("listen.component", &config.listen.component)?,
+            component_tls: all("listen.component_tls", &config.listen.component_tls)?,
+            s2s: all("listen.s2s", &config.listen.s2s)?,
+            s2s_tls: all("listen.s2s_tls", &config.listen.s2s_tls)?,
             http: all("listen.http", &config.listen.http)?,
             https: all("listen.https", &config.listen.https)?,
             acme: all("acme.listen", &config.listen.acme)?,
@@ -58,6 +69,26 @@ impl Listeners {
     /// Where it listens for direct TLS.
     pub fn c2s_tls(&self) -> Vec<SocketAddr> {
         addresses(&self.c2s_tls)
+    }
+
+    /// Where it listens for components in the clear.
+    pub fn component(&self) -> Vec<SocketAddr> {
+        addresses(&self.component)
+    }
+
+    /// Where it listens for components by TLS.
+    pub fn component_tls(&self) -> Vec<SocketAddr> {
+        addresses(&self.component_tls)
+    }
+
+    /// Where it listens for other servers.
+    pub fn s2s(&self) -> Vec<SocketAddr> {
+        addresses(&self.s2s)
+    }
+
+    /// Where it listens for other servers' direct TLS.
+    pub fn s2s_tls(&self) -> Vec<SocketAddr> {
+        addresses(&self.s2s_tls)
     }
 
     /// Where it listens for HTTP.
@@ -93,6 +124,10 @@ impl Listeners {
         let all = [
             ("c2s", self.c2s()),
             ("c2s_tls", self.c2s_tls()),
+            ("component", self.component()),
+            ("component_tls", self.component_tls()),
+            ("s2s", self.s2s()),
+            ("s2s_tls", self.s2s_tls()),
             ("http", self.http()),
             ("https", self.https()),
             ("acme", self.acme()),
@@ -101,10 +136,11 @@ impl Listeners {
         all.into_iter().flat_map(|(name, all)| named(name, all)).collect()
     }
 
-    /// Accepts clients until `shared.stop`, and answers HTTP until `last` turns true.
+    /// Accepts clients and other servers until `shared.stop`, and answers HTTP until `last` turns true.
     pub fn serve(
         self,
         shared: &Arc<Shared>,
+        federation: Option<&Arc<Federation>>,
         shown: &http::Shown,
         last: &watch::Receiver<bool>,
     ) -> Vec<JoinHandle<()>> {
@@ -116,6 +152,31 @@ impl Listeners {
                 let serve =
                     move |stream, peer, pass| c2s::serve(&shared, Socket::new(stream, start, peer), pass);
                 tasks.push(tokio::spawn(accept::run(listener, gate, stop, serve)));
+            }
+        }
+        let components = [
+            ("component", Start::InTheStream, self.component),
+            ("component_tls", Start::Direct, self.component_tls),
+        ];
+        for (via, start, listeners) in components {
+            for listener in listeners {
+                let shared = shared.clone();
+                let (gate, stop) = (shared.gate.clone(), shared.stop.clone());
+                let serve = move |stream, peer, pass| {
+                    component::serve(&shared, Socket::new(stream, start, peer), via, pass);
+                };
+                tasks.push(tokio::spawn(accept::run(listener, gate, stop, serve)));
+            }
+        }
+        let s2s = [(Begin::Starttls, self.s2s), (Begin::Direct, self.s2s_tls)];
+        if let Some(federation) = federation {
+            for (begin, listeners) in s2s {
+                for listener in listeners {
+                    let federation = federation.clone();
+                    let (gate, stop) = (federation.gate.clone(), shared.stop.clone());
+                    let serve = move |stream, peer, pass| s2s::serve(&federation, stream, begin, peer, pass);
+                    tasks.push(tokio::spawn(accept::run(listener, gate, stop, serve)));
+                }
             }
         }
         let bound = http::Bound { plain: self.http, secured: self.https, challenges: self.acme };

@@ -14,7 +14,13 @@ pub fn host(config: &Config) -> Options {
         open_registration: domain.registration,
         contact: domain.contact.iter().map(|(kind, uri)| ((*kind).to_owned(), uri.clone())).collect(),
     };
+    let service = |component: &options::Component| options::Service {
+        name: component.name.clone(),
+        kind: rookery_actors::component::KIND,
+        whole: true,
+    };
     Options {
+        federation: config.federation.enabled.then(|| federation(&config.federation)),
         archive: match config.archive.default {
             ArchiveDefault::Always => options::Archive::Always,
             ArchiveDefault::Roster => options::Archive::Roster,
@@ -51,10 +57,30 @@ pub fn host(config: &Config) -> Options {
             private_bytes: limits.private_bytes,
             private_items: limits.private_items,
             archive_page: limits.archive_page,
+            component_stanzas: limits.component_queue_stanzas,
+            component_bytes: limits.component_queue_bytes,
+            component_wait: limits.component_wait,
             registrations_per_hour: limits.registrations_per_hour,
             password_changes_per_hour: limits.password_changes_per_hour,
         },
+        services: config.components.iter().map(service).collect(),
+        components: config.components.clone(),
+        disco_items: config.domains.iter().flat_map(|domain| domain.disco_items.clone()).collect(),
         ..Options::new(config.domains.iter().map(domain).collect())
+    }
+}
+
+/// What links look at.
+fn federation(federation: &crate::config::Federation) -> options::Federation {
+    options::Federation {
+        queue: federation.queue,
+        queue_stanzas: federation.queue_stanzas,
+        queue_bytes: federation.queue_bytes,
+        memory_bytes: federation.memory_bytes,
+        idle: federation.limits.idle,
+        refuse: federation.refuse.clone(),
+        allow: federation.allow.clone(),
+        ..options::Federation::default()
     }
 }
 
@@ -66,7 +92,8 @@ mod tests {
     fn defaults_agree_with_those_of_the_actors() {
         let ours = host(&Config::development());
         let mut theirs = Options::new(ours.domains.clone());
-        // The only one that is another where things are tried out.
+        // What is different where things are tried out.
+        theirs.federation = Some(options::Federation::default());
         theirs.limits.registrations_per_hour = ours.limits.registrations_per_hour;
         assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));
     }

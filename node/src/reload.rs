@@ -11,6 +11,8 @@ use crate::cluster::{Member, security};
 use crate::config::{self, Config};
 use crate::options;
 use crate::streams::c2s::{Settings, Shared};
+use crate::streams::s2s::{self, Federation};
+use crate::tls::remote::Judge;
 
 /// Why nothing changed.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +44,8 @@ pub struct Reloader {
     config: ArcSwap<Config>,
     /// Connections and what they share.
     pub shared: Arc<Shared>,
+    /// Streams between servers, if there are any.
+    pub federation: Option<Arc<Federation>>,
     /// Certificates from an authority.
     pub acme: Arc<Acme>,
     /// The node's place among others.
@@ -56,6 +60,7 @@ impl Reloader {
     pub fn new(
         config: Config,
         shared: Arc<Shared>,
+        federation: Option<Arc<Federation>>,
         acme: Arc<Acme>,
         member: Option<Member>,
         health: Health,
@@ -65,6 +70,7 @@ impl Reloader {
             started: config.clone(),
             config: ArcSwap::from_pointee(config),
             shared,
+            federation,
             acme,
             member,
             health,
@@ -102,9 +108,12 @@ impl Reloader {
         notes.extend(reloaded.taken);
         let mut refused = reloaded.refused;
         refused.extend(self.peers(&new));
+        let before = self.shared.host.options();
         self.shared.host.reload(options::host(&new));
+        self.shared.host.components_changed(&before);
         self.shared.settings.store(Arc::new(Settings::from(&new)));
         self.shared.gate.set_limits(&new.limits);
+        refused.extend(self.federate(&new));
         self.acme.configure(&new);
         if let Err(error) = self.logging.set(&new.log.level) {
             refused.push(format!("log.level: {error}"));
@@ -114,6 +123,20 @@ impl Reloader {
             tracing::info!("reloaded: {note}");
         }
         if refused.is_empty() { Ok(notes) } else { Err(Error::Refused { refused, taken: notes }) }
+    }
+
+    /// Takes over what streams between servers look at, authorities and DNS among it.
+    fn federate(&self, config: &Config) -> Vec<String> {
+        let (Some(federation), mut refused) = (&self.federation, Vec::new()) else { return Vec::new() };
+        federation.reload(s2s::Settings::from(config));
+        match Judge::new(&config.authorities, self.shared.seams.clone()) {
+            Ok(judge) => federation.judge.store(Arc::new(judge)),
+            Err(error) => refused.push(format!("authorities: the old ones stay, because {error}")),
+        }
+        if let Err(error) = federation.finder.reload(&config.dns) {
+            refused.push(format!("dns: the old configuration stays, because {error}"));
+        }
+        refused
     }
 
     /// Reads the certificates for other nodes again. Connections between nodes stay as they are, but for those that stand on
@@ -141,9 +164,14 @@ fn keep(started: &Config, new: &mut Config) {
         .clone()
         .map(|cluster| config::Cluster { denied: denied.unwrap_or_default(), ..cluster });
     new.log.json = started.log.json;
+    new.federation.enabled = started.federation.enabled;
     let (listen, was) = (&mut new.listen, &started.listen);
     listen.c2s.clone_from(&was.c2s);
     listen.c2s_tls.clone_from(&was.c2s_tls);
+    listen.component.clone_from(&was.component);
+    listen.component_tls.clone_from(&was.component_tls);
+    listen.s2s.clone_from(&was.s2s);
+    listen.s2s_tls.clone_from(&was.s2s_tls);
     listen.http.clone_from(&was.http);
     listen.https.clone_from(&was.https);
     listen.acme.clone_from(&was.acme);
@@ -154,16 +182,28 @@ fn keep(started: &Config, new: &mut Config) {
 fn restarts(started: &Config, new: &Config) -> Vec<String> {
     let mut kept = new.clone();
     keep(started, &mut kept);
-    let listen = &kept.listen;
-    let sockets = (&listen.c2s, &listen.c2s_tls, &listen.http, &listen.https, &listen.acme, &listen.admin);
-    let listen = &new.listen;
-    let wanted = (&listen.c2s, &listen.c2s_tls, &listen.http, &listen.https, &listen.acme, &listen.admin);
+    fn sockets(config: &Config) -> ([&Vec<std::net::SocketAddr>; 9], &std::path::Path) {
+        let listen = &config.listen;
+        let all = [
+            &listen.c2s,
+            &listen.c2s_tls,
+            &listen.s2s,
+            &listen.s2s_tls,
+            &listen.component,
+            &listen.component_tls,
+            &listen.http,
+            &listen.https,
+            &listen.acme,
+        ];
+        (all, &listen.admin)
+    }
     let all = [
         (kept.data_dir != new.data_dir, "data_dir: needs a restart"),
         (kept.store != new.store, "store: needs a restart"),
         (kept.cluster != new.cluster, "cluster: needs a restart"),
         (kept.log.json != new.log.json, "log.format: needs a restart"),
-        (sockets != wanted, "listen: other addresses need a restart"),
+        (sockets(&kept) != sockets(new), "listen: other addresses need a restart"),
+        (kept.federation.enabled != new.federation.enabled, "federation.enabled: needs a restart"),
     ];
     all.into_iter().filter(|(differs, _)| *differs).map(|(_, text)| text.to_owned()).collect()
 }
@@ -178,8 +218,10 @@ fn changes(old: &Config, new: &Config) -> Vec<String> {
     };
     note(old.limits != new.limits || old.sasl != new.sasl || old.resume != new.resume, "limits: changed");
     note(old.domains != new.domains, "domains: changed");
+    note(old.components != new.components, "components: changed");
     note(old.acme != new.acme, "acme: changed");
     note(old.archive != new.archive, "archive: changed");
+    note(old.federation != new.federation, "federation: changed");
     note(old.log.level != new.log.level, "log.level: changed");
     let listen = |c: &Config| {
         let listen = &c.listen;

@@ -21,6 +21,7 @@ use crate::reload::Reloader;
 use crate::signals::{Ask, Signals};
 use crate::start::{self, Error, Found};
 use crate::streams::c2s::Shared;
+use crate::streams::s2s::Federation;
 use crate::tls::Tls;
 use crate::{greeting, options, ports, storage};
 
@@ -84,29 +85,39 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let acme = Acme::start(host.store().clone(), seams, shared.tls.clone(), mesh, &config).await;
     let acme = acme.map_err(|source| Error::Store { at: start::place(&config), source })?;
 
-    let (c2s, c2s_tls) = (listeners.c2s(), listeners.c2s_tls());
-    let (http, https) = (listeners.http(), listeners.https());
+    let federation = start::federation(&config, &shared)?;
+    let places = ports::Places {
+        c2s: listeners.c2s(),
+        c2s_tls: listeners.c2s_tls(),
+        s2s: listeners.s2s(),
+        s2s_tls: listeners.s2s_tls(),
+        component: listeners.component(),
+        component_tls: listeners.component_tls(),
+        http: listeners.http(),
+        https: listeners.https(),
+        cluster: between,
+    };
     let names = listeners.names();
-    let reloader = Reloader::new(
+    let reloader = Arc::new(Reloader::new(
         config.clone(),
         shared.clone(),
+        federation.clone(),
         acme.clone(),
         member.clone(),
         health.clone(),
         logging.clone(),
-    );
-    let reloader = Arc::new(reloader);
+    ));
     let node = Arc::new(Node { reloader: reloader.clone(), listeners: names.clone() });
     let others = listeners.take_cluster();
     let shown = Shown { health: health.clone(), metrics: metrics.clone(), acme: acme.clone() };
-    let mut tasks = listeners.serve(&shared, &shown, &last);
+    let mut tasks = listeners.serve(&shared, federation.as_ref(), &shown, &last);
     if let (Some(member), Some(listener)) = (&member, others) {
         let mut last = last.clone();
         let stop = async move { drop(last.wait_for(|stop| *stop).await) };
         tasks.push(member.serve(listener, host.receiver(), stop));
         member.mesh().activate().await?;
     }
-    let fenced = fenced(member.clone(), health.clone(), shared.clone());
+    let fenced = fenced(member.clone(), health.clone(), shared.clone(), federation.clone());
     let mut fenced = std::pin::pin!(fenced);
     let mut lost = std::pin::pin!(storage::follow(store.standing(), health.clone()));
     let mut last = last.clone();
@@ -119,12 +130,12 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let upkeep = tokio::spawn(upkeep(metrics.clone(), reloader.clone()));
     let certificates = tokio::spawn(acme.run());
     health.clear(Reason::Starting);
-    ports::write(&config.data_dir, &c2s, &c2s_tls, &http, &https, between)
+    ports::write(&config.data_dir, &places)
         .map_err(|source| Error::Io { what: "ports.json can't be written", source })?;
     tracing::info!(version = rookery_ops::VERSION, listeners = names.join(", "), "serving");
     if config.file.is_none() {
         logging.flush();
-        print!("{}", greeting::text(&config, &c2s, &c2s_tls, &http));
+        print!("{}", greeting::text(&config, &places));
     }
 
     loop {
@@ -163,12 +174,20 @@ pub async fn run(config: Config) -> Result<(), Error> {
             // Users live elsewhere now; what still comes here is passed on. Two milliseconds for each client.
             let clients = u64::try_from(shared.gate.counts().0).unwrap_or(u64::MAX);
             let spread = Duration::from_millis(clients.saturating_mul(2)).min(SPREAD);
-            shared.crowd.close(spread, LEAVES).await;
+            shared.clients.close(spread, LEAVES).await;
             let _ = tokio::time::timeout(patience, shared.gate.emptied()).await;
+        }
+        if let Some(federation) = &federation {
+            // What other servers have sent is settled, and they are told so, while there is somebody to settle it.
+            let _ = tokio::time::timeout(patience, federation.gate.emptied()).await;
         }
         // Streams are closed with <system-shutdown/>, and what they had begun is committed.
         host.shutdown().await;
         let _ = tokio::time::timeout(patience, shared.gate.emptied()).await;
+        if let Some(federation) = &federation {
+            // The last presence of those who were here is on its way.
+            let _ = tokio::time::timeout(patience, federation.table.emptied()).await;
+        }
         if let Some(member) = &member {
             member.leave().await;
         }
@@ -202,9 +221,14 @@ pub async fn run(config: Config) -> Result<(), Error> {
 }
 
 /// Ends when the cluster has declared this node dead; never, if it is alone.
-async fn fenced(member: Option<Member>, health: Health, shared: Arc<Shared>) {
+async fn fenced(
+    member: Option<Member>,
+    health: Health,
+    shared: Arc<Shared>,
+    federation: Option<Arc<Federation>>,
+) {
     match member {
-        Some(member) => standing::follow(member.mesh().clone(), health, shared).await,
+        Some(member) => standing::follow(member.mesh().clone(), health, shared, federation).await,
         None => std::future::pending().await,
     }
 }

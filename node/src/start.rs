@@ -17,8 +17,12 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::config::Config;
+use crate::dns::Finder;
 use crate::net::{Gate, Guesses};
-use crate::streams::c2s::{Crowd, Meters, Rates, Settings, Shared};
+use crate::streams::Rates;
+use crate::streams::c2s::{Clients, Meters, Settings, Shared};
+use crate::streams::s2s::{self, Federation};
+use crate::tls::remote::{BadAuthorities, Judge};
 use crate::tls::{self, Tls};
 
 /// Why a node did not start.
@@ -62,6 +66,12 @@ pub enum Error {
     /// Certificates.
     #[error(transparent)]
     Tls(#[from] tls::Error),
+    /// Authorities of other servers.
+    #[error("authorities.file: {0}")]
+    Authorities(#[from] BadAuthorities),
+    /// DNS.
+    #[error("[dns]: {0}")]
+    Dns(String),
     /// Users and sessions.
     #[error(transparent)]
     Host(#[from] rookery_actors::host::Error),
@@ -221,7 +231,7 @@ pub fn shared(
         host,
         tls: Arc::new(tls),
         gate: Gate::new(&config.limits),
-        crowd: Crowd::default(),
+        clients: Clients::default(),
         mesh,
         guesses: Guesses::new(Duration::from_secs(600)),
         rates: Rates::new(),
@@ -230,6 +240,30 @@ pub fn shared(
         stop,
         meters: Meters::new(),
     })
+}
+
+/// What streams between servers share, if there are other servers. Links open their streams by it from now on.
+///
+/// # Errors
+/// [`Error::Authorities`], [`Error::Dns`].
+pub fn federation(config: &Config, shared: &Shared) -> Result<Option<Arc<Federation>>, Error> {
+    if !config.federation.enabled {
+        return Ok(None);
+    }
+    let seams = shared.seams.clone();
+    let finder = Finder::new(&config.dns, seams.clone()).map_err(|error| Error::Dns(error.to_string()))?;
+    let finder = if config.federation.loopback { finder.on_loopback() } else { finder };
+    let federation = Federation::new(
+        s2s::Settings::from(config),
+        shared.host.clone(),
+        shared.tls.clone(),
+        Arc::new(finder),
+        Judge::new(&config.authorities, seams.clone())?,
+        seams,
+        shared.stop.clone(),
+    );
+    shared.host.set_dialer(federation.dialer());
+    Ok(Some(federation))
 }
 
 /// Lets the process open as many files as its hard limit allows: every connection is one.

@@ -12,9 +12,11 @@ use crate::admin::Address;
 
 mod certificate;
 mod session;
+mod stream;
 
 pub use certificate::CertificateCommand;
 pub use session::SessionCommand;
+pub use stream::StreamCommand;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -231,6 +233,9 @@ pub enum AdminCommand {
     /// List certificates, and order new ones
     #[command(subcommand)]
     Certificate(CertificateCommand),
+    /// List and close streams from other servers and to them
+    #[command(subcommand)]
+    Stream(StreamCommand),
     /// Export an account, or a domain with all its accounts, as XML (XEP-0227)
     #[command(after_help = "Example:\n  rookery export example.org --output example.org.xml")]
     Export {
@@ -327,6 +332,7 @@ impl AdminCommand {
         match self {
             Self::Session(_)
             | Self::Certificate(_)
+            | Self::Stream(_)
             | Self::Reload
             | Self::Status { .. }
             | Self::LogLevel { .. } => true,

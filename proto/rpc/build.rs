@@ -13,6 +13,8 @@ const SECRET: &[&str] = &[
 const PRINTED: &[&str] = &[
     "User",
     "Session",
+    "S2sStream",
+    "S2sPair",
     "StatusResponse",
     "ImportReport",
     "ImportError",

@@ -17,5 +17,6 @@ pub mod client;
 pub mod dialogue;
 pub mod harness;
 pub mod load;
+pub mod peers;
 pub mod server;
 pub mod xml;

@@ -102,7 +102,7 @@ const EVENTS: [(&str, Event); 7] = [
 ];
 
 async fn play(scripts: Vec<(PathBuf, PathBuf)>) -> Result<(), Error> {
-    let settings = Settings { nodes: 3, spare: 1, store: None, more: String::new() };
+    let settings = Settings { nodes: 3, spare: 1, store: None, more: String::new(), binary: None };
     let mut world = World::start(&settings).await?;
     let done = within(&mut world, scripts).await;
     if done.is_err() {

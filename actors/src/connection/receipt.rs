@@ -82,13 +82,6 @@ impl Receipt {
         Self { duty: Some(Duty::Remote(Arc::new(owed))), n: 0, entry: NOWHERE }
     }
 
-    /// The same, with what the answer says when all is settled; errors find their own way.
-    pub(crate) fn owed_with(reply: Reply, answer: bytes::Bytes) -> Self {
-        let owed =
-            Owed { reply: Mutex::new(Some((reply, answer))), open: AtomicU32::new(1), verdicts: false };
-        Self { duty: Some(Duty::Remote(Arc::new(owed))), n: 0, entry: NOWHERE }
-    }
-
     /// For a stanza that stands in its sender's archive. If it is refused, the error takes this along, and the entry is taken
     /// back: what was refused is archived nowhere.
     pub(crate) fn archived(mut self, entry: Option<ArchiveId>) -> Self {

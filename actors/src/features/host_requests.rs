@@ -4,11 +4,12 @@
 use std::sync::Arc;
 
 use rookery_proto::xmpp::error::{Condition, StanzaError};
+use rookery_proto::xmpp::ns;
 use rookery_proto::xmpp::stanza::{IqType, Stanza, Type};
 
 use crate::connection::ledger::Receipt;
-use crate::features;
 use crate::features::contract::{Method, Request, Run, Scope, Who};
+use crate::features::{self, xep_0030_disco, xep_0355_delegation};
 use crate::host::Host;
 
 /// Answers a request; everything else is refused. Only what anyone may ask, and what changes nothing, is answered.
@@ -61,6 +62,9 @@ fn dispatch(host: &Host, stanza: &Stanza) -> Result<Answer, StanzaError> {
     let (Some(child), None) = (children.next(), children.next()) else {
         return Err(StanzaError::new(Condition::BadRequest));
     };
+    if let Some(work) = xep_0355_delegation::delegated(host, stanza, &child) {
+        return Ok(Answer::Later(work));
+    }
     let handler = features::iq_handler(Scope::Host, method, child.name(), child.ns());
     let handler = handler.filter(|handler| handler.who == Who::Anyone);
     let handler = handler.ok_or(StanzaError::new(Condition::ServiceUnavailable))?;
@@ -74,6 +78,9 @@ fn dispatch(host: &Host, stanza: &Stanza) -> Result<Answer, StanzaError> {
         lang: stanza.lang.clone(),
         child: child.bytes(),
     };
+    if child.is("query", ns::DISCO_INFO) && xep_0355_delegation::is_nested(host, to.domain()) {
+        return Ok(Answer::Later(xep_0030_disco::nested_info(host, Scope::Host, request)));
+    }
     match handler.run {
         Run::Host(run) => run(host, &request).map(Answer::Now),
         Run::Read(run) => Ok(Answer::Later(run(host.clone(), request))),

@@ -37,6 +37,8 @@ pub mod xep_0313_mam;
 pub mod xep_0333_markers;
 pub mod xep_0334_hints;
 pub mod xep_0352_csi;
+pub mod xep_0355_delegation;
+pub mod xep_0356_privilege;
 pub mod xep_0359_stanza_ids;
 pub mod xep_0424_retraction;
 pub mod xep_0441_mam_prefs;
@@ -56,10 +58,15 @@ pub const ALL: &[&Feature] = &[
     &xep_0077_registration::REGISTRATION,
     &elsewhere::DATE_TIME,
     &xep_0092_version::VERSION,
+    &elsewhere::COMPONENTS,
     &xep_0115_caps::CAPS,
     &elsewhere::DISCO_EXTENSIONS,
     &xep_0157_contact::CONTACT,
     &elsewhere::OFFLINE,
+    &elsewhere::EXTERNAL,
+    &elsewhere::DIALBACK_KEYS,
+    &elsewhere::DIALBACK,
+    &elsewhere::BIDI,
     &elsewhere::STREAM_MANAGEMENT,
     &xep_0199_ping::PING,
     &xep_0202_time::TIME,
@@ -71,6 +78,8 @@ pub const ALL: &[&Feature] = &[
     &xep_0333_markers::MARKERS,
     &xep_0334_hints::HINTS,
     &xep_0352_csi::CSI,
+    &xep_0355_delegation::DELEGATION,
+    &xep_0356_privilege::PRIVILEGE,
     &xep_0359_stanza_ids::STANZA_IDS,
     &elsewhere::SRV_FOR_TLS,
     &xep_0424_retraction::RETRACTION,

@@ -1,14 +1,15 @@
 //! XEP-0030 Service Discovery, version 2.5.0: what the server and its accounts are and can. The answers are gathered from
 //! [`super::ALL`], so that nothing is advertised that no feature declares.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use rookery_proto::xml::write;
 use rookery_proto::xmpp::error::{Condition, StanzaError};
 use rookery_proto::xmpp::ns;
 
-use super::{xep_0092_version, xep_0115_caps};
-use crate::features::contract::{Feature, Iq, Method, Request, Run, Scope, Who, Xep};
+use super::{xep_0092_version, xep_0115_caps, xep_0355_delegation};
+use crate::features::contract::{Done, Feature, Iq, Method, Request, Run, Scope, Who, Work, Xep};
 use crate::host::Host;
 use crate::user::User;
 
@@ -41,7 +42,7 @@ pub struct Info {
     /// Category, type and name; the name may be empty.
     pub identity: (&'static str, &'static str, &'static str),
     /// The features, each once, in the order that XEP-0115 wants.
-    pub features: BTreeSet<&'static str>,
+    pub features: BTreeSet<Cow<'static, str>>,
     /// Extended information (XEP-0128): complete `<x xmlns='jabber:x:data'/>` elements.
     pub forms: Vec<u8>,
 }
@@ -50,7 +51,9 @@ impl Info {
     /// What the domain, or the accounts in it, say of themselves.
     pub fn of(host: &Host, domain: &str, scope: Scope) -> Self {
         let declared = super::ALL.iter().flat_map(|feature| feature.disco);
-        let features = declared.filter(|(of, _)| *of == scope).map(|(_, feature)| *feature).collect();
+        let declared = declared.filter(|(of, _)| *of == scope).map(|(_, feature)| Cow::Borrowed(*feature));
+        let mut features: BTreeSet<_> = declared.collect();
+        xep_0355_delegation::nest(host, domain, scope, &mut features);
         let identity = match scope {
             Scope::Host => ("server", "im", xep_0092_version::NAME),
             Scope::Account => ("account", "registered", ""),
@@ -91,12 +94,31 @@ fn host_info(host: &Host, request: &Request) -> Result<Vec<u8>, StanzaError> {
     }
 }
 
-/// The items of a domain of users are the services beside it.
+/// The items of a domain of users are the services beside it, those components that are for it, and what the operator lists.
 fn host_items(host: &Host, request: &Request) -> Result<Vec<u8>, StanzaError> {
     no_node(request)?;
-    let options = host.options();
-    let services = options.services.iter().filter(|_| host.serves(request.to.domain()));
-    Ok(items(services.map(|service| service.name.as_str())))
+    let (options, domain) = (host.options(), request.to.domain());
+    let listed = |name: &str| options.component(name).is_none_or(|component| component.covers(domain));
+    let services = options.services.iter().filter(|service| host.serves(domain) && listed(&service.name));
+    let services = services.map(|service| (service.name.as_str(), ""));
+    let more = options.disco_items.iter().filter(|item| item.domain == domain);
+    Ok(items(services.chain(more.map(|item| (item.jid.as_str(), item.name.as_str())))))
+}
+
+/// The same as [`host_info`] or [`account_info`] of a domain for which components answer: they are asked what they can, first.
+pub(crate) fn nested_info(host: &Host, scope: Scope, request: Request) -> Work {
+    let host = host.clone();
+    Box::pin(async move {
+        xep_0355_delegation::refresh(&host, request.to.domain()).await;
+        let info = match scope {
+            Scope::Host => host_info(&host, &request),
+            Scope::Account => {
+                no_node(&request)?;
+                Ok(Info::of(&host, request.to.domain(), Scope::Account).query(None))
+            }
+        };
+        Ok(Done::reply(info?))
+    })
 }
 
 fn account_info(user: &mut User, request: &Request) -> Result<Vec<u8>, StanzaError> {
@@ -107,7 +129,8 @@ fn account_info(user: &mut User, request: &Request) -> Result<Vec<u8>, StanzaErr
 /// Section 4.1: the available resources, for those who see them anyway.
 fn account_items(user: &mut User, request: &Request) -> Result<Vec<u8>, StanzaError> {
     no_node(request)?;
-    Ok(items(user.sessions().iter().filter(|s| s.presence.is_some()).map(|s| s.jid.as_str())))
+    let available = user.sessions().iter().filter(|s| s.presence.is_some());
+    Ok(items(available.map(|session| (session.jid.as_str(), ""))))
 }
 
 fn no_node(request: &Request) -> Result<(), StanzaError> {
@@ -124,11 +147,13 @@ pub(super) fn no_items(node: Option<&str>) -> Vec<u8> {
     })
 }
 
-fn items<'a>(jids: impl Iterator<Item = &'a str>) -> Vec<u8> {
+/// JIDs, and their names, which may be empty.
+fn items<'a>(all: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<u8> {
     write::bytes(|w| {
         w.start("query", ns::DISCO_ITEMS);
-        for jid in jids {
-            w.start("item", ns::DISCO_ITEMS).attr("jid", jid).end();
+        for (jid, name) in all {
+            let name = Some(name).filter(|name| !name.is_empty());
+            w.start("item", ns::DISCO_ITEMS).attr("jid", jid).attr_opt("name", name).end();
         }
     })
 }

@@ -14,6 +14,7 @@ use rookery_proto::xmpp::ns;
 use sha1::{Digest as _, Sha1};
 
 use super::xep_0030_disco::Info;
+use super::xep_0355_delegation;
 use crate::features::contract::{Feature, Scope, Xep};
 use crate::host::Host;
 use crate::host::options::Options;
@@ -50,6 +51,8 @@ pub(crate) struct Cache(Mutex<Kept>);
 #[derive(Default)]
 struct Kept {
     under: Option<Arc<Options>>,
+    /// What components can (XEP-0355), by the number of its changes.
+    nested: u64,
     domains: HashMap<String, Arc<Caps>>,
 }
 
@@ -57,9 +60,10 @@ struct Kept {
 pub fn caps(host: &Host, domain: &str) -> Arc<Caps> {
     let options = host.options();
     let cache = host.state::<Cache>();
+    let nested = xep_0355_delegation::changes(host);
     let mut kept = cache.0.lock();
-    if kept.under.as_ref().is_none_or(|under| !Arc::ptr_eq(under, &options)) {
-        *kept = Kept { under: Some(options), domains: HashMap::new() };
+    if kept.nested != nested || kept.under.as_ref().is_none_or(|under| !Arc::ptr_eq(under, &options)) {
+        *kept = Kept { under: Some(options), nested, domains: HashMap::new() };
     }
     if let Some(caps) = kept.domains.get(domain) {
         return caps.clone();

@@ -22,7 +22,7 @@ pub const BLOCKING: Feature = Feature {
         number: 191,
         version: "1.3",
         name: "Blocking Command",
-        note: "subscriptions stay (\"polite blocking\")",
+        note: "subscriptions stay (\"polite blocking\"); a stranger's probe is answered as by an account that does not exist",
     },
     disco: &[(Scope::Host, ns::BLOCKING)],
     iq: &[

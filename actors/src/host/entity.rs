@@ -11,6 +11,8 @@ use tokio::sync::oneshot;
 
 use super::Host;
 use super::kind::{Inbound, PlacedActor};
+use crate::connection::ledger::Receipt;
+use crate::connection::reply::Reply;
 use crate::placement::LostShards;
 use crate::placement::lifecycle::{self, Lifecycle, Living, WhileLoading};
 use crate::runtime::actor::{Actor, Handle, Idle};
@@ -27,10 +29,14 @@ pub(crate) trait Logic: Send + Sized + 'static {
 
     /// What the store knows of the entity; `None`: there is none of that name.
     fn load<'a>(host: &'a Host, name: &'a Name) -> Fut<'a, store::Result<Option<Self>>>;
+    /// The entity was read from the store, and takes what has waited after this. What its last home had still to send, it sends again.
+    fn begun(&mut self, _: &mut Me<Self>) {}
     /// Takes a stanza.
     fn take(&mut self, me: &mut Me<Self>, inbound: Inbound);
     /// A commit was answered; those before it were too.
     fn settled(&mut self, me: &mut Me<Self>, step: Self::Step, outcome: Outcome);
+    /// A receipt of [`Me::reports`] is settled: whoever was sent something has it.
+    fn reported(&mut self, _: &mut Me<Self>, _tag: u32) {}
     /// See [`PlacedActor::wakes_for_presence`].
     fn wakes_for_presence(_: &Host, _: &BareJid) -> bool {
         false
@@ -66,8 +72,23 @@ impl<L: Logic> Me<L> {
     }
 }
 
+impl<L: Logic> Me<L> {
+    /// A receipt that settles `receipt` with itself, and has [`Logic::reported`] called then, if the actor is still there.
+    pub(crate) fn reports(&self, receipt: Receipt, tag: u32) -> Receipt {
+        let handle = self.handle.clone();
+        let reply = Reply::heard(move |taken| {
+            if taken {
+                receipt.done();
+                handle.map(|handle| handle.cast_always(Msg::Reported(tag)));
+            } // else the receipt is lost with what it was for
+        });
+        Receipt::owed(reply, false)
+    }
+}
+
 /// What an [`Entity`] is sent.
 pub(crate) enum Msg<L> {
+    Reported(u32),
     Loaded(store::Result<Option<L>>),
     In(Box<Inbound>),
     Committed(Committed),
@@ -150,14 +171,22 @@ impl<L: Logic> Living for Entity<L> {
         match msg {
             Msg::In(_) => WhileLoading::Wait(msg),
             Msg::Wake => WhileLoading::WaitAlways(msg),
-            Msg::Loaded(_) | Msg::Committed(_) | Msg::Leave(_) | Msg::Lose => WhileLoading::Now(msg),
+            // Of what was before the store is asked again.
+            Msg::Loaded(_) | Msg::Committed(_) | Msg::Leave(_) | Msg::Lose | Msg::Reported(_) => {
+                WhileLoading::Now(msg)
+            }
         }
     }
 
     fn loading(&mut self, msg: Msg<L>) {
         match msg {
             Msg::Loaded(Ok(logic)) => {
-                lifecycle::loaded(self, logic.is_some(), |entity| entity.logic = logic);
+                lifecycle::loaded(self, logic.is_some(), |entity| {
+                    entity.logic = logic;
+                    if let Some(logic) = &mut entity.logic {
+                        logic.begun(&mut entity.me);
+                    }
+                });
             }
             Msg::Loaded(Err(_)) => {
                 self.me.handle = None;
@@ -166,6 +195,7 @@ impl<L: Logic> Living for Entity<L> {
                 }
             }
             Msg::Committed(committed) => self.committed(committed),
+            Msg::Reported(_) => {}
             // What was committed before the store is asked again has no outcome yet.
             Msg::Leave(left) if !self.me.commits.is_empty() => self.leaving = Some(left),
             Msg::Leave(left) => {
@@ -195,6 +225,11 @@ impl<L: Logic> Living for Entity<L> {
             Msg::Lose => {
                 self.lifecycle = Lifecycle::Moved;
                 drop(self.me.commits.take_all());
+            }
+            Msg::Reported(tag) => {
+                if let Some(logic) = &mut self.logic {
+                    logic.reported(&mut self.me, tag);
+                }
             }
             Msg::Loaded(_) | Msg::Wake => {}
         }

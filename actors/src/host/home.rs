@@ -19,6 +19,12 @@ impl Host {
         epoch.map_or(1, |epoch| epoch.0)
     }
 
+    /// Whether an entity can get another home while its connections live. This one question tells a node among others from a node that
+    /// is alone: what outlives its home must be told apart, counted and recorded, and alone only what a client can resume outlives it.
+    pub(crate) fn homes_change(&self) -> bool {
+        self.placement().is_some()
+    }
+
     /// Whether that user may have sessions here that are not known yet.
     pub(crate) fn may_have_sessions(&self, user: &BareJid) -> bool {
         self.placement().is_some_and(|placement| placement.is_restoring(shard_of(user)))

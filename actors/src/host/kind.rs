@@ -24,6 +24,9 @@ pub(crate) struct KindId(pub(crate) u8);
 /// Users are the first kind.
 pub(crate) const USER: KindId = KindId(0);
 
+/// The name of the kind of links to other servers.
+pub(crate) const LINK: &str = "link";
+
 /// A stanza on its way to an actor.
 pub(crate) struct Inbound {
     pub(crate) stanza: Arc<Stanza>,
@@ -38,6 +41,9 @@ pub(crate) struct Inbound {
 pub(crate) trait PlacedActor: Actor {
     /// The name of the kind between nodes and in metrics. Never changes.
     const KIND: &'static str;
+    /// Presence is brought like any other stanza, in order and with its receipt. Otherwise only those are told that are there, or
+    /// want it.
+    const EVERY_PRESENCE: bool = false;
 
     /// An actor that reads the store when its first message comes.
     fn new(host: &Host, name: &BareJid) -> Self;
@@ -69,6 +75,8 @@ pub(crate) trait PlacedActor: Actor {
 pub(crate) trait Kind: Any + Send + Sync {
     /// See [`PlacedActor::KIND`].
     fn name(&self) -> &'static str;
+    /// See [`PlacedActor::EVERY_PRESENCE`].
+    fn takes_every_presence(&self) -> bool;
     /// A stanza for an entity whose home is this node. If the actor does not take it, it comes back.
     fn deliver(&self, host: &Host, entity: &BareJid, inbound: Box<Inbound>) -> Result<(), Box<Inbound>>;
     /// A presence for an entity whose home is this node, if the entity is there or wants it.
@@ -118,6 +126,27 @@ impl<A: PlacedActor> Actors<A> {
         self.0.all()
     }
 
+    /// Has all of them settle everything and go.
+    pub(crate) async fn leave_all(&self) -> usize {
+        self.send_off(self.all()).await
+    }
+
+    async fn send_off(&self, actors: Vec<(BareJid, Handle<A>)>) -> usize {
+        let mut leaving = Vec::new();
+        for (name, handle) in actors {
+            let (left, answer) = oneshot::channel();
+            if handle.cast_always(A::leave(left)).is_ok() {
+                leaving.push((name, handle, answer));
+            }
+        }
+        let count = leaving.len();
+        for (name, handle, answer) in leaving {
+            let _ = answer.await;
+            self.0.remove(&name, &handle);
+        }
+        count
+    }
+
     fn at(&self, shard: Shard) -> Vec<(BareJid, Handle<A>)> {
         self.0.at(shard.0.into())
     }
@@ -126,6 +155,10 @@ impl<A: PlacedActor> Actors<A> {
 impl<A: PlacedActor> Kind for Actors<A> {
     fn name(&self) -> &'static str {
         A::KIND
+    }
+
+    fn takes_every_presence(&self) -> bool {
+        A::EVERY_PRESENCE
     }
 
     fn deliver(&self, host: &Host, entity: &BareJid, inbound: Box<Inbound>) -> Result<(), Box<Inbound>> {
@@ -151,21 +184,7 @@ impl<A: PlacedActor> Kind for Actors<A> {
     }
 
     fn give_up<'a>(&'a self, shard: Shard) -> Fut<'a, usize> {
-        Box::pin(async move {
-            let mut leaving = Vec::new();
-            for (name, handle) in self.at(shard) {
-                let (left, answer) = oneshot::channel();
-                if handle.cast_always(A::leave(left)).is_ok() {
-                    leaving.push((name, handle, answer));
-                }
-            }
-            let count = leaving.len();
-            for (name, handle, answer) in leaving {
-                let _ = answer.await;
-                self.0.remove(&name, &handle);
-            }
-            count
-        })
+        Box::pin(self.send_off(self.at(shard)))
     }
 
     fn count(&self, shards: &[Shard]) -> usize {

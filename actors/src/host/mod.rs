@@ -21,13 +21,16 @@ use state::State;
 
 pub(crate) use state::Entered;
 
+pub mod components;
 #[cfg_attr(not(feature = "toys"), allow(dead_code))]
 // rooms will be such entities; until then the toy room is
 pub(crate) mod entity;
+pub mod federation;
 mod home;
 pub(crate) mod kind;
 pub(crate) mod names;
 pub mod options;
+pub(crate) mod pair;
 mod state;
 
 /// The server could not start.
@@ -58,6 +61,7 @@ struct Inner {
     kinds: Kinds,
     wheel: Wheel,
     ids: IdCipher,
+    dialback: secrets::Secret<32>,
     fakes: RwLock<Fakes>,
     state: State,
     budget: Budget,
@@ -92,7 +96,7 @@ impl Host {
         kinds: Kinds,
     ) -> Result<Self, Error> {
         let random = seams.random.clone();
-        let (archive_key, salt) = store
+        let (archive_key, salt, dialback) = store
             .write(store::Options::default(), |tx| {
                 let random = random.clone();
                 Box::pin(async move {
@@ -100,7 +104,9 @@ impl Host {
                         secrets::get_or_make(&mut **tx, secrets::ARCHIVE_KEY, &*random).await?;
                     let salt: secrets::Secret<32> =
                         secrets::get_or_make(&mut **tx, secrets::FAKE_SALT, &*random).await?;
-                    Ok((archive, salt))
+                    let dialback: secrets::Secret<32> =
+                        secrets::get_or_make(&mut **tx, secrets::DIALBACK, &*random).await?;
+                    Ok((archive, salt, dialback))
                 })
             })
             .await?;
@@ -115,6 +121,7 @@ impl Host {
             kinds,
             wheel: Wheel::new(),
             ids: IdCipher::new(archive_key.expose()),
+            dialback,
             started: Instant::now(),
             stopping: AtomicBool::new(false),
             placement,
@@ -159,6 +166,11 @@ impl Host {
     /// The cipher of archive ids.
     pub fn ids(&self) -> &IdCipher {
         &self.0.ids
+    }
+
+    /// What keys of server dialback are made of.
+    pub(crate) fn dialback_secret(&self) -> &[u8] {
+        self.0.dialback.expose()
     }
 
     /// How long this process has served.

@@ -37,6 +37,22 @@ impl Options {
 }
 
 impl Host {
+    /// The first domain of users: the name of the server where no other is asked for.
+    pub(crate) fn first_domain(&self) -> Option<Jid> {
+        self.options().domains.first().and_then(|domain| Jid::parse(&domain.name).ok())
+    }
+
+    /// Whether a domain is none whose users live here: another server's, or a service's. Whoever is there keeps a contact's state
+    /// without this deployment.
+    pub(crate) fn is_foreign(&self, domain: &str) -> bool {
+        !self.serves(domain)
+    }
+
+    /// Whether stanzas can be sent to `jid`: it is not at another server, or this deployment speaks with that.
+    pub(crate) fn reaches(&self, jid: &Jid) -> bool {
+        self.resolve(jid) != Address::Remote || self.federates(jid.domain())
+    }
+
     /// What `jid` addresses.
     pub(crate) fn resolve(&self, jid: &Jid) -> Address {
         if self.serves(jid.domain()) {

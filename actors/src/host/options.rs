@@ -3,6 +3,10 @@
 
 use std::time::Duration;
 
+use rookery_proto::xmpp::jid::Jid;
+
+pub use super::components::{Access, Component, Delegation, PresenceAccess, Privileges, Secret};
+pub use super::federation::{DomainPattern, Federation};
 pub use super::names::Service;
 use crate::connection::budget;
 
@@ -15,6 +19,17 @@ pub struct Domain {
     pub open_registration: bool,
     /// Contact addresses (XEP-0157): kind (`abuse`, `admin`, `support`, …) and address as a URI.
     pub contact: Vec<(String, String)>,
+}
+
+/// An entity elsewhere that a domain lists among its items.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DiscoItem {
+    /// The domain that lists it.
+    pub domain: String,
+    /// The entity.
+    pub jid: Jid,
+    /// What people call it; may be empty.
+    pub name: String,
 }
 
 /// What is archived if a user says nothing else (XEP-0441's words).
@@ -76,6 +91,12 @@ pub struct Limits {
     pub private_items: usize,
     /// Messages per archive page (XEP-0313).
     pub archive_page: usize,
+    /// Stanzas that wait for one component.
+    pub component_stanzas: usize,
+    /// The same, bytes.
+    pub component_bytes: usize,
+    /// How long stanzas wait for a component that has just lost its connection.
+    pub component_wait: Duration,
     /// Accounts that one address may register in an hour (XEP-0077).
     pub registrations_per_hour: u32,
     /// How often an account's password may be changed by its user in an hour (XEP-0077).
@@ -106,6 +127,9 @@ impl Default for Limits {
             private_bytes: 64 << 10,
             private_items: 100,
             archive_page: 250,
+            component_stanzas: 10_000,
+            component_bytes: 16 << 20,
+            component_wait: Duration::from_secs(10),
             registrations_per_hour: 5,
             password_changes_per_hour: 10,
         }
@@ -136,6 +160,12 @@ pub struct Options {
     pub domains: Vec<Domain>,
     /// Other names that this deployment answers.
     pub services: Vec<Service>,
+    /// What the items of a domain list beside the services (XEP-0030 section 4).
+    pub disco_items: Vec<DiscoItem>,
+    /// External components. Each has a [`Service`] of its name.
+    pub components: Vec<Component>,
+    /// How other servers are spoken with; `None`: not at all.
+    pub federation: Option<Federation>,
     /// The archive's default policy.
     pub archive: Archive,
     /// Messages older than that are removed; zero keeps them.
@@ -160,6 +190,9 @@ impl Options {
         Self {
             domains,
             services: Vec::new(),
+            disco_items: Vec::new(),
+            components: Vec::new(),
+            federation: None,
             archive: Archive::Always,
             retention: Duration::ZERO,
             quota: 1 << 30,

@@ -68,7 +68,12 @@ impl World {
                         archive::append(&mut **tx, Collection::Queue, entity, id, &entry, None)?;
                         let mut sid = [0; 16];
                         sid[8..].copy_from_slice(&n.to_be_bytes());
-                        seen::put(&mut **tx, entity, &sid, seen::Seen { last: 1, at: n * DAY, before: None });
+                        seen::put(
+                            &mut **tx,
+                            entity,
+                            &sid,
+                            seen::Seen { last: 1, at: n * DAY, before: None, refused: Vec::new() },
+                        );
                     }
                     Ok(())
                 })

@@ -38,6 +38,21 @@ struct Queue {
 pub(crate) struct Early(Mutex<BTreeMap<Shard, Queue>>);
 
 impl Host {
+    /// The epoch of a shard, as far as this node knows: all if the shard is its own.
+    fn known_epoch(&self, shard: Shard) -> u64 {
+        let Some(placement) = self.placement() else { return u64::MAX };
+        match placement.home(shard) {
+            Home::Here { .. } => u64::MAX,
+            Home::There { epoch, .. } => u64::from(epoch.0).max(placement.frozen(shard).into()),
+            Home::Nobody => placement.frozen(shard).into(),
+        }
+    }
+
+    /// Whether a payload waits, see [`Host::early`].
+    pub(crate) fn is_early(&self, shard: Shard, epoch: u64) -> bool {
+        self.state::<Early>().0.lock().contains_key(&shard) || epoch > self.known_epoch(shard)
+    }
+
     /// Keeps a payload that comes too early; gives it back if it does not, or if there is no room.
     pub(crate) fn early(
         &self,
@@ -58,12 +73,7 @@ impl Host {
             queue.payloads.push_back(payload);
             return None;
         }
-        let known = match placement.home(shard) {
-            Home::Here { .. } => u64::MAX,
-            Home::There { epoch, .. } => u64::from(epoch.0).max(placement.frozen(shard).into()),
-            Home::Nobody => placement.frozen(shard).into(),
-        };
-        if epoch <= known {
+        if epoch <= self.known_epoch(shard) {
             return Some((payload.what, payload.reply));
         }
         metrics::counter!("rookery_parcels_early_total").increment(1);

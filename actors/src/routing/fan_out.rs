@@ -10,11 +10,12 @@ use rookery_cluster::mesh::peer::{Envelope, NodeId, Outcome};
 use rookery_proto::xmpp::jid::{BareJid, Jid};
 use rookery_proto::xmpp::stanza::{PresenceType, Stanza, Type};
 
+use super::broadcast::Broadcast;
 use super::wire::{self, What};
 use crate::connection::ledger::Receipt;
 use crate::host::Host;
 use crate::host::kind::USER;
-use crate::host::names::Address;
+use crate::host::options::Options;
 use crate::placement::shard_of;
 
 /// Users in one payload.
@@ -25,26 +26,33 @@ pub(crate) struct FanOut<'a> {
     host: &'a Host,
     stanza: &'a Arc<Stanza>,
     strict: bool,
-    /// There are services beside the domains of users.
-    services: bool,
+    options: Arc<Options>,
+    /// The domain of whoever's presence it is, if its users live here: that of most contacts.
+    own: Option<&'a str>,
+    /// Whoever is no user here.
+    elsewhere: Broadcast<'a>,
     away: BTreeMap<NodeId, Vec<String>>,
 }
 
 impl<'a> FanOut<'a> {
     /// Nobody yet.
     pub(crate) fn new(host: &'a Host, stanza: &'a Arc<Stanza>, strict: bool) -> Self {
-        let services = !host.options().services.is_empty();
-        Self { host, stanza, strict, services, away: BTreeMap::new() }
+        let options = host.options();
+        let own = stanza.from.as_ref().map(Jid::domain).filter(|own| options.domain(own).is_some());
+        let elsewhere = Broadcast::new(host, stanza.clone(), Receipt::none(), None);
+        Self { host, stanza, strict, options, own, elsewhere, away: BTreeMap::new() }
     }
 
     /// One more. A user of this node without sessions costs a look-up.
     pub(crate) fn add(&mut self, user: &BareJid) {
-        // Only users are told this way; whatever lives on the name of a service gets a stanza of its own.
-        if self.services
-            && matches!(self.host.resolve(&Jid::from(user.clone())), Address::Entity(kind, _) if kind != USER)
-        {
-            let stanza = Stanza::clone(self.stanza).to(user.clone());
-            return self.host.route(stanza, Receipt::none(), None);
+        // Only users are told this way. Whoever is elsewhere, or behind a service, gets a stanza of its own, which shares the payload.
+        if self.own != Some(user.domain()) && self.options.domain(user.domain()).is_none() {
+            let user = Jid::from(user.clone());
+            // Nobody is told, at each presence, which servers are not spoken with.
+            if self.host.reaches(&user) {
+                self.elsewhere.add(&user);
+            }
+            return;
         }
         let Some(placement) = self.host.placement() else {
             return self.host.presence_here(USER, user, self.stanza, self.strict);
@@ -62,6 +70,7 @@ impl<'a> FanOut<'a> {
     /// Sends it to the other nodes.
     pub(crate) fn send(self) {
         let Some(placement) = self.host.placement() else { return };
+        self.elsewhere.send();
         if self.away.is_empty() {
             return;
         }

@@ -3,16 +3,32 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rookery_cluster::mesh::Home;
 use rookery_proto::xmpp::error::{Condition, StanzaError};
-use rookery_proto::xmpp::jid::BareJid;
+use rookery_proto::xmpp::jid::{BareJid, Jid};
 use rookery_proto::xmpp::stanza::{PresenceType, Stanza, Type};
 
+use super::shard_queue::Failed;
 use super::wire::{self, What};
 use crate::connection::ledger::Receipt;
 use crate::host::Host;
-use crate::host::kind::{Inbound, KindId, PlacedActor, USER};
+use crate::host::kind::{Inbound, KindId, LINK, PlacedActor, USER};
 use crate::host::names::Address;
+use crate::host::pair::Pair;
+use crate::placement::shard_of;
 use crate::runtime::origin::Origin;
+
+/// Whether a presence is about a subscription, and so concerns a user's roster.
+fn asks(presence: PresenceType) -> bool {
+    match presence {
+        PresenceType::Subscribe
+        | PresenceType::Subscribed
+        | PresenceType::Unsubscribe
+        | PresenceType::Unsubscribed
+        | PresenceType::Probe => true,
+        PresenceType::Available | PresenceType::Unavailable | PresenceType::Error => false,
+    }
+}
 
 impl Host {
     /// Sends a stanza to where its `to` says. One without `to` goes nowhere.
@@ -34,13 +50,36 @@ impl Host {
             }
             // What a user's session asks the host is answered before it comes here.
             Address::Host => self.kinds().ask_host(self, &stanza, receipt),
-            Address::Remote => self.bounce(&stanza, receipt, Condition::RemoteServerNotFound),
+            Address::Remote => self.to_remote(stanza, receipt, origin),
         }
+    }
+
+    /// To another server: to the link of the two domains, if this deployment speaks with that server.
+    fn to_remote(&self, stanza: Arc<Stanza>, receipt: Receipt, origin: Option<Origin>) {
+        let (Some(from), Some(to)) = (&stanza.from, &stanza.to) else { return receipt.done() }; // nobody speaks
+        if !self.answers(from.domain()) {
+            // Nobody is served as a relay between others.
+            tracing::debug!(%from, %to, "a stanza between two other servers is dropped");
+            return receipt.done();
+        }
+        match self.link_of(from, to) {
+            Some((kind, link)) => {
+                self.to_entity(kind, &link, Inbound { stanza, receipt, origin, change: None });
+            }
+            None => self.bounce(&stanza, receipt, Condition::RemoteServerNotFound),
+        }
+    }
+
+    /// The link for what is sent from an address of this deployment to one of another server, if this deployment speaks with that.
+    pub(super) fn link_of(&self, from: &Jid, to: &Jid) -> Option<(KindId, BareJid)> {
+        let pair = Pair::new(&from.to_bare().to_domain(), &to.to_bare().to_domain())?;
+        let kind = self.kinds().named(LINK)?;
+        (self.answers(from.domain()) && self.federates(to.domain())).then(|| (kind, pair.entity().clone()))
     }
 
     /// To something that has a home, wherever that is.
     pub(crate) fn to_entity(&self, kind: KindId, entity: &BareJid, inbound: Inbound) {
-        if self.is_open(entity) {
+        if self.is_open(kind, entity) {
             self.to_entity_here(kind, entity, inbound);
         } else {
             self.to_entity_away(kind, entity, inbound);
@@ -61,15 +100,20 @@ impl Host {
 
     /// To something whose home is this node.
     pub(crate) fn to_entity_here(&self, kind: KindId, entity: &BareJid, inbound: Inbound) {
-        // Presence matters only to those that are here (RFC 6121 section 8.5.1 has nobody else care), or want it.
-        if inbound.change.is_none() && matches!(inbound.stanza.type_, Type::Presence(_)) {
+        let Some(actors) = self.kinds().get(kind) else {
+            return self.bounce(&inbound.stanza, inbound.receipt, Condition::ServiceUnavailable);
+        };
+        // Presence matters only to those that are here (RFC 6121 section 8.5.1 has nobody else care), or want it; but for what people
+        // elsewhere ask a user, who may be away.
+        let passing = match inbound.stanza.type_ {
+            Type::Presence(presence) => inbound.change.is_none() && !(kind == USER && asks(presence)),
+            _ => false,
+        };
+        if passing && !actors.takes_every_presence() {
             self.presence_here(kind, entity, &inbound.stanza, false);
             return inbound.receipt.done(); // nobody else is to know of a presence
         }
-        let Some(kind) = self.kinds().get(kind) else {
-            return self.bounce(&inbound.stanza, inbound.receipt, Condition::ServiceUnavailable);
-        };
-        if let Err(inbound) = kind.deliver(self, entity, Box::new(inbound)) {
+        if let Err(inbound) = actors.deliver(self, entity, Box::new(inbound)) {
             let Inbound { stanza, receipt, change, .. } = *inbound;
             if change.is_some() {
                 return receipt.leave(); // its sender tries again
@@ -94,28 +138,45 @@ impl Host {
     /// To something whose home may be anywhere.
     fn to_entity_away(&self, kind: KindId, entity: &BareJid, inbound: Inbound) {
         let Inbound { stanza, receipt, origin, change } = inbound;
+        if kind != USER && !self.is_served(kind, entity) {
+            // Not told "there is none": when that node has been upgraded, or has given the shard away, there is one.
+            metrics::counter!("rookery_stanzas_for_older_nodes_total").increment(1);
+            return self.bounce(&stanza, receipt, Condition::ResourceConstraint);
+        }
         let changes = change.is_some();
         let payload = wire::In {
-            user: entity.as_str().to_owned(),
             kind: self.kind_name(kind),
-            stanza: stanza.to_bytes().into(),
-            sid: origin.map(|origin| Bytes::copy_from_slice(&origin.name.0)).unwrap_or_default(),
-            n: origin.map_or(0, |origin| origin.number),
             change: change.map(|change| *change),
             entry: wire::id_bytes(receipt.entry()),
-            verdicts: true,
+            ..wire::to_one(entity, &stanza, origin)
         };
-        self.send(entity, What::In(payload), move |host, answer| match answer {
+        self.send_to_kind(kind, entity, What::In(payload), move |host, answer| match answer {
+            Err(_) if changes => receipt.leave(), // its sender remembers it, and tells it again
+            answer => host.arrived(&stanza, receipt, answer),
+        });
+    }
+
+    /// What became of a stanza that went to a home.
+    pub(super) fn arrived(&self, stanza: &Stanza, receipt: Receipt, answer: Result<Bytes, Failed>) {
+        match answer {
             Ok(refused) => match super::stored::stanza(&refused) {
-                Some(error) => host.refuse(error, receipt),
+                Some(error) => self.refuse(error, receipt),
                 None => receipt.done(), // the home has taken the stanza, and keeps it
             },
-            Err(_) if changes => receipt.leave(), // its sender remembers it, and tells it again
-            Err(_) => {
+            Err(Failed) => {
                 tracing::debug!(to = ?stanza.to, "no node accepted a stanza in time; the sender gets an error");
-                host.bounce(&stanza, receipt, Condition::ResourceConstraint);
+                self.bounce(stanza, receipt, Condition::ResourceConstraint);
             }
-        });
+        }
+    }
+
+    /// Whether the home of an entity is a node on which its kind can live, or will be found.
+    fn is_served(&self, kind: KindId, entity: &BareJid) -> bool {
+        let home = self.placement().map(|placement| placement.home(shard_of(entity)));
+        match home {
+            Some(Home::There { node, .. }) => self.node_knows_kind(&node, kind),
+            _ => true,
+        }
     }
 
     /// How a kind is called between nodes. Users have no name there, as in nodes that know no other kind.

@@ -21,7 +21,13 @@ use tokio::time::Instant;
 use super::wire::{self, What};
 use crate::connection::reply::Reply;
 use crate::host::Host;
+use crate::host::kind::{KindId, USER};
 use crate::placement::{Placement, shard_of};
+
+mod body;
+mod flush;
+
+pub(super) use body::Body;
 
 /// A payload was not taken by anybody in time, or there is no room for it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,7 +47,9 @@ type Then = Box<dyn FnOnce(&Host, Result<Bytes, Failed>) + Send>;
 struct Payload {
     /// Its place among those of the queue.
     order: u64,
-    body: Bytes,
+    body: Body,
+    /// The kind of the entity: a node that does not know it cannot take the payload.
+    kind: KindId,
     deadline: Instant,
     then: Then,
 }
@@ -104,34 +112,60 @@ impl ShardQueue {
     }
 }
 
-/// Each shard has two: requests for sessions do not wait behind stanzas.
+/// Which of a shard's queues. None waits behind another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Lane {
+    /// Stanzas for users.
+    Users,
+    /// Requests for sessions.
+    Requests,
+    /// Stanzas for all other kinds: while an older node, which does not know their kind, is the home, they wait.
+    Others,
+}
+
+impl Lane {
+    const ALL: [Self; 3] = [Self::Users, Self::Requests, Self::Others];
+
+    fn of(kind: KindId) -> Self {
+        if kind == USER { Self::Users } else { Self::Others }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct QueueId {
     shard: Shard,
-    requests: bool,
+    lane: Lane,
+}
+
+/// A payload that is under way: who has entered it sends it, and says by [`Host::landed`] what became of it.
+pub(super) struct Entered {
+    id: QueueId,
+    seq: u64,
+    /// The node that it goes to, and the epoch of the shard there.
+    pub(super) target: (NodeId, u64),
 }
 
 pub(crate) struct ShardQueues(Vec<Mutex<ShardQueue>>);
 
 impl Default for ShardQueues {
     fn default() -> Self {
-        Self((0..2 * SHARDS).map(|_| Mutex::default()).collect())
+        Self((0..3 * SHARDS).map(|_| Mutex::default()).collect())
     }
 }
 
 impl ShardQueues {
     fn of(&self, id: QueueId) -> Option<&Mutex<ShardQueue>> {
-        self.0.get(usize::from(id.shard.0) * 2 + usize::from(id.requests))
+        self.0.get(usize::from(id.shard.0) * Lane::ALL.len() + id.lane as usize)
     }
 
     /// Whether what is sent now has to wait.
-    pub(crate) fn is_stalled(&self, shard: Shard) -> bool {
-        self.of(QueueId { shard, requests: false }).is_some_and(|queue| queue.lock().stalled)
+    fn is_stalled(&self, id: QueueId) -> bool {
+        self.of(id).is_some_and(|queue| queue.lock().stalled)
     }
 }
 
 fn queue_ids() -> impl Iterator<Item = QueueId> {
-    (0..SHARDS).flat_map(|n| [false, true].map(|requests| QueueId { shard: Shard(n), requests }))
+    (0..SHARDS).flat_map(|n| Lane::ALL.map(|lane| QueueId { shard: Shard(n), lane }))
 }
 
 impl Placement {
@@ -147,16 +181,16 @@ impl Placement {
 
 impl Host {
     /// Whether something may go straight to that entity: its home is this node, and nothing that came before waits.
-    pub(crate) fn is_open(&self, entity: &BareJid) -> bool {
+    pub(crate) fn is_open(&self, kind: KindId, entity: &BareJid) -> bool {
         self.placement().is_none_or(|placement| {
-            let shard = shard_of(entity);
-            placement.is_here(shard) && !self.is_stalled(shard)
+            let id = QueueId { shard: shard_of(entity), lane: Lane::of(kind) };
+            placement.is_here(id.shard) && !self.state::<ShardQueues>().is_stalled(id)
         })
     }
 
-    /// Whether what is sent now to that shard has to wait behind what came before.
+    /// Whether what is sent now to users of that shard has to wait behind what came before.
     pub(crate) fn is_stalled(&self, shard: Shard) -> bool {
-        self.state::<ShardQueues>().is_stalled(shard)
+        self.state::<ShardQueues>().is_stalled(QueueId { shard, lane: Lane::Users })
     }
 
     /// Sends to the home of `user`, wherever that is; `then` is told the answer.
@@ -166,77 +200,139 @@ impl Host {
         what: What,
         then: impl FnOnce(&Self, Result<Bytes, Failed>) + Send + 'static,
     ) {
-        let Some(placement) = self.placement() else { return then(self, Err(Failed)) };
-        let requests = matches!(what, What::Bind(_) | What::Resume(_) | What::Order(_));
-        let id = QueueId { shard: Shard::of(user.as_str()), requests };
-        let mut payload = Payload {
-            order: 0,
-            body: wire::encode(what),
-            deadline: Instant::now() + PATIENCE,
-            then: Box::new(then),
+        self.send_to_kind(USER, user, what, then);
+    }
+
+    /// The same for an entity of any kind.
+    pub(super) fn send_to_kind(
+        &self,
+        kind: KindId,
+        entity: &BareJid,
+        what: What,
+        then: impl FnOnce(&Self, Result<Bytes, Failed>) + Send + 'static,
+    ) {
+        // A component's connection must not wait behind the stanzas that wait for it.
+        let requests = matches!(what, What::Bind(_) | What::Resume(_) | What::Order(_) | What::Serve(_));
+        let lane = if requests { Lane::Requests } else { Lane::of(kind) };
+        let id = QueueId { shard: shard_of(entity), lane };
+        let body = Body::Bytes(wire::encode(what));
+        if let Some(entered) = self.enter_in(id, kind, body, Box::new(then)) {
+            self.launch(entered);
+        }
+    }
+
+    /// Enters a stanza for a user as under way to the user's home. It goes by itself, later, where something waits.
+    pub(super) fn enter_queue(
+        &self,
+        user: &BareJid,
+        body: Body,
+        then: impl FnOnce(&Self, Result<Bytes, Failed>) + Send + 'static,
+    ) -> Option<Entered> {
+        let id = QueueId { shard: shard_of(user), lane: Lane::Users };
+        self.enter_in(id, USER, body, Box::new(then))
+    }
+
+    fn enter_in(&self, id: QueueId, kind: KindId, body: Body, then: Then) -> Option<Entered> {
+        let Some(placement) = self.placement() else {
+            then(self, Err(Failed));
+            return None;
         };
+        let mut payload = Payload { order: 0, body, kind, deadline: Instant::now() + PATIENCE, then };
         let queues = self.state::<ShardQueues>();
-        let Some(queue) = queues.of(id) else { return };
+        let queue = queues.of(id)?;
         {
             let mut queue = queue.lock();
             queue.orders += 1;
             payload.order = queue.orders;
             if queue.stalled && queue.waiting.len() < WAITING {
                 queue.waiting.push_back(payload);
-                return;
+                return None;
             }
             if queue.stalled {
                 drop(queue);
                 metrics::counter!("rookery_limits_hit_total", "limit" => "lane").increment(1);
-                return (payload.then)(self, Err(Failed));
+                (payload.then)(self, Err(Failed));
+                return None;
             }
         }
-        if let Err(payload) = self.fly(id, payload, false) {
-            let mut queue = queue.lock();
-            if !queue.stalled {
-                queue.stall();
+        match self.aim(id, payload, false) {
+            Ok(entered) => Some(entered),
+            Err(payload) => {
+                self.hold(id, payload);
+                placement.wake.notify_one();
+                None
             }
-            queue.wait(payload);
-            drop(queue);
-            placement.wake.notify_one();
         }
     }
 
-    /// Sends a payload to where the shard is now, if that is anywhere; not past others that wait, unless it is the first of
-    /// them (`flush`).
-    fn fly(&self, id: QueueId, payload: Payload, flush: bool) -> Result<(), Payload> {
+    /// A payload waits, and what follows waits behind it.
+    fn hold(&self, id: QueueId, payload: Payload) {
+        let queues = self.state::<ShardQueues>();
+        let Some(queue) = queues.of(id) else { return };
+        let mut queue = queue.lock();
+        if !queue.stalled {
+            queue.stall();
+        }
+        queue.wait(payload);
+    }
+
+    /// Enters a payload as under way to where the shard is now, if that is anywhere; not past others that wait, unless it is the
+    /// first of them (`flush`).
+    fn aim(&self, id: QueueId, payload: Payload, flush: bool) -> Result<Entered, Payload> {
         let Some(placement) = self.placement() else { return Err(payload) };
         let queues = self.state::<ShardQueues>();
         let Some(queue) = queues.of(id) else { return Err(payload) };
-        let shard = id.shard;
-        let home = placement.home(shard);
-        let Some(target) = placement.target(&home) else { return Err(payload) };
-        let body = payload.body.clone();
-        let seq = {
-            let mut queue = queue.lock();
-            let again = queue.refused.as_ref().is_some_and(|(node, epoch, at)| {
-                (node, *epoch) == (&target.0, target.1) && *at > Instant::now()
-            });
-            if again || (queue.stalled && !flush) || queue.strays(&target) {
-                return Err(payload);
+        let Some(target) = placement.target(&placement.home(id.shard)) else { return Err(payload) };
+        if payload.kind != USER && !self.node_knows_kind(&target.0, payload.kind) {
+            return Err(payload); // the shard may move to a node that does
+        }
+        let mut queue = queue.lock();
+        let again = queue
+            .refused
+            .as_ref()
+            .is_some_and(|(node, epoch, at)| (node, *epoch) == (&target.0, target.1) && *at > Instant::now());
+        if again || (queue.stalled && !flush) || queue.strays(&target) {
+            return Err(payload);
+        }
+        queue.next += 1;
+        let seq = queue.next;
+        queue.flying.push_back(Flight { seq, payload, target: target.clone(), failed: false });
+        Ok(Entered { id, seq, target })
+    }
+
+    /// Sends what has been entered, by itself.
+    pub(super) fn launch(&self, entered: Entered) {
+        if let (id, Err(payload)) = (entered.id, self.fly(entered)) {
+            self.hold(id, payload);
+            if let Some(placement) = self.placement() {
+                placement.wake.notify_one();
             }
-            queue.next += 1;
-            let seq = queue.next;
-            queue.flying.push_back(Flight { seq, payload, target: target.clone(), failed: false });
-            seq
+        }
+    }
+
+    /// The same; if it cannot be sent now, it comes back.
+    fn fly(&self, entered: Entered) -> Result<(), Payload> {
+        let Some(placement) = self.placement() else { return Ok(()) };
+        let queues = self.state::<ShardQueues>();
+        let Some(queue) = queues.of(entered.id) else { return Ok(()) };
+        let Entered { id, seq, target: (node, epoch) } = &entered;
+        let (id, seq, node, epoch) = (*id, *seq, node.clone(), *epoch);
+        // Called back meanwhile, it goes from where it waits.
+        let body = {
+            let queue = queue.lock();
+            let Some(flight) = queue.flight(seq).and_then(|at| queue.flying.get(at)) else { return Ok(()) };
+            flight.payload.body.bytes()
         };
         let host = self.clone();
-        let (node, epoch) = target.clone();
-        let told = move |outcome| host.landed(id, seq, target, outcome);
-        if matches!(home, Home::Here { .. }) {
-            let me = placement.cluster.mesh().node().clone();
-            self.receive(&me, placement.cluster.mesh().generation(), shard, &body, Reply::here(told));
+        let told = move |outcome| host.landed(entered, outcome);
+        if node == *placement.cluster.mesh().node() {
+            let reply = Reply::here(told);
+            self.receive(&node, placement.cluster.mesh().generation(), id.shard, &body, reply);
             return Ok(());
         }
         tracing::trace!(?id, seq, %node, "a payload goes");
-        let sent =
-            placement.cluster.peers().peer(&node).send(Envelope::new(shard, epoch, Bytes::new(), body), told);
-        match sent {
+        let envelope = Envelope::new(id.shard, epoch, Bytes::new(), body);
+        match placement.cluster.peers().peer(&node).send(envelope, told) {
             Ok(()) => Ok(()),
             Err(refused) => {
                 tracing::debug!(%node, why = %refused.why, "a payload waits");
@@ -251,7 +347,7 @@ impl Host {
     }
 
     /// What became of a payload.
-    fn landed(&self, id: QueueId, seq: u64, target: (NodeId, u64), outcome: Outcome) {
+    pub(super) fn landed(&self, Entered { id, seq, target }: Entered, outcome: Outcome) {
         let Some(placement) = self.placement() else { return };
         let queues = self.state::<ShardQueues>();
         let Some(slot) = queues.of(id) else { return };
@@ -286,87 +382,6 @@ impl Host {
         }
         if ready {
             placement.wake.notify_one();
-        }
-    }
-
-    /// Sends what waits in queues whose shards have homes; what has waited too long fails. Whether anything still waits.
-    pub(crate) fn flush_queues(&self) -> bool {
-        let Some(placement) = self.placement() else { return false };
-        let queues = self.state::<ShardQueues>();
-        let mut waiting = 0;
-        for id in queue_ids() {
-            let Some(slot) = queues.of(id) else { continue };
-            let mut queue = slot.lock();
-            if !queue.flying.is_empty()
-                && let Some(target) = placement.target(&placement.home(id.shard))
-            {
-                queue.call_back(&target);
-            }
-            let stalled = queue.stalled;
-            drop(queue);
-            if stalled {
-                self.flush_queue(id);
-                waiting += slot.lock().waiting.len();
-            }
-        }
-        #[allow(clippy::cast_precision_loss)] // a gauge
-        metrics::gauge!("rookery_queue_length", "queue" => "lanes").set(waiting as f64);
-        waiting > 0
-    }
-
-    fn flush_queue(&self, id: QueueId) {
-        let queues = self.state::<ShardQueues>();
-        let Some(slot) = queues.of(id) else { return };
-        let now = Instant::now();
-        let mut late = Vec::new();
-        {
-            let mut queue = slot.lock();
-            // Neither what waits nor what has no outcome holds the others up for ever.
-            while queue.flying.front().is_some_and(|flight| flight.payload.deadline <= now) {
-                late.extend(queue.flying.pop_front().map(|flight| flight.payload));
-            }
-            while queue.waiting.front().is_some_and(|payload| payload.deadline <= now) {
-                late.extend(queue.waiting.pop_front());
-            }
-            let busy = queue.flushing || !queue.flying.is_empty();
-            queue.flushing |= !busy;
-            drop(queue);
-            for payload in late {
-                (payload.then)(self, Err(Failed));
-            }
-            if busy {
-                return;
-            }
-        }
-        loop {
-            let payload = {
-                let mut queue = slot.lock();
-                if !queue.proven && !queue.flying.is_empty() {
-                    // The first has gone; when it is taken, the rest follows.
-                    queue.flushing = false;
-                    return;
-                }
-                match queue.waiting.pop_front() {
-                    // One of those that were just sent has come back: the rest stays behind it.
-                    Some(payload) if queue.flying.iter().any(|flight| flight.failed) => {
-                        queue.wait(payload);
-                        queue.flushing = false;
-                        return;
-                    }
-                    Some(payload) => payload,
-                    None => {
-                        queue.flushing = false;
-                        queue.stalled = queue.flying.iter().any(|flight| flight.failed);
-                        return;
-                    }
-                }
-            };
-            if let Err(payload) = self.fly(id, payload, true) {
-                let mut queue = slot.lock();
-                queue.wait(payload);
-                queue.flushing = false;
-                return;
-            }
         }
     }
 }

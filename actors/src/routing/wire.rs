@@ -6,15 +6,37 @@ use prost::Message as _;
 use rookery_cluster::store;
 use rookery_cluster::tables::archive::ArchiveId;
 use rookery_proto::xmpp::error::StreamCondition;
+use rookery_proto::xmpp::jid::BareJid;
 pub(crate) use rookery_rpc::payload::v1::payload::What;
 pub(crate) use rookery_rpc::payload::v1::{
     Attach, Bind, Bound, Broadcast, Capsule, Change, Close, Conn, Down, Enable, FanOut, In, Item, Kick,
-    Order, Payload, Recent, Refused, Resume, Retell, Session, Sessions, Stanza, TooHigh, Up, close, item,
-    order, up,
+    Order, Payload, Recent, Refused, Resume, Retell, Serve, Served, Session, Sessions, ShowPresence, Stanza,
+    ToComponent, TooHigh, Up, close, item, order, up,
 };
 
 use crate::connection::pipe::{self, Kept};
 use crate::runtime::origin::{Origin, OriginName};
+
+/// The payload [`Broadcast`], among what a node says that it knows.
+pub(crate) const BROADCAST: &str = "broadcast";
+/// What must be sent only to nodes that say they know it. Others would answer that they have taken it, and drop it.
+pub(crate) const ANNOUNCED: &[&str] = &[BROADCAST];
+
+/// A stanza for a user, as part of what goes to many: nothing else is said of it.
+pub(crate) fn to_one(
+    user: &BareJid,
+    stanza: &rookery_proto::xmpp::stanza::Stanza,
+    origin: Option<Origin>,
+) -> In {
+    In {
+        user: user.as_str().to_owned(),
+        stanza: stanza.to_bytes().into(),
+        sid: origin.map(|origin| Bytes::copy_from_slice(&origin.name.0)).unwrap_or_default(),
+        n: origin.map_or(0, |origin| origin.number),
+        verdicts: true,
+        ..In::default()
+    }
+}
 
 /// A payload's bytes.
 pub(crate) fn encode(what: What) -> Bytes {

@@ -6,4 +6,5 @@ pub(crate) mod commit_queue;
 pub(crate) mod directory;
 pub(crate) mod operations;
 pub(crate) mod origin;
+pub(crate) mod seen;
 pub(crate) mod wheel;

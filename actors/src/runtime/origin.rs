@@ -1,10 +1,19 @@
 //! What makes a repeated stanza known again: a name of its sender, and the sender's number for the stanza.
 
+use rookery_proto::xmpp::jid::Jid;
+use sha2::{Digest as _, Sha256};
+
 /// The name under which a sender numbers its stanzas: 16 bytes, never used by another sender. A session's is made of its id.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(crate) struct OriginName(pub(crate) [u8; 16]);
+pub struct OriginName(pub(crate) [u8; 16]);
 
 impl OriginName {
+    /// A name: 16 bytes that no other sender has, as random ones or a hash of what is random.
+    #[must_use]
+    pub fn new(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
     /// From the bytes of a message or a row; `None` if they are not sixteen.
     pub(crate) fn from_slice(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)
@@ -13,7 +22,7 @@ impl OriginName {
 
 /// One stanza of one sender. A stanza with the same origin as one that was taken before is the same stanza.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(crate) struct Origin {
+pub struct Origin {
     /// Whose stanza it is.
     pub(crate) name: OriginName,
     /// The sender's number for it. Numbers wrap (XEP-0198 section 4).
@@ -22,7 +31,14 @@ pub(crate) struct Origin {
 
 impl Origin {
     /// The stanza `number` of the sender `name`.
-    pub(crate) fn new(name: impl Into<OriginName>, number: u32) -> Self {
+    pub fn new(name: impl Into<OriginName>, number: u32) -> Self {
         Self { name: name.into(), number }
+    }
+
+    /// The same stanza as one recipient of many knows it: to two devices of a user it is two stanzas.
+    pub(crate) fn for_one(self, to: &Jid) -> Self {
+        let name = Sha256::new().chain_update(self.name.0).chain_update(to.as_str()).finalize();
+        let name = name.first_chunk().map_or(self.name, |name| OriginName(*name));
+        Self { name, ..self }
     }
 }

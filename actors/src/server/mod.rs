@@ -10,3 +10,4 @@ mod stop;
 mod watch;
 
 pub use operator::SessionInfo;
+pub use start::knows;

@@ -68,7 +68,12 @@ impl Host {
             What::FanOut(fan_out) if fan_out.users.len() > 1 => {
                 return reply.answer(self.take_fan_out(fan_out));
             }
-            What::Broadcast(broadcast) => return self.take_broadcast(&broadcast, reply),
+            What::Broadcast(broadcast) => return self.take_broadcast(from, generation, broadcast, reply),
+            What::ToComponent(payload) => return self.take_to_component(&payload, reply),
+            What::ShowPresence(show) => {
+                reply.taken();
+                return self.show_presence_here(&show.component);
+            }
             What::Order(wire::Order { what: Some(wire::order::What::List(prefix)) }) => {
                 return self.take_list(&prefix, reply);
             }
@@ -106,7 +111,10 @@ impl Host {
                     self.retell_here(&from, users);
                 }
             }
-            What::Down(_) | What::Broadcast(_) => reply.taken(),
+            What::Serve(serve) => self.take_serve(from, generation, serve, reply),
+            What::Down(_) | What::Broadcast(_) | What::ToComponent(_) | What::ShowPresence(_) => {
+                reply.taken()
+            }
         }
     }
 
@@ -133,7 +141,9 @@ impl Host {
         let Some(kind) = self.kinds().named(&fan_out.kind) else { return Bytes::new() };
         if self.is_outdated(&stanza, fan_out.epoch) {
             metrics::counter!("rookery_presence_outdated_total").increment(1);
-            return wire::Refused { users: fan_out.users, outdated: true }.encode_to_vec().into();
+            return wire::Refused { users: fan_out.users, outdated: true, understood: false }
+                .encode_to_vec()
+                .into();
         }
         let stanza = Arc::new(stanza);
         let mut users = Vec::new();
@@ -148,7 +158,7 @@ impl Host {
         if users.is_empty() {
             Bytes::new()
         } else {
-            wire::Refused { users, outdated: false }.encode_to_vec().into()
+            wire::Refused { users, ..wire::Refused::default() }.encode_to_vec().into()
         }
     }
 

@@ -7,16 +7,21 @@ use rookery_cluster::entity::{SHARDS, Shard};
 use rookery_cluster::mesh::Cluster;
 use rookery_cluster::seams::Seams;
 use rookery_cluster::store::Store;
+use rookery_cluster::tables::nodes::Knows;
 
 use crate::auth::spread;
+use crate::component::Component;
 #[cfg(feature = "toys")]
 use crate::host::entity::Entity;
 use crate::host::kind::{Actors, Kind, Kinds};
 use crate::host::{Entered, Error, Host, WeakHost, options::Options};
+use crate::link::Link;
+use crate::link::stream::Dialing;
 use crate::maintenance::quota::Quotas;
 use crate::placement::Placement;
 use crate::routing::early::Early;
 use crate::routing::shard_queue::ShardQueues;
+use crate::routing::wire;
 use crate::runtime::directory::SWEEPS;
 use crate::session::Sessions;
 use crate::session::remote::Remote;
@@ -102,18 +107,29 @@ fn entered() -> Entered {
         .with::<Remote>()
         .with::<Quotas>()
         .with::<Sessions>()
+        .with::<Dialing>()
 }
 
 /// The kinds of actors of this server.
 fn kinds() -> Kinds {
     let kinds: Vec<Arc<dyn Kind>> = vec![
         Arc::new(Actors::<User>::new()),
+        Arc::new(Actors::<Component>::new()),
+        Arc::new(Actors::<Link>::new()),
         #[cfg(feature = "toys")]
         Arc::new(Actors::<Entity<crate::toys::EchoRoom>>::new()),
         #[cfg(feature = "toys")]
         Arc::new(Actors::<crate::toys::EchoComponent>::new()),
+        #[cfg(feature = "toys")]
+        Arc::new(Actors::<crate::toys::FarServer>::new()),
     ];
     Kinds::new(kinds, features::host_requests::answer)
+}
+
+/// What a server of this version understands of what other nodes may send: each node of a cluster says so in its row.
+pub fn knows() -> Knows {
+    let kinds = kinds().iter().map(|kind| kind.name().to_owned()).collect();
+    Knows { payloads: wire::ANNOUNCED.iter().map(|name| (*name).to_owned()).collect(), kinds }
 }
 
 /// Once a second: turns the wheel, and lets those become passive that have nothing to do.

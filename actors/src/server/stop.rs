@@ -15,6 +15,9 @@ impl Host {
     /// everything is committed.
     pub async fn shutdown(&self) {
         self.set_stopping();
+        if tokio::time::timeout(FLUSH, self.close_links()).await.is_err() {
+            tracing::debug!("streams to other servers were not flushed in time");
+        }
         // What sleeping sessions hold is written down first, and settles what others have sent; then the records say so.
         for _ in 0..2 {
             let written = async {

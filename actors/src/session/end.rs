@@ -47,8 +47,8 @@ impl Session {
         self.life = Life::Ended;
         let unacked = self.sm.as_mut().map(|sm| sm.take_unacked()).unwrap_or_default();
         let resumable = self.sm.as_ref().is_some_and(|sm| sm.resumable());
-        // SharedDelivery other nodes every session that shows itself has a record.
-        let recorded = resumable || self.host.placement().is_some();
+        // Among other nodes every session that shows itself has a record.
+        let recorded = resumable || self.host.homes_change();
         // A session that was bound to an empty archive has confirmed nothing: everything is to come.
         let replay_after =
             (resumable && self.restored.is_some()).then(|| self.acked.unwrap_or(ArchiveId::first_at(0)));

@@ -246,6 +246,7 @@ impl Session {
         if !self.is_far() {
             self.route.hold();
         }
+        self.enabled(); // the record goes before the shard does
         self.flush_held();
         self.keep_open_messages(true);
         tracing::trace!(jid = %self.jid, "a session is held");
@@ -254,7 +255,7 @@ impl Session {
 
     /// Whether the session may move, with its connection here.
     pub(super) fn moves(&self) -> bool {
-        self.host.placement().is_some() && !self.is_far()
+        self.host.homes_change() && !self.is_far()
     }
 
     fn is_far(&self) -> bool {
@@ -263,6 +264,7 @@ impl Session {
 
     /// Everything is settled: whoever has the connection looks for the next home.
     pub(super) fn leave(&mut self, me: &Handle<Self>) {
+        self.enabled();
         self.flush_held();
         if self.sm.as_ref().is_some_and(|sm| sm.resumable()) && self.restored.is_none() {
             // Even if another write of it is under way: nothing comes after this one.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bytes::Bytes;
 use rookery_cluster::mesh::peer::NodeId;
 use rookery_cluster::tables::archive::ArchiveId;
 use rookery_cluster::tables::sessions;
@@ -27,6 +28,7 @@ use inactive::Held;
 
 mod claim;
 mod client_state;
+mod enable;
 mod end;
 pub(crate) mod event;
 pub mod handle;
@@ -97,6 +99,8 @@ pub(crate) struct Session {
     ledger: Arc<Ledger>,
     generation: u32,
     sm: Option<Box<Sm>>,
+    /// `<enabled/>`, until the record is in the store.
+    enabling: Option<Bytes>,
     /// What is held back while nobody looks at the client.
     held: Option<Box<Held>>,
     client: Box<ClientState>,
@@ -146,6 +150,7 @@ impl Session {
             ledger,
             generation: 0,
             sm: None,
+            enabling: None,
             held: None,
             client: Box::default(),
             address,
@@ -186,7 +191,7 @@ impl Session {
             ledger.keep(handle.downgrade());
         }
         // Among other nodes it may have its connection still, which looks for it.
-        let looked_for = host.placement().map_or(Duration::ZERO, |_| Duration::from_secs(WAIT.into()));
+        let looked_for = if host.homes_change() { Duration::from_secs(WAIT.into()) } else { Duration::ZERO };
         end::expire_later(&host, &handle, max.max(looked_for), 0);
         handle
     }
@@ -278,12 +283,13 @@ impl Session {
     fn send(&mut self, delivery: Delivery) {
         let Delivery { outgoing, kept, receipt } = delivery;
         traffic::count(outgoing.stanza.kind(), traffic::Way::Out);
-        let push = |down| self.pipe.as_ref().map_or(Ok(()), |pipe| pipe.push(down));
+        let pipe = self.pipe.as_ref().filter(|_| self.enabling.is_none());
+        let push = |down| pipe.map_or(Ok(()), |pipe| pipe.push(down));
         let pushed = match &mut self.sm {
             Some(sm) => {
                 let pushed = push(Down::Stanza(outgoing.clone(), kept.clone()));
                 let limits = &self.host.options().limits;
-                let moves = self.host.placement().is_some();
+                let moves = self.host.homes_change();
                 if kept.key() != 0 && self.restored.is_none() {
                     self.recent.note(kept.key(), sm.sent().wrapping_add(1), self.ledger.received());
                     sm.need_cursor();

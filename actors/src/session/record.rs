@@ -63,6 +63,9 @@ impl Session {
             *sm.changed() |= settled.is_none();
         }
         self.ledger.recorded(settled);
+        if settled.is_some() {
+            self.enabled();
+        }
         self.go_on(me);
     }
 

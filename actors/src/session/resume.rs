@@ -78,7 +78,7 @@ impl Session {
             self.jid.clone(),
             self.ledger.clone(),
             self.generation,
-            self.host.placement().is_some() && !pipe.is_far(),
+            self.host.homes_change() && !pipe.is_far(),
         );
         self.route = RouteHold::of(link.route());
         if let Err(Ok(link)) = reply.send(Ok(link)) {

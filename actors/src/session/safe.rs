@@ -16,6 +16,12 @@ impl Session {
     pub(super) fn tick(&mut self) {
         let Some(sm) = &mut self.sm else { return };
         sm.ticking = false;
+        if self.enabling.is_some() {
+            // The store has not answered yet, or refused.
+            self.write_record();
+            self.want_tick();
+        }
+        let Some(sm) = &mut self.sm else { return };
         if sm.unacked.is_empty() {
             return;
         }

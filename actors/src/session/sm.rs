@@ -4,7 +4,6 @@
 //! Length: the numbers, the queue and the marks are one state, and every step keeps all three in agreement.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -21,11 +20,9 @@ use subtle::ConstantTimeEq as _;
 use super::roster::Has;
 use super::{Event, Session, SessionId};
 use crate::connection::budget::MOVED;
-use crate::connection::ledger::{Ledger, Receipt};
+use crate::connection::ledger::Receipt;
 use crate::connection::pipe::{Close, Down, Kept, Outgoing};
-use crate::connection::recent::Recent;
 use crate::host::options::Limits;
-use crate::runtime::actor::Handle;
 
 /// A stanza that the client has not confirmed.
 pub(crate) struct Unacked {
@@ -116,7 +113,11 @@ const ASK_AFTER: u32 = 24;
 const ASK_BYTES: usize = 64 << 10;
 
 impl Sm {
-    fn new(max: Duration, key_hash: Option<[u8; 32]>, created_at: u64, numbering: u64) -> Self {
+    pub(super) fn new(max: Duration, key: Option<&[u8; 16]>, created_at: u64, numbering: u64) -> Self {
+        Self::hashed(max, key.map(key_hash), created_at, numbering)
+    }
+
+    fn hashed(max: Duration, key_hash: Option<[u8; 32]>, created_at: u64, numbering: u64) -> Self {
         Self {
             max,
             key_hash,
@@ -141,7 +142,7 @@ impl Sm {
     pub(super) fn restored(max: Duration, stored: &sessions::Stored) -> Self {
         let record = &stored.record;
         let key_hash = record.token_hash[..].try_into().ok();
-        let mut sm = Self::new(max, key_hash, record.created_at, record.numbering);
+        let mut sm = Self::hashed(max, key_hash, record.created_at, record.numbering);
         sm.sent = stored.cursor.down_acked;
         sm.acked = stored.cursor.down_acked;
         sm.has = Has::all(sessions::roster(record));
@@ -327,44 +328,8 @@ fn ask() -> Down {
 }
 
 impl Session {
-    pub(super) fn enable(&mut self, resume: bool, max: Option<u32>, ledger: Arc<Ledger>, me: &Handle<Self>) {
-        let limit = self.host.options().resume;
-        let max = max.map_or(limit, |max| Duration::from_secs(max.into()).min(limit));
-        let key: [u8; 16] = self.host.seams().bytes();
-        let resume = resume && max > Duration::ZERO;
-        let numbering = u64::from_le_bytes(self.host.seams().bytes());
-        if resume {
-            ledger.keep(me.downgrade());
-        }
-        self.ledger = ledger;
-        self.recent = Recent::default(); // numbers begin anew
-        let now = self.host.seams().clock.now_micros();
-        let mut sm = Sm::new(max, resume.then(|| key_hash(&key)), now, numbering);
-        sm.has = Has::all(self.client.roster);
-        self.sm = Some(Box::new(sm));
-        let out = write::bytes(|w| {
-            w.start("enabled", ns::SM);
-            if resume {
-                w.attr("id", &resumption_id(self.sid, &key))
-                    .attr("resume", "true")
-                    .attr_display("max", max.as_secs());
-                w.attr_opt("location", self.host.options().location.as_deref());
-            }
-            w.end();
-        });
-        if let Some(pipe) = &self.pipe {
-            let _ = pipe.push(Down::Enabled(out.into()));
-        }
-        if resume {
-            self.tell(Event::Enabled(self.numbering()));
-            self.write_record();
-        } else {
-            self.tell(Event::Managed);
-        }
-    }
-
     pub(super) fn request_ack(&mut self) {
-        if let (Some(sm), Some(pipe)) = (&mut self.sm, &self.pipe) {
+        if let (Some(sm), Some(pipe), None) = (&mut self.sm, &self.pipe, &self.enabling) {
             (sm.asked, sm.unasked) = (Some(sm.sent), 0);
             let _ = pipe.push(ask());
         }

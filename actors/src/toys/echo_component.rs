@@ -41,8 +41,9 @@ impl Actor for EchoComponent {
             return receipt.done(); // nobody to answer
         };
         let reply = match stanza.type_ {
-            Type::Message(MessageType::Error)
-            | Type::Iq(IqType::Result | IqType::Error)
+            // Where an echo is refused, whoever was to have it is told so: it has sent what was echoed.
+            Type::Message(MessageType::Error) => Stanza::clone(&stanza).from(to).to(from),
+            Type::Iq(IqType::Result | IqType::Error)
             | Type::Presence(PresenceType::Error | PresenceType::Unavailable) => return receipt.done(),
             Type::Iq(_) => stanza.result(Vec::new()),
             _ => Stanza::clone(&stanza).from(to).to(from),

@@ -3,6 +3,9 @@
 
 mod echo_component;
 mod echo_room;
+mod far_server;
 
 pub(crate) use echo_component::EchoComponent;
 pub(crate) use echo_room::EchoRoom;
+pub(crate) use far_server::FarServer;
+pub use far_server::{Far, Mode};

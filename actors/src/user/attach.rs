@@ -65,7 +65,7 @@ impl User {
         let Some(me) = self.me.clone() else { return };
         let sid = SessionId::random(self.host.seams());
         let acked = self.stored; // another home reads on from there: the last id may never be stored
-        let moves = self.host.placement().is_some() && !pipe.is_far();
+        let moves = self.host.homes_change() && !pipe.is_far();
         let shared = session::Shared::new(true, &self.budget());
         let who = Identity { sid, jid: jid.clone(), address: conn.address.clone(), shared };
         let session = Session::new(self.host.clone(), Box::new(me), who.clone(), pipe, acked);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use rookery_cluster::store::Writes;
 use rookery_cluster::tables::archive;
 use rookery_cluster::tables::sessions;
 use rookery_proto::xmpp::jid::{BareJid, Jid};
@@ -11,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::deliver::Ops;
 use super::{Msg, User, UserSession as Session};
+use crate::connection::ledger::Receipt;
 use crate::features::contract::{Direction, Verdict};
 use crate::host::Host;
 use crate::placement::LostShards;
@@ -39,8 +41,8 @@ impl Session {
     }
 
     /// By which name the session's stanzas are known when they come again; none if they can't.
-    pub(super) fn origin_name(&self, cluster: bool) -> Option<OriginName> {
-        match (self.resumable, cluster) {
+    pub(super) fn origin_name(&self, host: &Host) -> Option<OriginName> {
+        match (self.resumable, host.homes_change()) {
             (true, _) => Some(self.sid.into()),
             // Numbers begin anew with `<enable/>`: what was counted before has another name.
             (false, true) => Some(OriginName(self.sid.0.map(|byte| byte ^ self.counted))),
@@ -143,14 +145,16 @@ impl User {
     }
 
     /// Writes down that a session is there which can't be resumed: should its home die, it is looked for, and if it does
-    /// not come, its contacts learn that it is gone.
-    pub(super) fn record(&self, session: &Session) {
-        if session.resumable || self.host.placement().is_none() {
-            return; // its own record says so
+    /// not come, its contacts learn that it is gone. Then the receipt is settled.
+    pub(super) fn record(&self, session: &Session, receipt: Receipt) {
+        if session.resumable || !self.host.homes_change() {
+            return receipt.done(); // its own record says so
         }
         let mut ops = Ops::new();
         sessions::put(&mut ops, &self.entity, &session.sid.0, &session.plain_record()).ok();
-        self.submit(ops);
+        // A record that could not be written is written with the next change.
+        let submitted = self.host.batcher().submit(Writes::new(&self.entity, ops), |_| receipt.done());
+        drop(submitted);
     }
 
     /// Everything that is under way is settled; then the sessions go.

@@ -14,8 +14,8 @@ use super::steps::Step;
 use super::worth::worth_keeping;
 use super::{Inbound, User};
 use crate::connection::ledger::Receipt;
-use crate::features;
 use crate::features::contract::{Direction, Passing, Phase, Verdict};
+use crate::features::{self, xep_0356_privilege};
 use crate::runtime::origin::Origin;
 
 impl User {
@@ -52,11 +52,16 @@ impl User {
     }
 
     fn incoming_message(&mut self, kind: MessageType, inbound: Inbound) {
+        if xep_0356_privilege::is_message_in_name(&inbound.stanza) {
+            return self.send_in_name(inbound);
+        }
         let Inbound { stanza, receipt, origin, .. } = inbound;
-        if kind == MessageType::Error
-            && let Some(entry) = receipt.entry()
-        {
-            self.take_back(entry, &stanza, receipt.number());
+        if kind == MessageType::Error {
+            match receipt.entry() {
+                Some(entry) => self.take_back(entry, &stanza, receipt.number()),
+                None if self.is_from_elsewhere(&stanza) => self.refused_elsewhere(&stanza),
+                None => {}
+            }
         }
         if let Some(error) = self.refused_before(origin) {
             return self.refuse(&stanza, receipt, &error);
@@ -188,8 +193,15 @@ impl User {
                 }
                 None => receipt.done(),
             },
-            None if request => self.answer(None, &stanza, receipt),
-            None => receipt.done(), // an answer that nobody here has asked for
+            None if request => {
+                if let Some(receipt) = self.asked_by_component(&stanza, receipt) {
+                    self.answer(None, &stanza, receipt);
+                }
+            }
+            None => {
+                self.answered_in_name(&stanza); // else nobody here has asked for it
+                receipt.done(); // a component that asks gets the answer or hears that there was none
+            }
         }
     }
 }

@@ -5,18 +5,19 @@ use std::sync::Arc;
 
 use rookery_proto::xmpp::error::{Condition, StanzaError};
 use rookery_proto::xmpp::jid::Jid;
+use rookery_proto::xmpp::ns;
 use rookery_proto::xmpp::stanza::{IqType, Stanza, Type};
 
 use super::User;
 use super::session_queue::Item;
 use crate::connection::ledger::Receipt;
 use crate::connection::pipe::Outgoing;
-use crate::features;
 use crate::features::contract::{Done, Method, Request, Run, Scope, Then, Who};
+use crate::features::{self, xep_0030_disco, xep_0355_delegation};
 use crate::runtime::operations::{self, Lane, Limits, Most, Queued};
 use crate::session::SessionId;
 
-type Started = Pin<Box<dyn Future<Output = Result<Done, StanzaError>> + Send>>;
+pub(super) type Started = Pin<Box<dyn Future<Output = Result<Done, StanzaError>> + Send>>;
 
 /// A change, or something else that must run in order with changes.
 pub(super) struct Operation {
@@ -187,7 +188,11 @@ impl User {
         account && !stanza.from.as_ref().is_some_and(known)
     }
 
-    fn dispatch(&mut self, sid: Option<SessionId>, stanza: &Stanza) -> Result<Dispatch, StanzaError> {
+    pub(super) fn dispatch(
+        &mut self,
+        sid: Option<SessionId>,
+        stanza: &Stanza,
+    ) -> Result<Dispatch, StanzaError> {
         let method = match stanza.type_ {
             Type::Iq(IqType::Get) => Method::Get,
             Type::Iq(IqType::Set) => Method::Set,
@@ -202,6 +207,9 @@ impl User {
             return Err(StanzaError::new(Condition::BadRequest));
         };
         let scope = if to.local().is_some() { Scope::Account } else { Scope::Host };
+        if let Some(work) = xep_0355_delegation::delegated(&self.host, stanza, &child) {
+            return Ok(Dispatch::Read(Box::new(move || work)));
+        }
         let handler = features::iq_handler(scope, method, child.name(), child.ns());
         let owner = from.bare_str() == self.jid.as_str();
         let handler = match handler {
@@ -223,6 +231,10 @@ impl User {
             lang: stanza.lang.clone(),
             child: child.bytes(),
         };
+        if child.is("query", ns::DISCO_INFO) && xep_0355_delegation::is_nested(&self.host, to.domain()) {
+            let host = self.host.clone();
+            return Ok(Dispatch::Read(Box::new(move || xep_0030_disco::nested_info(&host, scope, request))));
+        }
         let changes = matches!(handler.run, Run::Change(_));
         match handler.run {
             Run::Host(run) => run(&self.host, &request).map(Dispatch::Now),
@@ -370,7 +382,7 @@ impl User {
     }
 }
 
-enum Dispatch {
+pub(super) enum Dispatch {
     Now(Vec<u8>),
     Change(Box<dyn FnOnce() -> Started + Send>),
     Read(Box<dyn FnOnce() -> Started + Send>),

@@ -6,13 +6,12 @@ use rookery_cluster::tables::archive::{self, ArchiveId};
 use rookery_cluster::tables::{accounts, blocks, mam_prefs, offline, roster, seen, sessions};
 use rookery_proto::xmpp::error::StanzaError;
 
-use super::seen::Known;
 use super::{Msg, User, roster::Roster, share};
 use crate::features::{store_error, xep_0191_blocking::Blocks};
 use crate::host::NotResumed;
 use crate::host::options::Limits;
 use crate::placement::lifecycle;
-use crate::runtime::origin::OriginName;
+use crate::runtime::seen::Senders;
 
 /// Rows of a block list that are read: far more than any limit lets in, so that a lower limit unblocks nobody.
 const BLOCKED: usize = 100_000;
@@ -33,7 +32,7 @@ struct Account {
     last: Option<ArchiveId>,
     offline: Option<offline::Cursor>,
     queued: usize,
-    seen: Vec<(OriginName, Known)>,
+    seen: Senders,
     sessions: Vec<sessions::Stored>,
 }
 
@@ -54,7 +53,7 @@ async fn read(tx: &mut dyn store::Transaction, user: &Entity, limits: &Limits) -
             offline: offline::get(tx, user).await?,
             queued: queued(tx, user).await?,
             // Numbers of a session are 32 bits (XEP-0198); the table has room for more.
-            seen: seen.into_iter().map(|(sid, row)| (OriginName(sid), Known::row(row))).collect(),
+            seen: Senders::of_rows(seen),
             sessions: sessions::load(tx, user, limits.sessions_per_user).await?.rows,
         }),
     })
@@ -121,7 +120,7 @@ impl User {
         self.day = account.last.map(ArchiveId::day);
         self.offline = account.offline;
         self.queued = account.queued;
-        self.seen = account.seen.into_iter().collect();
+        self.seen = account.seen;
         for record in account.sessions {
             self.restore(record);
         }

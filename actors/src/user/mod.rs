@@ -4,9 +4,8 @@
 //! - `attach`: sessions come and go. `session_queue`, `outgoing`: what the user's sessions send. `incoming`: what is sent to the user.
 //! - `steps`: commit, then deliver, in order. `deliver`: what is archived, and who gets it. `queue`: what no archive
 //!   keeps. `offline`, `cursor`: what waits for a device. `leftovers`: what ended sessions left.
-//! - `presence`, `subscription`, `roster`: RFC 6121. `iq`, `strangers`: requests, for [`crate::features`].
+//! - `presence`, `subscription`, `roster`: RFC 6121. `foreign`: the same with people on other servers. `iq`, `strangers`: requests, for [`crate::features`].
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use rookery_cluster::entity::Entity;
@@ -25,15 +24,16 @@ use crate::host::{Host, NotResumed};
 use crate::placement::lifecycle::{self, Lifecycle};
 use crate::runtime::actor::{Actor, Handle, Idle};
 use crate::runtime::commit_queue::Committed;
-use crate::runtime::origin::OriginName;
 use crate::session::event::Event;
 use crate::session::{self, SessionId};
 
 mod attach;
 mod backpressure;
+mod behalf;
 mod cursor;
 mod deliver;
 mod drains;
+mod foreign;
 mod handoff;
 mod incoming;
 mod iq;
@@ -132,12 +132,16 @@ pub struct User {
     /// What ended sessions leave to other devices.
     behind: leftovers::Behind,
     /// What was taken from each sender whose stanzas may come again.
-    seen: HashMap<OriginName, seen::Known>,
+    seen: crate::runtime::seen::Senders,
     pending: steps::Pending,
     ops: iq::Operations,
     leaving: Option<handoff::Leaving>,
+    /// What components have asked others in the user's name.
+    asked: Vec<behalf::Asked>,
     /// How much is tried again soon.
     retries: u16,
+    /// What is under way to and from people who are no users here.
+    foreign: foreign::Foreign,
 }
 
 impl User {
@@ -166,11 +170,13 @@ impl User {
             kept: Vec::new(),
             drains,
             behind: leftovers::Behind::default(),
-            seen: HashMap::new(),
+            seen: crate::runtime::seen::Senders::default(),
             pending,
             ops: iq::Operations::new(&iq::LIMITS),
             leaving: None,
+            asked: Vec::new(),
             retries: 0,
+            foreign: foreign::Foreign::default(),
         }
     }
 
@@ -250,13 +256,19 @@ impl User {
 
     /// This session's flags have changed: they go into its record.
     pub fn changed(&mut self, sid: SessionId) {
+        self.changed_then(sid, Receipt::none());
+    }
+
+    /// The same; then the receipt is settled.
+    fn changed_then(&mut self, sid: SessionId, receipt: Receipt) {
         let last = self.ids.last;
         if let Some(session) = self.session_mut(sid) {
             session.client.follow(last);
             session.tell_client_state();
         }
-        if let Some(session) = self.session(sid) {
-            self.record(session);
+        match self.session(sid) {
+            Some(session) => self.record(session, receipt),
+            None => receipt.done(),
         }
     }
 
@@ -332,11 +344,11 @@ impl Actor for User {
         match &self.lifecycle {
             Lifecycle::Loading(_) => Idle::Stay,
             Lifecycle::Moved => Idle::Leave,
-            _ if self.leaving.is_some() => Idle::Stay,
+            _ if self.leaving.is_some() || !self.asked.is_empty() => Idle::Stay,
             Lifecycle::Nobody if self.sessions.is_empty() => Idle::Leave,
             _ if !self.pending.commits.is_empty() || self.ops.busy() || !self.drains.is_empty() => Idle::Stay,
             _ if self.behind.is_busy() => Idle::Stay,
-            Lifecycle::Ready if self.sessions.is_empty() => Idle::Leave,
+            Lifecycle::Ready if self.sessions.is_empty() && !self.foreign.is_busy() => Idle::Leave,
             _ => Idle::Passivate,
         }
     }
@@ -344,7 +356,7 @@ impl Actor for User {
     fn passivate(&mut self) {
         self.sessions.shrink_to_fit();
         self.kept.shrink_to_fit();
-        self.seen.shrink_to_fit();
+        self.seen.shrink();
         self.pending.commits.shrink();
         self.ops.shrink();
     }

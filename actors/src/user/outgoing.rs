@@ -47,15 +47,14 @@ impl User {
 
     /// Whether what a session is told matters to what it has sent: where its home may die and it may not, or come back.
     fn settles_behind(&self, sid: SessionId) -> bool {
-        self.host.placement().is_some() || self.session(sid).is_some_and(|session| session.resumable)
+        self.host.homes_change() || self.session(sid).is_some_and(|session| session.resumable)
     }
 
     fn outgoing(&mut self, sid: SessionId, stanza: Stanza, origin: Option<Origin>, receipt: Receipt) {
         match stanza.type_ {
             Type::Message(_) => self.send_message(sid, stanza, origin, receipt),
             Type::Presence(PresenceType::Available | PresenceType::Unavailable) if stanza.to.is_none() => {
-                self.broadcast(sid, stanza);
-                receipt.done();
+                self.broadcast(sid, stanza, receipt);
             }
             Type::Presence(kind) => self.send_presence(sid, kind, stanza, receipt),
             Type::Iq(kind) => self.send_iq(sid, kind, stanza, origin, receipt),
@@ -71,7 +70,13 @@ impl User {
         self.host.route_from(stanza, receipt, origin);
     }
 
-    fn send_message(&mut self, sid: SessionId, mut stanza: Stanza, origin: Option<Origin>, receipt: Receipt) {
+    pub(super) fn send_message(
+        &mut self,
+        sid: SessionId,
+        mut stanza: Stanza,
+        origin: Option<Origin>,
+        receipt: Receipt,
+    ) {
         // RFC 6121 section 8.1: without `to` it is for the sender's own bare JID.
         let to = stanza.to.get_or_insert_with(|| Jid::from(self.jid.clone())).clone();
         let with = to.to_bare();
@@ -107,6 +112,9 @@ impl User {
                 entry.flags = share::flags(Owed::Nobody, passing.copies);
                 let id = self.next_id();
                 archived = Some(id);
+                if self.is_foreign(&passing.with) {
+                    self.remember_sent(id, &stanza);
+                }
                 let (stanza, receipt) = (stanza.clone(), receipt.split());
                 let step = Step::Sent { stanza, id: Some(id), copies, sid, receipt };
                 let more = self.with_hooks(Ops::new(), passing.prepare, Collection::Archive);

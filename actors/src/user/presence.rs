@@ -8,20 +8,21 @@ use rookery_proto::xmpp::stanza::{PresenceType, Stanza, Type};
 
 use super::subscribe::Change;
 use super::subscription::Kind;
-use super::{Available, Inbound, User};
+use super::{Available, Inbound, User, UserSession};
 use crate::connection::ledger::Receipt;
 use crate::connection::pipe::Outgoing;
 use crate::features::contract::{Direction, Verdict};
 use crate::features::xep_0203_delay as delay;
+use crate::host::options::PresenceAccess;
 use crate::routing::fan_out::FanOut;
 use crate::session::SessionId;
 
 impl User {
-    /// A session's presence without `to`.
-    pub(super) fn broadcast(&mut self, sid: SessionId, stanza: Stanza) {
+    /// A session's presence without `to`. Settled when the session's record says so: then the next home knows of the session.
+    pub(super) fn broadcast(&mut self, sid: SessionId, stanza: Stanza, receipt: Receipt) {
         let available = stanza.type_ == Type::Presence(PresenceType::Available);
         let stanza = Arc::new(delay::without_forged(&self.host, &stanza).unwrap_or(stanza));
-        let Some(session) = self.session_mut(sid) else { return };
+        let Some(session) = self.session_mut(sid) else { return receipt.done() };
         let first = session.presence.is_none();
         if !available && first {
             // It was not available: nobody is to be told but those whom it told.
@@ -29,14 +30,16 @@ impl User {
             if !directed.is_empty() {
                 self.changed(sid);
             }
+            receipt.done();
             return directed.into_iter().for_each(|whom| self.send_on(stanza_to(&stanza, whom)));
         }
         let takes_messages_before = session.takes_messages();
         session.presence = available.then(|| Available::new(stanza.clone()));
         let takes_messages = session.takes_messages();
         let directed = if available { Vec::new() } else { std::mem::take(&mut session.directed) };
-        self.changed(sid);
+        self.changed_then(sid, receipt);
         self.tell_subscribers(&stanza);
+        self.tell_components(&stanza, PresenceAccess::ManagedEntity);
         // 4.4.2 and 4.5.2: the user's other available resources, and for unavailable also the one that sent it.
         for other in self.sessions.iter().filter(|s| s.presence.is_some() && (s.sid != sid || available)) {
             other.deliver(self.to_session(&stanza, &other.jid), None, Receipt::none());
@@ -48,6 +51,9 @@ impl User {
         }
         if available && first {
             self.came_online(sid);
+            if !self.sessions.iter().any(|other| other.sid != sid && other.presence.is_some()) {
+                self.remind_foreign();
+            }
         }
         if takes_messages && !takes_messages_before {
             self.start_drain(sid);
@@ -100,8 +106,18 @@ impl User {
         let Some(session) = self.session(sid) else { return };
         let own = Jid::from(session.jid.clone());
         let probe = Arc::new(Stanza::new(Type::Presence(PresenceType::Probe)).from(own.clone()));
+        let (away, here): (Vec<_>, Vec<_>) =
+            self.roster.iter().partition(|contact| self.is_foreign(&contact.jid));
         // Also of those whom it does not hear any more: that it was told so may have been lost with its home.
-        self.tell_all(&probe, self.roster.iter().map(|contact| &contact.jid), true);
+        self.tell_all(&probe, here.into_iter().map(|contact| &contact.jid), true);
+        // The same of contacts elsewhere: their servers are not asked to say first that all are gone.
+        for contact in &away {
+            let gone =
+                Stanza::new(Type::Presence(PresenceType::Unavailable)).from(Jid::from(contact.jid.clone()));
+            session.deliver(Outgoing::new(gone.to(own.clone())), None, Receipt::none());
+        }
+        let seen = away.iter().filter(|contact| contact.to());
+        self.tell_all(&probe, seen.map(|contact| &contact.jid), false);
     }
 
     /// Asks for the presence of one contact, who has just begun to show it.
@@ -185,20 +201,51 @@ impl User {
     }
 
     pub(super) fn incoming_presence(&mut self, kind: PresenceType, inbound: Inbound) {
-        let Inbound { stanza, receipt, change, .. } = inbound;
-        let Some(from) = stanza.from.clone() else { return receipt.done() };
-        if let Some(change) = change {
-            return match Change::of_wire(*change) {
-                Some(change) => self.change(stanza, from.to_bare(), change, receipt),
-                None => receipt.done(), // of a later version: the store says what holds
+        let Some(from) = &inbound.stanza.from else { return inbound.receipt.done() };
+        if inbound.change.is_none() && self.is_elsewhere(from.domain()) {
+            let from = from.to_bare();
+            return match Kind::of(kind) {
+                Some(kind) => self.hear_foreign(kind, inbound.stanza, from, inbound.receipt),
+                None if self.waits_for_foreign(&from) => self.presence_in_turn(inbound),
+                None => self.take_presence(inbound),
             };
+        }
+        match inbound.change {
+            Some(change) => match Change::of_wire(*change) {
+                Some(change) => {
+                    let from = from.to_bare();
+                    self.change(inbound.stanza, from, change, inbound.receipt);
+                }
+                None => inbound.receipt.done(), // of a later version: the store says what holds
+            },
+            None => self.take_presence(inbound),
+        }
+    }
+
+    /// A presence that changes no roster, in its turn.
+    pub(super) fn take_presence(&mut self, inbound: Inbound) {
+        let Inbound { stanza, receipt, .. } = inbound;
+        let (Some(from), Type::Presence(kind)) = (stanza.from.clone(), stanza.type_) else {
+            return receipt.done();
+        };
+        let elsewhere = self.is_elsewhere(from.domain());
+        if elsewhere && kind == PresenceType::Probe {
+            return self.probed_from_elsewhere(&stanza, &from, receipt);
         }
         if !matches!(self.filter(Direction::In, &stanza, &from), Verdict::Pass) {
             return receipt.done();
         }
         match kind {
-            PresenceType::Probe => self.probed(&from),
+            PresenceType::Probe => drop(self.probed(&from, None)),
+            PresenceType::Error
+                if elsewhere && stanza.to.as_ref().is_some_and(|to| to.resource().is_none()) =>
+            {
+                self.presence_error(&from.to_bare(), stanza);
+            }
             PresenceType::Available | PresenceType::Unavailable | PresenceType::Error => {
+                if elsewhere {
+                    self.contact_shown(&stanza);
+                }
                 let full = stanza.to.as_ref().filter(|to| to.resource().is_some());
                 for session in &self.sessions {
                     let meant = match full {
@@ -212,28 +259,33 @@ impl User {
                     }
                 }
             }
-            // Subscription stanzas of local users come with their change; others will come from links.
+            // Subscription stanzas of users here come with their change.
             _ => {}
         }
         receipt.done();
     }
 
-    /// 4.3.2: answers a probe of a contact that sees this user.
-    fn probed(&self, from: &Jid) {
+    /// 4.3.2: answers a probe of a contact that sees this user: for all sessions, or the one of that full JID. Whether any has answered.
+    pub(super) fn probed(&self, from: &Jid, full: Option<&Jid>) -> bool {
         let sees = self.roster.sees_me(from) || from.bare_str() == self.jid.as_str();
         let told = |whom: &Jid| whom == from || whom.as_str() == from.bare_str();
-        for session in &self.sessions {
-            match &session.presence {
-                Some(presence) if sees => self.send_on(stanza_to(&presence.stanza, from.clone())),
+        let mut answered = false;
+        let meant = |session: &&UserSession| full.is_none_or(|full| full.as_str() == session.jid.as_str());
+        for session in self.sessions.iter().filter(meant) {
+            let stanza = match &session.presence {
+                Some(presence) if sees => Stanza::clone(&presence.stanza),
                 // It has shown itself to them alone (4.6), and that may have been lost.
                 presence if session.directed.iter().any(told) => {
                     let bare = || Stanza::new(Type::Presence(PresenceType::Available));
                     let stanza = presence.as_ref().map_or_else(bare, |presence| (*presence.stanza).clone());
-                    self.send_on(stanza.from(Jid::from(session.jid.clone())).to(from.clone()));
+                    stanza.from(Jid::from(session.jid.clone()))
                 }
-                _ => {}
-            }
+                _ => continue,
+            };
+            answered = true;
+            self.send_on(stanza.to(from.clone()));
         }
+        answered
     }
 
     /// A contact has just been allowed to see this user: it gets the presence there is (3.1.5), or, when it may no
@@ -260,6 +312,7 @@ impl User {
         let stanza = holds.unwrap_or_else(|| Arc::new(unavailable(&session.jid)));
         if session.presence.is_some() {
             self.tell_subscribers(&stanza);
+            self.tell_components(&stanza, PresenceAccess::ManagedEntity);
             for other in self.sessions.iter().filter(|s| s.presence.is_some() && s.sid != session.sid) {
                 other.deliver(self.to_session(&stanza, &other.jid), None, Receipt::none());
             }

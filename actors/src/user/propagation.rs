@@ -1,4 +1,4 @@
-//! Who has been told of changes to rosters: clients by pushes (RFC 6121 section 2.1.6), contacts by their homes. What a node
+//! Who has been told of changes to rosters: clients by pushes (RFC 6121 section 2.1.6), contacts by their homes, or elsewhere by stanzas. What a node
 //! that died had committed and not told, the next home tells.
 //!
 //! Of each session is known which version of the roster its client has. Pushes are read from the store, from that version on:
@@ -197,6 +197,9 @@ impl User {
     /// would forget whose user is away, which else would tell names that exist and leave no trace. All else is answered.
     pub(super) fn not_here(&self, inbound: Inbound) {
         let Inbound { stanza, receipt, .. } = inbound;
+        if stanza.type_ == Type::Presence(PresenceType::Probe) && self.is_from_elsewhere(&stanza) {
+            return self.host.answer_probe(&stanza, receipt);
+        }
         let bare = stanza.to.as_ref().is_some_and(|to| to.resource().is_none());
         let forgotten = match stanza.type_ {
             Type::Presence(_) | Type::Message(MessageType::Headline) => true,
@@ -212,7 +215,7 @@ impl User {
     }
 
     /// The contact's home has heard of that change.
-    fn told(&mut self, contact: BareJid, name: u64) {
+    pub(super) fn told(&mut self, contact: BareJid, name: u64) {
         if !self.others_may_change() {
             metrics::counter!("rookery_limits_hit_total", "limit" => "user_operations").increment(1);
             return; // so the next home tells it again
@@ -237,10 +240,12 @@ impl User {
     }
 
     /// Changes that this user's last home committed, and may not have told.
-    pub(super) fn tell_untold(&self, untold: Vec<(String, u64)>) {
+    pub(super) fn tell_untold(&mut self, untold: Vec<(String, u64)>) {
         for (contact, name) in untold {
-            if let Ok(contact) = BareJid::parse(&contact) {
-                self.tell_again(&contact, (name, false));
+            match BareJid::parse(&contact) {
+                Ok(contact) if self.is_foreign(&contact) => self.tell_foreign_again(&contact, name),
+                Ok(contact) => self.tell_again(&contact, (name, false)),
+                Err(_) => {}
             }
         }
     }

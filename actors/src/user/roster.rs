@@ -1,6 +1,6 @@
 //! A user's contacts as the user actor remembers them, and how they are written in stanzas (RFC 6121 section 2).
 
-use rookery_cluster::tables::roster::{Item, RosterVersion, Subscription, version_text};
+use rookery_cluster::tables::roster::{Item, RosterVersion, Subscription, displaced, version_text};
 use rookery_proto::xml::write::{self, Writer};
 use rookery_proto::xmpp::jid::{BareJid, Jid};
 use rookery_proto::xmpp::ns;
@@ -13,6 +13,8 @@ pub struct Contact {
     pub jid: BareJid,
     /// Who sees whose presence.
     pub subscription: Subscription,
+    /// The user has asked for a subscription, and there is no answer yet.
+    pub asks: bool,
 }
 
 impl Contact {
@@ -71,19 +73,26 @@ impl Roster {
         self.requests.iter().map(|request| (&request.from, &request.stanza[..]))
     }
 
+    /// Whether a request of that JID waits for the user's answer.
+    pub(crate) fn is_asked_by(&self, jid: &BareJid) -> bool {
+        self.requests.binary_search_by(|request| request.from.cmp(jid)).is_ok()
+    }
+
     /// Forgets the requests of those for whom `wanted` is false.
     pub(crate) fn keep_requests(&mut self, wanted: impl Fn(&BareJid) -> bool) {
         self.requests.retain(|request| wanted(&request.from));
     }
 
-    /// Forgets the oldest requests that are more than `most`, as the store has done.
+    /// Forgets the requests that are more than `most`, as the store has done.
     pub(crate) fn limit_requests(&mut self, most: usize) {
-        while self.requests.len() > most {
-            let oldest =
-                self.requests.iter().enumerate().min_by_key(|(_, request)| (request.at, &request.from));
-            let Some((at, _)) = oldest else { return };
-            self.requests.remove(at);
+        if self.requests.len() <= most {
+            return;
         }
+        let waiting: Vec<_> =
+            self.requests.iter().map(|request| (request.at, request.from.as_str())).collect();
+        let mut gone = displaced(&waiting, most);
+        gone.sort_unstable_by(|a, b| b.cmp(a));
+        gone.into_iter().for_each(|place| drop(self.requests.remove(place)));
     }
 
     /// Whether that entity may see this user's presence.
@@ -107,11 +116,12 @@ impl Roster {
             Ok(at) if !in_roster(item) => drop(self.contacts.remove(at)),
             Ok(at) => {
                 if let Some(contact) = self.contacts.get_mut(at) {
-                    contact.subscription = item.subscription();
+                    (contact.subscription, contact.asks) = (item.subscription(), item.ask_subscribe);
                 }
             }
             Err(at) if in_roster(item) => {
-                self.contacts.insert(at, Contact { jid, subscription: item.subscription() });
+                let (subscription, asks) = (item.subscription(), item.ask_subscribe);
+                self.contacts.insert(at, Contact { jid, subscription, asks });
             }
             Err(_) => {}
         }
@@ -181,8 +191,17 @@ fn write_query(version: Option<&RosterVersion>, items: &[Item]) -> Vec<u8> {
 
 /// The same for a contact that was removed.
 pub(crate) fn query_removed(version: &RosterVersion, jid: &str) -> Vec<u8> {
+    write_removed(Some(version), jid)
+}
+
+/// The same without a version.
+pub(crate) fn query_removed_unversioned(jid: &str) -> Vec<u8> {
+    write_removed(None, jid)
+}
+
+fn write_removed(version: Option<&RosterVersion>, jid: &str) -> Vec<u8> {
     write::bytes(|w| {
-        w.start("query", ns::ROSTER).attr("ver", &version_text(version));
+        w.start("query", ns::ROSTER).attr_opt("ver", version.map(version_text).as_deref());
         w.start("item", ns::ROSTER).attr("jid", jid).attr("subscription", "remove").end().end();
     })
 }

@@ -11,7 +11,7 @@ use rookery_proto::xmpp::stanza::{Stanza, Type};
 
 use super::subscribe::{self, Act, Acted, Full, Room};
 use super::subscription::Kind;
-use super::{User, roster};
+use super::{User, foreign, roster};
 use crate::features::contract::{Done, Feature, Iq, Method, Request, Run, Scope, Then, Who, Work, Xep};
 use crate::features::store_failed;
 use crate::host::Host;
@@ -43,7 +43,7 @@ pub const ROSTER: Feature = Feature {
 /// More news than that, and a client gets its whole roster instead.
 const NEWS: usize = 64;
 
-fn get(host: Host, request: Request) -> Work {
+pub(super) fn get(host: Host, request: Request) -> Work {
     Box::pin(async move {
         let known = request.element()?.attr("ver").map(str::to_owned);
         let since = known.as_deref().and_then(table::parse_version);
@@ -95,6 +95,8 @@ struct Set {
     name: Option<String>,
     groups: Vec<String>,
     remove: bool,
+    /// What a gateway says of a contact at itself: both sides of the subscription are of its making (XEP-0356).
+    subscription: Option<table::Subscription>,
 }
 
 /// The longest name of a contact or group, bytes.
@@ -130,13 +132,33 @@ fn parse(query: &Element, own: &BareJid, max_groups: usize) -> Result<Set, Stanz
     if name.as_ref().is_some_and(|name| name.len() > NAME) {
         return Err(StanzaError::new(Condition::NotAcceptable));
     }
-    Ok(Set { jid, name, groups, remove: item.attr("subscription") == Some("remove") })
+    let remove = item.attr("subscription") == Some("remove");
+    Ok(Set { jid, name, groups, remove, subscription: subscription(item) })
+}
+
+fn subscription(item: &Element) -> Option<table::Subscription> {
+    Some(match item.attr("subscription")? {
+        "none" => table::Subscription::None,
+        "to" => table::Subscription::To,
+        "from" => table::Subscription::From,
+        "both" => table::Subscription::Both,
+        _ => return None,
+    })
 }
 
 fn set(host: Host, request: Request) -> Work {
+    set_by(host, request, None)
+}
+
+/// The same by a gateway, which may say how it stands with contacts at itself.
+pub(super) fn set_by(host: Host, request: Request, gateway: Option<String>) -> Work {
     Box::pin(async move {
         let limits = host.options().limits.clone();
-        let set = parse(&request.element()?, &request.account, limits.roster_groups)?;
+        let mut set = parse(&request.element()?, &request.account, limits.roster_groups)?;
+        if gateway.as_deref() != Some(set.jid.domain()) {
+            set.subscription = None; // RFC 6121 section 2.1.2.5: subscriptions are changed by presence
+        }
+        let (contact, said) = (set.jid.clone(), set.subscription.is_some());
         let own = Entity::new(request.account.as_str());
         if set.remove {
             return remove(host, own, request.account, set.jid).await;
@@ -153,8 +175,19 @@ fn set(host: Host, request: Request) -> Work {
             .map_err(|error| store_failed(&error))?;
         let item = item.map_err(Full::error)?;
         Ok(Done::then(move |user: &mut User| {
+            let stood =
+                |user: &User| user.roster.get(&contact).map_or((false, false), |c| (c.to(), c.from()));
+            let before = stood(user);
             user.roster.apply(&item);
             user.catch_up();
+            user.push_to_components(Ok(&item));
+            let now = stood(user);
+            if said && now.1 && !before.1 {
+                user.show_presence(&contact, true);
+            }
+            if said && now.0 && !before.0 {
+                user.probe(&contact);
+            }
         }))
     })
 }
@@ -173,6 +206,11 @@ async fn put(
     item.name = set.name;
     item.groups = set.groups;
     item.unlisted = false;
+    if let Some(subscription) = set.subscription {
+        item.set_subscription(subscription);
+        item.ask_subscribe = false;
+        item.forget_request();
+    }
     if let Some(full) = room.refuses(tx, own, before.as_ref(), &item).await? {
         return Ok(Err(full));
     }
@@ -190,7 +228,7 @@ pub(crate) async fn remove(
     let other = Entity::new(contact.as_str());
     let local = host.serves(contact.domain());
     let room = Room::of(&host.options().limits);
-    let name = host.change_name();
+    let name = if local { host.change_name() } else { foreign::name(&host) };
     // Named: done again after an unknown result there would be nothing to remove.
     let options = store::Options::owner(&own).operation(host.store().operation());
     let acted = host
@@ -203,7 +241,7 @@ pub(crate) async fn remove(
         .map_err(|error| store_failed(&error))?;
     let acted = acted.ok_or(StanzaError::new(Condition::ItemNotFound))?;
     Ok(Done::then(move |user: &mut User| {
-        let last = acted.iter().rposition(|(_, acted)| acted.other.is_some());
+        let last = acted.iter().rposition(|(_, acted)| acted.is_told());
         for (n, (kind, acted)) in acted.into_iter().enumerate() {
             let stanza = Stanza::new(Type::Presence(kind.presence()))
                 .from(Jid::from(account.clone()))
@@ -212,6 +250,7 @@ pub(crate) async fn remove(
         }
         user.roster.remove(&contact);
         user.catch_up();
+        user.push_to_components(Err(&contact));
     }))
 }
 
@@ -254,9 +293,10 @@ async fn removal(
 }
 
 impl Acted {
-    /// Without a push of its own: the removal is pushed instead. The last part of it is the one that must be heard of.
+    /// Without a push of its own: the removal is pushed instead. Of two changes to another roster the last must be heard of; of
+    /// two stanzas that go elsewhere both.
     fn silent(mut self, last: bool) -> Self {
-        self.name = if last { self.name } else { 0 };
+        self.name = if last || self.is_foreign() { self.name } else { 0 };
         if let Some((_, push)) = &mut self.own {
             *push = false;
         }

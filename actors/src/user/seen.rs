@@ -1,132 +1,45 @@
 //! What was taken already: a stanza that may come again carries its origin, a name and a number.
 
-use rookery_cluster::invariant;
 use rookery_cluster::tables::seen as table;
 
 use super::User;
-use crate::runtime::origin::{Origin, OriginName};
-
-/// What is known of a sender's numbers.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Known {
-    /// Those that were taken.
-    taken: Seen,
-    /// Those of which the store knows. What was taken and is kept nowhere, as a request, comes again when this home has died.
-    kept: Option<Seen>,
-}
-
-impl Known {
-    /// What a row says.
-    pub(super) fn row(row: table::Seen) -> Self {
-        let kept =
-            Seen { last: u32::try_from(row.last).unwrap_or(0), before: row.before.unwrap_or(u64::MAX) };
-        Self { taken: kept, kept: Some(kept) }
-    }
-}
-
-/// Which of a sender's numbers were taken. Most come in order; one that another node held up may come late.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Seen {
-    pub(super) last: u32,
-    /// Those before the last, the next one lowest.
-    before: u64,
-}
-
-impl Seen {
-    /// One number, and nothing before it.
-    pub(super) fn only(n: u32) -> Self {
-        Self { last: n, before: 0 }
-    }
-
-    /// Numbers wrap (XEP-0198 section 4): older means behind by less than half the circle.
-    pub(super) fn has(self, n: u32) -> bool {
-        let behind = self.last.wrapping_sub(n);
-        match behind {
-            0 => true,
-            1..=64 => self.before >> (behind - 1) & 1 == 1,
-            _ => behind < u32::MAX / 2,
-        }
-    }
-
-    pub(super) fn take(&mut self, n: u32) {
-        let ahead = n.wrapping_sub(self.last);
-        if ahead == 0 || ahead > u32::MAX / 2 {
-            let behind = self.last.wrapping_sub(n);
-            if (1..=64).contains(&behind) {
-                self.before |= 1 << (behind - 1);
-            }
-            return;
-        }
-        self.before = match ahead {
-            1..=63 => self.before << ahead | 1 << (ahead - 1),
-            64 => 1 << 63,
-            _ => 0,
-        };
-        self.last = n;
-    }
-
-    /// What was taken and is refused after all: it may come again.
-    fn untake(&mut self, n: u32) {
-        match self.last.wrapping_sub(n) {
-            0 => {
-                // The next one before it is the last; with none among 64, the first of those of which nothing is known.
-                let step = self.before.trailing_zeros() + 1;
-                let shifted = self.before.checked_shr(step).unwrap_or(0);
-                let unknown = u64::MAX.checked_shl(64u32.saturating_sub(step)).unwrap_or(u64::MAX);
-                self.before = if step > 64 { u64::MAX } else { shifted | unknown };
-                self.last = self.last.wrapping_sub(step);
-            }
-            behind @ 1..=64 => self.before &= !(1 << (behind - 1)),
-            _ => {}
-        }
-    }
-}
+use crate::runtime::origin::Origin;
 
 impl User {
-    /// The store did not take what goes with this stanza: no later row may say that it is there.
+    /// See [`Senders::not_kept`](crate::runtime::seen::Senders::not_kept).
     pub(super) fn not_kept(&mut self, origin: Origin) {
-        if let Some(kept) = self.seen.get_mut(&origin.name).and_then(|known| known.kept.as_mut()) {
-            kept.untake(origin.number);
-        }
+        self.seen.not_kept(origin);
     }
 
-    /// A stanza that was taken is refused. If its sender has not heard so when its home dies, it comes again, and is looked at
-    /// anew.
+    /// See [`Senders::refuse`](crate::runtime::seen::Senders::refuse).
+    pub(super) fn refused_for_good(&mut self, origin: Origin) {
+        self.seen.refuse(origin);
+    }
+
+    /// See [`Senders::was_refused`](crate::runtime::seen::Senders::was_refused).
+    pub(super) fn was_refused(&self, origin: Origin) -> bool {
+        self.seen.was_refused(origin)
+    }
+
+    /// See [`Senders::not_taken`](crate::runtime::seen::Senders::not_taken).
     pub(super) fn not_taken(&mut self, origin: Origin) {
-        if let Some(known) = self.seen.get_mut(&origin.name) {
-            known.taken.untake(origin.number);
-        }
+        self.seen.not_taken(origin);
     }
 
-    /// The same of one that was stored, and is removed; returns the row that goes with that.
+    /// See [`Senders::taken_out`](crate::runtime::seen::Senders::taken_out).
     pub(super) fn taken_out(&mut self, origin: Origin) -> Option<table::Seen> {
-        self.not_taken(origin);
         let at = self.host.seams().clock.now_micros();
-        let kept = self.seen.get_mut(&origin.name)?.kept.as_mut()?;
-        kept.untake(origin.number);
-        Some(table::Seen { last: kept.last.into(), at, before: Some(kept.before) })
+        self.seen.taken_out(origin, at)
     }
 
     /// Whether this stanza was taken before.
     pub(super) fn taken_before(&self, origin: Option<Origin>) -> bool {
-        let knows = |origin: Origin| Some(self.seen.get(&origin.name)?.taken.has(origin.number));
-        origin.and_then(knows).unwrap_or(false)
+        origin.is_some_and(|origin| self.seen.has(origin))
     }
 
     /// This stanza is taken.
-    pub(super) fn remember(&mut self, Origin { name, number }: Origin) {
-        if self.seen.len() >= 4_096 && !self.seen.contains_key(&name) {
-            // The rows in the store are pruned by age; memory may forget any of them, at the price of one read at the
-            // next activation.
-            let forget: Vec<OriginName> = self.seen.keys().take(1_024).copied().collect();
-            for name in forget {
-                self.seen.remove(&name);
-            }
-        }
-        let first = Known { taken: Seen::only(number), kept: None };
-        let known = self.seen.entry(name).or_insert(first);
-        known.taken.take(number);
-        invariant!("taken_is_known", known.taken.has(number), "{number} is not in {known:?}");
+    pub(super) fn remember(&mut self, origin: Origin) {
+        self.seen.take(origin);
     }
 
     /// The same of a request or an answer that is handed on.
@@ -138,57 +51,6 @@ impl User {
 
     /// The same of what is about to be stored; returns the row that goes with it.
     pub(super) fn remember_kept(&mut self, origin: Origin, at: u64) -> table::Seen {
-        self.remember(origin);
-        let Origin { name, number } = origin;
-        let Some(known) = self.seen.get_mut(&name) else {
-            return table::Seen { last: number.into(), at, before: Some(0) };
-        };
-        let kept = known.kept.get_or_insert(Seen::only(number));
-        kept.take(number);
-        table::Seen { last: kept.last.into(), at, before: Some(kept.before) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_comes_late_is_taken_once() {
-        let mut seen = Seen::only(u32::MAX);
-        for n in [2, 4, 70] {
-            assert!(!seen.has(n));
-            seen.take(n);
-        }
-        // Too far behind to say: taken.
-        for (n, had) in [
-            (70, true),
-            (69, false),
-            (6, false),
-            (4, true),
-            (3, true),
-            (2, true),
-            (u32::MAX, true),
-            (71, false),
-        ] {
-            assert_eq!(seen.has(n), had, "{n}");
-        }
-        seen.take(69);
-        assert!(seen.has(69) && !seen.has(68));
-        seen.take(200);
-        assert!(seen.has(100) && !seen.has(150) && !seen.has(199) && !seen.has(201));
-        for n in [199, 200, 64, 300] {
-            let mut other = seen;
-            other.untake(n);
-            for number in [1u32, 63, 64, 65, 69, 134, 135, 136, 198, 199, 200, 201] {
-                assert_eq!(other.has(number), seen.has(number) && number != n || n == 64 && number == 64);
-            }
-        }
-        seen.take(198);
-        seen.untake(200);
-        assert!(seen.has(198) && !seen.has(200) && !seen.has(199) && !seen.has(197) && seen.has(134));
-        let row = |before| Known::row(table::Seen { last: 7, at: 0, before }).taken;
-        assert!((0..=7).all(|n| row(None).has(n)) && !row(None).has(8));
-        assert!(row(Some(2)).has(7) && !row(Some(2)).has(6) && row(Some(2)).has(5));
+        self.seen.take_kept(origin, at)
     }
 }

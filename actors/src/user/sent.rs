@@ -31,7 +31,7 @@ const REFUSED: usize = 256;
 /// Among how many of the newest entries that is looked for: it was sent a moment ago.
 const LAST: usize = 200;
 
-fn is_answered(stanza: &Stanza, error: &Stanza) -> bool {
+pub(super) fn is_answered(stanza: &Stanza, error: &Stanza) -> bool {
     let bare = |jid: &Option<Jid>| jid.as_ref().map(|jid| jid.bare_str().to_owned());
     stanza.id.is_some() && stanza.id == error.id && bare(&stanza.to) == bare(&error.from)
 }
@@ -69,7 +69,7 @@ impl User {
         let mut entry = self.entry(Direction::Out, &stanza, &with);
         entry.flags = share::flags(Owed::Nobody, copies);
         entry.sent = numbers;
-        let name = self.session(sid).and_then(|session| session.origin_name(self.host.placement().is_some()));
+        let name = self.session(sid).and_then(|session| session.origin_name(&self.host));
         let ops = self.keep(Collection::Archive, id, &entry, name.map(|name| Origin::new(name, n)));
         self.commit_again(seq, Commit { ops, prepare });
     }
@@ -78,8 +78,7 @@ impl User {
     /// session; 0 if that is not known. Should the error not come to its client, the message comes again, and is written again.
     pub(super) fn take_back(&mut self, entry: ArchiveId, error: &Stanza, n: u32) {
         let is_its = |s: &&UserSession| error.to.as_ref().is_some_and(|to| to.as_str() == s.jid.as_str());
-        let name =
-            self.sessions.iter().find(is_its).and_then(|s| s.origin_name(self.host.placement().is_some()));
+        let name = self.sessions.iter().find(is_its).and_then(|s| s.origin_name(&self.host));
         let origin = name.filter(|_| n != 0).map(|name| Origin::new(name, n));
         let entry = Some(entry).filter(|entry| *entry != SOMEWHERE).or_else(|| self.pending_of(error));
         let waits = |step: &Step| matches!(step, Step::Sent { id, .. } if *id == entry);
@@ -109,7 +108,7 @@ impl User {
         let (store, user, error) = (self.host.store().clone(), self.entity.clone(), error.clone());
         self.host.spawn(async move {
             let removed = store.write(Options::owner(&user), |tx| {
-                let (user, error) = (user.clone(), error.clone());
+                let (user, error, row) = (user.clone(), error.clone(), row.clone());
                 Box::pin(async move {
                     let query = archive::Query { backwards: true, ..archive::Query::all(LAST) };
                     let page = archive::page(&mut **tx, Collection::Archive, &user, &query).await?;
@@ -156,8 +155,8 @@ impl User {
         self.pending.taken_back.iter().any(|(taken, _)| *taken == id)
     }
 
-    /// Refuses a message. Its sender's home may die before the sender hears so: then the message comes again, and is looked at
-    /// anew.
+    /// Refuses a message. Its sender's home, or this one, may die before the sender hears so: then the message comes again. It is
+    /// refused again, since what the sender sent later may have been taken meanwhile.
     pub(super) fn refuse_from(
         &mut self,
         origin: Option<Origin>,
@@ -168,12 +167,13 @@ impl User {
         self.refuse(stanza, receipt, error);
         if let Some(origin) = origin {
             self.not_taken(origin);
+            self.remember_refused(origin, error.condition);
         }
     }
 
-    /// What was true of the store then is not true any more when the message comes again, and the sender may have had the error.
-    pub(super) fn remember_refused(&mut self, origin: Option<Origin>, condition: Condition) {
-        let Some(origin) = origin else { return };
+    /// What was true then may not be true any more when the message comes again, and the sender may have had the error.
+    fn remember_refused(&mut self, origin: Origin, condition: Condition) {
+        self.refused_for_good(origin);
         if self.pending.refused.len() >= REFUSED {
             self.pending.refused.pop_front();
         }
@@ -184,7 +184,10 @@ impl User {
     pub(super) fn refused_before(&self, origin: Option<Origin>) -> Option<StanzaError> {
         let origin = origin?;
         let refused = self.pending.refused.iter().find(|(refused, _)| *refused == origin);
-        refused.map(|(_, condition)| StanzaError::new(*condition).text(BUSY))
+        let before = || self.was_refused(origin).then_some(Condition::ResourceConstraint);
+        let condition = refused.map(|(_, condition)| *condition).or_else(before)?;
+        let error = StanzaError::new(condition);
+        Some(if condition == Condition::ResourceConstraint { error.text(BUSY) } else { error })
     }
 
     /// A message has come again, and it is known by now what became of it the first time.

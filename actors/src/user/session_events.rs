@@ -74,7 +74,7 @@ impl User {
         }
         self.refresh_presence(sid);
         self.catch_up();
-        if self.host.placement().is_some() {
+        if self.host.homes_change() {
             self.announce(sid);
         }
         self.start_replay(sid, *acked, (claim.before, claim.h));

@@ -58,9 +58,7 @@ impl User {
             // The session was ended by others while this was on its way. Its client is told nothing of it.
             return receipt.leave();
         };
-        let origin = session
-            .origin_name(self.host.placement().is_some())
-            .map(|name| Origin::new(name, receipt.number()));
+        let origin = session.origin_name(&self.host).map(|name| Origin::new(name, receipt.number()));
         if self.ops.sources.is_empty() {
             self.send_now(sid, *stanza, origin, receipt);
         } else {

@@ -181,6 +181,8 @@ impl User {
     fn settled(&mut self, origin: Option<Origin>, outcome: Outcome) {
         if let Some(origin) = origin.filter(|_| outcome != Outcome::Stored) {
             self.not_kept(origin);
+            // Its turn to be refused comes when those before are through, and what is sent later may be stored by then.
+            self.refused_for_good(origin);
         }
         while let Some((Waiting { step, numbers, outdated, .. }, outcome)) = self.pending.commits.front() {
             if matches!(outcome, Outcome::Later | Outcome::Elsewhere) && self.is_wanted(step) {
@@ -211,7 +213,6 @@ impl User {
         match step {
             Step::In { stanza, receipt, .. } | Step::Kept { stanza, receipt } => {
                 self.refuse_from(origin, &stanza, receipt, &error);
-                self.remember_refused(origin, error.condition);
             }
             Step::Again { stanza, receipt, .. } => self.refuse(&stanza, receipt, &error),
             Step::Sent { id, receipt, .. } => self.sent_is_lost(id, receipt),

@@ -12,7 +12,7 @@ use rookery_proto::xmpp::jid::{BareJid, Jid};
 use rookery_proto::xmpp::stanza::{PresenceType, Stanza, Type};
 
 use super::subscription::{self, Inbound as Outcome, Kind};
-use super::{User, roster};
+use super::{User, foreign, roster};
 use crate::connection::ledger::Receipt;
 use crate::connection::pipe::Outgoing;
 use crate::features::contract::{Direction, Done, Then, Verdict};
@@ -75,7 +75,7 @@ pub(super) struct Act<'a> {
     pub(super) request: (&'a [u8], u64),
     /// How much may be in a roster.
     pub(super) room: Room,
-    /// What the change is remembered by until the contact's home has heard of it; 0 if it need not be.
+    /// What the change is remembered by until the contact has heard of it; 0 if it need not be.
     pub(super) name: u64,
 }
 
@@ -89,21 +89,28 @@ pub(super) struct Acted {
     /// The other's server answered `subscribed` at once: what that did to our item.
     reply: bool,
     routed: bool,
+    /// The contact is no user here: the stanza alone tells it.
+    foreign: bool,
     /// How many older requests have made room at the other.
     displaced: usize,
 }
 
-fn sees(item: &Item) -> bool {
+pub(super) fn sees(item: &Item) -> bool {
     matches!(item.subscription(), table::Subscription::From | table::Subscription::Both)
 }
 
 /// The visible part of an item: what a push would say.
-fn visible(item: &Item) -> (bool, table::Subscription, bool, bool) {
+pub(super) fn visible(item: &Item) -> (bool, table::Subscription, bool, bool) {
     (!item.unlisted, item.subscription(), item.ask_subscribe, item.approved)
 }
 
 /// Clients hear of a row only if they see that it has changed.
-fn write(tx: &mut dyn Transaction, user: &Entity, item: &Item, visible: bool) -> store::Result<()> {
+pub(super) fn write(
+    tx: &mut dyn Transaction,
+    user: &Entity,
+    item: &Item,
+    visible: bool,
+) -> store::Result<()> {
     if visible { table::put(tx, user, item) } else { table::keep(tx, user, item) }
 }
 
@@ -122,7 +129,16 @@ pub(super) async fn act(
     if let Some(full) = room.refuses(tx, own, before.as_ref(), &item).await? {
         return Ok(Err(full));
     }
-    let mut acted = Acted { own: None, shows: None, other: None, name, reply: false, routed, displaced: 0 };
+    let mut acted = Acted {
+        own: None,
+        shows: None,
+        other: None,
+        name,
+        reply: false,
+        routed,
+        foreign: !contact_is_local,
+        displaced: 0,
+    };
     // XEP-0191: nobody hears of a request of somebody who is blocked, now or later, and it is not approved; to its sender it
     // looks like one that is not answered. Both sides must agree on all else, which clients see without the stanza.
     let heard = kind != Kind::Subscribe || !blocks::any(tx, contact, &[own.as_str(), domain(own)]).await?;
@@ -136,7 +152,7 @@ pub(super) async fn act(
         }
         if outcome == Outcome::Ask {
             theirs.asked_at = now;
-            acted.displaced = table::make_room(tx, contact, (room.requests, room.rows)).await?;
+            acted.displaced = table::make_room(tx, contact, own.as_str(), (room.requests, room.rows)).await?;
         }
         if outcome != Outcome::Ignore {
             write(tx, contact, &theirs, visible(&theirs) != their_was)?;
@@ -150,6 +166,10 @@ pub(super) async fn act(
             item.untold = name;
         }
     }
+    if routed && !contact_is_local {
+        item.untold = foreign::untold(name, kind, item.untold);
+        acted.name = item.untold;
+    }
     write(tx, own, &item, visible(&item) != was)?;
     acted.shows = (sees(&item) != was_seen).then_some(sees(&item));
     let push = visible(&item) != was && !item.unlisted;
@@ -160,6 +180,18 @@ pub(super) async fn act(
 /// The domain of a user.
 fn domain(user: &Entity) -> &str {
     user.as_str().rsplit_once('@').map_or(user.as_str(), |(_, domain)| domain)
+}
+
+impl Acted {
+    /// Whether the contact is to hear of it.
+    pub(super) fn is_told(&self) -> bool {
+        self.other.is_some() || self.foreign && self.routed
+    }
+
+    /// Whether the contact is no user here.
+    pub(super) fn is_foreign(&self) -> bool {
+        self.foreign
+    }
 }
 
 impl User {
@@ -179,7 +211,7 @@ impl User {
         }
         let host = self.host.clone();
         let local = host.serves(contact.domain());
-        if !local {
+        if kind == Kind::Subscribe && !host.reaches(&Jid::from(contact.clone())) {
             let error = StanzaError::new(Condition::RemoteServerNotFound);
             self.answer_own(sid, &stanza, &error);
             return receipt.done();
@@ -190,7 +222,7 @@ impl User {
         let own = self.entity.clone();
         let limits = &host.options().limits;
         let (room, bytes) = (Room::of(limits), limits.request_bytes);
-        let name = host.change_name();
+        let name = if local { host.change_name() } else { foreign::name(&host) };
         self.change_by(sid, receipt, move || async move {
             let other = Entity::new(contact.as_str());
             let request = if kind == Kind::Subscribe { requests::kept(&stanza, bytes) } else { Vec::new() };
@@ -235,14 +267,21 @@ impl User {
             self.roster.apply(item);
             if *push {
                 self.catch_up();
+                self.push_to_components(Ok(item));
             }
         }
         // 3.1.5: when its server has told the contact's clients why.
         let show = acted.shows == Some(true) && kind == Type::Presence(Kind::Subscribed.presence());
         match acted.other.filter(|_| acted.routed) {
             Some(change) => self.tell_change(contact, Arc::new(stanza), change, (acted.name, show)),
-            None if show => self.show_presence(contact, true),
-            None => {}
+            None => {
+                if acted.routed && acted.foreign {
+                    self.tell_foreign(contact, Arc::new(stanza), acted.name);
+                }
+                if show {
+                    self.show_presence(contact, true); // in order behind that
+                }
+            }
         }
         if acted.reply {
             let granted = Stanza::new(Type::Presence(Kind::Subscribed.presence()))
@@ -303,6 +342,9 @@ impl User {
             self.show_presence(contact, false);
         }
         self.roster.apply(&change.item);
+        if change.push {
+            self.push_to_components(Ok(&change.item));
+        }
         self.roster.limit_requests(self.host.options().limits.requests);
         // 3.1.6: the stanza before the push, so that clients know why.
         let blocked =
@@ -335,7 +377,7 @@ impl User {
     }
 
     /// Subscription stanzas go to the available and to the interested resources (3.1.3, 3.1.6).
-    fn to_interested(&self, outgoing: Outgoing) {
+    pub(super) fn to_interested(&self, outgoing: Outgoing) {
         for session in self.sessions.iter().filter(|s| s.presence.is_some() || s.interested) {
             session.deliver(outgoing.clone(), None, Receipt::none());
         }

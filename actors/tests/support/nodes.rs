@@ -8,19 +8,23 @@
     unreachable_pub
 )]
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
+use prost::Message as _;
 use rookery_actors::options::{Archive, Domain, Service};
 use rookery_actors::{Authenticated, Host, Options, Pipe};
 use rookery_cluster::entity::Entity;
-use rookery_cluster::mesh::peer::{self, NodeId, Security, net};
+use rookery_cluster::mesh::peer::{self, Done, Envelope, NodeId, Receiver, Security, net};
 use rookery_cluster::mesh::{Cluster, Config, Setup, Timing};
 use rookery_cluster::seams::Seams;
 use rookery_cluster::store::memory::Memory;
 use rookery_cluster::store::{self, Store};
 use rookery_cluster::tables::accounts;
+use rookery_cluster::tables::nodes::Knows;
 use rookery_proto::xmpp::jid::BareJid;
+use rookery_rpc::payload::v1::{Payload, payload};
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::oneshot;
 
@@ -62,8 +66,44 @@ fn timing() -> Timing {
     }
 }
 
+/// What an older node was sent that it did not understand.
+pub type Dropped = Arc<Mutex<Vec<Payload>>>;
+
+struct Older(Arc<dyn Receiver>, Dropped);
+
+impl Receiver for Older {
+    fn take(&self, from: &NodeId, envelope: Envelope, done: Done) {
+        let payload = Payload::decode(envelope.body.clone()).unwrap();
+        let unknown = match &payload.what {
+            Some(payload::What::Broadcast(_)) => true,
+            Some(payload::What::In(payload)) => !payload.kind.is_empty(),
+            _ => false,
+        };
+        if unknown {
+            self.1.lock().unwrap().push(payload);
+            return done.reply(Bytes::new()).unwrap_or_default();
+        }
+        self.0.take(from, envelope, done);
+    }
+
+    fn is_well(&self) -> bool {
+        self.0.is_well()
+    }
+}
+
 impl Node {
     pub fn start(db: &Arc<Memory>, name: &str) -> Self {
+        Self::start_as(db, name, None, |_| {})
+    }
+
+    /// With other options. With a list it is as of the version before nodes said what they know: it says nothing, drops what that
+    /// version did not know, and writes it into the list.
+    pub fn start_as(
+        db: &Arc<Memory>,
+        name: &str,
+        older: Option<Dropped>,
+        change: impl FnOnce(&mut Options) + Send + 'static,
+    ) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let name = NodeId::new(name).unwrap();
@@ -78,6 +118,7 @@ impl Node {
                 zone: String::new(),
                 weight: 100,
                 version: "test".into(),
+                knows: if older.is_none() { rookery_actors::knows() } else { Knows::default() },
                 timing: timing(),
             };
             let setup = Setup {
@@ -95,10 +136,12 @@ impl Node {
             }]);
             options.archive = Archive::Always;
             options.services = toys();
+            change(&mut options);
             let store = cluster.mesh().store();
             let host = Host::start_in(options, store, Seams::system(), cluster.clone()).await.unwrap();
             let (stop, stopped) = oneshot::channel();
             let (serving, receiver) = (cluster.clone(), host.receiver());
+            let receiver = older.map_or(receiver.clone(), |dropped| Arc::new(Older(receiver, dropped)) as _);
             tokio::spawn(async move {
                 serving.serve(listener, receiver, async { drop(stopped.await) }).await.unwrap();
             });
@@ -184,14 +227,28 @@ impl Drop for Node {
 impl Nodes {
     /// That many nodes, with all shards held.
     pub async fn start(count: usize) -> Self {
+        Self::make(count, None, |_| {}).await
+    }
+
+    /// With other options.
+    pub async fn with(count: usize, change: fn(&mut Options)) -> Self {
+        Self::make(count, None, change).await
+    }
+
+    /// The last is of an older version.
+    pub async fn start_with(count: usize, older: Option<Dropped>) -> Self {
+        Self::make(count, older, |_| {}).await
+    }
+
+    async fn make(count: usize, older: Option<Dropped>, change: fn(&mut Options)) -> Self {
         // RUST_LOG=rookery=debug shows what the nodes say.
         let filter = tracing_subscriber::EnvFilter::from_default_env();
         let _ =
             tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_test_writer().try_init();
         let db = Arc::new(Memory::new());
         let nodes = (0..count).map(|n| {
-            let db = Arc::clone(&db);
-            tokio::task::spawn_blocking(move || Node::start(&db, &format!("n{n}")))
+            let (db, older) = (Arc::clone(&db), older.clone().filter(|_| n + 1 == count));
+            tokio::task::spawn_blocking(move || Node::start_as(&db, &format!("n{n}"), older, change))
         });
         let mut started = Vec::new();
         for node in nodes {

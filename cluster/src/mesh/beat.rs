@@ -1,4 +1,5 @@
-//! The beat: every second a node writes a sign of life in a transaction that reads its own status.
+//! The beat: every second a node writes a sign of life in a transaction that reads its own status. If that does not say what the node
+//! knows, the same transaction writes it again.
 
 use metrics::{counter, histogram};
 use tokio::time::{Instant, sleep_until};
@@ -6,7 +7,7 @@ use tokio::time::{Instant, sleep_until};
 use super::fence::DEAD;
 use super::{Core, Standing, is_dead, version_of};
 use crate::store::{Class, Options, Result};
-use crate::tables::nodes::{self, Beat, State};
+use crate::tables::nodes::{self, Beat, State, Status};
 
 impl Core {
     /// One beat: renews the lease and proves a version to the fence, or finds the node dead.
@@ -24,7 +25,14 @@ impl Core {
                     return Err(DEAD);
                 }
                 nodes::put_beat(&mut **tx, &self.node, &beat);
-                Ok((start, status.state()))
+                let state = status.state();
+                if status.knows.as_ref() != Some(&self.knows) {
+                    // A node of an older version, which does not know this of a row, has written it.
+                    let status = Status { knows: Some(self.knows.clone()), ..status };
+                    nodes::put_status(&mut **tx, &self.node, &status);
+                    nodes::bump(&mut **tx);
+                }
+                Ok((start, state))
             })
         });
         match outcome.await {

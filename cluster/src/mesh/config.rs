@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{Error, NodeId};
+use crate::tables::nodes::Knows;
 
 /// What this node is, for the others.
 #[derive(Clone, Debug)]
@@ -19,6 +20,8 @@ pub struct Config {
     pub weight: u32,
     /// Its software.
     pub version: String,
+    /// What it understands of what other nodes may send.
+    pub knows: Knows,
     /// The times of the cluster: the same on all nodes.
     pub timing: Timing,
 }

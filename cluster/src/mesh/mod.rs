@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use crate::entity::Shard;
 use crate::seams::Seams;
 use crate::store::{Class, Database, Fut, Options, Store, Version, Versionstamp};
-use crate::tables::nodes::{self, State, Status};
+use crate::tables::nodes::{self, Knows, State, Status};
 
 mod beat;
 mod board;
@@ -101,6 +101,7 @@ impl Handoff for NoHandoff {
 struct Core {
     node: NodeId,
     generation: u64,
+    knows: Knows,
     timing: Timing,
     seams: Seams,
     /// Without a fence: for the rows of the mesh itself.
@@ -169,7 +170,7 @@ impl Mesh {
         config.timing.check()?;
         let store = Store::new(Arc::clone(&db), seams.clone());
         let generation = announce(&store, &config).await?;
-        let Config { node, timing, .. } = config;
+        let Config { node, knows, timing, .. } = config;
         let lease = Arc::new(Lease::new());
         let guard = Arc::new(Guard::new(node.clone(), generation, Arc::clone(&lease)));
         let nothing = guard.held();
@@ -178,6 +179,7 @@ impl Mesh {
         let core = Arc::new(Core {
             node,
             generation,
+            knows,
             timing,
             seams,
             store,
@@ -281,6 +283,7 @@ async fn announce(store: &Store, config: &Config) -> Result<u64, Error> {
                 weight: config.weight,
                 version: config.version.clone(),
                 nonce,
+                knows: Some(config.knows.clone()),
             };
             nodes::put_status(&mut **tx, &config.node, &status);
             nodes::bump(&mut **tx);

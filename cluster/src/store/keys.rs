@@ -122,6 +122,11 @@ kinds! {
     Last = 0x0110, User;
     /// What changed in a roster, and when: `user ‖ what u8 ‖ contact`.
     RosterChange = 0x0111, User;
+
+    /// A link to another server: `link ‖ part`.
+    Link = 0x0300, Entity;
+    /// A stanza that waits for another server: `link ‖ id[16] ‖ part`.
+    LinkQueue = 0x0301, Entity;
 }
 
 /// Builds a key.

@@ -18,6 +18,7 @@ pub mod archive;
 pub mod blocks;
 pub mod certificates;
 pub mod last;
+pub mod links;
 pub mod mam_prefs;
 pub mod nodes;
 pub mod offline;

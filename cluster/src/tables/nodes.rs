@@ -70,9 +70,41 @@ pub struct Status {
     /// Random: tells its row from one that another process of the same name wrote.
     #[prost(fixed64, tag = "8")]
     pub nonce: u64,
+    /// What it understands of what other nodes may send; none: a node of a version that does not say.
+    #[prost(message, optional, tag = "9")]
+    pub knows: Option<Knows>,
+}
+
+/// What a node understands, beside what each node does since before nodes said so. What they send each other is the business of those
+/// who send; to the mesh these are names.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Knows {
+    /// Forms of messages.
+    #[prost(string, repeated, tag = "1")]
+    pub payloads: Vec<String>,
+    /// Kinds of actors.
+    #[prost(string, repeated, tag = "2")]
+    pub kinds: Vec<String>,
+}
+
+impl Knows {
+    /// Whether it understands messages of this form.
+    pub fn payload(&self, name: &str) -> bool {
+        self.payloads.iter().any(|known| known == name)
+    }
+
+    /// Whether actors of this kind can live there.
+    pub fn kind(&self, name: &str) -> bool {
+        self.kinds.iter().any(|known| known == name)
+    }
 }
 
 impl Status {
+    /// Whether the node says that `is` holds of what it knows.
+    pub fn says(&self, is: impl Fn(&Knows) -> bool) -> bool {
+        self.knows.as_ref().is_some_and(is)
+    }
+
     /// Whether that generation of the node may write.
     pub fn lives(&self, generation: u64) -> bool {
         self.generation == generation && self.state() != State::Dead
@@ -306,12 +338,20 @@ mod tests {
             weight: 100,
             version: "0.1.0".into(),
             nonce: 7,
+            knows: None,
         };
         still_decodes(
             "080310021a0d31302e302e302e313a35323830220d612e6578616d706c652e6f72672a027a3130643a05302e312e304107000000\
              00000000",
             &status,
         );
+        let knows = Some(Knows { payloads: vec!["a".into()], kinds: vec!["b".into()] });
+        let said = Status { generation: 3, knows, ..Status::default() };
+        still_decodes("08034a060a0161120162", &said);
+        assert!(
+            said.says(|knows| knows.payload("a") && knows.kind("b")) && !said.says(|knows| knows.kind("a"))
+        );
+        assert!(!status.says(|_| true));
         still_decodes("08031007", &Beat { generation: 3, count: 7 });
         let vote = Vote { beat: Some(Beat { generation: 3, count: 7 }), voter_generation: 2 };
         still_decodes("0a04080310071002", &vote);

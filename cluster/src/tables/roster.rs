@@ -4,6 +4,9 @@
 //! order of changes and no two changes share one. Beside the contacts lies when each was changed or removed last, so that who
 //! knows an older version is told what is new and no more.
 
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
 use bytes::Bytes;
 
 use super::{Rows, decode, encode, join, scan};
@@ -144,24 +147,47 @@ pub async fn count(tx: &mut dyn Transaction, user: &Entity, max: usize) -> Resul
     Ok(Count { listed: found.rows.len() - unlisted, unlisted, bytes, more: found.more })
 }
 
-/// Makes room for one more request that waits for the user's answer, where `most` may wait: the oldest go. Looks at `max` rows
-/// and, since anybody may ask and a few more do no harm, conflicts with nobody who asks at the same time. Returns how many
-/// have gone.
+/// Which of the requests that wait for a user's answer make room, where `most` may wait: places in `waiting`, which says when each came
+/// and of whom. The oldest goes of the domain that has the most, so that no server takes all the room.
+pub fn displaced(waiting: &[(u64, &str)], most: usize) -> Vec<usize> {
+    let domain =
+        |jid: &str| jid.rsplit_once('@').map_or_else(|| jid.to_owned(), |(_, domain)| domain.to_owned());
+    let more = waiting.len().saturating_sub(most);
+    let mut of: BTreeMap<String, BTreeSet<(u64, &str, usize)>> = BTreeMap::new();
+    if more > 0 {
+        for (place, (at, jid)) in waiting.iter().enumerate() {
+            of.entry(domain(jid)).or_default().insert((*at, jid, place));
+        }
+    }
+    let mut gone = Vec::with_capacity(more);
+    while gone.len() < more {
+        // Of several domains with as many, the one that has waited longest.
+        let largest = of.values_mut().max_by_key(|of| (of.len(), Reverse(of.first().copied())));
+        let Some((_, _, place)) = largest.and_then(BTreeSet::pop_first) else { break };
+        gone.push(place);
+    }
+    gone
+}
+
+/// Makes room for the request of `asks`, where `most` may wait for the user's answer ([`displaced`]). Looks at `max` rows and, since
+/// anybody may ask and a few more do no harm, conflicts with nobody who asks at the same time. Returns how many have gone.
 pub async fn make_room(
     tx: &mut dyn Transaction,
     user: &Entity,
+    asks: &str,
     (most, max): (usize, usize),
 ) -> Result<usize> {
     let found = join(tx, Key::of(Kind::Roster, user).range(), max, Isolation::Snapshot).await?;
     let rows = found.rows.into_iter().map(|(_, value)| decode::<Item>(value));
     let mut waiting: Vec<Item> = rows.collect::<Result<_>>()?;
     waiting.retain(|item| item.pending_in.is_some());
-    waiting.sort_by(|a, b| (a.asked_at, &a.jid).cmp(&(b.asked_at, &b.jid)));
-    let gone = (waiting.len() + 1).saturating_sub(most);
-    for item in waiting.into_iter().take(gone) {
+    let all: Vec<(u64, &str)> = waiting.iter().map(|item| (item.asked_at, &item.jid[..])).collect();
+    let all = [&all[..], &[(u64::MAX, asks)]].concat(); // the newest of all
+    let gone = displaced(&all, most);
+    for item in gone.iter().filter_map(|place| waiting.get(*place)) {
         drop_request(tx, user, &item.jid).await?;
     }
-    Ok(gone)
+    Ok(gone.len())
 }
 
 /// Drops the requests of those for whom `unwanted` is true, of at most `max` rows.

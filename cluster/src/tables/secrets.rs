@@ -13,6 +13,9 @@ pub const ARCHIVE_KEY: &str = "archive-key";
 /// What the salts of users that do not exist are made from, 32 bytes.
 pub const FAKE_SALT: &str = "scram-fake-salt";
 
+/// What keys of server dialback are made of (XEP-0185), 32 bytes.
+pub const DIALBACK: &str = "dialback";
+
 /// A secret of `N` bytes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret<const N: usize>([u8; N]);

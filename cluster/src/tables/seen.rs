@@ -9,7 +9,7 @@ use crate::store::keys::{Key, Kind, Parts};
 use crate::store::{Isolation, Mutate, Result, Transaction};
 
 /// How far a sender's session was taken.
-#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+#[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Seen {
     /// The last number taken; what comes with it or a smaller one comes again.
     #[prost(uint64, tag = "1")]
@@ -21,6 +21,10 @@ pub struct Seen {
     /// kept: all of them.
     #[prost(fixed64, optional, tag = "3")]
     pub before: Option<u64>,
+    /// Numbers before the last that were refused, the newest of them: should one come again, it is refused again, since it would
+    /// come behind what was sent later.
+    #[prost(uint32, repeated, tag = "4")]
+    pub refused: Vec<u32>,
 }
 
 /// What [`prune`] did.
@@ -103,7 +107,7 @@ mod tests {
     fn old_records_decode() {
         still_decodes(
             "08ac02108080f9c0c1c48203",
-            &Seen { last: 300, at: 1_700_000_000_000_000, before: None },
+            &Seen { last: 300, at: 1_700_000_000_000_000, before: None, refused: Vec::new() },
         );
     }
 
@@ -117,15 +121,20 @@ mod tests {
                 &mut ops,
                 &user,
                 &[n; 16],
-                Seen { last: u64::from(n) + 1, at: u64::from(n % 3), before: None },
+                Seen { last: u64::from(n) + 1, at: u64::from(n % 3), before: None, refused: Vec::new() },
             );
         }
-        put(&mut ops, &user, &[0; 16], Seen { last: 9, at: 0, before: Some(1) });
-        put(&mut ops, &Entity::new("juliet@aa"), &[0; 16], Seen { last: 1, at: 0, before: None });
+        put(&mut ops, &user, &[0; 16], Seen { last: 9, at: 0, before: Some(1), refused: Vec::new() });
+        put(
+            &mut ops,
+            &Entity::new("juliet@aa"),
+            &[0; 16],
+            Seen { last: 1, at: 0, before: None, refused: Vec::new() },
+        );
         ops.iter().for_each(|op| op.apply(&mut tx));
         let all = load(&mut tx, &user, 99).await.unwrap();
         assert_eq!((all.rows.len(), all.more), (7, false));
-        assert_eq!(all.rows[0], ([0; 16], Seen { last: 9, at: 0, before: Some(1) }));
+        assert_eq!(all.rows[0], ([0; 16], Seen { last: 9, at: 0, before: Some(1), refused: Vec::new() }));
         assert!(load(&mut tx, &user, 6).await.unwrap().more);
         let first = prune(&mut tx, &user, 2, None, 4).await.unwrap();
         assert_eq!(first, Pruned { removed: 3, next: Some([3; 16]) });

@@ -7,8 +7,8 @@ use rookery_actors::features::xep_0077_registration;
 use rookery_cluster::seams::Seams;
 use rookery_cluster::store::Store;
 use rookery_ops::admin::{
-    self, Certificates, Chunks, ClusterStatus, Error, ImportReport, Progress, Session, ShardGroup, Status,
-    User, UserImportLine,
+    self, Certificates, Chunks, ClusterStatus, Error, ImportReport, Progress, S2sStream, Session, ShardGroup,
+    Status, User, UserImportLine,
 };
 use rookery_ops::secret::Password;
 
@@ -77,6 +77,14 @@ impl admin::Admin for Folder {
     }
 
     async fn kick(&self, _: &str, _: &str) -> Result<u64, Error> {
+        Err(needs_node())
+    }
+
+    async fn streams(&self, _: &str, _: &str, _: usize) -> Result<Vec<S2sStream>, Error> {
+        Err(needs_node())
+    }
+
+    async fn close_streams(&self, _: &str) -> Result<u64, Error> {
         Err(needs_node())
     }
 

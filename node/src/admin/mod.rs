@@ -10,6 +10,7 @@ mod documents;
 mod folder;
 mod import;
 mod node;
+mod streams;
 #[cfg(test)]
 mod tests;
 

@@ -7,8 +7,8 @@ use rookery_actors::export::Added;
 use rookery_cluster::entity::Entity;
 use rookery_cluster::mesh::Home;
 use rookery_ops::admin::{
-    self, Certificate, Certificates, Chunks, ClusterStatus, Error, ImportReport, PAGE, Progress, Session,
-    ShardGroup, Status, User, UserImportLine,
+    self, Certificate, Certificates, Chunks, ClusterStatus, Error, ImportReport, PAGE, Progress, S2sStream,
+    Session, ShardGroup, Status, User, UserImportLine,
 };
 use rookery_ops::secret::Password;
 use rookery_proto::xml::chars::is_char;
@@ -16,7 +16,7 @@ use rookery_proto::xmpp::jid::{BareJid, Jid};
 use tokio::task::JoinSet;
 
 use super::Accounts;
-use super::{cluster, documents};
+use super::{cluster, documents, streams};
 use crate::cluster::Member;
 use crate::reload::Reloader;
 
@@ -148,6 +148,14 @@ impl admin::Admin for Node {
         }
         tracing::info!(%jid, reason, kicked, "sessions ended by the operator");
         Ok(kicked as u64)
+    }
+
+    async fn streams(&self, domain: &str, after: &str, limit: usize) -> Result<Vec<S2sStream>, Error> {
+        streams::list(self.reloader.federation.as_deref(), domain, after, limit)
+    }
+
+    async fn close_streams(&self, target: &str) -> Result<u64, Error> {
+        streams::close(self.reloader.federation.as_deref(), target)
     }
 
     async fn export(&self, target: &str) -> Result<Chunks, Error> {

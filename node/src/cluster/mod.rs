@@ -70,6 +70,7 @@ impl Member {
                 zone: section.zone.clone(),
                 weight: section.weight,
                 version: rookery_ops::VERSION.to_owned(),
+                knows: rookery_actors::knows(),
                 timing: timing(section),
             },
             security: security::read(section)?,

@@ -12,6 +12,7 @@ use rookery_ops::health::{Health, Reason};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::streams::c2s::Shared;
+use crate::streams::s2s::Federation;
 
 /// What clients are told whose node cannot prove that it belongs to the cluster.
 pub const PARKED: &str = "this server cannot reach its store; your session goes on at another one";
@@ -24,7 +25,12 @@ const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Keeps readiness and sockets in step with the node's standing and lease. Returns when the node was declared dead, and its
 /// clients were told: then the process is to end at once, for nothing that it writes is taken any more.
-pub async fn follow(mesh: Arc<Mesh>, health: Health, shared: Arc<Shared>) {
+pub async fn follow(
+    mesh: Arc<Mesh>,
+    health: Health,
+    shared: Arc<Shared>,
+    federation: Option<Arc<Federation>>,
+) {
     let mut events = mesh.events();
     let mut map = mesh.watch_map();
     let mut joining = true;
@@ -50,6 +56,9 @@ pub async fn follow(mesh: Arc<Mesh>, health: Health, shared: Arc<Shared>) {
             Event::Gained(_) | Event::Lost(_) => {}
             Event::Lease(true) => {
                 say_parked(&mut parked);
+                if let Some(federation) = &federation {
+                    federation.gate.open();
+                }
                 if shared.gate.open() {
                     tracing::info!("the store is reachable again: clients are accepted again");
                 }
@@ -60,7 +69,10 @@ pub async fn follow(mesh: Arc<Mesh>, health: Health, shared: Arc<Shared>) {
             Event::Lease(false) => {
                 health.raise(Reason::Parked);
                 shared.gate.shut();
-                let closed = shared.crowd.close(Duration::ZERO, PARKED).await;
+                if let Some(federation) = &federation {
+                    federation.park();
+                }
+                let closed = shared.clients.close(Duration::ZERO, PARKED).await;
                 parked = Some((closed, Instant::now()));
             }
             Event::Standing(Standing::Draining) => {
@@ -75,7 +87,10 @@ pub async fn follow(mesh: Arc<Mesh>, health: Health, shared: Arc<Shared>) {
             }
             Event::Standing(Standing::Fenced) => {
                 shared.gate.shut();
-                shared.crowd.close(Duration::ZERO, ELSEWHERE).await;
+                if let Some(federation) = &federation {
+                    federation.park();
+                }
+                shared.clients.close(Duration::ZERO, ELSEWHERE).await;
                 let _ = timeout(GOODBYE, shared.gate.emptied()).await;
                 return;
             }

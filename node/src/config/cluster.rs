@@ -104,6 +104,8 @@ fn listen(r: &mut Reader<'_>, section: &Section<'_, '_>, other: &Listen) -> Opti
         .c2s
         .iter()
         .chain(&other.c2s_tls)
+        .chain(&other.s2s)
+        .chain(&other.s2s_tls)
         .chain(&other.http)
         .chain(&other.https)
         .any(|other| *other == at);

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{ArchiveDefault, Challenge, Config, Source};
+use super::{ArchiveDefault, Challenge, Config, Policy, Source};
 
 /// A few lines for people, and warnings about what is allowed but unwise.
 pub fn describe(config: &Config) -> String {
@@ -23,6 +23,17 @@ pub fn describe(config: &Config) -> String {
     };
     let _ = writeln!(out, "STARTTLS       {}", list(&config.listen.c2s));
     let _ = writeln!(out, "direct TLS     {}", list(&config.listen.c2s_tls));
+    if config.federation.enabled {
+        let policy = match config.federation.policy {
+            Policy::Certificate => "certificates",
+            Policy::Dane => "DANE",
+            Policy::Dialback => "certificates or dialback",
+        };
+        let (s2s, s2s_tls) = (list(&config.listen.s2s), list(&config.listen.s2s_tls));
+        let _ = writeln!(out, "other servers  {s2s}, direct TLS {s2s_tls}, proved by {policy}");
+    } else {
+        let _ = writeln!(out, "other servers  none");
+    }
     let _ = writeln!(out, "HTTP           {}", list(&config.listen.http));
     for (name, all) in [("HTTPS", &config.listen.https), ("challenges", &config.listen.acme)] {
         if !all.is_empty() {
@@ -77,7 +88,13 @@ fn warnings(config: &Config) -> Vec<String> {
     let mut all = Vec::new();
     let public = config.listen.c2s.iter().chain(&config.listen.c2s_tls).any(|a| !a.ip().is_loopback());
     for domain in &config.domains {
-        if public && config.source(domain) == Source::SelfSigned {
+        let own = config.source(domain) == Source::SelfSigned;
+        let federates = config.federation.enabled && !config.federation.loopback;
+        if federates && own {
+            let name = &domain.name;
+            all.push(format!("{name}: no other server trusts a certificate that the node generated itself"));
+        }
+        if public && own {
             all.push(format!(
                 "{}: no client trusts a certificate that the node generated itself",
                 domain.name

@@ -6,7 +6,7 @@ use rookery_proto::xmpp::jid::Jid;
 use toml::de::DeTable;
 
 use super::read::{Found, Reader, Section};
-use super::{Acme, CertificateFiles, Domain, Listen, acme};
+use super::{Acme, CertificateFiles, Domain, Listen, acme, components};
 
 /// Where certificates may come from beside files.
 pub(super) struct Sources<'a> {
@@ -17,8 +17,9 @@ pub(super) struct Sources<'a> {
 impl Sources<'_> {
     /// Why a domain of that name must say where its certificate comes from.
     fn missing(&self, name: &str) -> Option<&'static str> {
-        let Listen { c2s, c2s_tls, https, .. } = self.listen;
-        let public = [c2s, c2s_tls, https].into_iter().flatten().any(|at| !at.ip().is_loopback());
+        let Listen { c2s, c2s_tls, s2s, s2s_tls, https, .. } = self.listen;
+        let public =
+            [c2s, c2s_tls, s2s, s2s_tls, https].into_iter().flatten().any(|at| !at.ip().is_loopback());
         match self.acme {
             Ok(Some(_)) if !acme::can_be_ordered(name) => {
                 Some("is missing, and no authority certifies this name")
@@ -39,20 +40,18 @@ pub(super) fn read(
     let mut all: Vec<Domain> = Vec::new();
     for (section, table) in r.sections(file, "domain") {
         let name = r.text(&section, "name");
+        let own = match Jid::parse(&name.value) {
+            Ok(jid) if jid.local().is_none() && jid.resource().is_none() => jid.domain().to_owned(),
+            _ => {
+                let line = if name.line > 0 { name.line } else { section.line };
+                let remedy = "write a domain, as in \"example.org\"";
+                r.problem(line, "domain.name", format!("is {:?}", name.value), remedy);
+                name.value
+            }
+        };
         let domain = Domain {
-            name: match Jid::parse(&name.value) {
-                Ok(jid) if jid.local().is_none() && jid.resource().is_none() => jid.domain().to_owned(),
-                _ => {
-                    let line = if name.line > 0 { name.line } else { section.line };
-                    r.problem(
-                        line,
-                        "domain.name",
-                        format!("is {:?}", name.value),
-                        "write a domain, as in \"example.org\"",
-                    );
-                    name.value
-                }
-            },
+            disco_items: components::disco_items(r, &section, &own),
+            name: own,
             certificate: certificate(r, &section, base),
             self_signed: r.flag(&section, "self_signed").value,
             registration: r.text(&section, "registration").value == "open",

@@ -14,21 +14,27 @@ use rookery_cluster::store::FdbSettings;
 mod acme;
 mod address;
 mod cluster;
+mod components;
 mod describe;
 mod domain;
+mod federation;
 mod options;
 mod problem;
 mod read;
 mod reference;
+mod remote;
 mod store;
 mod validate;
 
+pub(crate) use acme::can_be_ordered;
 pub use acme::{Acme, Challenge, Hook};
 pub use address::Network;
 pub use describe::describe;
+pub use federation::{Federation, Policy, Route, StreamLimits};
 pub use options::{Kind, OPTIONS, Opt, SECTIONS};
 pub use problem::{Error, Problem};
 pub use reference::{example, markdown};
+pub use remote::{Anchor, Authorities, Dns, Proxy};
 
 /// A whole configuration, valid by construction.
 #[derive(Clone, PartialEq, Debug)]
@@ -47,6 +53,10 @@ pub struct Config {
     pub acme: Option<Acme>,
     /// The domains, at least one, each once.
     pub domains: Vec<Domain>,
+    /// External components.
+    pub components: Vec<rookery_actors::options::Component>,
+    /// Other servers.
+    pub federation: Federation,
     /// The archive.
     pub archive: Archive,
     /// Authentication.
@@ -55,6 +65,10 @@ pub struct Config {
     pub resume: Duration,
     /// The limits.
     pub limits: Limits,
+    /// How other servers are found.
+    pub dns: Dns,
+    /// Whose signature proves other servers.
+    pub authorities: Authorities,
     /// The log.
     pub log: Log,
 }
@@ -79,6 +93,14 @@ pub struct Listen {
     pub c2s: Vec<SocketAddr>,
     /// Direct TLS.
     pub c2s_tls: Vec<SocketAddr>,
+    /// Components, in the clear.
+    pub component: Vec<SocketAddr>,
+    /// Components, by direct TLS.
+    pub component_tls: Vec<SocketAddr>,
+    /// Other servers, with STARTTLS.
+    pub s2s: Vec<SocketAddr>,
+    /// Other servers, with direct TLS.
+    pub s2s_tls: Vec<SocketAddr>,
     /// Metrics and health.
     pub http: Vec<SocketAddr>,
     /// HTTP by TLS, for everybody.
@@ -139,6 +161,8 @@ pub struct Domain {
     pub registration: bool,
     /// XEP-0157: the kind (`abuse`) and the URI.
     pub contact: Vec<(&'static str, String)>,
+    /// What its items list beside components (XEP-0030).
+    pub disco_items: Vec<rookery_actors::options::DiscoItem>,
 }
 
 /// Where the certificate of a domain comes from.
@@ -238,6 +262,11 @@ pub struct Limits {
     pub waiting_bytes_per_account: usize,
     pub waiting_bytes: usize,
     pub offline_messages: usize,
+    pub component_bytes_per_second: u64,
+    pub component_stanzas_per_second: u64,
+    pub component_queue_stanzas: usize,
+    pub component_queue_bytes: usize,
+    pub component_wait: Duration,
     pub archive_page: usize,
 }
 
@@ -260,8 +289,14 @@ impl Config {
         let mut config = validate::defaults();
         config.listen.c2s = loopback(5222);
         config.listen.c2s_tls = loopback(5223);
+        config.listen.s2s = loopback(5269);
+        config.listen.s2s_tls = loopback(5270);
         config.listen.admin = data_dir.join("admin.sock");
         config.data_dir = data_dir;
+        // Nobody's authority has signed the certificates of those that are tried out together.
+        config.federation.enabled = true;
+        config.federation.loopback = true;
+        config.federation.policy = Policy::Dialback;
         // All come from one address here: who tries things out makes accounts as they go.
         config.limits.registrations_per_hour = 1_000;
         config.domains = vec![Domain {
@@ -270,6 +305,7 @@ impl Config {
             self_signed: true,
             registration: true,
             contact: Vec::new(),
+            disco_items: Vec::new(),
         }];
         config
     }

@@ -1,7 +1,9 @@
 //! Every option of `rookery.toml`: one list. Reading, checking, defaults and `ops/deploy/CONFIGURATION.md` derive from it.
 
 mod acme;
+mod federation;
 mod limits;
+mod remote;
 
 /// What an option holds, and its default.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -67,12 +69,23 @@ pub const SECTIONS: &[(&str, &str)] = &[
     ("domain", "One `[[domain]]` section for each domain that is served."),
     ("domain.contact", "Public contact addresses of the domain, as lists of URIs (XEP-0157)."),
     (
+        "component",
+        "One `[[component]]` section for each external component (XEP-0114): a program, such as a gateway, that speaks for a domain of its own. A component may have several connections, to any nodes; the stanzas of each user go to one of them.",
+    ),
+    (
         "cluster",
         "With this section the node is a member of a cluster whose nodes share one store. Without this section the node runs alone. In `advertise`, `certificate`, `key` and `listen.public`, `{node}` is replaced by the node's name, so one file can serve all nodes.",
     ),
     (
+        "federation",
+        "Other servers: which of them this one talks to, how they prove themselves, and how much they may take.",
+    ),
+    ("route", "One `[[route]]` section for each domain whose server is not looked up in DNS."),
+    ("dns", "How other servers are found."),
+    ("authorities", "The certificate authorities that other servers are proved by."),
+    (
         "acme",
-        "Certificates from an ACME authority (RFC 8555), such as Let's Encrypt, for every domain without `certificate` and without `self_signed`, and for `names`. Names that a certificate file covers are not ordered. One node orders for all nodes; account, certificates and private keys are in the store, so whoever can read the store can read them.",
+        "Certificates from an ACME authority (RFC 8555), such as Let's Encrypt, for every domain without `certificate` and without `self_signed`, for every component that is not below a `self_signed` domain, and for `names`. Names that a certificate file covers are not ordered. One node orders for all nodes; account, certificates and private keys are in the store, so whoever can read the store can read them.",
     ),
     ("archive", "The message archive (XEP-0313)."),
     ("sasl", "Authentication."),
@@ -81,22 +94,25 @@ pub const SECTIONS: &[(&str, &str)] = &[
     ("log", "The log, which is written to standard error."),
 ];
 
-/// All options. Those of `[acme]` and `[limits]` have files of their own: [`acme`], [`limits`].
+/// All options. Large sections have a file of their own: [`acme`], [`federation`], [`remote`] and [`limits`].
 pub const OPTIONS: &[Opt] = &joined();
 
-const LISTS: [&[Opt]; 3] = [GENERAL, acme::ACME, limits::LIMITS];
+const PARTS: [&[Opt]; 5] = [GENERAL, acme::ACME, limits::LIMITS, federation::FEDERATION, remote::REMOTE];
 
 #[allow(clippy::indexing_slicing, reason = "within a constant: a wrong index does not compile")]
-const fn joined() -> [Opt; GENERAL.len() + acme::ACME.len() + limits::LIMITS.len()] {
-    let mut all = [GENERAL[0]; GENERAL.len() + acme::ACME.len() + limits::LIMITS.len()];
-    let (mut at, mut list) = (0, 0);
-    while list < LISTS.len() {
-        let mut from = 0;
-        while from < LISTS[list].len() {
-            all[at] = LISTS[list][from];
-            (at, from) = (at + 1, from + 1);
+const LENGTH: usize = PARTS[0].len() + PARTS[1].len() + PARTS[2].len() + PARTS[3].len() + PARTS[4].len();
+
+#[allow(clippy::indexing_slicing, reason = "within a constant: a wrong index does not compile")]
+const fn joined() -> [Opt; LENGTH] {
+    let mut all = [GENERAL[0]; LENGTH];
+    let (mut part, mut at, mut from) = (0, 0, 0);
+    while part < PARTS.len() {
+        while at - from < PARTS[part].len() {
+            all[at] = PARTS[part][at - from];
+            at += 1;
         }
-        list += 1;
+        from = at;
+        part += 1;
     }
     all
 }
@@ -195,6 +211,34 @@ const GENERAL: &[Opt] = &[
     ),
     opt(
         "listen",
+        "component",
+        Kind::List(&[]),
+        false,
+        "Loopback addresses for components, in the clear, as in `127.0.0.1:5347`.",
+    ),
+    opt(
+        "listen",
+        "component_tls",
+        Kind::List(&[]),
+        false,
+        "Addresses for components with direct TLS, for components on other machines. Components that know no TLS need a program such as stunnel.",
+    ),
+    opt(
+        "listen",
+        "s2s",
+        Kind::List(&["[::]:5269"]),
+        false,
+        "Addresses for other servers with STARTTLS, which is required. Only with `federation.enabled`, which setting this option turns on.",
+    ),
+    opt(
+        "listen",
+        "s2s_tls",
+        Kind::List(&["[::]:5270"]),
+        false,
+        "Addresses for other servers with direct TLS (XEP-0368, ALPN `xmpp-server`). As `s2s`; if only `s2s` is set, there is none.",
+    ),
+    opt(
+        "listen",
         "http",
         Kind::List(&["127.0.0.1:5280"]),
         false,
@@ -270,6 +314,49 @@ const GENERAL: &[Opt] = &[
         Kind::Word(&["closed", "open"]),
         true,
         "Whether anyone can register an account from a client (XEP-0077), within `limits.registrations_per_hour`.",
+    ),
+    opt(
+        "domain",
+        "disco_items",
+        Kind::List(&[]),
+        true,
+        "What service discovery lists for the domain beside its components (XEP-0030): JIDs, each with a name for people behind a space.",
+    ),
+    opt("component", "name", Kind::Text(""), true, "The component's domain, as in `irc.example.org`."),
+    opt(
+        "component",
+        "secret",
+        Kind::Text(""),
+        true,
+        "The secret that the component's own configuration has: at least 8 characters.",
+    ),
+    opt(
+        "component",
+        "secret_file",
+        Kind::Text(""),
+        true,
+        "A file with the secret, in place of `secret`. White space around the secret does not count.",
+    ),
+    opt(
+        "component",
+        "domains",
+        Kind::List(&[]),
+        true,
+        "The domains whose users the component is for: their items list the component, and its privileges and delegations concern them. Empty: all.",
+    ),
+    opt(
+        "component",
+        "privileges",
+        Kind::List(&[]),
+        true,
+        "What the component may do in the name of users (XEP-0356): `roster get`, `roster set` or `roster both` (`no-push` behind it: without pushes), `message outgoing`, `presence managed_entity` or `presence roster`, and `iq get`, `iq set` or `iq both` with a namespace. Give privileges to components that you trust with the users' accounts.",
+    ),
+    opt(
+        "component",
+        "delegations",
+        Kind::List(&[]),
+        true,
+        "Namespaces of requests to the domains and to bare JIDs of their users that the component answers for the server (XEP-0355), each with the attributes, if any, that a request must have, as in `urn:xmpp:mam:2 node`.",
     ),
     contact("abuse", "Abuse."),
     contact("admin", "Administrators."),

@@ -28,6 +28,13 @@ pub(super) struct Section<'a, 'i> {
     pub(super) line: usize,
 }
 
+impl Section<'_, '_> {
+    /// The name of an option in it, with the section's.
+    pub(super) fn path(&self, option: &str) -> String {
+        options::path(self.name, option)
+    }
+}
+
 impl<'a> Reader<'a> {
     pub(super) fn new(text: &'a str) -> Self {
         Self { text, problems: Vec::new() }
@@ -130,6 +137,11 @@ impl<'a> Reader<'a> {
     ) -> Option<(&'t Spanned<DeValue<'i>>, usize)> {
         let value = section.table?.get(name)?;
         Some((value, self.line(&value.span())))
+    }
+
+    /// Whether the file says anything about it.
+    pub(super) fn names(&self, section: &Section<'_, '_>, name: &str) -> bool {
+        self.value(section, name).is_some()
     }
 
     fn wrong(&mut self, section: &Section<'_, '_>, name: &str, line: usize, got: &DeValue<'_>, want: &str) {

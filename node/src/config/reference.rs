@@ -10,7 +10,7 @@ pub fn markdown() -> String {
     for (section, doc) in SECTIONS {
         let title = match *section {
             "" => "Top level".to_owned(),
-            "domain" => "`[[domain]]`".to_owned(),
+            "domain" | "component" | "route" => format!("`[[{section}]]`"),
             name => format!("`[{name}]`"),
         };
         let _ = writeln!(out, "## {title}\n\n{doc}\n\n| option | default | meaning |\n| --- | --- | --- |");
@@ -47,14 +47,18 @@ pub fn example() -> String {
         let head = match *section {
             "" => String::new(),
             "domain" => "[[domain]]\n".to_owned(),
-            // Its mere presence says something.
+            // Their mere presence says something.
             "cluster" => "#[cluster]\n".to_owned(),
+            "component" => "#[[component]]\n".to_owned(),
+            "route" => "#[[route]]\n".to_owned(),
             name => format!("[{name}]\n"),
         };
         let _ = write!(out, "\n# {doc}\n{head}");
         for opt in OPTIONS.iter().filter(|o| o.section == *section) {
             let (mark, value) = match (opt.section, opt.name) {
                 ("domain", "name") => ("", "\"example.org\"".to_owned()),
+                ("route", "domain") => ("#", "\"*.company.example\"".to_owned()),
+                ("route", "via") => ("#", "\"relay.example:5269\"".to_owned()),
                 // Without it a public node needs a certificate.
                 ("domain", "self_signed") => ("", "true".to_owned()),
                 _ => ("#", opt.default_toml()),

@@ -10,8 +10,8 @@ use toml::de::DeTable;
 use super::problem::Problem;
 use super::read::{Found, Reader, Section};
 use super::{
-    Archive, ArchiveDefault, Config, Limits, Listen, Log, Network, Sasl, acme, address, cluster, domain,
-    store,
+    Archive, ArchiveDefault, Config, Limits, Listen, Log, Network, Sasl, acme, address, cluster, components,
+    domain, federation, remote, store,
 };
 
 /// The defaults of the list; the domains are empty.
@@ -44,7 +44,12 @@ fn read(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path) -> Config {
     let top = r.top(file);
     let data_dir = base.join(r.text(&top, "data_dir").value);
     let store = store::read(r, file, base);
-    let mut listen = listen(r, file, base, &data_dir);
+    let (mut listen, s2s, line) = listen(r, file, base, &data_dir);
+    let federation = federation::read(r, file, s2s);
+    if !federation.enabled {
+        (listen.s2s, listen.s2s_tls) = (Vec::new(), Vec::new());
+    }
+    twice(r, &listen, line);
     let cluster = cluster::read(
         r,
         file,
@@ -54,12 +59,17 @@ fn read(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path) -> Config {
         listen.public = listen.public.map(|public| cluster::expand(&public, &cluster.node));
     }
     let acme = acme::read(r, file, base, &listen);
+    let domains = domain::read(r, file, base, &domain::Sources { acme: &acme, listen: &listen });
+    let around =
+        components::Around { base, listen: &listen, domains: &domains, clustered: cluster.is_some() };
     Config {
         file: None,
-        domains: domain::read(r, file, base, &domain::Sources { acme: &acme, listen: &listen }),
+        components: components::read(r, file, &around),
+        domains,
         store,
         listen,
         cluster,
+        federation,
         acme: acme.unwrap_or_default(),
         archive: archive(r, file),
         sasl: sasl(r, file),
@@ -68,12 +78,15 @@ fn read(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path) -> Config {
             secs(r, &section, "resume_seconds")
         },
         limits: limits(r, file),
+        dns: remote::dns(r, file, base),
+        authorities: remote::authorities(r, file, base),
         log: log(r, file),
         data_dir,
     }
 }
 
-fn listen(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path, data_dir: &Path) -> Listen {
+/// Also whether the file names an address for other servers, and the line of the section.
+fn listen(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path, data_dir: &Path) -> (Listen, bool, usize) {
     let section = r.section(file, "listen");
     let admin = r.text(&section, "admin");
     let path = match (admin.value.as_str(), admin.value.strip_prefix("unix:")) {
@@ -91,9 +104,14 @@ fn listen(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path, data_dir: &Path) 
         let remedy = "write a short path, as in \"unix:/run/rookery/admin.sock\"";
         r.problem(admin.line, "listen.admin", error.to_string(), remedy);
     }
-    let listen = Listen {
+    let named = [r.names(&section, "s2s"), r.names(&section, "s2s_tls")];
+    let mut listen = Listen {
         c2s: sockets(r, &section, "c2s"),
         c2s_tls: sockets(r, &section, "c2s_tls"),
+        component: sockets(r, &section, "component"),
+        component_tls: sockets(r, &section, "component_tls"),
+        s2s: sockets(r, &section, "s2s"),
+        s2s_tls: sockets(r, &section, "s2s_tls"),
         http: sockets(r, &section, "http"),
         https: sockets(r, &section, "https"),
         acme: acme::listen(r, file),
@@ -102,20 +120,37 @@ fn listen(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path, data_dir: &Path) 
         proxy: proxy(r, &section),
         public: public(r, &section),
     };
+    match named {
+        // What the file does not name beside what it does name is not wanted.
+        [true, false] => listen.s2s_tls.clear(),
+        [false, true] => listen.s2s.clear(),
+        _ => {}
+    }
+    let listening = named.contains(&true) && !(listen.s2s.is_empty() && listen.s2s_tls.is_empty());
+    (listen, listening, section.line)
+}
+
+fn twice(r: &mut Reader<'_>, listen: &Listen, line: usize) {
     let mut seen: Vec<SocketAddr> = Vec::new();
-    let all = [&listen.c2s, &listen.c2s_tls, &listen.http, &listen.https, &listen.acme];
+    components::only_loopback(r, line, &listen.component);
+    let all = [
+        &listen.c2s,
+        &listen.c2s_tls,
+        &listen.s2s,
+        &listen.s2s_tls,
+        &listen.component,
+        &listen.component_tls,
+        &listen.http,
+        &listen.https,
+        &listen.acme,
+    ];
     for at in all.into_iter().flatten().filter(|a| a.port() != 0) {
         if seen.contains(at) {
-            r.problem(
-                section.line,
-                "listen",
-                format!("{at} is listed twice"),
-                "give every listener its own address or port",
-            );
+            let what = format!("{at} is listed twice");
+            r.problem(line, "listen", what, "give every listener its own address or port");
         }
         seen.push(*at);
     }
-    listen
 }
 
 fn sockets(r: &mut Reader<'_>, section: &Section<'_, '_>, name: &str) -> Vec<SocketAddr> {
@@ -138,7 +173,7 @@ fn proxy(r: &mut Reader<'_>, section: &Section<'_, '_>) -> Option<Vec<Network>> 
     on.then_some(networks)
 }
 
-fn networks(r: &mut Reader<'_>, section: &Section<'_, '_>, name: &str) -> Vec<Network> {
+pub(super) fn networks(r: &mut Reader<'_>, section: &Section<'_, '_>, name: &str) -> Vec<Network> {
     let mut networks = Vec::new();
     for Found { value, line } in r.list(section, name) {
         match Network::parse(&value) {
@@ -146,7 +181,7 @@ fn networks(r: &mut Reader<'_>, section: &Section<'_, '_>, name: &str) -> Vec<Ne
             None => {
                 let remedy =
                     "write a network, as in \"10.0.0.0/8\" (no bits set behind the prefix), or an address";
-                r.problem(line, format!("listen.{name}"), format!("is {value:?}"), remedy);
+                r.problem(line, section.path(name), format!("is {value:?}"), remedy);
             }
         }
     }
@@ -169,8 +204,9 @@ fn public(r: &mut Reader<'_>, section: &Section<'_, '_>) -> Option<String> {
 /// Whether it is a name or an address, a colon and a port.
 pub(super) fn is_host_and_port(text: &str) -> bool {
     text.rsplit_once(':').is_some_and(|(host, port)| {
-        let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
-        Jid::parse(host).is_ok_and(|j| j.local().is_none() && j.resource().is_none())
+        let v6 = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+        let named = || Jid::parse(host).is_ok_and(|j| j.local().is_none() && j.resource().is_none());
+        v6.map_or_else(named, |v6| v6.parse::<std::net::Ipv6Addr>().is_ok())
             && port.parse::<u16>().is_ok_and(|p| p > 0)
     })
 }
@@ -239,6 +275,11 @@ fn limits(r: &mut Reader<'_>, file: &DeTable<'_>) -> Limits {
         waiting_bytes_per_account: size(r, &s, "waiting_bytes_per_account"),
         waiting_bytes: size(r, &s, "waiting_bytes"),
         offline_messages: size(r, &s, "offline_messages"),
+        component_bytes_per_second: r.number(&s, "component_bytes_per_second").value,
+        component_stanzas_per_second: r.number(&s, "component_stanzas_per_second").value,
+        component_queue_stanzas: size(r, &s, "component_queue_stanzas"),
+        component_queue_bytes: size(r, &s, "component_queue_bytes"),
+        component_wait: secs(r, &s, "component_wait_seconds"),
         archive_page: size(r, &s, "archive_page"),
     };
     if limits.stanza_bytes_before_login > limits.stanza_bytes {
@@ -262,7 +303,7 @@ fn log(r: &mut Reader<'_>, file: &DeTable<'_>) -> Log {
     Log { level: level.value, json: r.text(&section, "format").value == "json" }
 }
 
-fn size(r: &mut Reader<'_>, section: &Section<'_, '_>, name: &str) -> usize {
+pub(super) fn size(r: &mut Reader<'_>, section: &Section<'_, '_>, name: &str) -> usize {
     usize::try_from(r.number(section, name).value).unwrap_or(usize::MAX)
 }
 

@@ -31,9 +31,9 @@ where
                     Ok(pass) => serve(stream, peer, pass),
                     Err(Refusal::Shut) => tracing::debug!(%peer, "connection refused: the node is parked"),
                     Err(refusal) => {
-                        metrics::counter!("rookery_limits_hit_total", "limit" => refusal.limit())
-                            .increment(1);
-                        tracing::debug!(%peer, limit = refusal.limit(), "connection refused");
+                        let limit = gate.limit(refusal);
+                        metrics::counter!("rookery_limits_hit_total", "limit" => limit).increment(1);
+                        tracing::debug!(%peer, limit, "connection refused");
                     }
                 }
             }

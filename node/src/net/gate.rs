@@ -12,7 +12,7 @@ use tokio::sync::{Notify, watch};
 
 use super::Origin;
 use super::origin::Network;
-use crate::config::Limits;
+use crate::config::{Limits, StreamLimits};
 
 /// Which limit refused a connection; the name is that of the option and of the metric's label.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,14 +32,29 @@ pub enum Refusal {
 impl Refusal {
     /// The option's name.
     pub fn limit(self) -> &'static str {
-        match self {
-            Self::Total => "connections",
-            Self::PerAddress => "connections_per_address",
-            Self::BeforeLogin => "connections_before_login",
-            Self::BeforeLoginPerAddress => "connections_before_login_per_address",
-            Self::Shut => "shut",
+        self.of(Whom::Clients)
+    }
+
+    fn of(self, whom: Whom) -> &'static str {
+        match (self, whom) {
+            (Self::Total, Whom::Clients) => "connections",
+            (Self::PerAddress, Whom::Clients) => "connections_per_address",
+            (Self::BeforeLogin, Whom::Clients) => "connections_before_login",
+            (Self::BeforeLoginPerAddress, Whom::Clients) => "connections_before_login_per_address",
+            (Self::Total, Whom::Servers) => "federation.streams",
+            (Self::PerAddress, Whom::Servers) => "federation.streams_per_address",
+            (Self::BeforeLogin, Whom::Servers) => "federation.streams_unproved",
+            (Self::BeforeLoginPerAddress, Whom::Servers) => "federation.streams_unproved_per_address",
+            (Self::Shut, _) => "shut",
         }
     }
+}
+
+/// Who comes through a gate: each has options of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Whom {
+    Clients,
+    Servers,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -68,6 +83,17 @@ impl From<&Limits> for Bounds {
     }
 }
 
+impl From<&StreamLimits> for Bounds {
+    fn from(limits: &StreamLimits) -> Self {
+        Self {
+            connections: limits.streams,
+            per_address: limits.streams_per_address,
+            before_login: limits.streams_unproved,
+            before_login_per_address: limits.streams_unproved_per_address,
+        }
+    }
+}
+
 /// A connection that has not authenticated.
 struct Stranger {
     origin: Option<Origin>,
@@ -83,6 +109,7 @@ struct Away {
 }
 
 struct Inner {
+    whom: Whom,
     bounds: Bounds,
     total: Count,
     by_network: HashMap<Network, Count>,
@@ -102,7 +129,7 @@ impl Inner {
             away.sent.store(true, Ordering::Release);
             away.wake.notify_one();
             self.uncount(origin, true);
-            metrics::counter!("rookery_limits_hit_total", "limit" => limit.limit()).increment(1);
+            metrics::counter!("rookery_limits_hit_total", "limit" => limit.of(self.whom)).increment(1);
         }
         true
     }
@@ -152,10 +179,20 @@ pub struct Standing {
 }
 
 impl Gate {
-    /// A gate with these limits.
+    /// A gate for clients with these limits.
     pub fn new(limits: &Limits) -> Self {
+        Self::make(Whom::Clients, limits.into())
+    }
+
+    /// A gate for other servers with these limits.
+    pub fn for_servers(limits: &StreamLimits) -> Self {
+        Self::make(Whom::Servers, limits.into())
+    }
+
+    fn make(whom: Whom, bounds: Bounds) -> Self {
         let inner = Inner {
-            bounds: limits.into(),
+            whom,
+            bounds,
             total: Count::default(),
             by_network: HashMap::new(),
             strangers: BTreeMap::new(),
@@ -183,6 +220,16 @@ impl Gate {
     /// Other limits, for connections to come.
     pub fn set_limits(&self, limits: &Limits) {
         self.0.inner.lock().bounds = limits.into();
+    }
+
+    /// The same for a gate for other servers.
+    pub fn set_stream_limits(&self, limits: &StreamLimits) {
+        self.0.inner.lock().bounds = limits.into();
+    }
+
+    /// The name of the option that refuses.
+    pub fn limit(&self, refusal: Refusal) -> &'static str {
+        refusal.of(self.0.inner.lock().whom)
     }
 
     /// Counts a connection that was accepted, before it is known where it really comes from.

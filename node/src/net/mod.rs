@@ -16,7 +16,7 @@ pub mod origin;
 pub mod proxy;
 mod reserve;
 pub mod seldom;
-mod tcp;
+pub(crate) mod tcp;
 
 pub use gate::{Gate, Pass, Refusal, Standing};
 pub use guesses::Guesses;

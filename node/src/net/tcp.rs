@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::{Listener, Net, reserve};
 
@@ -48,16 +48,28 @@ impl Listener for TcpListener {
 
     async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
         let (stream, peer) = TcpListener::accept(self).await?;
-        reserve::check(&stream)?;
-        // Batches are made before they are written; the kernel need not wait for more.
-        stream.set_nodelay(true)?;
-        let keepalive =
-            TcpKeepalive::new().with_time(Duration::from_secs(600)).with_interval(Duration::from_secs(60));
-        SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+        set_up(&stream)?;
         Ok((stream, peer))
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
         TcpListener::local_addr(self)
     }
+}
+
+/// A connection to `at`.
+pub(crate) async fn connect(at: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if at.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    let stream = socket.connect(at).await?;
+    set_up(&stream)?;
+    Ok(stream)
+}
+
+fn set_up(stream: &TcpStream) -> io::Result<()> {
+    reserve::check(stream)?;
+    // Batches are made before they are written; the kernel need not wait for more.
+    stream.set_nodelay(true)?;
+    let keepalive =
+        TcpKeepalive::new().with_time(Duration::from_secs(600)).with_interval(Duration::from_secs(60));
+    SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rookery_proto::sasl::ChannelBindings;
 use rookery_proto::xml::chars::is_space;
+use rustls::ServerConfig;
 use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::Instant;
@@ -19,7 +20,7 @@ pub const ALPN: &[u8] = b"xmpp-client";
 pub const HTTP: &[u8] = b"http/1.1";
 
 /// How much white space may follow `<starttls/>`.
-const SPACE: usize = 256;
+pub(super) const SPACE: usize = 256;
 
 /// A connection after its handshake.
 pub struct Accepted<S> {
@@ -64,18 +65,18 @@ where
 }
 
 /// A connection whose client has said hello: it is known which certificate it wants.
-struct Hello<S> {
+pub(super) struct Hello<S> {
     stream: S,
     /// All that was read: it is read again, by the connection with that certificate.
     bytes: Vec<u8>,
-    sni: Option<String>,
+    pub(super) sni: Option<String>,
     /// Whether an authority asks for the answer to a challenge.
     challenge: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Hello<S> {
     /// `space`: so many bytes of white space may come first.
-    async fn read(mut stream: S, mut space: usize) -> io::Result<Self> {
+    pub(super) async fn read(mut stream: S, mut space: usize) -> io::Result<Self> {
         let (mut acceptor, mut bytes, mut seen) = (Acceptor::default(), Vec::new(), 0);
         loop {
             if read_some(&mut stream, &mut bytes).await? == 0 {
@@ -110,7 +111,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Hello<S> {
     }
 
     /// Answers the challenge of an authority, and gives an error then.
-    async fn unless_challenge(self, tls: &Tls) -> io::Result<Self> {
+    pub(super) async fn unless_challenge(self, tls: &Tls) -> io::Result<Self> {
         if !self.challenge {
             return Ok(self);
         }
@@ -119,28 +120,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Hello<S> {
     }
 
     /// The certificate that the client wants: by SNI, else by `to`.
-    async fn identity(mut self, tls: &Tls, to: Option<&str>) -> io::Result<(Self, Arc<Identity>)> {
+    pub(super) async fn identity(mut self, tls: &Tls, to: Option<&str>) -> io::Result<(Self, Arc<Identity>)> {
         match tls.identity(self.sni.as_deref().or(to)) {
             Some(identity) => Ok((self, identity)),
             None => {
                 challenge::refuse(&mut self.stream, challenge::UNRECOGNIZED_NAME).await;
-                count(Err(io::Error::new(io::ErrorKind::NotFound, "no certificate has been issued yet")))
+                count(Err(none_yet()))
             }
         }
     }
 
-    async fn finish(
-        self,
-        config: Arc<rustls::ServerConfig>,
-        identity: Arc<Identity>,
-    ) -> io::Result<Accepted<S>> {
+    /// The handshake with a domain's certificate.
+    async fn finish(self, config: Arc<ServerConfig>, identity: Arc<Identity>) -> io::Result<Accepted<S>> {
+        let mut accepted = self.secure(config).await?;
+        accepted.bindings.server_end_point.clone_from(&identity.end_point);
+        Ok(accepted)
+    }
+
+    /// The same without the binding to the certificate, which other servers have no use for.
+    pub(super) async fn secure(self, config: Arc<ServerConfig>) -> io::Result<Accepted<S>> {
         let begun = Instant::now();
         let (stream, exporter) = count(TlsStream::accept(self.stream, config, self.bytes).await)?;
         metrics::histogram!("rookery_tls_handshake_seconds").record(begun.elapsed().as_secs_f64());
         let protocol = version(stream.get_ref().1);
         metrics::counter!("rookery_tls_handshakes_total", "version" => protocol, "outcome" => "ok")
             .increment(1);
-        let bindings = ChannelBindings { exporter, server_end_point: identity.end_point.clone() };
+        let bindings = ChannelBindings { exporter, server_end_point: None };
         Ok(Accepted { stream, sni: self.sni, bindings, protocol })
     }
 }
@@ -153,10 +158,15 @@ pub fn version(connection: &rustls::CommonState) -> &'static str {
     }
 }
 
-fn count<T>(result: io::Result<T>) -> io::Result<T> {
+pub(super) fn count<T>(result: io::Result<T>) -> io::Result<T> {
     if result.is_err() {
         metrics::counter!("rookery_tls_handshakes_total", "version" => "none", "outcome" => "failed")
             .increment(1);
     }
     result
+}
+
+/// There is no certificate to show yet.
+pub(super) fn none_yet() -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, "no certificate has been issued yet")
 }

@@ -7,7 +7,7 @@ use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
-use super::{binding, development};
+use super::{binding, development, remote};
 use crate::config::Source;
 
 /// The longest time before the end of a certificate from which every day a line in the log warns, seconds: three weeks.
@@ -46,6 +46,8 @@ pub struct Identity {
     pub direct: Arc<ServerConfig>,
     /// For HTTP: with ALPN `http/1.1`.
     pub http: Arc<ServerConfig>,
+    /// For streams between servers.
+    pub remote: remote::Configs,
     chain: Vec<CertificateDer<'static>>,
 }
 
@@ -57,6 +59,7 @@ impl Identity {
         origin: Origin,
         chain: Vec<CertificateDer<'static>>,
         [starttls, direct, http]: [Arc<ServerConfig>; 3],
+        remote: remote::Configs,
     ) -> Result<Self, String> {
         let der = chain.first().ok_or("holds no certificate")?;
         let (_, certificate) = X509Certificate::from_der(der).map_err(|e| format!("is not X.509: {e}"))?;
@@ -87,6 +90,7 @@ impl Identity {
             starttls,
             direct,
             http,
+            remote,
             chain,
         })
     }

@@ -9,7 +9,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, ProducesTickets};
 
 use super::identity::Origin;
-use super::{Error, Identity, Issued, accept, binding, development, files};
+use super::{Error, Identity, Issued, accept, binding, development, files, remote};
 use crate::config::{self, Config, Source};
 
 /// What all certificates are served with.
@@ -98,8 +98,9 @@ impl Loader {
             Origin::File(path) => Error::File { path: path.clone(), what },
             _ => Error::Issued { name: domain.to_owned(), what },
         };
+        let remote = remote::Configs::new(&self.provider, &chain, key).map_err(unusable)?;
         let identity =
-            Identity::new(domain.to_owned(), origin.clone(), chain.clone(), served).map_err(broken)?;
+            Identity::new(domain.to_owned(), origin.clone(), chain, served, remote).map_err(broken)?;
         identity.warn(self.now());
         if !identity.covers(domain) {
             tracing::warn!(%domain, names = ?identity.names, "the certificate does not name the domain");

@@ -18,6 +18,7 @@ pub mod development;
 mod files;
 mod identity;
 mod load;
+pub mod remote;
 pub mod stream;
 
 pub use accept::{Accepted, accept_direct, accept_http, accept_starttls, version};

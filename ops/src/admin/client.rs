@@ -14,8 +14,8 @@ use tokio_stream::{StreamExt as _, once};
 use tonic::transport::{Channel, Endpoint};
 
 use super::{
-    Address, Admin, Certificates, Chunks, ClusterStatus, Error, ImportReport, Progress, Session, ShardGroup,
-    Status, User, UserImportLine,
+    Address, Admin, Certificates, Chunks, ClusterStatus, Error, ImportReport, Progress, S2sStream, Session,
+    ShardGroup, Status, User, UserImportLine,
 };
 use crate::secret::Password;
 
@@ -136,6 +136,22 @@ impl Admin for Remote {
     async fn kick(&self, jid: &str, reason: &str) -> Result<u64, Error> {
         let request = v1::SessionKickRequest { jid: jid.to_owned(), reason: reason.to_owned() };
         Ok(self.client().session_kick(request).await?.into_inner().kicked)
+    }
+
+    async fn streams(&self, domain: &str, after: &str, limit: usize) -> Result<Vec<S2sStream>, Error> {
+        let limit = page_limit(limit);
+        let request = v1::StreamListRequest { domain: domain.to_owned(), after: after.to_owned(), limit };
+        let mut pages = self.client().stream_list(request).await?.into_inner();
+        let mut streams = Vec::new();
+        while let Some(page) = pages.message().await? {
+            streams.extend(page.streams);
+        }
+        Ok(streams)
+    }
+
+    async fn close_streams(&self, target: &str) -> Result<u64, Error> {
+        let request = v1::StreamCloseRequest { target: target.to_owned() };
+        Ok(self.client().stream_close(request).await?.into_inner().closed)
     }
 
     async fn export(&self, target: &str) -> Result<Chunks, Error> {

@@ -19,8 +19,8 @@ use std::pin::Pin;
 use bytes::Bytes;
 pub use rookery_rpc::admin::v1::{
     Certificate, CertificateListResponse as Certificates, ClusterNode,
-    ClusterStatusResponse as ClusterStatus, ImportError, ImportReport, MAX_CHUNK, MAX_IMPORT_LINES, Session,
-    ShardGroup, ShardRange, StatusResponse as Status, User, UserImportLine,
+    ClusterStatusResponse as ClusterStatus, ImportError, ImportReport, MAX_CHUNK, MAX_IMPORT_LINES, S2sPair,
+    S2sStream, Session, ShardGroup, ShardRange, StatusResponse as Status, User, UserImportLine,
 };
 use tokio_stream::Stream;
 
@@ -102,6 +102,24 @@ pub trait Admin: Send + Sync + 'static {
     /// # Errors
     /// [`Kind::NotFound`] if there was none, [`Kind::Invalid`].
     fn kick(&self, jid: &str, reason: &str) -> impl Future<Output = Result<u64, Error>> + Send;
+
+    /// A page of streams between this node and other servers, in an order that does not change: those of the remote `domain`
+    /// (empty: all) that come after the stream `after`, at most `limit` and at most [`PAGE`]. An empty page is the end.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`]; [`Kind::Unavailable`] if no node runs.
+    fn streams(
+        &self,
+        domain: &str,
+        after: &str,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<S2sStream>, Error>> + Send;
+
+    /// Closes the stream of that id in order, or all of a remote domain. Answers how many.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] if there was none, [`Kind::Invalid`]; [`Kind::Unavailable`] if no node runs.
+    fn close_streams(&self, target: &str) -> impl Future<Output = Result<u64, Error>> + Send;
 
     /// The XEP-0227 document of one account (a bare JID) or of a host with all its accounts.
     ///

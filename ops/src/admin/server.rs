@@ -170,6 +170,7 @@ impl<A: Admin> Rpc for Service<A> {
     type UserListStream = Replies<v1::UserListResponse>;
     type UserImportStream = Replies<v1::UserImportResponse>;
     type SessionListStream = Replies<v1::SessionListResponse>;
+    type StreamListStream = Replies<v1::StreamListResponse>;
     type ExportStream = Replies<v1::ExportResponse>;
     type ImportStream = Replies<v1::ImportResponse>;
 
@@ -278,6 +279,32 @@ impl<A: Admin> Rpc for Service<A> {
         let kicked = answer("session_kick", self.0.kick(&jid, &reason).await)?;
         tracing::info!(jid, kicked, "admin: sessions ended");
         Ok(Response::new(v1::SessionKickResponse { kicked }))
+    }
+
+    async fn stream_list(
+        &self,
+        request: Request<v1::StreamListRequest>,
+    ) -> Result<Response<Self::StreamListStream>, Status> {
+        let v1::StreamListRequest { domain, after, limit } = request.into_inner();
+        let admin = Arc::clone(&self.0);
+        Ok(replies("stream_list", move |sender| async move {
+            let next = |after: String, size| {
+                let (admin, domain) = (&admin, &domain);
+                async move { admin.streams(domain, &after, size).await }
+            };
+            let page = |streams| v1::StreamListResponse { streams };
+            pages(limit, after, sender, next, |stream| &stream.id, page).await
+        }))
+    }
+
+    async fn stream_close(
+        &self,
+        request: Request<v1::StreamCloseRequest>,
+    ) -> Result<Response<v1::StreamCloseResponse>, Status> {
+        let target = request.into_inner().target;
+        let closed = answer("stream_close", self.0.close_streams(&target).await)?;
+        tracing::info!(stream = target, closed, "admin: streams closed");
+        Ok(Response::new(v1::StreamCloseResponse { closed }))
     }
 
     async fn export(

@@ -8,8 +8,9 @@ use tokio::sync::oneshot;
 use tokio_stream::StreamExt as _;
 
 use super::{
-    Address, Admin, Certificate, Certificates, Chunks, ClusterStatus, Error, ImportReport, Progress, Session,
-    ShardGroup, ShardRange, Socket, Status, User, UserImportLine, add_failure, connect, serve,
+    Address, Admin, Certificate, Certificates, Chunks, ClusterStatus, Error, ImportReport, Progress,
+    S2sStream, Session, ShardGroup, ShardRange, Socket, Status, User, UserImportLine, add_failure, connect,
+    serve,
 };
 use crate::secret::Password;
 
@@ -18,6 +19,7 @@ use crate::secret::Password;
 pub(crate) struct Fake {
     pub(crate) users: Mutex<BTreeMap<String, String>>,
     pub(crate) sessions: Mutex<Vec<Session>>,
+    pub(crate) streams: Mutex<Vec<S2sStream>>,
     pub(crate) batches: Mutex<Vec<usize>>,
     /// What the cluster looks like, one time after another; the last stays.
     pub(crate) clusters: Mutex<Vec<ClusterStatus>>,
@@ -97,6 +99,22 @@ impl Admin for Fake {
         match before - sessions.len() {
             0 => Err(Error::not_found(format!("{jid} has no session"))),
             kicked => Ok(kicked as u64),
+        }
+    }
+
+    async fn streams(&self, domain: &str, after: &str, limit: usize) -> Result<Vec<S2sStream>, Error> {
+        let streams = self.streams.lock().unwrap();
+        let of = |s: &&S2sStream| domain.is_empty() || s.pairs.iter().any(|pair| pair.remote == domain);
+        Ok(streams.iter().filter(|s| s.id.as_str() > after).filter(of).take(limit).cloned().collect())
+    }
+
+    async fn close_streams(&self, target: &str) -> Result<u64, Error> {
+        let mut streams = self.streams.lock().unwrap();
+        let before = streams.len();
+        streams.retain(|s| s.id != target && s.pairs.iter().all(|pair| pair.remote != target));
+        match before - streams.len() {
+            0 => Err(Error::not_found(format!("{target} has no stream"))),
+            closed => Ok(closed as u64),
         }
     }
 

@@ -8,6 +8,7 @@ mod cluster;
 mod meter;
 mod node;
 mod session;
+mod stream;
 mod terminal;
 mod transfer;
 
@@ -39,6 +40,7 @@ pub async fn run<A: Admin>(command: &AdminCommand, admin: &A, terminal: &Termina
         AdminCommand::User(UserCommand::Import { file }) => bulk::import(file, admin, terminal).await,
         AdminCommand::Session(command) => session::run(command, admin, terminal).await,
         AdminCommand::Certificate(command) => certificate::run(command, admin, terminal).await,
+        AdminCommand::Stream(command) => stream::run(command, admin, terminal).await,
         AdminCommand::Export { target, output } => {
             transfer::export(target, output.as_deref(), admin, terminal).await
         }

@@ -1,6 +1,6 @@
 //! `rookery session list | kick`.
 
-use super::terminal::{Terminal, shown};
+use super::terminal::{Terminal, columns, shown};
 use crate::admin::{Admin, Error, PAGE, Session};
 use crate::cli::SessionCommand;
 
@@ -53,7 +53,7 @@ const HEAD: [&str; 8] = ["JID", "STATE", "ADDRESS", "VIA", "TLS", "AGE", "PRIO",
 
 fn table(sessions: &[Session], with_head: bool, terminal: &Terminal) -> Result<(), Error> {
     let alone = sessions.iter().all(|session| matches!(session.node.as_str(), "" | "local"));
-    let columns = HEAD.len() - usize::from(alone);
+    let width = HEAD.len() - usize::from(alone);
     let mut rows = vec![HEAD.map(str::to_owned)];
     rows.extend(sessions.iter().map(|session| {
         let text = |text: &str| if text.is_empty() { "-".to_owned() } else { shown(text) };
@@ -68,15 +68,9 @@ fn table(sessions: &[Session], with_head: bool, terminal: &Terminal) -> Result<(
             text(&session.node),
         ]
     }));
-    let mut widths = [0; HEAD.len()];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = cell.chars().count().max(*width);
-        }
-    }
-    for row in rows.iter().skip(usize::from(!with_head)) {
-        let cells = row.iter().zip(widths).take(columns).map(|(cell, width)| format!("{cell:<width$}"));
-        terminal.say(cells.collect::<Vec<_>>().join("  ").trim_end())?;
+    let rows: Vec<&[String]> = rows.iter().map(|row| row.get(..width).unwrap_or(row)).collect();
+    for line in columns(&rows).into_iter().skip(usize::from(!with_head)) {
+        terminal.say(&line)?;
     }
     Ok(())
 }

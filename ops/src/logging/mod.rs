@@ -23,12 +23,13 @@ use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 use self::writer::Queue;
 
 /// Libraries that are held: they see bytes of connections, or say more than an operator can use. rustls warns of whatever a
-/// client does, as of the `user_canceled` alert that Java sends whenever it closes a connection.
+/// client does, as of the `user_canceled` alert that Java sends whenever it closes a connection; hickory of whatever a domain has in
+/// DNS.
 const HELD: [&str; 12] = [
     "axum=warn",
     "fjall=warn",
     "h2=warn",
-    "hickory=warn",
+    "hickory=off",
     "hyper=warn",
     "hyper_util=warn",
     "lsm_tree=warn",

@@ -62,18 +62,26 @@ const fn m(
 pub const METRICS: &[Metric] = &[
     // Connections: sockets and their streams.
     m("rookery_connections", Gauge, N, &["kind"], "Open client connections, by listener (c2s, c2s_tls)"),
-    m("rookery_connections_total", Counter, N, &["kind"], "Client connections accepted since the start"),
-    m("rookery_received_bytes_total", Counter, B, &["kind"], "Bytes read from clients, after TLS"),
-    m("rookery_sent_bytes_total", Counter, B, &["kind"], "Bytes written to clients, before TLS"),
+    m("rookery_connections_total", Counter, N, &["kind"], "Connections accepted since the start, by listener (c2s, c2s_tls, s2s, s2s_tls)"),
+    m("rookery_received_bytes_total", Counter, B, &["kind"], "Bytes read after TLS, from clients (c2s) and on streams between servers (s2s)"),
+    m("rookery_sent_bytes_total", Counter, B, &["kind"], "Bytes written before TLS, to clients (c2s) and on streams between servers (s2s)"),
     m("rookery_tls_handshakes_total", Counter, N, &["version", "outcome"],
         "TLS handshakes, by version (1.2, 1.3, none) and outcome (ok, failed, timeout)"),
     m("rookery_tls_handshake_seconds", Histogram(SECONDS), S, &[], "Time of TLS handshakes that succeeded"),
+    m("rookery_tls_outgoing_handshakes_total", Counter, N, &["version", "outcome"],
+        "TLS handshakes with other servers that this one connected to, by version (1.2, 1.3, none) and outcome (ok, failed)"),
     m("rookery_stream_errors_total", Counter, N, &["condition"], "Streams that the server closed with an error, by RFC 6120 condition"),
     m("rookery_certificate_expiry_seconds", Gauge, S, &["domain"], "Expiry time of the certificate of a domain, or of a node (\"cluster node …\"), in seconds since 1970"),
     m("rookery_acme_orders_total", Counter, N, &["outcome"], "Attempts of this node to order a certificate, by outcome (ok, failed)"),
     m("rookery_acme_challenges_total", Counter, N, &["challenge", "outcome"],
         "Challenges for certificates that this node was asked for, by kind and outcome (answered, unknown, failed)"),
     m("rookery_redirects_total", Counter, N, &[], "Clients redirected to the home of their user (cluster.redirect)"),
+
+    // Other servers: where they are.
+    m("rookery_dns_questions_total", Counter, N, &["outcome"], "Questions to DNS, by outcome (secure: validated by DNSSEC, found, nothing, failed)"),
+    m("rookery_dns_question_seconds", Histogram(SECONDS), S, &[], "Time of questions to DNS"),
+    m("rookery_dns_questions", Gauge, N, &[], "Questions to DNS that are under way, or wait because 512 others are"),
+    m("rookery_dns_domains", Gauge, N, &[], "Domains whose servers are remembered, of 10,000 at most"),
 
     // Logins.
     m("rookery_logins_total", Counter, N, &["mechanism", "outcome"], "SASL attempts, by mechanism and outcome (ok, failed, aborted)"),
@@ -103,6 +111,23 @@ pub const METRICS: &[Metric] = &[
     m("rookery_archive_query_seconds", Histogram(SECONDS), S, &[], "Time to answer an archive page request"),
     m("rookery_offline_stored_total", Counter, N, &[], "Offline messages stored"),
     m("rookery_offline_drained_total", Counter, N, &[], "Offline messages delivered to a session"),
+
+    // Other servers.
+    m("rookery_remote_stanzas_total", Counter, N, &["direction"], "Stanzas of other servers (in) and to other servers (out)"),
+    m("rookery_links", Gauge, N, &[], "Pairs of domains that this node speaks for with other servers"),
+    m("rookery_streams", Gauge, N, &["direction"], "Streams between servers, by who has opened them: another server (in), or this node (out)"),
+    m("rookery_stream_proofs_total", Counter, N, &["proof", "direction"],
+        "Domains of other servers that were proved on a stream, by how (certificate, dane, dialback) and direction (in, out)"),
+    m("rookery_stream_resumptions_total", Counter, N, &["outcome"], "Attempts of other servers to resume a lost stream (XEP-0198), by outcome (ok, unknown)"),
+    m("rookery_dialback_total", Counter, N, &["outcome"],
+        "Dialback keys of other servers that were verified (XEP-0220), by outcome (valid, invalid, error); unasked: answers that nobody asked for"),
+    m("rookery_link_streams", Gauge, N, &[], "Open streams to other servers"),
+    m("rookery_link_stanzas", Gauge, N, &[], "Stanzas to other servers in memory: waiting, or sent and not confirmed"),
+    m("rookery_link_dials_total", Counter, N, &["outcome"], "Attempts to open a stream to another server, by outcome (ok, failed)"),
+    m("rookery_link_resumptions_total", Counter, N, &["outcome"], "Streams to other servers that were to be resumed (XEP-0198), by outcome (resumed, failed)"),
+    m("rookery_link_returned_total", Counter, N, &["condition"], "Stanzas to other servers that went back to their senders, by RFC 6120 condition"),
+    m("rookery_link_renumbered_total", Counter, N, &[], "Stanzas to other servers that got a new number before they were sent"),
+    m("rookery_link_unproven_total", Counter, N, &[], "Stanzas to servers without XEP-0198 that were written to the stream and not confirmed by the answer to a ping in time"),
 
     // The store.
     m("rookery_store_read_seconds", Histogram(SECONDS), S, &[], "Time of a read from a store outside this process"),

@@ -19,7 +19,7 @@ pub mod admin {
         tonic::include_proto!("rookery.admin.v1");
 
         /// The newest addition to this API that this build knows, answered in `StatusResponse.api_version`.
-        /// 1: everything up to Rookery 0.1. 2: clusters. 3: certificates.
+        /// 1: everything up to Rookery 0.1. 2: clusters. 3: certificates, and streams between servers.
         pub const API_VERSION: u32 = 3;
 
         /// The most accounts that one `UserImportRequest` may carry.

@@ -137,13 +137,18 @@ pub struct Opening<'a> {
 }
 
 impl Opening<'_> {
-    /// Appends the declaration and the opening tag, with `version='1.0'`.
+    /// Appends the declaration and the opening tag, with `version='1.0'`. A stream between servers also declares the namespace
+    /// of dialback (XEP-0220 section 2.4.1). A component's has no version (XEP-0114 section 3), which would promise stream features.
     pub fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"<?xml version='1.0'?><stream:stream xmlns='");
         out.extend_from_slice(self.content.as_bytes());
         out.extend_from_slice(b"' xmlns:stream='");
         out.extend_from_slice(ns::STREAM.as_bytes());
-        out.extend_from_slice(b"' version='1.0'");
+        if self.content == ns::SERVER {
+            out.extend_from_slice(b"' xmlns:db='");
+            out.extend_from_slice(ns::DIALBACK.as_bytes());
+        }
+        out.extend_from_slice(if self.content == ns::COMPONENT_ACCEPT { b"'" } else { b"' version='1.0'" });
         let attributes =
             [(" from='", self.from), (" to='", self.to), (" id='", self.id), (" xml:lang='", self.lang)];
         for (name, value) in attributes {
@@ -262,5 +267,24 @@ mod tests {
         check::declaration(declaration.as_bytes()).unwrap();
         let header = parse(open).unwrap();
         assert_eq!((header.id.unwrap().as_str(), header.lang.unwrap().as_str()), ("a'b", "en"));
+    }
+
+    #[test]
+    fn between_servers_dialback_is_declared() {
+        let mut out = Vec::new();
+        Opening { content: ns::SERVER, from: Some("a.example"), to: Some("b.example"), id: None, lang: None }
+            .write(&mut out);
+        let text = String::from_utf8(out).unwrap();
+        let open = &text[text.find("<stream").unwrap()..];
+        let header = StreamHeader::parse(open.as_bytes(), &Limits::LOGIN, ns::SERVER).unwrap();
+        assert_eq!((header.content, &header.scope), (ns::SERVER, &Scope::SERVER));
+        assert!(header.scope.declares(ns::DIALBACK) && header.scope.lookup("db") == Some(ns::DIALBACK));
+        // With another prefix it is another scope, and the same namespace; without, there is none.
+        let open = |db: &str| {
+            let text = format!("<stream:stream xmlns='jabber:server' xmlns:stream='{}'{db}>", ns::STREAM);
+            StreamHeader::parse(text.as_bytes(), &Limits::LOGIN, ns::SERVER).unwrap().scope
+        };
+        assert!(open(" xmlns:d='jabber:server:dialback'").declares(ns::DIALBACK));
+        assert!(!open("").declares(ns::DIALBACK) && !open(" xmlns:db='other'").declares(ns::DIALBACK));
     }
 }

@@ -28,6 +28,9 @@ impl Limits {
     /// A client after login. RFC 6120 section 13.12 asks for at least 10,000 bytes.
     pub const CLIENT: Self =
         Self { stanza_bytes: 256 * 1024, depth: 64, attributes: 64, namespaces: 64, children: 256 };
+    /// Another server after it has proved who it is. Its stanzas carry what its own clients may send, and our additions.
+    pub const SERVER: Self =
+        Self { stanza_bytes: 512 * 1024, depth: 64, attributes: 64, namespaces: 64, children: 256 };
     /// Our own bytes on the way back to us, from the store or from another node.
     pub const TRUSTED: Self = Self {
         stanza_bytes: 16 * 1024 * 1024,

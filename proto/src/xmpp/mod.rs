@@ -1,6 +1,7 @@
 //! XMPP's own vocabulary: who is addressed, what a stanza is, and how one says no.
 
 pub mod datetime;
+pub mod dialback;
 pub mod element;
 pub mod error;
 pub mod forms;

@@ -6,6 +6,12 @@
 pub const CLIENT: &str = "jabber:client";
 /// `jabber:server`: stanzas between servers (RFC 6120).
 pub const SERVER: &str = "jabber:server";
+/// `jabber:component:accept`: stanzas between a component and its server (XEP-0114).
+pub const COMPONENT_ACCEPT: &str = "jabber:component:accept";
+/// XEP-0220 server dialback, declared in the headers of streams between servers.
+pub const DIALBACK: &str = "jabber:server:dialback";
+/// XEP-0220: its stream feature.
+pub const DIALBACK_FEATURE: &str = "urn:xmpp:features:dialback";
 /// Stream elements: `<stream:stream/>`, `<stream:features/>`, `<stream:error/>` (RFC 6120).
 pub const STREAM: &str = "http://etherx.jabber.org/streams";
 /// Stream error conditions (RFC 6120 4.9).
@@ -100,6 +106,10 @@ pub const CONFERENCE: &str = "jabber:x:conference";
 pub const CARBONS: &str = "urn:xmpp:carbons:2";
 /// XEP-0280: the disco feature that promises the rules of its section 6.1.
 pub const CARBONS_RULES: &str = "urn:xmpp:carbons:rules:0";
+/// XEP-0288 bidirectional streams between servers: the request.
+pub const BIDI: &str = "urn:xmpp:bidi";
+/// XEP-0288: the stream feature.
+pub const BIDI_FEATURE: &str = "urn:xmpp:features:bidi";
 /// XEP-0297 stanza forwarding.
 pub const FORWARD: &str = "urn:xmpp:forward:0";
 /// XEP-0308 last message correction.
@@ -116,6 +126,10 @@ pub const HINTS: &str = "urn:xmpp:hints";
 pub const CSI: &str = "urn:xmpp:csi:0";
 /// XEP-0353 Jingle message initiation, which the archive keeps.
 pub const JINGLE_MESSAGE: &str = "urn:xmpp:jingle-message:0";
+/// XEP-0355 namespace delegation.
+pub const DELEGATION: &str = "urn:xmpp:delegation:2";
+/// XEP-0356 privileged entity.
+pub const PRIVILEGE: &str = "urn:xmpp:privilege:2";
 /// XEP-0359 unique and stable stanza ids.
 pub const STANZA_ID: &str = "urn:xmpp:sid:0";
 /// XEP-0380 explicit message encryption, which marks an encrypted message worth keeping.

@@ -12,6 +12,7 @@ use crate::chance::{Chance, seams};
 use crate::world::{View, World, jid};
 
 mod messages;
+mod toys;
 
 /// Checks everything; what is wrong goes to the log.
 pub(crate) fn all(world: &Arc<World>) {
@@ -32,6 +33,9 @@ pub(crate) fn all(world: &Arc<World>) {
         }
         for (user, (got, sent)) in lists.iter().enumerate() {
             archives(world, user, got, sent);
+        }
+        if world.plan.toys {
+            toys::all(world, &store).await;
         }
         match rosters(&store, world.plan.users).await {
             Ok(rosters) => {

@@ -16,6 +16,7 @@ use crate::world::{World, jid};
 mod begin;
 mod device;
 mod habits;
+mod toys;
 
 use device::What;
 pub(crate) use device::{Client, End, Got, Life, Traits, Way};
@@ -262,6 +263,7 @@ impl Running<'_> {
                     shown.settled = Some(now());
                 }
             }
+            What::Line(n) => crate::toys::acked(world, n),
             What::Asked(k) => {
                 if let Some(asked) = world.asked.lock().get_mut(k) {
                     asked.acked = true;
@@ -330,7 +332,9 @@ impl Running<'_> {
                 *world.stirred.lock() = now();
             }
             world.log.note(client.name(), format_args!("gets {} {text}", client.handled));
-            if text.starts_with("<message") {
+            if world.plan.toys && crate::toys::take(world, client, &text, &id) {
+                None
+            } else if text.starts_with("<message") {
                 message(world, client, &text);
                 None
             } else if id.starts_with('q') {

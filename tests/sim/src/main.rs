@@ -13,6 +13,7 @@ mod many;
 mod net;
 mod node;
 mod reading;
+mod toys;
 mod witness;
 mod world;
 
@@ -65,12 +66,19 @@ struct Options {
     /// Clients without habits: each keeps its one session and writes to bare JIDs.
     #[arg(long)]
     plain: bool,
-    /// Kinds of faults that are known and not mended yet, separated by commas: a campaign counts them and does not fail by them.
+    /// Kinds of faults that are known and not mended yet, separated by commas: a campaign counts them and does not fail by them. A
+    /// kind with a seed behind it, as in twice/direct@6, is known in that world alone.
     #[arg(long, value_delimiter = ',')]
     open: Vec<String>,
     /// Whether clients sleep much; from the seed if not given.
     #[arg(long)]
     sleepy: Option<bool>,
+    /// Whether there are echo rooms and an echo component, which clients use; from the seed if not given.
+    #[arg(long)]
+    toys: Option<bool>,
+    /// What clients say to rooms are groupchats. These are archived nowhere, and not promised to come once: to see how far that is.
+    #[arg(long)]
+    groupchat: bool,
     /// Every event goes to this file.
     #[arg(long)]
     trace: Option<std::path::PathBuf>,
@@ -101,6 +109,9 @@ fn plan(options: &Options) -> Plan {
         at_once,
         habits: !options.plain,
         sleepy: options.sleepy.unwrap_or(sleepy),
+        groupchat: options.groupchat,
+        // A die of its own: a world without toys is what it was before there were any.
+        toys: options.toys.unwrap_or_else(|| Chance::new(options.seed, 6).hits(400)),
     }
 }
 

@@ -119,11 +119,13 @@ fn arguments(options: &Options) -> Vec<String> {
     for (given, name) in [(options.small, "--small"), (options.calm, "--calm"), (options.plain, "--plain")] {
         all.extend(given.then(|| name.to_owned()));
     }
+    all.extend(options.groupchat.then(|| "--groupchat".to_owned()));
     let number = |name: &str, n: Option<String>| n.map(|n| [name.to_owned(), n]).into_iter().flatten();
     all.extend(number("--nodes", options.nodes.map(|n| n.to_string())));
     all.extend(number("--users", options.users.map(|n| n.to_string())));
     all.extend(number("--trouble", options.trouble.map(|n| n.to_string())));
     all.extend(number("--sleepy", options.sleepy.map(|sleepy| sleepy.to_string())));
+    all.extend(number("--toys", options.toys.map(|toys| toys.to_string())));
     let name = |kind: &Kind| kind.to_possible_value().map(|value| value.get_name().to_owned());
     let faults = options.faults.as_ref().map(|faults| faults.iter().filter_map(name).collect::<Vec<_>>());
     all.extend(number("--faults", faults.map(|faults| faults.join(","))));
@@ -145,7 +147,11 @@ fn one(seed: u64, seeds: u64, options: &Options, sum: &Mutex<Sum>) {
         Err(error) => (error.to_string(), false),
     };
     let mut wrong = text.lines().filter_map(|line| line.strip_prefix("wrong ")).peekable();
-    let is_open = |wrong: &str| options.open.iter().any(|open| open == kind(wrong));
+    let here = |open: &String, kind: &str| match open.split_once('@') {
+        Some((open, world)) => open == kind && world == seed.to_string(),
+        None => open == kind,
+    };
+    let is_open = |wrong: &str| options.open.iter().any(|open| here(open, kind(wrong)));
     let well = well || (wrong.peek().is_some() && wrong.all(is_open));
     let mut sum = sum.lock();
     sum.done += 1;

@@ -57,7 +57,7 @@ async fn live(world: Arc<World>, n: usize) -> Result<(), Box<dyn std::error::Err
     let seams = seams(chance, skew);
     // It is started again until it comes up, as systemd would.
     let (cluster, host) = loop {
-        match join(n, &place.name, &seams).await {
+        match join(&world, n, &place.name, &seams).await {
             Ok(joined) => break joined,
             Err(error) => {
                 world.log.note(&place.name, format_args!("can't join: {error}"));
@@ -113,6 +113,7 @@ async fn live(world: Arc<World>, n: usize) -> Result<(), Box<dyn std::error::Err
 }
 
 async fn join(
+    world: &World,
     n: usize,
     name: &str,
     seams: &rookery_cluster::seams::Seams,
@@ -126,6 +127,7 @@ async fn join(
             zone: String::new(),
             weight: 100,
             version: "sim".into(),
+            knows: rookery_actors::knows(),
             timing: timing(),
         },
         security: Security::PlainText,
@@ -136,6 +138,7 @@ async fn join(
     let domain = Domain { name: "localhost".into(), open_registration: false, contact: vec![] };
     let mut options = Options::new(vec![domain]);
     options.archive = Archive::Always;
+    options.services = if world.plan.toys { crate::toys::services() } else { Vec::new() };
     let store = cluster.mesh().store();
     let host = Host::start_in(options, store, seams.clone(), cluster.clone()).await?;
     Ok((cluster, host))

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use crate::chance::Chance;
 use crate::client::{Client, Traits};
 use crate::log::Log;
+use crate::toys::{Line, Toys};
 use crate::witness::{Watched, Witness};
 
 /// How large a world is, and how hard.
@@ -33,6 +34,10 @@ pub(crate) struct Plan {
     pub(crate) habits: bool,
     /// They sleep much.
     pub(crate) sleepy: bool,
+    /// There are echo rooms and an echo component, which clients use.
+    pub(crate) toys: bool,
+    /// What they say to rooms is kept in no archive.
+    pub(crate) groupchat: bool,
 }
 
 /// What a node is asked to do.
@@ -157,6 +162,8 @@ pub(crate) struct World {
     pub(crate) devices: Vec<Vec<usize>>,
     pub(crate) messages: Mutex<Vec<Sent>>,
     pub(crate) asked: Mutex<Vec<Asked>>,
+    /// What clients said to rooms and to the component.
+    pub(crate) lines: Mutex<Vec<Line>>,
     /// What clients saw when all was quiet, before the last logged in.
     pub(crate) views: Mutex<Vec<View>>,
     /// When something last came to a client.
@@ -191,7 +198,8 @@ impl World {
                 let part = u64::try_from(n).unwrap_or(0);
                 let (chance, habit) =
                     (Chance::new(plan.seed, 1_000 + part), Chance::new(plan.seed, 3_000 + part));
-                Mutex::new(Client::new(n, (user, resource), traits, chance, habit))
+                let toys = Toys::new(Chance::new(plan.seed, 5_000 + part));
+                Mutex::new(Client::new(n, (user, resource), traits, (chance, habit), toys))
             })
             .collect();
         let devices = (0..plan.users)
@@ -212,6 +220,7 @@ impl World {
             devices,
             messages: Mutex::default(),
             asked: Mutex::default(),
+            lines: Mutex::default(),
             views: Mutex::default(),
             stirred: Mutex::default(),
             phase: AtomicU8::new(Phase::Starting as u8),

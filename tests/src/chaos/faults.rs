@@ -12,6 +12,8 @@ use crate::server::cluster::{SHARDS, World, is_ready, view};
 
 use super::homes::homes;
 
+mod upgrade;
+
 /// How often the nodes are asked how far they are.
 const LOOK: Duration = Duration::from_millis(50);
 /// How long a takeover is watched.
@@ -52,6 +54,8 @@ pub enum What {
     Drain,
     /// A drain while the store stands still.
     DrainStill,
+    /// A drain, and the next program in its place.
+    Upgrade,
     /// Nobody did it.
     EndedByItself,
 }
@@ -125,6 +129,11 @@ impl<'a> Faults<'a> {
         if !still.is_zero() && self.world.store.is_some() {
             self.drain(still).await?;
         }
+        self.end().await
+    }
+
+    /// Leaves all nodes running, and waits for what is still being watched.
+    async fn end(&mut self) -> Result<(), Error> {
         self.all_up().await?;
         for (at, watching) in self.watching.drain(..) {
             let (detected, whole) = watching.await.unwrap_or_default();
@@ -242,10 +251,14 @@ impl<'a> Faults<'a> {
         self.all_up().await?;
         sleep(Duration::from_secs(5)).await;
         let victim = self.dice.below(self.world.nodes.iter().filter(|node| node.is_up()).count());
+        self.drain_node(victim, if still.is_zero() { What::Drain } else { What::DrainStill }, still).await
+    }
+
+    /// The same to this node.
+    async fn drain_node(&mut self, victim: usize, what: What, still: Duration) -> Result<(), Error> {
         let held = view(self.world.nodes[victim].behind.http).await.unwrap_or_default().held;
         let name = self.world.nodes[victim].behind.name.clone();
         let homes = homes(self.world, victim, &name, self.users).await?;
-        let what = if still.is_zero() { What::Drain } else { What::DrainStill };
         self.note(what, victim, true, held, homes);
         let store = self.world.store.take();
         let stop = async {

@@ -10,6 +10,7 @@ pub mod homes;
 pub mod report;
 pub mod talker;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -24,6 +25,7 @@ pub use self::report::Report;
 use self::talker::{PASSWORD, Phase, Talker, Tally};
 use crate::server::Error;
 use crate::server::cluster::{Settings, World};
+use crate::server::rookery::binary_for;
 
 /// How long what is on its way at the end may take.
 const LAST: Duration = Duration::from_secs(90);
@@ -46,6 +48,8 @@ pub struct Plan {
     pub store: Option<String>,
     /// Do not remove the folder with the logs.
     pub keep: bool,
+    /// The program of a version before: all nodes begin with it, and are upgraded one after the other.
+    pub before: Option<PathBuf>,
 }
 
 impl Plan {
@@ -66,6 +70,7 @@ impl Plan {
             still: Duration::from_secs(number("STILL", 0)),
             store: text("STORE"),
             keep: text("KEEP").is_some(),
+            before: None,
         }
     }
 }
@@ -76,7 +81,8 @@ impl Plan {
 /// If a process cannot be started or does not end well, or a client cannot begin. What was promised and not kept
 /// is in the report.
 pub async fn run(plan: &Plan, say: &(dyn Fn(&str) + Sync)) -> Result<Report, Error> {
-    let nodes = Settings { nodes: 3, spare: 0, store: plan.store.clone(), more: String::new() };
+    let (store, binary) = (plan.store.clone(), plan.before.clone());
+    let nodes = Settings { nodes: 3, spare: 0, store, more: String::new(), binary };
     let mut world = World::start(&nodes).await?;
     let done = within(plan, &mut world, say).await;
     let bad = done.as_ref().map_or(true, |report| !report.verdict.is_good());
@@ -106,7 +112,13 @@ async fn within(plan: &Plan, world: &mut World, say: &(dyn Fn(&str) + Sync)) -> 
     }
     let begun = Instant::now();
     let mut faults = faults::Faults::new(world, plan.seed, &users);
-    faults.run(plan.length, plan.still).await?;
+    match &plan.before {
+        Some(_) => {
+            let newer = binary_for(plan.store.as_deref().unwrap_or_default())?;
+            faults.upgrade(&newer, plan.length).await?;
+        }
+        None => faults.run(plan.length, plan.still).await?,
+    }
     let log = std::mem::take(&mut faults.log);
     let still = log.iter().any(|fault| fault.what == What::DrainStill);
 

@@ -117,7 +117,8 @@ impl Report {
             let times = if alone { &mut takeover } else { &mut mingled };
             times.extend(first.into_values().map(|came| came - kill.at));
         }
-        let drains: Vec<&Fault> = faults.iter().filter(|fault| fault.what == What::Drain).collect();
+        let drains: Vec<&Fault> =
+            faults.iter().filter(|fault| matches!(fault.what, What::Drain | What::Upgrade)).collect();
         let in_drain = |said: Instant| {
             drains.iter().any(|drain| said >= drain.at && said <= drain.until + Duration::from_secs(1))
         };
@@ -172,6 +173,7 @@ impl Report {
             let what = match fault.what {
                 What::Kill => "killed",
                 What::Drain => "drained",
+                What::Upgrade => "drained and upgraded",
                 What::DrainStill => "drained while the store stood still",
                 What::EndedByItself => "ended by itself",
             };
@@ -180,7 +182,7 @@ impl Report {
                 time.map_or_else(|| "-".to_owned(), |time| format!("{:.2} s", time.as_secs_f64()))
             };
             let took = match fault.what {
-                What::Drain | What::DrainStill => format!("{:.2} s", (fault.until - fault.at).as_secs_f64()),
+                What::Drain | What::DrainStill | What::Upgrade => format!("{:.2} s", (fault.until - fault.at).as_secs_f64()),
                 _ => format!("seen after {}, whole after {}", seconds(fault.detected), seconds(fault.whole)),
             };
             format!(

@@ -272,7 +272,14 @@ impl Client {
         };
         match tokio::time::timeout(patience(), search).await {
             Ok(found) => found,
-            Err(_) => Err(Error::Timeout(format!("{what}; passed over: {}", self.kept.len()))),
+            Err(_) => {
+                let passed: Vec<String> = self.kept.iter().take(8).map(Element::to_string).collect();
+                Err(Error::Timeout(format!(
+                    "{what}; passed over: {}\n{}",
+                    self.kept.len(),
+                    passed.join("\n")
+                )))
+            }
         }
     }
 

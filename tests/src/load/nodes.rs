@@ -60,7 +60,7 @@ impl Cluster {
     async fn start(nodes: usize, archive: bool) -> Result<Cluster, Error> {
         let default = if archive { "always" } else { "never" };
         let more = format!("[archive]\ndefault = \"{default}\"\n[log]\nlevel = \"warn\"\n");
-        let world = World::start(&Settings { nodes, spare: 0, store: None, more }).await?;
+        let world = World::start(&Settings { nodes, spare: 0, store: None, more, binary: None }).await?;
         let holds = holders(&world, nodes).await?;
         let mut homes = vec![Vec::new(); nodes];
         for number in 0.. {

@@ -31,6 +31,8 @@ pub struct Settings {
     pub store: Option<String>,
     /// Lines for the nodes' configuration, after all tables.
     pub more: String,
+    /// The program of all nodes, and of the store; `None`: the one under test.
+    pub binary: Option<PathBuf>,
 }
 
 /// The processes, and their folder.
@@ -40,7 +42,6 @@ pub struct World {
     pub door: Haproxy,
     /// `None` when the store is somebody else's.
     pub store: Option<Process>,
-    binary: PathBuf,
     temp: Option<TempDir>,
 }
 
@@ -49,6 +50,7 @@ pub struct Node {
     pub behind: Behind,
     dir: PathBuf,
     config_file: PathBuf,
+    binary: PathBuf,
     process: Option<Process>,
 }
 
@@ -56,7 +58,10 @@ impl World {
     /// Starts everything and waits until all nodes are ready.
     pub async fn start(settings: &Settings) -> Result<World, Error> {
         super::need_program("haproxy")?;
-        let binary = binary_for(settings.store.as_deref().unwrap_or_default())?;
+        let binary = match &settings.binary {
+            Some(binary) => std::path::absolute(binary)?,
+            None => binary_for(settings.store.as_deref().unwrap_or_default())?,
+        };
         let temp = tempfile::Builder::new().prefix("rookery-cluster-").tempdir()?;
         let dir = temp.path().to_owned();
         let (url, store) = match &settings.store {
@@ -76,7 +81,7 @@ impl World {
         }
         let behind: Vec<Behind> = nodes.iter().map(|node| node.behind.clone()).collect();
         let door = Haproxy::start(&dir, &behind).await?;
-        let mut world = World { dir, nodes, door, store, binary, temp: Some(temp) };
+        let mut world = World { dir, nodes, door, store, temp: Some(temp) };
         for node in 0..settings.nodes {
             world.launch(node)?;
         }
@@ -100,7 +105,7 @@ impl World {
     /// Starts a node's process; it is not ready yet.
     pub fn launch(&mut self, node: usize) -> Result<(), Error> {
         let node = &mut self.nodes[node];
-        let mut command = Command::new(&self.binary);
+        let mut command = Command::new(&node.binary);
         command.arg("serve").arg("--config").arg(&node.config_file).current_dir(&node.dir);
         node.process = Some(Process::start(&node.behind.name, command, &node.log_file())?);
         Ok(())
@@ -130,7 +135,7 @@ impl World {
 
     /// Runs `rookery ARGS` against this node and gives what it printed.
     pub async fn command(&self, node: usize, args: &[&str]) -> Result<String, Error> {
-        let mut command = std::process::Command::new(&self.binary);
+        let mut command = std::process::Command::new(&self.nodes[node].binary);
         command.args(args).arg("--config").arg(&self.nodes[node].config_file).current_dir(&self.dir);
         let done = tokio::task::spawn_blocking(move || run(&mut command)).await;
         done.map_err(|e| Error::Failed(e.to_string()))?
@@ -183,7 +188,18 @@ impl Node {
         let text = config(&dir, &keys, &name, url, [c2s, c2s_tls, http, listen], more);
         let config_file = dir.join("rookery.toml");
         std::fs::write(&config_file, text)?;
-        Ok(Node { behind: Behind { name, c2s, c2s_tls, http }, dir, config_file, process: None })
+        Ok(Node {
+            behind: Behind { name, c2s, c2s_tls, http },
+            dir,
+            config_file,
+            binary: binary.to_owned(),
+            process: None,
+        })
+    }
+
+    /// The program that it is started with from now on.
+    pub fn set_binary(&mut self, binary: &Path) {
+        binary.clone_into(&mut self.binary);
     }
 
     /// Its process, if it was started.

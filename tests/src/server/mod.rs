@@ -73,7 +73,7 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
     folders.map(|f| f.join(name)).find(|p| p.is_file())
 }
 
-fn need_program(name: &str) -> Result<PathBuf, Error> {
+pub(crate) fn need_program(name: &str) -> Result<PathBuf, Error> {
     find_program(name).ok_or_else(|| Error::Missing(name.to_owned()))
 }
 

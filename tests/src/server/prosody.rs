@@ -112,8 +112,8 @@ impl Prosody {
     }
 }
 
-/// How Prosody names a user's file.
-fn encoded(user: &str) -> String {
+/// How Prosody names a user's file, or a domain's folder.
+pub(crate) fn encoded(user: &str) -> String {
     user.bytes()
         .map(|b| match b.is_ascii_alphanumeric() {
             true => char::from(b).to_string(),

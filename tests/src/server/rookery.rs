@@ -31,6 +31,8 @@ pub struct Config {
     pub more: String,
     /// Fixed ports (c2s, c2s_tls, http) instead of any free ones.
     pub ports: [u16; 3],
+    /// The port for components; `None`: it listens for none.
+    pub component: Option<u16>,
     /// Where it listens for clients. Every address of 127.0.0.0/8 is this machine: one of its own leaves a node every port.
     pub address: Ipv4Addr,
 }
@@ -46,6 +48,7 @@ impl Default for Config {
             limits: GENEROUS.into(),
             more: String::new(),
             ports: [0; 3],
+            component: None,
             address: Ipv4Addr::LOCALHOST,
         }
     }
@@ -111,6 +114,13 @@ impl Rookery {
     /// The configuration file, for other commands of the same binary.
     pub fn config_file(&self) -> &Path {
         &self.config_file
+    }
+
+    /// Where it listens for components.
+    pub fn component(&self) -> Option<SocketAddr> {
+        let text = std::fs::read_to_string(self.data_dir().join("ports.json")).ok()?;
+        let port = text.split("\"component\":[").nth(1)?.split(']').next()?.parse().ok()?;
+        Some((Ipv4Addr::LOCALHOST, port).into())
     }
 
     /// The process id while it runs.
@@ -226,7 +236,10 @@ fn build(fdb: bool) -> Result<PathBuf, Error> {
 }
 
 fn text(dir: &Path, config: &Config) -> String {
-    let Config { domain, store, durability, registration, archive, limits, more, ports, address } = config;
+    let Config { domain, store, durability, registration, archive, limits, more, ports, .. } = config;
+    let address = config.address;
+    let component = config.component.map(|port| format!("component = [\"127.0.0.1:{port}\"]\n"));
+    let component = component.unwrap_or_default();
     let [c2s, c2s_tls, http] = ports;
     let dir = dir.display();
     format!(
@@ -239,7 +252,7 @@ c2s = ["{address}:{c2s}"]
 c2s_tls = ["{address}:{c2s_tls}"]
 http = ["127.0.0.1:{http}"]
 admin = "unix:{dir}/admin.sock"
-[[domain]]
+{component}[[domain]]
 name = "{domain}"
 registration = "{registration}"
 [domain.contact]

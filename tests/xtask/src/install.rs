@@ -14,8 +14,12 @@ const FOR_TESTS: &[(&str, &str)] = &[
     ("profanity", "profanity"),
     ("go-sendxmpp", "go-sendxmpp"),
     ("haproxy", "haproxy"),
+    ("biboumi", "biboumi"),
+    ("ngircd", "ngircd"),
     ("java", "openjdk-17-jre-headless"),
     ("mvn", "maven"),
+    ("nsd", "nsd"),
+    ("ldns-signzone", "ldnsutils"),
     ("pebble", "pebble"),
 ];
 
@@ -24,13 +28,14 @@ pub(crate) fn for_chaos() {
     apt(&[("haproxy", "haproxy")]);
 }
 
-/// For the interop tests: Debian's programs, and under target/ PyPI's slixmpp and Maven Central's Smack.
+/// For the interop tests: Debian's programs, and under target/ PyPI's slixmpp and slidge, and Maven Central's Smack.
 pub(crate) fn for_tests() {
     apt(FOR_TESTS);
     if !crate::fdb::libclang() {
         apt_install(&["libclang-dev"]);
     }
     slixmpp();
+    slidge();
     smack();
 }
 
@@ -57,21 +62,29 @@ fn smack() {
 }
 
 fn slixmpp() {
-    let venv = root().join("target/interop-venv");
+    venv("interop-venv", "slixmpp", "slixmpp");
+}
+
+/// A gateway, with the slixmpp that it wants.
+fn slidge() {
+    venv("interop-slidge", "slidge", "slidge==0.4.2");
+}
+
+/// A folder under target/ with a package of PyPI, which shows that it is there by its module.
+fn venv(folder: &str, module: &str, package: &str) {
+    let venv = root().join("target").join(folder);
     let python = venv.join("bin/python");
-    if works(&python, &["-c", "import slixmpp"]) {
+    if works(&python, &["-c", &format!("import {module}")]) {
         return;
     }
     if !python.is_file() && !works(Path::new("python3"), &["-m", "venv", &venv.to_string_lossy()]) {
         apt_install(&["python3-venv"]);
         works(Path::new("python3"), &["-m", "venv", "--clear", &venv.to_string_lossy()]);
     }
-    println!("installing slixmpp from PyPI into target/interop-venv");
-    if !works(&python, &["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "slixmpp"]) {
-        println!(
-            "to install: python3 -m venv target/interop-venv && target/interop-venv/bin/pip install slixmpp"
-        );
-        println!("skipped: interop tests with slixmpp");
+    println!("installing {package} from PyPI into target/{folder}");
+    if !works(&python, &["-m", "pip", "install", "--quiet", "--disable-pip-version-check", package]) {
+        println!("to install: python3 -m venv target/{folder} && target/{folder}/bin/pip install {package}");
+        println!("skipped: interop tests with {module}");
     }
 }
 

@@ -1,5 +1,5 @@
-//! Three commands: `cargo xtask test` runs every test there is, `cargo xtask bench` compares with the peers, and
-//! `cargo xtask chaos` kills nodes under load.
+//! `cargo xtask test` runs every test there is, `cargo xtask sim` simulated clusters, `cargo xtask bench` compares with the peers,
+//! `cargo xtask chaos` kills nodes under load, and `cargo xtask upgrade` upgrades a cluster of an older version under load.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -15,6 +15,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use rookery_tests::chaos::{Plan as Campaign, Report};
 use rookery_tests::load::Plan;
 
 #[derive(Parser)]
@@ -86,6 +87,28 @@ enum Task {
         #[arg(long)]
         keep: bool,
     },
+    /// Three nodes of an older version behind HAProxy, and clients that talk all the time: one node after the other is drained and
+    /// started with this version, and nodes of both versions are killed meanwhile.
+    Upgrade {
+        /// The program of the older version: `rookery`, as `cargo build -p rookery` made it there.
+        #[arg(long)]
+        before: std::path::PathBuf,
+        /// Clients; they talk in pairs.
+        #[arg(long, default_value_t = 60)]
+        clients: usize,
+        /// How long nodes are killed, in all; a part of a minute as 0.5.
+        #[arg(long, default_value_t = 2.0)]
+        minutes: f64,
+        /// What is killed, and when.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Milliseconds from one message of a client to the next.
+        #[arg(long, default_value_t = 500)]
+        pace: u64,
+        /// Leave the folder with the logs where it is, also after a good end.
+        #[arg(long)]
+        keep: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -104,7 +127,7 @@ fn main() -> ExitCode {
         }
         Task::Chaos { clients, minutes, seed, pace, still, store, keep } => {
             install::for_chaos();
-            chaos(&rookery_tests::chaos::Plan {
+            chaos(&Campaign {
                 clients: clients.next_multiple_of(2),
                 length: Duration::from_secs_f64(minutes * 60.0),
                 seed,
@@ -112,6 +135,20 @@ fn main() -> ExitCode {
                 still: Duration::from_secs(still),
                 store,
                 keep,
+                before: None,
+            })
+        }
+        Task::Upgrade { before, clients, minutes, seed, pace, keep } => {
+            install::for_chaos();
+            upgrade(&Campaign {
+                clients: clients.next_multiple_of(2),
+                length: Duration::from_secs_f64(minutes * 60.0),
+                seed,
+                pace: Duration::from_millis(pace.max(1)),
+                still: Duration::ZERO,
+                store: None,
+                keep,
+                before: Some(before),
             })
         }
         Task::Bench { quick, only, servers, output, here: _ } => {
@@ -135,13 +172,21 @@ fn main() -> ExitCode {
 }
 
 /// Runs a campaign; it fails if a promise was not kept or a target not reached.
-fn chaos(plan: &rookery_tests::chaos::Plan) -> ExitCode {
+fn chaos(plan: &Campaign) -> ExitCode {
+    campaign(plan, |report| report.verdict.is_good() && report.missed_targets().is_empty())
+}
+
+/// The same for an upgrade. Whether it is built with optimisation or not: the times are only told.
+fn upgrade(plan: &Campaign) -> ExitCode {
+    campaign(plan, |report| report.verdict.is_good() && report.resumed_part() >= 0.99)
+}
+
+fn campaign(plan: &Campaign, good: impl Fn(&Report) -> bool) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     match runtime.block_on(rookery_tests::chaos::run(plan, &|line| println!("{line}"))) {
         Ok(report) => {
             print!("{report}");
-            let good = report.verdict.is_good() && report.missed_targets().is_empty();
-            if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            if good(&report) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(e) => {
             eprintln!("{e}");

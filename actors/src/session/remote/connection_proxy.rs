@@ -44,6 +44,8 @@ pub(crate) struct ConnectionProxy {
     flying: Mutex<VecDeque<usize>>,
     /// The client has asked for stream management: the ledger is the new one.
     counted: AtomicBool,
+    /// The connection has been told so, or is with what goes next: before that, what is settled by the new ledger means nothing there.
+    enabled: AtomicBool,
     over: AtomicBool,
     /// Something did not reach the connection: it must attach again.
     lost: AtomicBool,
@@ -71,6 +73,7 @@ impl ConnectionProxy {
             link: Mutex::new(None),
             flying: Mutex::default(),
             counted: AtomicBool::new(counted),
+            enabled: AtomicBool::new(counted),
             over: AtomicBool::new(false),
             lost: AtomicBool::new(false),
             told_all: Notify::new(),
@@ -229,8 +232,11 @@ impl Host {
             if items.iter().any(|item| matches!(item, Down::Moved)) {
                 capsule = proxy.pipe.take_capsule().or(capsule); // it was set before that, and nothing comes after
             }
+            if items.iter().any(|item| matches!(item, Down::Enabled(_))) {
+                proxy.enabled.store(true, Ordering::Relaxed);
+            }
             let whole = room > 0 && !more;
-            if !whole {
+            if !whole || state.0 && !proxy.enabled.load(Ordering::Relaxed) {
                 state = told; // what is settled is told behind the answers to it
             }
             tracing::trace!(

@@ -1,5 +1,7 @@
 use rookery_proto::xmpp::stanza::{MessageType, Stanza, Type};
 
+use std::sync::Arc;
+
 use super::*;
 
 #[test]

@@ -15,9 +15,9 @@ pub(crate) struct Room {
     item_bytes: usize,
     bytes: usize,
     /// Requests that wait for an answer.
-    pub(super) requests: usize,
+    pub(in crate::user) requests: usize,
     /// The rows that are read at most.
-    pub(super) rows: usize,
+    pub(in crate::user) rows: usize,
 }
 
 /// A limit that a change would pass.

@@ -54,6 +54,32 @@ async fn a_node_that_joins_takes_its_share_and_little_else_moves() {
     world.check();
 }
 
+/// A node of an older version that writes another's row, as when an operator drains that one by way of it, drops what it does not know.
+#[tokio::test(start_paused = true)]
+async fn what_a_node_knows_is_said_again_when_another_has_dropped_it() {
+    let world = World::of(&["a", "b"]).await;
+    let knows = |of: &str| {
+        let map = world.mesh("a").map();
+        map.member(&id(of)).is_some_and(|member| member.status.says(|knows| knows.payload("x")))
+    };
+    assert!(knows("b") && !knows("c"));
+    let store = Store::new(world.memory.clone(), seams(9));
+    let dropped = store.write(Options::default(), |tx| {
+        Box::pin(async move {
+            let status = nodes::status(&mut **tx, &id("b")).await?.unwrap();
+            nodes::put_status(&mut **tx, &id("b"), &Status { knows: None, ..status });
+            nodes::bump(&mut **tx);
+            Ok(())
+        })
+    });
+    dropped.await.unwrap();
+    world.mesh("a").refresh_now().await;
+    assert!(!knows("b"));
+    pass(Duration::from_secs(3)).await;
+    assert!(knows("b"));
+    world.check();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_drained_node_is_empty_and_can_come_back() {
     let world = World::of(&["a", "b", "c"]).await;

@@ -119,6 +119,7 @@ async fn a_start_in_doubt_has_one_generation() {
             zone: String::new(),
             weight: 1,
             version: String::new(),
+            knows: Knows::default(),
             timing: Timing::default(),
         };
         assert_eq!(announce(&store(&world, 1), &config).await.unwrap(), 1, "{script:?}");

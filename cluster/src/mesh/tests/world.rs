@@ -305,6 +305,7 @@ impl World {
             zone: String::new(),
             weight: 100,
             version: "test".into(),
+            knows: Knows { payloads: vec!["x".into()], kinds: Vec::new() },
             timing: self.timing.clone(),
         };
         let (db, seams) = (Arc::new(Gated(gate.clone())), seams(self.seed));

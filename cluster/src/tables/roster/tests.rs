@@ -158,11 +158,24 @@ async fn the_oldest_requests_make_room_and_leave_contacts_alone() {
     }
     // A contact that asks, longer ago than anybody knows.
     put(&mut tx, &user, &Item { unlisted: false, asked_at: 0, ..item("a@b") }).unwrap();
-    assert_eq!(make_room(&mut tx, &user, (5, 9)).await.unwrap(), 0);
-    assert_eq!(make_room(&mut tx, &user, (3, 9)).await.unwrap(), 2);
+    assert_eq!(make_room(&mut tx, &user, "e@b", (5, 9)).await.unwrap(), 0);
+    assert_eq!(make_room(&mut tx, &user, "e@b", (3, 9)).await.unwrap(), 2);
     let left = load(&mut tx, &user, 9).await.unwrap().rows;
     let waits: Vec<_> = left.iter().map(|item| (&item.jid[..], item.pending_in.is_some())).collect();
     assert_eq!(waits, [("a@b", false), ("b@b", true), ("c@b", true)]);
     drop_requests(&mut tx, &user, 9, |jid| jid == "c@b").await.unwrap();
     assert_eq!(load(&mut tx, &user, 9).await.unwrap().rows.len(), 2);
+}
+
+#[test]
+fn no_domain_takes_the_room_of_all_others() {
+    let flood = |n: u64| (n + 10, "x@flood");
+    let mut waiting = vec![(1, "a@old"), (2, "b@old"), (3, "c@other"), (4, "d")];
+    assert_eq!(displaced(&waiting, 4), []);
+    assert_eq!(displaced(&waiting, 3), [0]);
+    waiting.extend((0..5).map(flood));
+    // The flood alone, down to as many as others have; then whoever has waited longest.
+    assert_eq!(displaced(&waiting, 6), [4, 5, 6]);
+    assert_eq!(displaced(&waiting, 4), [4, 5, 6, 0, 7]);
+    assert_eq!(displaced(&waiting, 0).len(), waiting.len());
 }

@@ -197,4 +197,33 @@ pub(super) const LIMITS: &[Opt] = &[
         "Offline messages stored for an account without an archive.",
     ),
     limit("archive_page", 250, 1, 1_000, "Messages in one page of archive results."),
+    limit(
+        "component_bytes_per_second",
+        8_388_608,
+        1_000,
+        1_000_000_000,
+        "Average rate at which one component may send to this node, over all its connections. Twice as much may arrive at once. Above the rate, the node reads more slowly.",
+    ),
+    limit(
+        "component_stanzas_per_second",
+        5_000,
+        1,
+        10_000_000,
+        "Average rate of stanzas that one component may send to this node, in the same way.",
+    ),
+    limit(
+        "component_queue_stanzas",
+        10_000,
+        1,
+        1_000_000,
+        "Stanzas for one component that are not confirmed: sent to a connection, or waiting for one. Beyond, senders get `resource-constraint`.",
+    ),
+    limit("component_queue_bytes", 16_777_216, 65_536, 1_000_000_000, "The same, in bytes."),
+    limit(
+        "component_wait_seconds",
+        10,
+        1,
+        300,
+        "Seconds that stanzas wait for a component whose last connection was just lost. Then senders get `remote-server-timeout`; later ones get `service-unavailable` at once.",
+    ),
 ];

@@ -16,30 +16,28 @@ use rookery_proto::xmpp::ns;
 use tokio::sync::watch;
 
 use crate::net::{Gate, Guesses, Pass};
+use crate::streams::rate::Rates;
 use crate::tls::Tls;
 use crate::transport::Transport;
 
-mod acks;
 mod bind;
+mod clients;
 mod closing;
-mod crowd;
 mod header;
 mod input;
 mod negotiate;
 mod nonzas;
 mod offers;
 mod output;
-mod rate;
 mod register;
 mod running;
 mod sasl;
 mod settings;
 mod starttls;
 #[cfg(test)]
-mod tests;
+pub(in crate::streams) mod tests;
 
-pub use crowd::Crowd;
-pub use rate::Rates;
+pub use clients::Clients;
 pub use settings::Settings;
 
 /// The namespace of what clients send (RFC 6120 section 4.8.2).
@@ -54,7 +52,7 @@ pub struct Shared {
     /// The count of connections.
     pub gate: Gate,
     /// The connections that have a session.
-    pub crowd: Crowd,
+    pub clients: Clients,
     /// Where users live, in a cluster.
     pub mesh: Option<Arc<Mesh>>,
     /// Guesses of passwords.

@@ -21,9 +21,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::offers::{Next, Stage};
-use super::rate::Meter;
 use super::{CONTENT, End, Settings, Shared, closing, header};
 use crate::net::{Origin, Pass, Standing};
+use crate::streams::rate::Meter;
 use crate::transport::{Carrier, Frames as _, Transport};
 
 /// How many elements a client may send before it has a session; honest ones need a handful.

@@ -6,8 +6,8 @@ use rookery_proto::xmpp::error::StreamCondition;
 use rookery_proto::xmpp::ns;
 
 use super::End;
-use super::acks::Acks;
 use super::running::{Running, Sm};
+use crate::streams::acks::Acks;
 use crate::transport::Carrier;
 
 /// An element of the first level that is no stanza.

@@ -14,11 +14,11 @@ use rookery_proto::xml::{Scope, Text};
 use rookery_proto::xmpp::error::{StreamCondition, StreamError};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::acks::Acks;
 use super::negotiate::Bound;
-use super::rate::Meter;
 use super::{End, Settings, Shared, closing};
 use crate::net::Pass;
+use crate::streams::acks::Acks;
+use crate::streams::rate::Meter;
 use crate::transport::{Carrier, Frames as _};
 
 /// How many stanzas of one client may be on their way to being settled; then its socket is not read.
@@ -85,7 +85,7 @@ const OWN: usize = 4 * 1024;
 /// Runs a bound connection to its end. Everything large is boxed and moved once: a future keeps a place for each move of
 /// a value across its awaits, and this one's size is what an idle connection costs.
 pub(super) fn run<W: Carrier>(bound: Bound<W>) -> impl Future<Output = ()> + Send {
-    let place = bound.shared.crowd.enter(&bound.pipe);
+    let place = bound.shared.clients.enter(&bound.pipe);
     let (running, pass) = Running::new(bound);
     let running = Box::new(running);
     async move {

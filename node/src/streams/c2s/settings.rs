@@ -2,8 +2,8 @@
 
 use rookery_proto::xml;
 
-use super::rate::InForce;
 use crate::config::{Config, Limits, Network};
+use crate::streams::rate::InForce;
 
 /// Limits and switches in force for connections.
 #[derive(Clone, Debug)]
@@ -12,6 +12,8 @@ pub struct Settings {
     pub limits: Limits,
     /// The rates among them.
     pub(super) rates: InForce,
+    /// Those of a component.
+    pub(in crate::streams) component_rates: InForce,
     /// What the framer allows before a session is bound.
     pub before: xml::Limits,
     /// What it allows afterwards.
@@ -35,6 +37,7 @@ impl From<&Config> for Settings {
         Self {
             limits,
             rates: InForce::from(&limits),
+            component_rates: InForce::of_component(&limits),
             before: xml::Limits::LOGIN.with_stanza_bytes(bytes(limits.stanza_bytes_before_login)),
             after: xml::Limits {
                 depth: u16::try_from(limits.stanza_depth).unwrap_or(u16::MAX),

@@ -49,6 +49,8 @@ pub struct Malformed {
     pub kind: Kind,
     /// Its id, for the answer.
     pub id: Option<Text>,
+    /// From whom.
+    pub from: Option<Jid>,
     /// Its recipient, unless that is what is wrong.
     pub to: Option<Jid>,
     /// What to answer.
@@ -138,6 +140,7 @@ fn stanza(kind: Kind, root: &Root<'_>, payload: Payload) -> Result<Stanza, Error
         (problem, type_, to) => Err(Error::Malformed(Box::new(Malformed {
             kind,
             id,
+            from,
             to: to.ok().flatten(),
             error: StanzaError::new(problem.unwrap_or(Condition::BadRequest)),
             answerable: type_.is_none_or(Type::is_answerable),

@@ -229,6 +229,16 @@ fn ordered(world: &World, one: &One<'_>, messages: &[Sent], user: usize, lives: 
         if passed_on || !mine || sent.doubtful {
             continue;
         }
+        // What is for the full JID of a session that is not available yet comes at once, and what is offline comes behind its first
+        // presence (RFC 6121 section 8.5.3.1, XEP-0160 section 3).
+        if one.life.shown.first().is_none_or(|shown| got.at <= shown.said) {
+            continue;
+        }
+        // What is for the full JID of a session that is not available yet comes at once, and what is offline comes behind its first
+        // presence (RFC 6121 section 8.5.3.1, XEP-0160 section 3).
+        if one.life.shown.first().is_none_or(|shown| got.at <= shown.said) {
+            continue;
+        }
         let before = last.insert((sent.from, sent.device), got.n);
         if let Some(before) = before.filter(|before| *before > got.n) {
             looked.wrong("order", format_args!("came to {} after m{before}", one.name()));

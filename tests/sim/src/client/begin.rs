@@ -26,8 +26,10 @@ impl Running<'_> {
         let Some((unacked, before, at_once, max)) = begun else { return };
         // What it had sent and was not told of, nobody knows.
         for (_, what, _) in unacked {
-            if let What::Message(n) = what {
-                self.doubt(n);
+            match what {
+                What::Message(n) => self.doubt(n),
+                What::Line(n) => crate::toys::doubt(&self.visit.world, n),
+                _ => {}
             }
         }
         for _ in 0..before {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Cut;
 use crate::chance::{Chance, now};
+use crate::toys::Toys;
 use crate::world::jid;
 
 /// What a device is like.
@@ -147,6 +148,8 @@ pub(crate) enum What {
     /// The presence of that number in this life.
     Shown(usize),
     Asked(usize),
+    /// To a room or the component.
+    Line(usize),
     Other,
 }
 
@@ -159,6 +162,7 @@ pub(crate) struct Client {
     pub(crate) chance: Chance,
     /// What it does by habit has a die of its own.
     pub(crate) habit: Chance,
+    pub(crate) toys: Toys,
     /// The node it is connected to, or about to be; and which of its connections this is.
     pub(crate) at: Option<usize>,
     pub(crate) connection: u32,
@@ -212,8 +216,8 @@ impl Client {
         n: usize,
         (user, resource): (usize, &'static str),
         traits: Traits,
-        chance: Chance,
-        habit: Chance,
+        (chance, habit): (Chance, Chance),
+        toys: Toys,
     ) -> Self {
         Self {
             n,
@@ -223,6 +227,7 @@ impl Client {
             traits,
             chance,
             habit,
+            toys,
             at: None,
             connection: 0,
             live: false,
@@ -282,6 +287,7 @@ impl Client {
         {
             life.ended = Some((now(), end));
         }
+        self.toys.leaves();
     }
 
     /// Whether others may see it now.
@@ -314,6 +320,9 @@ impl Client {
             Some(life) => life,
             None => return (xml, What::Other),
         };
+        if !available {
+            self.toys.leaves(); // the server tells the room
+        }
         let first = available && life.shown.last().is_none_or(|shown| shown.priority.is_none());
         life.shown.push(Shown { said: now(), settled: None, priority: available.then_some(priority) });
         let at = life.shown.len() - 1;

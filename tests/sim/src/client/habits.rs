@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::device::{Client, End, What};
-use super::{Cut, Running, WINDOW};
+use super::{Cut, Running, WINDOW, toys};
 use crate::chance::now;
 use crate::world::{Asked, Sent, Target, World, jid};
 
@@ -37,6 +37,11 @@ impl Running<'_> {
             client.was_drained = false;
             if client.unacked.len() >= WINDOW {
                 return None;
+            }
+            if world.plan.toys
+                && let Some(said) = toys::play(world, client)
+            {
+                return Some(said);
             }
             Some(usual(world, client))
         });

@@ -28,6 +28,7 @@ async fn join(db: &Arc<dyn Database>, name: &str, public: &str) -> Cluster {
         zone: String::new(),
         weight: 100,
         version: String::new(),
+        knows: rookery_actors::knows(),
         timing: Timing::default(),
     };
     let (name, security) = ("test".to_owned(), Security::PlainText);
@@ -94,8 +95,8 @@ async fn clients_are_sent_away_and_their_sessions_stay() {
     romeo.send("<enable xmlns='urn:xmpp:sm:3' resume='true'/>").await;
     romeo.until("<enabled").await;
     let before_login = fixture.tls().await;
-    let crowd = fixture.shared.crowd.clone();
-    assert_eq!(crowd.close(Duration::ZERO, "go on elsewhere").await, 1);
+    let clients = fixture.shared.clients.clone();
+    assert_eq!(clients.close(Duration::ZERO, "go on elsewhere").await, 1);
     let end = romeo.until("</stream:stream>").await;
     assert!(end.contains("<system-shutdown") && end.contains(">go on elsewhere</text>"), "{end}");
     drop(romeo);
@@ -105,7 +106,7 @@ async fn clients_are_sent_away_and_their_sessions_stay() {
     assert!(before_login.until("</stream:stream>").await.contains("<system-shutdown"));
     drop(before_login);
     fixture.shared.gate.emptied().await;
-    assert_eq!(crowd.close(Duration::ZERO, "nobody").await, 0);
+    assert_eq!(clients.close(Duration::ZERO, "nobody").await, 0);
     let sessions = fixture.shared.host.session_list("").await;
     assert_eq!((sessions.len(), sessions[0].connected), (1, false));
 }

@@ -32,24 +32,27 @@ mod session;
 mod sm;
 
 /// A node without sockets.
-pub(super) struct Fixture {
-    pub(super) shared: Arc<Shared>,
-    pub(super) stop: watch::Sender<bool>,
+pub(in crate::streams) struct Fixture {
+    pub(in crate::streams) shared: Arc<Shared>,
+    pub(in crate::streams) stop: watch::Sender<bool>,
     tls: TlsConnector,
     _folder: tempfile::TempDir,
 }
 
-pub(super) const HEADER: &str = "<?xml version='1.0'?><stream:stream xmlns='jabber:client' \
+pub(in crate::streams) const HEADER: &str = "<?xml version='1.0'?><stream:stream xmlns='jabber:client' \
     xmlns:stream='http://etherx.jabber.org/streams' to='localhost' version='1.0'>";
 const PEER: ([u8; 4], u16) = ([192, 0, 2, 1], 40_000);
 
 /// A node with the accounts romeo and juliet, whose passwords are `secret`.
-pub(super) async fn fixture(change: impl FnOnce(&mut Config)) -> Fixture {
+pub(in crate::streams) async fn fixture(change: impl FnOnce(&mut Config)) -> Fixture {
     fixture_in(None, change).await
 }
 
 /// The same, where users may live on other nodes.
-pub(super) async fn fixture_in(mesh: Option<Arc<Mesh>>, change: impl FnOnce(&mut Config)) -> Fixture {
+pub(in crate::streams) async fn fixture_in(
+    mesh: Option<Arc<Mesh>>,
+    change: impl FnOnce(&mut Config),
+) -> Fixture {
     let folder = tempfile::tempdir().unwrap();
     let mut config = Config::development();
     config.data_dir = folder.path().to_owned();
@@ -94,32 +97,44 @@ fn a_running_connection_is_small() {
 
 impl Fixture {
     /// An accepted connection from the usual peer.
-    pub(super) fn connect(&self, start: Start) -> Client {
+    pub(in crate::streams) fn connect(&self, start: Start) -> Client {
         self.connect_from(start, SocketAddr::from(PEER))
     }
 
-    pub(super) fn connect_from(&self, start: Start, peer: SocketAddr) -> Client {
+    pub(in crate::streams) fn connect_from(&self, start: Start, peer: SocketAddr) -> Client {
         let (ours, theirs) = tokio::io::duplex(32 * 1024);
         serve(&self.shared, Socket::new(ours, start, peer), self.shared.gate.enter().unwrap());
         Client { io: Io::Plain(theirs), text: String::new(), tls: self.tls.clone() }
     }
 
+    /// What `serve` takes care of, and the other end.
+    pub(in crate::streams) fn wire(
+        &self,
+        start: Start,
+        serve: impl FnOnce(&Arc<Shared>, Socket<DuplexStream>, crate::net::Pass),
+    ) -> Client {
+        let (ours, theirs) = tokio::io::duplex(32 * 1024);
+        let socket = Socket::new(ours, start, SocketAddr::from(PEER));
+        serve(&self.shared, socket, self.shared.gate.enter().unwrap());
+        Client { io: Io::Plain(theirs), text: String::new(), tls: self.tls.clone() }
+    }
+
     /// A connection in the clear whose stream is open and whose features were read.
-    pub(super) async fn opened(&self) -> Client {
+    pub(in crate::streams) async fn opened(&self) -> Client {
         let mut client = self.connect(Start::InTheStream);
         client.open().await;
         client
     }
 
     /// The same by direct TLS.
-    pub(super) async fn tls(&self) -> Client {
+    pub(in crate::streams) async fn tls(&self) -> Client {
         let mut client = self.connect(Start::Direct).encrypt().await;
         client.open().await;
         client
     }
 
     /// A logged-in stream whose last features were read.
-    pub(super) async fn authenticated(&self, user: &str) -> Client {
+    pub(in crate::streams) async fn authenticated(&self, user: &str) -> Client {
         let mut client = self.tls().await;
         client.send(&plain(user, "secret")).await;
         client.until("<success").await;
@@ -128,7 +143,7 @@ impl Fixture {
     }
 
     /// A bound session.
-    pub(super) async fn session(&self, user: &str, resource: &str) -> Client {
+    pub(in crate::streams) async fn session(&self, user: &str, resource: &str) -> Client {
         let mut client = self.authenticated(user).await;
         client.send(&bind(resource)).await;
         client.until("</iq>").await;
@@ -136,18 +151,18 @@ impl Fixture {
     }
 
     /// The two who talk to each other: romeo in his orchard, juliet on her balcony.
-    pub(super) async fn pair(&self) -> (Client, Client) {
+    pub(in crate::streams) async fn pair(&self) -> (Client, Client) {
         (self.session("romeo", "orchard").await, self.session("juliet", "balcony").await)
     }
 }
 
 /// `<auth/>` for PLAIN.
-pub(super) fn plain(user: &str, password: &str) -> String {
+pub(in crate::streams) fn plain(user: &str, password: &str) -> String {
     let data = rookery_proto::sasl::encoding::encode(format!("\0{user}\0{password}").as_bytes());
     format!("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{data}</auth>")
 }
 
-pub(super) fn bind(resource: &str) -> String {
+pub(in crate::streams) fn bind(resource: &str) -> String {
     format!(
         "<iq type='set' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>{resource}</resource></bind></iq>"
     )
@@ -159,7 +174,7 @@ enum Io {
 }
 
 /// A client of a few words.
-pub(super) struct Client {
+pub(in crate::streams) struct Client {
     io: Io,
     text: String,
     tls: TlsConnector,
@@ -177,35 +192,35 @@ impl Client {
     }
 
     /// Begins TLS, with the certificate of `localhost` that the node has made for itself.
-    pub(super) async fn encrypt(self) -> Self {
+    pub(in crate::streams) async fn encrypt(self) -> Self {
         let Io::Plain(stream) = self.io else { panic!("encrypted already") };
         let name = ServerName::try_from("localhost").unwrap();
         let io = Io::Tls(Box::new(self.tls.connect(name, stream).await.unwrap()));
         Self { io, text: String::new(), tls: self.tls }
     }
 
-    pub(super) fn exporter(&self) -> [u8; 32] {
+    pub(in crate::streams) fn exporter(&self) -> [u8; 32] {
         let Io::Tls(stream) = &self.io else { panic!("not encrypted") };
         stream.get_ref().1.export_keying_material([0; 32], b"EXPORTER-Channel-Binding", None).unwrap()
     }
 
     /// Opens a stream; returns the answer up to the end of the features.
-    pub(super) async fn open(&mut self) -> String {
+    pub(in crate::streams) async fn open(&mut self) -> String {
         self.send(HEADER).await;
         self.until("</stream:features>").await
     }
 
-    pub(super) async fn send(&mut self, text: &str) {
+    pub(in crate::streams) async fn send(&mut self, text: &str) {
         self.bytes(text.as_bytes()).await;
     }
 
-    pub(super) async fn bytes(&mut self, bytes: &[u8]) {
+    pub(in crate::streams) async fn bytes(&mut self, bytes: &[u8]) {
         self.io().write_all(bytes).await.unwrap();
         self.io().flush().await.unwrap();
     }
 
     /// Reads until `needle` has come; returns everything up to its end.
-    pub(super) async fn until(&mut self, needle: &str) -> String {
+    pub(in crate::streams) async fn until(&mut self, needle: &str) -> String {
         loop {
             if let Some(at) = self.text.find(needle) {
                 let rest = self.text.split_off(at + needle.len());
@@ -216,7 +231,7 @@ impl Client {
     }
 
     /// Reads to the end of the connection.
-    pub(super) async fn end(&mut self) -> String {
+    pub(in crate::streams) async fn end(&mut self) -> String {
         while self.more().await {}
         std::mem::take(&mut self.text)
     }
@@ -232,12 +247,12 @@ impl Client {
     }
 
     /// Sends a ping and demands that nothing comes before its answer.
-    pub(super) async fn nothing_but_pong(&mut self) {
+    pub(in crate::streams) async fn nothing_but_pong(&mut self) {
         self.send("<iq type='get' id='probe' to='localhost'><ping xmlns='urn:xmpp:ping'/></iq>").await;
         let got = self.until("/>").await;
         assert!(got.contains("id='probe'") && got.starts_with("<iq"), "{got}");
     }
 
     /// The socket is cut.
-    pub(super) fn cut(self) {}
+    pub(in crate::streams) fn cut(self) {}
 }

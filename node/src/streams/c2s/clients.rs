@@ -18,17 +18,17 @@ struct Inner {
 
 /// See the module. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Crowd(Arc<Mutex<Inner>>);
+pub struct Clients(Arc<Mutex<Inner>>);
 
 /// A connection's place; it goes with the drop.
 pub(super) struct Place {
-    crowd: Crowd,
+    clients: Clients,
     number: u64,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut inner = self.crowd.0.lock();
+        let mut inner = self.clients.0.lock();
         inner.pipes.remove(&self.number);
         // After a rush of clients the room is given back.
         if inner.pipes.capacity() > 4 * inner.pipes.len() + 1_024 {
@@ -37,13 +37,13 @@ impl Drop for Place {
     }
 }
 
-impl Crowd {
+impl Clients {
     pub(super) fn enter(&self, pipe: &Arc<Pipe>) -> Place {
         let mut inner = self.0.lock();
         let number = inner.next;
         inner.next += 1;
         inner.pipes.insert(number, Arc::downgrade(pipe));
-        Place { crowd: self.clone(), number }
+        Place { clients: self.clone(), number }
     }
 
     /// Closes the streams that are open now with `<system-shutdown/>` (RFC 6120 section 4.9.3.20), spread evenly over

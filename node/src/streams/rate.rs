@@ -1,8 +1,8 @@
 //! Token buckets, kept as one instant each (the "generic cell rate algorithm"): a client that sends faster than its rate
 //! is read more slowly; nothing is refused.
 //!
-//! What was sent is counted for the account, over all its connections to this node, and before login for the address: who
-//! comes back with another connection finds the rate as it was.
+//! What was sent is counted for the account (for the domain, if another server sends), over all its connections to this node, and
+//! before login for the address: who comes back with another connection finds the rate as it was.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -28,7 +28,11 @@ pub(super) struct Rate {
 impl Rate {
     /// `per_second` units over time, `burst` at once.
     pub(super) fn new(per_second: u64, burst: u64) -> Self {
-        let unit = Duration::from_nanos(1_000_000_000 / per_second.max(1));
+        Self::each(Duration::from_nanos(1_000_000_000 / per_second.max(1)), burst)
+    }
+
+    /// One unit every `unit` over time, `burst` at once.
+    pub(super) fn each(unit: Duration, burst: u64) -> Self {
         let burst = u32::try_from(burst).unwrap_or(u32::MAX);
         Self { unit, burst: unit.saturating_mul(burst) }
     }
@@ -63,8 +67,8 @@ impl Bucket {
 /// The rates in force.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct InForce {
-    bytes: Rate,
-    stanzas: Rate,
+    pub(super) bytes: Rate,
+    pub(super) stanzas: Rate,
 }
 
 impl From<&Limits> for InForce {
@@ -72,6 +76,17 @@ impl From<&Limits> for InForce {
         Self {
             bytes: Rate::new(limits.bytes_per_second, limits.bytes_burst),
             stanzas: Rate::new(limits.stanzas_per_second, limits.stanzas_burst),
+        }
+    }
+}
+
+impl InForce {
+    /// Those of a component.
+    pub(super) fn of_component(limits: &Limits) -> Self {
+        let rate = |per_second: u64| Rate::new(per_second, per_second.saturating_mul(2));
+        Self {
+            bytes: rate(limits.component_bytes_per_second),
+            stanzas: rate(limits.component_stanzas_per_second),
         }
     }
 }
@@ -172,7 +187,7 @@ impl Rates {
         Self { accounts: Mutex::new(Table::new()), addresses: Mutex::new(Table::new()) }
     }
 
-    /// That of an account.
+    /// That of an account, or of another server's domain.
     pub(super) fn account(&self, user: &BareJid) -> Arc<Meter> {
         self.accounts.lock().of(user.as_str(), Instant::now())
     }

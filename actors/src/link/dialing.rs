@@ -1,0 +1,356 @@
+//! Streams to the other server come and go.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rookery_cluster::store::Ops;
+use rookery_cluster::tables::links;
+use rookery_proto::xmpp::error::Condition;
+use tokio::time::Instant;
+
+use super::sending::{Asked, Unacked};
+use super::stream::{Failure, LinkEnd, Managed, Next, Outbox, Ready, Resumable, Word};
+use super::take::Step;
+use super::{Link, Msg};
+
+/// How long a dialer may take.
+const DIAL: Duration = Duration::from_secs(120);
+
+/// The stream.
+pub(super) enum Stream {
+    Down,
+    Dialing(Dialing),
+    Up(Box<Up>),
+}
+
+impl Stream {
+    /// Lets the stream go without closing it: it may be resumed.
+    pub(super) fn abandon(&mut self) {
+        match std::mem::replace(self, Self::Down) {
+            Self::Down => {}
+            Self::Dialing(dialing) => dialing.outbox.end(Next::Abandon),
+            Self::Up(up) => up.outbox.end(Next::Abandon),
+        }
+    }
+}
+
+/// A stream that is being opened.
+pub(super) struct Dialing {
+    attempt: u64,
+    outbox: Arc<Outbox>,
+    since: Instant,
+    /// The numbering of the stream that is to be resumed.
+    resumes: Option<u64>,
+    /// It is open; how it is resumed is being written down.
+    opened: bool,
+}
+
+/// A stream whose record is being written.
+pub(super) struct Opening {
+    ready: Ready,
+    lost: Lost,
+}
+
+/// A stream that is open.
+pub(super) struct Up {
+    pub(super) attempt: u64,
+    pub(super) outbox: Arc<Outbox>,
+    /// The other server counts what it gets (XEP-0198).
+    pub(super) managed: bool,
+    /// The name of the numbers, if the stream can be resumed.
+    pub(super) numbering: Option<u64>,
+    /// How many stanzas were sent on it.
+    pub(super) sent: u32,
+    pub(super) unacked: VecDeque<Unacked>,
+    pub(super) unacked_bytes: usize,
+    pub(super) asked: Option<Asked>,
+    /// Numbers are being written down; nothing is sent meanwhile.
+    pub(super) numbering_now: bool,
+    /// They could not be: the next second tries again.
+    pub(super) held: bool,
+    pub(super) max_bytes: Option<usize>,
+    pub(super) used: Instant,
+    since: Instant,
+    _counted: Counted,
+}
+
+/// Counts streams.
+struct Counted;
+
+impl Counted {
+    fn new() -> Self {
+        metrics::gauge!("rookery_link_streams").increment(1.0);
+        Self
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        metrics::gauge!("rookery_link_streams").decrement(1.0);
+    }
+}
+
+/// A stream that was lost, and that the other server may resume.
+#[derive(Clone)]
+pub(super) struct Lost {
+    pub(super) resumable: Resumable,
+    pub(super) numbering: u64,
+}
+
+impl Lost {
+    /// What the record says; `None` if there was no such stream.
+    pub(super) fn of_record(record: links::Record) -> Option<Self> {
+        let location = Some(record.location).filter(|location| !location.is_empty());
+        let resumable = Resumable { id: record.id, h: 0, location };
+        (!resumable.id.is_empty()).then_some(Self { resumable, numbering: record.numbering })
+    }
+
+    pub(super) fn record(&self) -> links::Record {
+        let Resumable { id, location, .. } = self.resumable.clone();
+        links::Record { id, location: location.unwrap_or_default(), numbering: self.numbering }
+    }
+}
+
+impl Link {
+    /// The largest stanza that the other server takes, if it has said so.
+    pub(super) fn max_bytes(&self) -> Option<usize> {
+        match &self.stream {
+            Stream::Up(up) => up.max_bytes,
+            _ => None,
+        }
+    }
+
+    /// Opens a stream if one is wanted, and if it is time.
+    pub(super) fn dial(&mut self) {
+        let wanted = self.waiting.has_some() && self.waiting.refused.is_none() && self.leaving.is_none();
+        if !wanted || !matches!(self.stream, Stream::Down) || !self.retry.is_due() || self.host.is_stopping()
+        {
+            return;
+        }
+        // The program gives its dialer before it serves; what was restored before waits for that.
+        let Some(dialer) = self.host.dialer() else { return };
+        let (Some(me), Some(pair)) = (self.me.clone(), self.pair.clone()) else { return };
+        self.attempts += 1;
+        let (attempt, outbox) = (self.attempts, Arc::new(Outbox::default()));
+        let resumes = self.lost.as_ref().map(|lost| lost.numbering);
+        self.stream = Stream::Dialing(Dialing {
+            attempt,
+            outbox: outbox.clone(),
+            since: Instant::now(),
+            resumes,
+            opened: false,
+        });
+        if !self.host.federates(pair.remote().domain()) {
+            return self.failed(&Failure {
+                condition: Condition::RemoteServerNotFound,
+                permanent: true,
+                text: "this server does not federate with that domain".to_owned(),
+            });
+        }
+        let me = me.downgrade();
+        let end = LinkEnd::new(outbox, move |word| {
+            if let Some(me) = me.upgrade() {
+                let _ = me.cast_always(Msg::Word(attempt, word));
+            }
+        });
+        tracing::debug!(link = %self.name, attempt, resume = resumes.is_some(), "a stream to another server is opened");
+        dialer.dial(&pair, self.lost.as_ref().map(|lost| lost.resumable.clone()), end);
+    }
+
+    /// A stream says something.
+    pub(super) fn heard(&mut self, attempt: u64, word: Word) {
+        let now = match &self.stream {
+            Stream::Down => return,
+            Stream::Dialing(dialing) => dialing.attempt,
+            Stream::Up(up) => up.attempt,
+        };
+        if attempt != now {
+            return; // one that is not wanted any more
+        }
+        match word {
+            Word::Ready(ready) => self.ready_to_send(ready),
+            Word::Confirmed => self.stream_confirmed(),
+            Word::Room => {} // there is more to send
+            Word::Handled => self.goes_both_ways(),
+            Word::Failed(failure) => self.failed(&failure),
+            Word::Lost => self.failed(&Failure {
+                condition: Condition::RemoteServerTimeout,
+                permanent: false,
+                text: "the stream was lost".to_owned(),
+            }),
+        }
+    }
+
+    /// A stream is open. If it can be resumed, that is written down before anything is sent.
+    fn ready_to_send(&mut self, ready: Ready) {
+        let Stream::Dialing(dialing) = &mut self.stream else { return };
+        if std::mem::replace(&mut dialing.opened, true) {
+            return;
+        }
+        let (attempt, resumes) = (dialing.attempt, dialing.resumes);
+        match ready.managed.clone() {
+            Managed::Resumed { h } => {
+                let Some(numbering) = resumes else {
+                    return self.failed(&Failure {
+                        condition: Condition::RemoteServerTimeout,
+                        permanent: false,
+                        text: "a stream was resumed that was not to be".to_owned(),
+                    });
+                };
+                metrics::counter!("rookery_link_resumptions_total", "outcome" => "resumed").increment(1);
+                self.waiting.confirm((numbering, h));
+                self.up(&ready, true, Some(numbering), h);
+            }
+            Managed::Enabled { id, location, last, .. } => {
+                if let Some(numbering) = resumes {
+                    metrics::counter!("rookery_link_resumptions_total", "outcome" => "failed").increment(1);
+                    if let Some(last) = last {
+                        self.waiting.confirm((numbering, last));
+                    }
+                }
+                let Some(id) = id.filter(|id| !id.is_empty()) else {
+                    self.lost = None;
+                    return self.up(&ready, true, None, 0);
+                };
+                let numbering = u64::from_le_bytes(self.host.seams().bytes()).max(1);
+                let lost = Lost { resumable: Resumable { id, h: 0, location }, numbering };
+                let mut ops = Ops::new();
+                if links::put(&mut ops, &self.name, &lost.record()).is_err() {
+                    self.lost = None; // an id of megabytes
+                    return self.up(&ready, true, None, 0);
+                }
+                let opening = Box::new(Opening { ready, lost });
+                if let Err(Step::Opened { attempt, opening }) =
+                    self.submit(ops, Step::Opened { attempt, opening })
+                {
+                    self.opened(attempt, *opening, false);
+                }
+            }
+            Managed::No => {
+                self.lost = None;
+                self.up(&ready, false, None, 0);
+            }
+        }
+    }
+
+    /// It is written down how the stream is resumed; or the store does not answer, and it cannot be.
+    pub(super) fn opened(&mut self, attempt: u64, opening: Opening, stored: bool) {
+        if stored {
+            self.recorded = true;
+        }
+        if !matches!(&self.stream, Stream::Dialing(dialing) if dialing.attempt == attempt) {
+            return;
+        }
+        let Opening { ready, lost } = opening;
+        let numbering = stored.then_some(lost.numbering);
+        self.lost = stored.then_some(lost);
+        self.up(&ready, true, numbering, 0);
+    }
+
+    fn up(&mut self, ready: &Ready, managed: bool, numbering: Option<u64>, sent: u32) {
+        let Stream::Dialing(dialing) = std::mem::replace(&mut self.stream, Stream::Down) else { return };
+        metrics::counter!("rookery_link_dials_total", "outcome" => "ok").increment(1);
+        tracing::info!(
+            link = %self.name, address = ready.address, proof = ready.proof, tls = ready.tls, managed,
+            resumed = matches!(ready.managed, Managed::Resumed { .. }), waiting = self.waiting.queue.len(),
+            "a stream to another server is open"
+        );
+        self.retry.opened();
+        self.waiting.refused = None;
+        let now = Instant::now();
+        self.stream = Stream::Up(Box::new(Up {
+            attempt: dialing.attempt,
+            outbox: dialing.outbox,
+            managed,
+            numbering,
+            sent,
+            unacked: VecDeque::new(),
+            unacked_bytes: 0,
+            asked: None,
+            numbering_now: false,
+            held: false,
+            max_bytes: ready.max_bytes,
+            used: now,
+            since: now,
+            _counted: Counted::new(),
+        }));
+    }
+
+    /// The other server sends on the stream too, and is told what was handled: only this process knows how much that is.
+    fn goes_both_ways(&mut self) {
+        let Stream::Up(_) = &self.stream else { return };
+        if self.recorded && self.lost.is_some() {
+            let mut ops = Ops::new();
+            if links::put(&mut ops, &self.name, &links::Record::default()).is_ok() {
+                let _ = self.submit(ops, Step::Pruned);
+            }
+        }
+    }
+
+    /// There is no stream any more; `why` is for the log, and for what waits.
+    pub(super) fn failed(&mut self, why: &Failure) {
+        match std::mem::replace(&mut self.stream, Stream::Down) {
+            Stream::Down => {}
+            Stream::Dialing(dialing) => {
+                dialing.outbox.end(Next::Abandon);
+                metrics::counter!("rookery_link_dials_total", "outcome" => "failed").increment(1);
+                let first = self.retry.is_new();
+                self.retry.failed(why, u64::from_le_bytes(self.host.seams().bytes()));
+                if first {
+                    tracing::info!(link = %self.name, reason = why.text, permanent = why.permanent, "another server cannot be reached; what waits for it is tried again, or goes back to its senders");
+                } else {
+                    tracing::debug!(link = %self.name, reason = why.text, "another server cannot be reached");
+                }
+                if why.permanent {
+                    self.waiting.refused = Some(why.condition);
+                }
+            }
+            Stream::Up(up) => {
+                up.outbox.end(Next::Abandon);
+                tracing::info!(link = %self.name, reason = why.text, unconfirmed = up.unacked.len(), "a stream to another server has ended");
+                self.retry.lasted(up.since.elapsed());
+                // At once, but not in a circle with a server that accepts and closes.
+                let again = Failure {
+                    permanent: false,
+                    condition: Condition::RemoteServerTimeout,
+                    text: why.text.clone(),
+                };
+                self.retry.failed(&again, u64::from_le_bytes(self.host.seams().bytes()));
+                self.unsend(*up);
+            }
+        }
+    }
+
+    /// What was sent and not confirmed waits again, before all others.
+    fn unsend(&mut self, up: Up) {
+        match &mut self.lost {
+            Some(lost) if up.numbering.is_some() => lost.resumable.h = up.outbox.handled(),
+            lost => *lost = None,
+        }
+        for Unacked { item, .. } in up.unacked.into_iter().rev() {
+            self.waiting.back(item);
+        }
+    }
+
+    /// The stream is closed in order: nothing is on its way.
+    pub(super) fn close(&mut self) {
+        if let Stream::Up(up) = std::mem::replace(&mut self.stream, Stream::Down) {
+            up.outbox.end(Next::Close);
+            self.lost = None;
+            tracing::info!(link = %self.name, "a stream to another server is closed in order");
+        }
+    }
+
+    /// Looks whether a dialer takes too long.
+    pub(super) fn look_at_dialer(&mut self) {
+        if matches!(&self.stream, Stream::Dialing(dialing) if dialing.since.elapsed() >= DIAL && !dialing.opened)
+        {
+            self.failed(&Failure {
+                condition: Condition::RemoteServerTimeout,
+                permanent: false,
+                text: "no stream could be opened in time".to_owned(),
+            });
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! What goes back to its sender: because the other server is not to be had, or does not take it.
+//!
+//! The error of a stored stanza is on its way until it is safe; then the stanza is removed. After a crash the error comes again, and is known
+//! by its origin.
+
+use rookery_cluster::store::Ops;
+use rookery_cluster::tables::archive::ArchiveId;
+use rookery_cluster::tables::links;
+use rookery_proto::xmpp::error::{Condition, StanzaError};
+use sha2::Digest as _;
+
+use super::dialing::Stream;
+use super::item::{self, Item, Kept};
+use super::take::Step;
+use super::{Link, Msg};
+use crate::connection::ledger::Receipt;
+use crate::connection::reply::Reply;
+use crate::runtime::actor::Handle;
+use crate::runtime::origin::{Origin, OriginName};
+
+/// Stanzas that are on their way back to their senders at one time.
+const RETURNING: usize = 64;
+
+/// A stanza on its way back.
+pub(super) struct Returning {
+    item: Item,
+    condition: Condition,
+    /// The store knows.
+    marked: bool,
+    /// The store did not take that, or nobody knows whether the error is safe: the next second tries again.
+    again: bool,
+}
+
+impl Link {
+    /// Gives back what has waited too long, or everything if the other server is not to be had.
+    pub(super) fn give_back(&mut self) {
+        if matches!(self.stream, Stream::Up(_)) {
+            return;
+        }
+        let limit = self.options().queue;
+        // What has waited in the store while no process ran is tried before it goes back.
+        let tried = !self.retry.is_new() || self.since.elapsed() >= limit;
+        let (mut count, mut bytes) = (0u64, 0);
+        while self.waiting.returning.len() < RETURNING {
+            let late = |item: &Item| self.waiting.refused.is_some() || tried && item.since.elapsed() >= limit;
+            if !self.waiting.queue.front().is_some_and(late) {
+                break;
+            }
+            let Some(item) = self.waiting.pop() else { break };
+            (count, bytes) = (count + 1, bytes + item.size);
+            let condition = self.waiting.refused.or(self.retry.condition);
+            self.give_one_back(item, condition.unwrap_or(Condition::RemoteServerTimeout));
+        }
+        if count > 0 && self.waiting.refused.is_none() && !std::mem::replace(&mut self.retry.said, true) {
+            tracing::warn!(link = %self.name, stanzas = count, bytes, reason = self.retry.text, "another server could not be reached in time: what was sent to it goes back to its senders. Check the other server's name, and that this node reaches it");
+        }
+        if self.waiting.refused.is_some() && !self.waiting.has_some() && self.settling == 0 {
+            self.waiting.refused = None;
+        }
+    }
+
+    /// A stanza goes back to its sender.
+    pub(super) fn give_one_back(&mut self, mut item: Item, condition: Condition) {
+        metrics::counter!("rookery_link_returned_total", "condition" => condition.name()).increment(1);
+        let receipt = std::mem::replace(&mut item.receipt, Receipt::none());
+        if item::is_dropped(&item.stanza) {
+            receipt.done(); // nobody waits for an answer
+            return self.waiting.done(&item);
+        }
+        if item.kept != Kept::Yes {
+            return self.host.bounce(&item.stanza, receipt, condition);
+        }
+        let id = item.id;
+        self.waiting.returning.insert(id, Returning { item, condition, marked: false, again: false });
+        self.mark(id);
+    }
+
+    /// Writes down that a stanza goes back: whatever happens, it is not sent any more.
+    fn mark(&mut self, id: ArchiveId) {
+        let Some(Returning { item, condition, .. }) = self.waiting.returning.get(&id) else { return };
+        let row = links::Waiting { returned: condition.name().to_owned(), ..item.row(None) };
+        let mut ops = Ops::new();
+        if links::put_waiting(&mut ops, &self.name, id, &row).is_err() {
+            return self.marked(id, true); // it was never stored
+        }
+        if self.submit(ops, Step::Marked(id)).is_err() {
+            self.marked(id, false);
+        }
+    }
+
+    /// It is written down, or could not be.
+    pub(super) fn marked(&mut self, id: ArchiveId, stored: bool) {
+        let Some(returning) = self.waiting.returning.get_mut(&id) else { return };
+        (returning.marked, returning.again) = (stored, !stored);
+        if stored {
+            self.send_back(id);
+        }
+    }
+
+    /// A former process has begun to give a stanza back.
+    pub(super) fn go_on_returning(&mut self, item: Item, condition: Condition) {
+        let id = item.id;
+        self.waiting.returning.insert(id, Returning { item, condition, marked: true, again: false });
+        self.send_back(id);
+    }
+
+    /// Sends the error; the row goes when the error is safe. After a crash the error comes again, and is known by its origin.
+    fn send_back(&mut self, id: ArchiveId) {
+        let Some(Returning { item, condition, .. }) = self.waiting.returning.get(&id) else { return };
+        let Some(error) = item.stanza.error_reply(&StanzaError::new(*condition)) else { return };
+        metrics::counter!("rookery_stanza_errors_total", "condition" => condition.name()).increment(1);
+        let Some(me) = self.me.as_ref().map(Handle::downgrade) else { return };
+        let receipt = Receipt::owed(
+            Reply::heard(move |safe| {
+                if let Some(me) = me.upgrade() {
+                    let _ = me.cast_always(Msg::Returned(id, safe));
+                }
+            }),
+            false,
+        );
+        let origin = self.origin_of_return(id);
+        self.host.route(error, receipt, origin);
+    }
+
+    fn origin_of_return(&self, id: ArchiveId) -> Option<Origin> {
+        let hash = sha2::Sha256::new()
+            .chain_update("returned")
+            .chain_update(self.name.as_str())
+            .chain_update([0])
+            .chain_update(id.to_bytes())
+            .finalize();
+        Some(Origin::new(OriginName::from_slice(hash.get(..16)?)?, 1))
+    }
+
+    /// An error has come to its sender, or nobody knows whether it has.
+    pub(super) fn returned(&mut self, id: ArchiveId, safe: bool) {
+        if !safe {
+            if let Some(returning) = self.waiting.returning.get_mut(&id) {
+                returning.again = true;
+            }
+            return;
+        }
+        if let Some(Returning { item, .. }) = self.waiting.returning.remove(&id) {
+            self.waiting.done(&item);
+        }
+    }
+
+    /// Goes on with those that failed.
+    pub(super) fn return_again(&mut self) {
+        let again = |(id, returning): (&ArchiveId, &mut Returning)| {
+            std::mem::take(&mut returning.again).then_some((*id, returning.marked))
+        };
+        let all: Vec<_> = self.waiting.returning.iter_mut().filter_map(again).collect();
+        for (id, marked) in all {
+            if marked {
+                self.send_back(id);
+            } else {
+                self.mark(id);
+            }
+        }
+    }
+}

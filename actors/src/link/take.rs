@@ -1,0 +1,254 @@
+//! What comes to a link, and what the store says of what is written.
+
+use rookery_cluster::store::Ops;
+use rookery_cluster::tables::archive::{ArchiveId, Sent};
+use rookery_cluster::tables::{links, seen};
+use rookery_proto::xmpp::error::Condition;
+
+use super::Link;
+use super::dialing::{Opening, Stream};
+use super::item::{self, Item, Kept};
+use crate::connection::ledger::Receipt;
+use crate::host::kind::Inbound;
+use crate::runtime::commit_queue::{Committed, Outcome, Settled};
+
+/// What is done when a commit is there, and everything before it.
+pub(super) enum Step {
+    /// A stanza may be sent.
+    Stanza(Box<Item>),
+    /// One that came before is settled, if that one was taken.
+    Again(Box<Inbound>),
+    /// A stanza that was not to be stored is stored all the same, since it waits.
+    Kept(ArchiveId),
+    /// A stanza goes back to its sender.
+    Marked(ArchiveId),
+    /// Stanzas have these numbers.
+    Numbered { attempt: u64, rows: Vec<(ArchiveId, Sent)> },
+    /// The record says how the stream is resumed.
+    Opened { attempt: u64, opening: Box<Opening> },
+    /// What the other server has is removed.
+    Removed(Vec<ArchiveId>),
+    /// Senders are forgotten.
+    Pruned,
+}
+
+impl Link {
+    /// Takes a stanza.
+    pub(super) fn take(&mut self, inbound: Inbound) {
+        let Some(pair) = &self.pair else {
+            return self.host.bounce(&inbound.stanza, inbound.receipt, Condition::RemoteServerNotFound);
+        };
+        if inbound.change.is_some() {
+            return inbound.receipt.leave(); // nothing that a link has is changed so
+        }
+        if inbound.stanza.from.as_ref().is_some_and(|from| from.domain() == pair.remote().domain()) {
+            self.answered(&inbound.stanza);
+            return inbound.receipt.done(); // an answer to this link
+        }
+        if inbound.origin.is_some_and(|origin| self.seen.has(origin)) {
+            return self.follow(Step::Again(Box::new(inbound)));
+        }
+        if let Some(condition) = self.refuses(&inbound.stanza) {
+            return self.host.bounce(&inbound.stanza, inbound.receipt, condition);
+        }
+        let Inbound { stanza, receipt, origin, .. } = inbound;
+        let (now, epoch) = (self.now_micros(), self.host.epoch(&self.name));
+        let idle = !self.waiting.has_some() && self.settling == 0;
+        let mut item = Item::new(self.clock.next(now, epoch), stanza, receipt, origin, now);
+        if item::is_durable(&item.stanza) {
+            item.kept = Kept::Writing;
+            item.row = self.predicted();
+            let mut ops = Ops::new();
+            if links::put_waiting(&mut ops, &self.name, item.id, &item.row(item.row)).is_err() {
+                return self.host.bounce(&item.stanza, item.receipt, Condition::NotAcceptable); // larger than any stanza may be
+            }
+            if let Some(origin) = item.origin {
+                seen::put(&mut ops, &self.name, &origin.name.0, self.seen.take_kept(origin, now));
+            }
+            self.put_record(&mut ops);
+            self.waiting.rows_came(1, item.size);
+            self.settling += 1;
+            if let Err(step) = self.submit(ops, Step::Stanza(Box::new(item))) {
+                self.step(step, Outcome::Later);
+            }
+        } else {
+            if let Some(origin) = item.origin {
+                self.seen.take(origin);
+            }
+            self.settling += 1;
+            self.follow(Step::Stanza(Box::new(item)));
+        }
+        if idle {
+            self.retry.hurry();
+        }
+    }
+
+    /// Why a stanza is not taken, if it is not.
+    fn refuses(&self, stanza: &rookery_proto::xmpp::stanza::Stanza) -> Option<Condition> {
+        if let Some(condition) = self.retry.refuses() {
+            return Some(condition);
+        }
+        let options = self.options();
+        let full = if self.count.all() > options.links && self.is_at_rest() {
+            Some("links")
+        } else if self.max_bytes().is_some_and(|max| stanza.size() > max) {
+            return Some(Condition::PolicyViolation);
+        } else if item::is_durable(stanza) {
+            self.waiting.is_full(&options, stanza.size()).then_some("link_queue")
+        } else {
+            (self.waiting.bytes() + stanza.size() > self.memory()).then_some("link_memory")
+        };
+        let limit = full?;
+        metrics::counter!("rookery_limits_hit_total", "limit" => limit).increment(1);
+        Some(Condition::ResourceConstraint)
+    }
+
+    /// Commits, and then takes the step in its order.
+    pub(super) fn submit(&mut self, ops: Ops, step: Step) -> Result<(), Step> {
+        let Some(me) = self.me.clone() else { return Err(step) };
+        self.commits.commit(&me, ops, step)
+    }
+
+    /// Takes a step behind those that wait for their commit.
+    fn follow(&mut self, step: Step) {
+        if self.commits.is_empty() {
+            return self.step(step, Outcome::Stored);
+        }
+        if let Err(step) = self.commits.follow(step) {
+            self.step(step, Outcome::Later);
+        }
+    }
+
+    /// The store has answered.
+    pub(super) fn committed(&mut self, committed: Committed) {
+        self.commits.answered(committed);
+        while let Some(Settled { step, outcome, .. }) = self.commits.next() {
+            self.step(step, outcome);
+        }
+    }
+
+    fn step(&mut self, step: Step, outcome: Outcome) {
+        let stored = outcome == Outcome::Stored;
+        match step {
+            Step::Stanza(item) => {
+                self.settling = self.settling.saturating_sub(1);
+                self.settled(*item, outcome);
+            }
+            Step::Again(inbound) => {
+                if inbound.origin.is_some_and(|origin| self.seen.has(origin)) && stored {
+                    inbound.receipt.done();
+                } else {
+                    self.host.bounce(&inbound.stanza, inbound.receipt, Condition::ResourceConstraint);
+                }
+            }
+            Step::Kept(id) => self.kept(id, stored),
+            Step::Marked(id) => self.marked(id, stored),
+            Step::Numbered { attempt, rows } => self.numbered(attempt, &rows, stored),
+            Step::Opened { attempt, opening } => self.opened(attempt, *opening, stored),
+            Step::Removed(ids) if !stored => self.waiting.confirmed.extend(ids),
+            Step::Removed(_) | Step::Pruned => {}
+        }
+    }
+
+    /// A stanza has come to its place, and is stored if it was to be.
+    fn settled(&mut self, mut item: Item, outcome: Outcome) {
+        if outcome != Outcome::Stored {
+            if item.kept == Kept::Writing {
+                self.waiting.rows_went(1, item.size);
+            }
+            self.recorded = false; // the record may have gone with it
+            if let Some(origin) = item.origin {
+                self.seen.not_kept(origin);
+                self.seen.not_taken(origin);
+            }
+            let condition = match outcome {
+                Outcome::Never => Condition::InternalServerError,
+                _ => Condition::ResourceConstraint,
+            };
+            return self.host.bounce(&item.stanza, item.receipt, condition);
+        }
+        if item.kept == Kept::Writing {
+            item.kept = Kept::Yes;
+            std::mem::replace(&mut item.receipt, Receipt::none()).done();
+        }
+        let memory = self.memory();
+        self.waiting.enter(item, memory);
+    }
+
+    /// The number that a stanza will have on the stream which comes now, if it can be said: everything before it will be sent, in order.
+    fn predicted(&self) -> Option<Sent> {
+        let Stream::Up(up) = &self.stream else { return None };
+        let before = self.waiting.in_line()?;
+        let n = up.sent.wrapping_add(before).wrapping_add(self.settling).wrapping_add(1);
+        Some(Sent { numbering: up.numbering?, n })
+    }
+
+    /// Writes the record if there is none.
+    fn put_record(&mut self, ops: &mut Ops) {
+        if !self.recorded {
+            let record = self.lost.as_ref().map(super::dialing::Lost::record).unwrap_or_default();
+            self.recorded = links::put(ops, &self.name, &record).is_ok();
+        }
+    }
+
+    /// Nothing is left of the link that must be found again.
+    pub(super) fn forget_record(&mut self) {
+        if !self.recorded || !self.is_at_rest() {
+            return;
+        }
+        let mut ops = Ops::new();
+        links::clear(&mut ops, &self.name);
+        (self.recorded, self.lost) = (false, None);
+        let _ = self.submit(ops, Step::Pruned);
+    }
+
+    /// Stores what waits and was not to be stored, so that its sender need not wait: a second or two are enough.
+    pub(super) fn keep_what_waits(&mut self) {
+        let now = self.now_micros();
+        for (id, row, origin) in self.waiting.keep_late() {
+            let mut ops = Ops::new();
+            if links::put_waiting(&mut ops, &self.name, id, &row).is_err() {
+                continue;
+            }
+            if let Some(origin) = origin {
+                seen::put(&mut ops, &self.name, &origin.name.0, self.seen.take_kept(origin, now));
+            }
+            self.put_record(&mut ops);
+            if let Err(step) = self.submit(ops, Step::Kept(id)) {
+                self.step(step, Outcome::Later);
+            }
+        }
+    }
+
+    fn kept(&mut self, id: ArchiveId, stored: bool) {
+        let unacked = match &mut self.stream {
+            Stream::Up(up) => up.unacked.iter_mut().map(|sent| &mut sent.item).find(|item| item.id == id),
+            _ => None,
+        };
+        match unacked.or(self.waiting.find(id)) {
+            Some(item) if stored => {
+                item.kept = Kept::Yes;
+                std::mem::replace(&mut item.receipt, Receipt::none()).done();
+                let size = item.size;
+                self.waiting.rows_came(1, size);
+            }
+            Some(item) => item.kept = Kept::No,
+            None if stored => self.waiting.confirmed.push(id), // it has gone meanwhile
+            None => {}
+        }
+    }
+
+    /// Removes what the other server has, or what has gone back: many at once, or all that there is.
+    pub(super) fn remove_confirmed(&mut self, all: bool) {
+        if self.waiting.confirmed.is_empty() || !all && self.waiting.confirmed.len() < super::waiting::REMOVE
+        {
+            return;
+        }
+        let ids = std::mem::take(&mut self.waiting.confirmed);
+        let mut ops = Ops::new();
+        ids.iter().for_each(|id| links::remove(&mut ops, &self.name, *id));
+        if let Err(step) = self.submit(ops, Step::Removed(ids)) {
+            self.step(step, Outcome::Later);
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! What becomes of a message that another server refuses. The link, or the other server, sends an error long after the message was
+//! acknowledged: the error goes to the session that has sent the message, and the sender's archive forgets the message, as if one of
+//! this deployment's homes had refused it (`sent`).
+//!
+//! Whoever got a message can send such an error, and so take it out of the sender's archive. So only a young message is taken out,
+//! and only for an error of whom it was sent to.
+
+use std::collections::VecDeque;
+
+use rookery_cluster::store::Options;
+use rookery_cluster::tables::archive::{self, ArchiveId, Collection};
+use rookery_proto::xmpp::stanza::Stanza;
+use sha2::Digest as _;
+
+use crate::features::contract::Then;
+use crate::user::User;
+use crate::user::sent::is_answered;
+
+/// How old a message is at most that an error takes out, microseconds: longer than a link keeps a message for a server that cannot
+/// be reached.
+const YOUNG: u64 = 15 * 60 * 1_000_000;
+
+/// How many messages are remembered in memory. Older ones are looked for in the store.
+const REMEMBERED: usize = 1_024;
+
+/// Among how many of the newest entries a message is looked for in the store.
+const LAST: usize = 200;
+
+/// How many are looked for at once. Errors beyond that take nothing out.
+const LOOKING: u8 = 4;
+
+/// Messages that were sent elsewhere, and archived, a short time ago.
+#[derive(Default)]
+pub(super) struct Sent {
+    newest: VecDeque<(ArchiveId, [u8; 16])>,
+    looking: u8,
+}
+
+impl Sent {
+    pub(super) fn is_busy(&self) -> bool {
+        self.looking > 0
+    }
+}
+
+/// By what a message and its error are known: whom the message went to, and its id.
+fn key(with: &str, id: &str) -> [u8; 16] {
+    let digest = sha2::Sha256::new().chain_update(with).chain_update([0]).chain_update(id).finalize();
+    digest.first_chunk().copied().unwrap_or_default()
+}
+
+/// Whether the sender of an error goes on nevertheless (RFC 6120 section 8.3.2): then it was a warning.
+fn is_warning(error: &Stanza) -> bool {
+    let child = error.child("error", rookery_proto::xmpp::ns::CLIENT);
+    child.is_some_and(|error| error.attr("type").as_deref() == Some("continue"))
+}
+
+impl User {
+    /// Remembers a message that one of the sessions sends elsewhere.
+    pub(in crate::user) fn remember_sent(&mut self, entry: ArchiveId, stanza: &Stanza) {
+        let (Some(to), Some(id)) = (&stanza.to, &stanza.id) else { return }; // no error could name it
+        let newest = &mut self.foreign.sent.newest;
+        let old = entry.micros.saturating_sub(YOUNG);
+        while newest.len() >= REMEMBERED || newest.front().is_some_and(|(first, _)| first.micros < old) {
+            newest.pop_front();
+        }
+        newest.push_back((entry, key(to.bare_str(), id)));
+    }
+
+    /// An error about a message has come from elsewhere.
+    pub(in crate::user) fn refused_elsewhere(&mut self, error: &Stanza) {
+        let (Some(from), Some(id)) = (&error.from, &error.id) else { return };
+        if is_warning(error) {
+            return;
+        }
+        let key = key(from.bare_str(), id);
+        let newest = &mut self.foreign.sent.newest;
+        if let Some(at) = newest.iter().rposition(|(_, known)| *known == key) {
+            if let Some((entry, _)) = newest.remove(at) {
+                self.take_back(entry, error, 0);
+            }
+            return;
+        }
+        self.look_for_refused(error);
+    }
+
+    /// The same of a message that was sent before this user was read.
+    fn look_for_refused(&mut self, error: &Stanza) {
+        if self.foreign.sent.looking >= LOOKING {
+            metrics::counter!("rookery_limits_hit_total", "limit" => "remote_errors").increment(1);
+            return;
+        }
+        self.foreign.sent.looking += 1;
+        let (store, own, error) = (self.host.store().clone(), self.entity.clone(), error.clone());
+        let since = self.host.seams().clock.now_micros().saturating_sub(YOUNG);
+        self.spawn(async move {
+            let removed = store.write(Options::owner(&own), |tx| {
+                let (own, error) = (&own, &error);
+                Box::pin(async move {
+                    let all = archive::Query { start: Some(since), backwards: true, ..archive::Query::all(LAST) };
+                    let page = archive::page(&mut **tx, Collection::Archive, own, &all).await?;
+                    let its = |(_, entry): &&(ArchiveId, archive::Entry)| {
+                        let sent = entry.direction() == archive::Direction::Out;
+                        let stanza = sent.then(|| crate::routing::stored::stanza(&entry.stanza)).flatten();
+                        stanza.is_some_and(|stanza| is_answered(&stanza, error))
+                    };
+                    if let Some((id, _)) = page.entries.iter().find(its) {
+                        archive::remove(&mut **tx, Collection::Archive, own, *id);
+                    }
+                    Ok(())
+                })
+            });
+            if let Err(error) = removed.await {
+                tracing::warn!(user = %own, %error, "a message that another server refused could not be removed from the sender's archive");
+            }
+            let then: Then = Box::new(|user: &mut User| {
+                user.foreign.sent.looking = user.foreign.sent.looking.saturating_sub(1);
+            });
+            then
+        });
+    }
+}

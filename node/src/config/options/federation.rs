@@ -1,0 +1,186 @@
+//! The options of `[federation]` and `[[route]]`: which servers this one talks to, and how much each of them may take.
+
+use super::{Kind, Opt, number, opt};
+
+const fn federation(name: &'static str, kind: Kind, doc: &'static str) -> Opt {
+    opt("federation", name, kind, true, doc)
+}
+
+const fn limit(name: &'static str, default: u64, min: u64, max: u64, doc: &'static str) -> Opt {
+    opt("federation", name, number(default, min, max), true, doc)
+}
+
+/// All of them.
+pub(super) const FEDERATION: &[Opt] = &[
+    opt(
+        "federation",
+        "enabled",
+        Kind::Flag(false),
+        false,
+        "Whether this server talks to others. If missing: yes if `listen.s2s` or `listen.s2s_tls` is set.",
+    ),
+    federation(
+        "policy",
+        Kind::Word(&["certificate", "dane", "dialback"]),
+        "How another server proves its domain, in both directions. `certificate`: a certificate that is valid for the domain, by a trusted authority or by DANE. `dane`: by DANE with DNSSEC only. `dialback`: a certificate, or else server dialback (XEP-0220), which is only as safe as DNS. TLS is required in each case.",
+    ),
+    federation(
+        "certificate",
+        Kind::List(&[]),
+        "Domains for which the policy is `certificate`, whatever `policy` says, as in `\"example.net\"` or `\"*.example.net\"`. If several lists match, the strictest policy holds.",
+    ),
+    federation("dane", Kind::List(&[]), "Domains for which the policy is `dane`."),
+    federation("dialback", Kind::List(&[]), "Domains for which the policy is `dialback`."),
+    federation(
+        "require_secure",
+        Kind::List(&[]),
+        "Domains to which nothing is sent, and from which nothing is taken, without TLS and a valid certificate, whatever `policy` and `dialback` say.",
+    ),
+    federation(
+        "refuse",
+        Kind::List(&[]),
+        "Domains that this server does not talk to, as in `\"spam.example\"` or `\"*.spam.example\"`.",
+    ),
+    federation(
+        "allow",
+        Kind::List(&[]),
+        "If not empty: the only domains that this server talks to. `refuse` counts more.",
+    ),
+    limit(
+        "queue_seconds",
+        300,
+        1,
+        604_800,
+        "Seconds that a stanza for a server which cannot be reached waits. Then it is returned to its sender with an error.",
+    ),
+    limit(
+        "queue_stanzas",
+        10_000,
+        100,
+        10_000_000,
+        "Stanzas that wait for one domain. Further ones are returned at once with `resource-constraint`.",
+    ),
+    limit("queue_bytes", 33_554_432, 1_000_000, 100_000_000_000, "The same in bytes."),
+    limit(
+        "memory_bytes",
+        1_048_576,
+        65_536,
+        1_000_000_000,
+        "Bytes of stanzas for one domain that are held in memory: sent and not acknowledged, or waiting. Further messages wait in the store only.",
+    ),
+    limit(
+        "stanza_bytes",
+        524_288,
+        10_000,
+        16_777_216,
+        "The largest stanza from another server, in bytes (XEP-0478). Not smaller than `limits.stanza_bytes`, if users of two such servers are to send each other what they may send here.",
+    ),
+    limit("streams", 10_000, 1, 1_000_000, "Streams from other servers, in total."),
+    limit("streams_per_address", 200, 1, 1_000_000, "Streams from one IPv4 address or one IPv6 /64 network."),
+    limit("streams_per_domain", 20, 1, 100_000, "Streams on which one remote domain has proved itself."),
+    limit(
+        "streams_unproved",
+        1_000,
+        1,
+        1_000_000,
+        "Streams from other servers that have not proved a domain yet. At the limit, the oldest of them is closed.",
+    ),
+    limit(
+        "streams_unproved_per_address",
+        50,
+        1,
+        1_000_000,
+        "`streams_unproved` from one IPv4 address or one IPv6 /64 network. One /56 may have twice as many, one /48 four times as many.",
+    ),
+    limit(
+        "new_streams_per_minute",
+        120,
+        1,
+        1_000_000,
+        "New streams from one IPv4 address or one IPv6 /64 network in a minute. Further ones are closed at once.",
+    ),
+    limit(
+        "domains_per_stream",
+        50,
+        1,
+        10_000,
+        "Pairs of a remote and a local domain on one stream (XEP-0220 section 2.6).",
+    ),
+    limit(
+        "verifications",
+        200,
+        1,
+        100_000,
+        "Dialback keys of other servers that are being verified at the same time. Above the limit the other server is told to come back later.",
+    ),
+    limit(
+        "bytes_per_second",
+        2_097_152,
+        10_000,
+        10_000_000_000,
+        "Average rate at which one remote domain may send to this node, over all its streams, or one address before a domain is proved. Above the rate, the node reads more slowly.",
+    ),
+    limit(
+        "bytes_burst",
+        8_388_608,
+        10_000,
+        10_000_000_000,
+        "Bytes that may arrive at once before `bytes_per_second` applies.",
+    ),
+    limit(
+        "stanzas_per_second",
+        5_000,
+        1,
+        100_000_000,
+        "Average rate of stanzas that one remote domain may send to this node. Above the rate, the node reads more slowly.",
+    ),
+    limit(
+        "stanzas_burst",
+        20_000,
+        1,
+        100_000_000,
+        "Stanzas that may arrive at once before `stanzas_per_second` applies.",
+    ),
+    limit(
+        "negotiation_seconds",
+        60,
+        1,
+        3_600,
+        "Seconds that a stream, from another server or to one, may take until a domain is proved on it.",
+    ),
+    limit(
+        "idle_seconds",
+        600,
+        10,
+        86_400,
+        "Seconds after which a stream on which nothing is sent is closed. Advertised by XEP-0478.",
+    ),
+    limit(
+        "resume_seconds",
+        300,
+        0,
+        86_400,
+        "Seconds that the state of a lost stream from another server is kept on this node for resumption (XEP-0198); 0: streams cannot be resumed.",
+    ),
+    opt(
+        "route",
+        "domain",
+        Kind::Text(""),
+        true,
+        "A domain, or `*.` and a domain for all below it. `*`: every domain. Of several routes that match, the closest holds.",
+    ),
+    opt(
+        "route",
+        "via",
+        Kind::Text(""),
+        true,
+        "`host:port` of the server that takes what is for the domain. Its certificate must be valid for the domain, not for the host.",
+    ),
+    opt(
+        "route",
+        "tls",
+        Kind::Word(&["starttls", "direct"]),
+        true,
+        "How TLS begins there: within the stream, or with the first byte (XEP-0368).",
+    ),
+];

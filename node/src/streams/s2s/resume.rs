@@ -1,0 +1,176 @@
+//! Stream management (XEP-0198 version 1.6.3) on streams that other servers have opened: what is kept of a lost one, so that its
+//! next connection goes on where it was. It is kept on this node only; elsewhere, and after its time, the answer is honest:
+//! `<item-not-found/>`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rookery_actors::link::stream::Pair;
+use rookery_actors::{Ledger, OriginName};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, timeout};
+
+use super::table::Order;
+
+/// How long a stream that is still there may take to give up what it has, and stanzas under way to be settled.
+const GIVE_UP: Duration = Duration::from_secs(2);
+/// How many lost streams are kept.
+const PARKED: usize = 4_096;
+/// How often it is looked whether stanzas are settled.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// What both sides count on.
+pub(super) struct Managed {
+    /// What of the other server's stanzas is settled.
+    pub(super) ledger: Arc<Ledger>,
+    /// In whose name its stanzas are numbered: with the number it tells those that come again.
+    pub(super) name: OriginName,
+    /// The id for resumption, if there is one.
+    pub(super) id: Option<String>,
+}
+
+/// What is kept of a lost stream.
+pub(super) struct State {
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) name: OriginName,
+    /// What was proved on it, and how.
+    pub(super) proved: Vec<(Pair, &'static str)>,
+}
+
+enum Slot {
+    Live(mpsc::Sender<Order>),
+    Parked(Box<State>, Instant),
+}
+
+/// The streams that can be resumed, by their ids.
+#[derive(Default)]
+pub(super) struct Registry {
+    slots: Mutex<HashMap<String, Slot>>,
+    changed: Notify,
+}
+
+impl Registry {
+    /// A stream that is there, and can be resumed should it be lost.
+    pub(super) fn enter(&self, id: String, orders: mpsc::Sender<Order>) {
+        self.slots.lock().insert(id, Slot::Live(orders));
+    }
+
+    /// The stream is over.
+    pub(super) fn leave(&self, id: &str) {
+        self.slots.lock().remove(id);
+        self.changed.notify_waiters();
+    }
+
+    /// The stream was lost, and is kept for so long.
+    pub(super) fn park(&self, id: String, state: State, time: Duration) {
+        let now = Instant::now();
+        let mut slots = self.slots.lock();
+        slots.retain(|_, slot| {
+            matches!(slot, Slot::Live(_)) || matches!(slot, Slot::Parked(_, until) if *until > now)
+        });
+        let parked = slots.values().filter(|slot| matches!(slot, Slot::Parked(..))).count();
+        if parked >= PARKED {
+            metrics::counter!("rookery_limits_hit_total", "limit" => "parked_streams").increment(1);
+            slots.remove(&id);
+        } else {
+            slots.insert(id, Slot::Parked(Box::new(state), now + time));
+        }
+        drop(slots);
+        self.changed.notify_waiters();
+    }
+
+    /// What was kept of a stream on which `remote` had proved itself. If the stream is still there, it gives up: its other
+    /// connection was lost, and it does not know yet.
+    pub(super) async fn take(&self, id: &str, remote: &str) -> Option<State> {
+        timeout(GIVE_UP, self.wait(id, remote)).await.ok().flatten()
+    }
+
+    async fn wait(&self, id: &str, remote: &str) -> Option<State> {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            let orders = {
+                let mut slots = self.slots.lock();
+                match slots.get(id)? {
+                    Slot::Parked(state, until) => {
+                        let ours = state.proved.iter().any(|(pair, _)| pair.remote().domain() == remote);
+                        if !ours || *until <= Instant::now() {
+                            return None;
+                        }
+                        let Some(Slot::Parked(state, _)) = slots.remove(id) else { return None };
+                        return Some(*state);
+                    }
+                    Slot::Live(orders) => orders.clone(),
+                }
+            };
+            // The stream itself checks nothing: without the remote's proof on it, the look above says no.
+            orders.send(Order::GiveUp).await.ok()?;
+            changed.await;
+        }
+    }
+}
+
+/// Waits, not for long, until everything that was received is settled. If something is not, or was lost inside, a new ledger goes
+/// on from there: the other server sends it again, and its number tells that it comes again.
+pub(super) async fn settled(ledger: Arc<Ledger>) -> Arc<Ledger> {
+    let begun = Instant::now();
+    while ledger.open() > 0 && !ledger.broken() && begun.elapsed() < GIVE_UP {
+        tokio::time::sleep(LOOK).await;
+    }
+    if ledger.open() > 0 || ledger.broken() { Ledger::new(ledger.settled()) } else { ledger }
+}
+
+#[cfg(test)]
+mod tests {
+    use rookery_proto::xmpp::jid::BareJid;
+
+    use super::*;
+
+    fn state(remote: &str) -> State {
+        let jid = |text: &str| BareJid::parse(text).unwrap();
+        let pair = Pair::new(&jid("ours.example"), &jid(remote)).unwrap();
+        State { ledger: Ledger::new(3), name: OriginName::new([1; 16]), proved: vec![(pair, "certificate")] }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_kept_is_kept_for_its_domain_and_for_a_time() {
+        let registry = Registry::default();
+        assert!(registry.take("a", "theirs.example").await.is_none());
+        registry.park("a".into(), state("theirs.example"), Duration::from_secs(60));
+        assert!(registry.take("a", "other.example").await.is_none());
+        assert_eq!(registry.take("a", "theirs.example").await.unwrap().ledger.settled(), 3);
+        assert!(registry.take("a", "theirs.example").await.is_none());
+        registry.park("b".into(), state("theirs.example"), Duration::from_secs(60));
+        tokio::time::advance(Duration::from_secs(61)).await;
+        assert!(registry.take("b", "theirs.example").await.is_none());
+        for n in 0..=PARKED {
+            registry.park(n.to_string(), state("theirs.example"), Duration::from_secs(60));
+        }
+        assert_eq!(registry.slots.lock().len(), PARKED);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_is_there_gives_up() {
+        let registry = Arc::new(Registry::default());
+        let (orders, mut told) = mpsc::channel(1);
+        registry.enter("a".into(), orders);
+        let taking = tokio::spawn({
+            let registry = registry.clone();
+            async move { registry.take("a", "theirs.example").await }
+        });
+        assert!(matches!(told.recv().await, Some(Order::GiveUp)));
+        registry.park("a".into(), state("theirs.example"), Duration::from_secs(60));
+        assert!(taking.await.unwrap().is_some());
+        // And one that does not answer is not waited for.
+        let (orders, _told) = mpsc::channel(1);
+        registry.enter("b".into(), orders);
+        assert!(registry.take("b", "theirs.example").await.is_none());
+        let ledger = Ledger::new(0);
+        let receipt = ledger.enter();
+        assert!(!Arc::ptr_eq(&settled(ledger.clone()).await, &ledger));
+        receipt.done();
+        assert!(Arc::ptr_eq(&settled(ledger.clone()).await, &ledger));
+    }
+}

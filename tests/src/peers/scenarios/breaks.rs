@@ -1,0 +1,329 @@
+//! The far server goes away in the midst of messages to it. Each message is delivered once or comes back, and the order is kept.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{Error, wrong};
+use crate::client::{Client, Event};
+use crate::peers::{Host, PASSWORD, Side, Software, World, user};
+use crate::xml::Element;
+
+/// How the far server goes away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Break {
+    /// SIGSTOP for a while.
+    Paused,
+    /// SIGTERM, and started again.
+    Restarted,
+    /// SIGKILL, and started again.
+    Killed,
+}
+
+/// Messages of a round.
+const MESSAGES: usize = 5_000;
+/// As long as nothing more can come, in any case: longer than any queue waits.
+const QUIET: Duration = Duration::from_secs(20);
+
+/// What became of the messages.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    pub sent: usize,
+    /// In the order in which they came.
+    pub delivered: Vec<usize>,
+    /// Those that came back as errors.
+    pub bounced: Vec<usize>,
+    /// What the errors said.
+    pub reasons: BTreeSet<String>,
+}
+
+impl Tally {
+    /// Neither delivered nor bounced.
+    pub fn lost(&self) -> Vec<usize> {
+        let known: BTreeSet<usize> = self.delivered.iter().chain(&self.bounced).copied().collect();
+        (0..self.sent).filter(|n| !known.contains(n)).collect()
+    }
+
+    /// Delivered more than once.
+    pub fn again(&self) -> Vec<usize> {
+        let mut times = BTreeMap::new();
+        for n in &self.delivered {
+            *times.entry(*n).or_insert(0) += 1;
+        }
+        times.into_iter().filter(|(_, times)| *times > 1).map(|(n, _)| n).collect()
+    }
+
+    /// Delivered, and bounced as well.
+    pub fn both(&self) -> Vec<usize> {
+        let bounced: BTreeSet<usize> = self.bounced.iter().copied().collect();
+        self.delivered.iter().copied().filter(|n| bounced.contains(n)).collect()
+    }
+
+    /// A message that came for the first time after a later one, and that one.
+    pub fn disorder(&self) -> Option<(usize, usize)> {
+        let (mut seen, mut last) = (BTreeSet::new(), 0);
+        for n in &self.delivered {
+            if seen.insert(*n) {
+                if *n < last {
+                    return Some((*n, last));
+                }
+                last = *n;
+            }
+        }
+        None
+    }
+}
+
+impl std::fmt::Display for Tally {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let ends = |list: &[usize]| match list {
+            [] => "none".to_owned(),
+            [first, .., last] => format!("{} ({first} to {last})", list.len()),
+            [one] => format!("1 ({one})"),
+        };
+        write!(
+            f,
+            "sent {}, delivered {}, bounced {} {:?}, lost {}, again {}, delivered and bounced {}, out of order {:?}",
+            self.sent,
+            self.delivered.len(),
+            self.bounced.len(),
+            self.reasons,
+            ends(&self.lost()),
+            ends(&self.again()),
+            ends(&self.both()),
+            self.disorder()
+        )
+    }
+}
+
+/// What came back.
+#[derive(Clone, Debug, Default)]
+struct Bounced {
+    numbers: Vec<usize>,
+    reasons: BTreeSet<String>,
+}
+
+/// The condition of an error, and its text.
+fn reason(error: &Element) -> String {
+    let texts = error.children().map(|child| match child.text() {
+        text if text.is_empty() => child.name.clone(),
+        text => text,
+    });
+    texts.collect::<Vec<_>>().join(": ")
+}
+
+/// How much may come again after a break: what was under way and not confirmed.
+const UNCONFIRMED: usize = 1_000;
+
+/// Plays a round and judges it.
+///
+/// Of Rookery as the sender all is asked. Neither Prosody nor ejabberd resumes a stream after a restart, so what they had and
+/// had not confirmed comes again then; what comes for the first time is in order all the same. Of others nothing is asked but that
+/// messages flow again at the end.
+pub(super) async fn play(world: &mut World, near: Side, number: usize, how: Break) -> Result<(), Error> {
+    let tally = traffic(world, near, number, how, MESSAGES).await?;
+    let ours = world.server(near).software == Software::Rookery;
+    println!("{} {how:?}: {tally}", names(world, near));
+    let allowed = if how == Break::Paused { 0 } else { UNCONFIRMED };
+    let bad = !tally.lost().is_empty()
+        || !tally.both().is_empty()
+        || tally.disorder().is_some()
+        || tally.again().len() > allowed;
+    match ours && bad {
+        true => wrong(tally.to_string()),
+        false => after(world, near, number).await,
+    }
+}
+
+fn names(world: &World, near: Side) -> String {
+    format!("{} to {}", world.server(near).software, world.server(near.other()).software)
+}
+
+/// A message each way, when all is over.
+async fn after(world: &World, near: Side, number: usize) -> Result<(), Error> {
+    let mut here = world.person(near, Host::Main, number).await?;
+    let mut there = world.person(near.other(), Host::Main, number).await?;
+    let give_up = Instant::now() + Duration::from_secs(60);
+    for _ in 0..2 {
+        let name = there.jid.clone();
+        loop {
+            super::everyday::say(&mut here, &name, "after", "still there?").await?;
+            let through =
+                |e: &Element| super::everyday::body(e) == "still there?" && e.attr("type") != Some("error");
+            match timeout(Duration::from_secs(5), there.wait("a message", through)).await {
+                Ok(got) => break drop(got?),
+                Err(_) if Instant::now() > give_up => {
+                    return wrong("no message comes through after the break");
+                }
+                Err(_) => {}
+            }
+        }
+        std::mem::swap(&mut here, &mut there);
+    }
+    super::everyday::leave([here, there]).await
+}
+
+/// Sends so many messages; when a third has come, the far server goes away, and comes back.
+pub async fn traffic(
+    world: &mut World,
+    near: Side,
+    number: usize,
+    how: Break,
+    count: usize,
+) -> Result<Tally, Error> {
+    let far = near.other();
+    let sender = world.person(near, Host::Main, number).await?;
+    let receiver = world.person(far, Host::Main, number).await?;
+    let to = world.jid(far, Host::Main, number);
+    let options = world.server(far).options(&Host::Main.domain(far));
+    let (seen, mut watch) = watch::channel(0_usize);
+    let seen = Arc::new(seen);
+    let (bounces, bounced) = watch::channel(Bounced::default());
+    let sending = tokio::spawn(send(sender, to, count, bounces));
+    let receiving = tokio::spawn(receive(receiver, options, number, count, seen, bounced.clone()));
+    let third = timeout(Duration::from_secs(60), watch.wait_for(|n| *n >= count / 3)).await;
+    if !third.is_ok_and(|seen| seen.is_ok()) {
+        return wrong("not even a third of the messages has come");
+    }
+    strike(world, far, how).await?;
+    let delivered = receiving.await.map_err(|e| Error::Wrong(e.to_string()))?;
+    sending.abort();
+    let Bounced { numbers, reasons } = bounced.borrow().clone();
+    Ok(Tally { sent: count, delivered, bounced: numbers, reasons })
+}
+
+async fn strike(world: &mut World, far: Side, how: Break) -> Result<(), Error> {
+    let server = world.server_mut(far);
+    match how {
+        Break::Paused => {
+            let seconds = std::env::var("ROOKERY_TEST_PAUSE").ok().and_then(|s| s.parse().ok()).unwrap_or(5);
+            server.signal("STOP").await?;
+            sleep(Duration::from_secs(seconds)).await;
+            server.signal("CONT").await?;
+        }
+        Break::Restarted => {
+            server.stop().await?;
+            server.launch().await?;
+        }
+        Break::Killed => {
+            server.kill().await?;
+            server.launch().await?;
+        }
+    }
+    Ok(())
+}
+
+/// Sends, and notes what comes back, until it is ended.
+async fn send(
+    mut client: Client,
+    to: String,
+    count: usize,
+    bounces: watch::Sender<Bounced>,
+) -> Result<(), Error> {
+    let mut at = 0;
+    // A burst every tick: the strike hits while much is under way.
+    let mut tick = tokio::time::interval(Duration::from_millis(10));
+    loop {
+        tokio::select! {
+            _ = tick.tick(), if at < count => {
+                let upto = (at + 20).min(count);
+                let burst: String = (at..upto)
+                    .map(|n| format!("<message to='{to}' type='chat' id='n{n}'><body>line {n}</body></message>"))
+                    .collect();
+                client.send_raw(burst.as_bytes()).await?;
+                at = upto;
+            }
+            event = client.fresh() => match event? {
+                Event::Element(e) => {
+                    if e.attr("type") == Some("error") && let Some(n) = line(&e) {
+                        bounces.send_modify(|bounced| {
+                            bounced.numbers.push(n);
+                            bounced.reasons.extend(e.get("error").map(reason));
+                        });
+                    }
+                }
+                Event::Close | Event::End => return wrong("the near server closed the sender's stream"),
+            }
+        }
+    }
+}
+
+/// Receives until all are known, or nothing has come for long; logs in again whenever the stream ends.
+async fn receive(
+    client: Client,
+    options: crate::client::Options,
+    number: usize,
+    count: usize,
+    seen: Arc<watch::Sender<usize>>,
+    mut bounced: watch::Receiver<Bounced>,
+) -> Vec<usize> {
+    let (mut delivered, mut known) = (Vec::new(), BTreeSet::new());
+    let mut client = Some(client);
+    let mut last = Instant::now();
+    while last.elapsed() < QUIET {
+        let Some(stream) = &mut client else {
+            match timeout(Duration::from_secs(5), enter(&options, number)).await {
+                Ok(Ok(mut again)) => {
+                    // What came while it logged in.
+                    for element in &std::mem::take(&mut again.kept) {
+                        if let Some(n) = line(element) {
+                            delivered.push(n);
+                            known.insert(n);
+                        }
+                    }
+                    last = Instant::now();
+                    client = Some(again);
+                }
+                _ => sleep(Duration::from_millis(50)).await,
+            }
+            continue;
+        };
+        tokio::select! {
+            event = stream.fresh() => match event {
+                Ok(Event::Element(e)) => {
+                    if let Some(n) = line(&e) {
+                        delivered.push(n);
+                        known.insert(n);
+                        last = Instant::now();
+                        seen.send_replace(known.len());
+                    }
+                }
+                Ok(Event::Close | Event::End) | Err(_) => client = None,
+            },
+            Ok(()) = bounced.changed() => {
+                known.extend(bounced.borrow_and_update().numbers.iter().copied());
+                last = Instant::now();
+            }
+            () = sleep(Duration::from_secs(1)) => {}
+        }
+        if known.len() == count {
+            // A copy of one that we have may still come.
+            let end = Instant::now() + Duration::from_secs(2);
+            while let (Some(stream), Some(left)) = (&mut client, end.checked_duration_since(Instant::now())) {
+                match timeout(left, stream.fresh()).await {
+                    Ok(Ok(Event::Element(e))) => delivered.extend(line(&e)),
+                    _ => break,
+                }
+            }
+            break;
+        }
+    }
+    delivered
+}
+
+async fn enter(options: &crate::client::Options, number: usize) -> Result<Client, crate::client::Error> {
+    let mut client = Client::login(options, &user(number), PASSWORD, "here").await?;
+    client.available().await?;
+    Ok(client)
+}
+
+/// The number of one of these messages, an error about it, or a copy of it.
+fn line(element: &Element) -> Option<usize> {
+    match element.name.as_str() {
+        "message" => element.attr("id")?.strip_prefix('n')?.parse().ok(),
+        _ => None,
+    }
+}
