@@ -141,6 +141,53 @@ async fn what_waits_too_long_goes_back() {
     assert_eq!(foreign.bodies(), ["m20."]);
 }
 
+/// The process dies while stanzas go back. Each goes back; twice may come only those few that were on their way.
+#[tokio::test]
+async fn what_goes_back_goes_back_after_a_crash() {
+    for seen in [5, 70, 100] {
+        let (world, foreign) = world(Ways { takes: false, ..Ways::default() }, federated).await;
+        let mut romeo = romeo(&world).await;
+        for n in 0..100 {
+            romeo.send(&chat(n));
+        }
+        foreign.opened().await;
+        romeo.settled().await;
+        foreign.change(|ways| ways.away = Some(not_there()));
+        foreign.cut();
+        let mut times = [0; 100];
+        let count = |times: &mut [usize; 100], error: &str| {
+            let n: Option<usize> =
+                error.split(" id='").nth(1).and_then(|id| id.split('\'').next()?.parse().ok());
+            if let Some(n) = n.filter(|_| is_error(error, "remote-server-not-found")) {
+                times[n] += 1;
+            }
+        };
+        for _ in 0..seen {
+            count(&mut times, &romeo.recv().await);
+        }
+        romeo.told().await;
+        romeo.ack();
+        romeo.forget();
+        let world = world.restart().await;
+        foreign.serves(&world.host);
+        let mut romeo = world.resume(&romeo).await.expect("resumed");
+        while times.contains(&0) {
+            count(&mut times, &romeo.recv().await);
+        }
+        romeo.send("<iq type='get' id='end' to='localhost'><none xmlns='urn:x'/></iq>");
+        loop {
+            let got = romeo.recv().await;
+            if got.contains("id='end'") {
+                break;
+            }
+            count(&mut times, &got);
+        }
+        let twice = times.iter().filter(|times| **times == 2).count();
+        assert!(times.iter().all(|times| *times <= 2) && twice <= 16, "after {seen}: {times:?}");
+        assert!(foreign.all().is_empty());
+    }
+}
+
 #[tokio::test]
 async fn what_was_acknowledged_outlives_the_only_node() {
     let (world, foreign) = world(Ways { away: Some(unreachable()), ..Ways::default() }, federated).await;

@@ -1,12 +1,16 @@
 //! What goes back to its sender: because the other server is not to be had, or does not take it.
 //!
-//! The error of a stored stanza is on its way until it is safe; then the stanza is removed. After a crash the error comes again, and is known
-//! by its origin.
+//! That a stored stanza goes back is written down first: it is not sent any more, whatever happens. When the error is safe (its client has it,
+//! or the store), the stanza is removed. If this process dies between the two, the error comes again. It is known by its origin where the user
+//! has stored it; a client that had just got it gets it twice. So few are on their way at a time to one sender.
+
+use std::collections::HashMap;
 
 use rookery_cluster::store::Ops;
 use rookery_cluster::tables::archive::ArchiveId;
 use rookery_cluster::tables::links;
 use rookery_proto::xmpp::error::{Condition, StanzaError};
+use rookery_proto::xmpp::jid::BareJid;
 use sha2::Digest as _;
 
 use super::dialing::Stream;
@@ -19,7 +23,10 @@ use crate::runtime::actor::Handle;
 use crate::runtime::origin::{Origin, OriginName};
 
 /// Stanzas that are on their way back to their senders at one time.
-const RETURNING: usize = 64;
+const RETURNING: usize = 256;
+
+/// The same for one sender. When this process dies, these errors may come twice.
+const FOR_ONE: usize = 16;
 
 /// A stanza on its way back.
 pub(super) struct Returning {
@@ -27,6 +34,8 @@ pub(super) struct Returning {
     condition: Condition,
     /// The store knows.
     marked: bool,
+    /// The sender has the error, or will have it.
+    safe: bool,
     /// The store did not take that, or nobody knows whether the error is safe: the next second tries again.
     again: bool,
 }
@@ -40,13 +49,31 @@ impl Link {
         let limit = self.options().queue;
         // What has waited in the store while no process ran is tried before it goes back.
         let tried = !self.retry.is_new() || self.since.elapsed() >= limit;
-        let (mut count, mut bytes) = (0u64, 0);
+        let refused = self.waiting.refused.is_some();
+        let late = |item: &Item| refused || tried && item.since.elapsed() >= limit;
+        if !self.waiting.queue.front().is_some_and(late) {
+            return self.all_refused(); // almost always
+        }
+        let mut senders: HashMap<BareJid, usize> = HashMap::new();
+        for sender in
+            self.waiting.returning.values().filter_map(|returning| returning.item.stanza.from_bare())
+        {
+            *senders.entry(sender).or_default() += 1;
+        }
+        let (mut count, mut bytes, mut at) = (0u64, 0, 0);
         while self.waiting.returning.len() < RETURNING {
-            let late = |item: &Item| self.waiting.refused.is_some() || tried && item.since.elapsed() >= limit;
-            if !self.waiting.queue.front().is_some_and(late) {
-                break;
+            let Some(item) = self.waiting.queue.get(at).filter(|item| late(item)) else { break };
+            let sender = item.stanza.from_bare().filter(|_| item.kept == Kept::Yes);
+            let open = sender.map(|sender| senders.entry(sender).or_default());
+            match open {
+                Some(open) if *open >= FOR_ONE => {
+                    at += 1;
+                    continue;
+                }
+                Some(open) => *open += 1,
+                None => {}
             }
-            let Some(item) = self.waiting.pop() else { break };
+            let Some(item) = self.waiting.take_at(at) else { break };
             (count, bytes) = (count + 1, bytes + item.size);
             let condition = self.waiting.refused.or(self.retry.condition);
             self.give_one_back(item, condition.unwrap_or(Condition::RemoteServerTimeout));
@@ -54,6 +81,11 @@ impl Link {
         if count > 0 && self.waiting.refused.is_none() && !std::mem::replace(&mut self.retry.said, true) {
             tracing::warn!(link = %self.name, stanzas = count, bytes, reason = self.retry.text, "another server could not be reached in time: what was sent to it goes back to its senders. Check the other server's name, and that this node reaches it");
         }
+        self.all_refused();
+    }
+
+    /// When everything has gone back, what comes is tried again.
+    fn all_refused(&mut self) {
         if self.waiting.refused.is_some() && !self.waiting.has_some() && self.settling == 0 {
             self.waiting.refused = None;
         }
@@ -71,7 +103,9 @@ impl Link {
             return self.host.bounce(&item.stanza, receipt, condition);
         }
         let id = item.id;
-        self.waiting.returning.insert(id, Returning { item, condition, marked: false, again: false });
+        self.waiting
+            .returning
+            .insert(id, Returning { item, condition, marked: false, safe: false, again: false });
         self.mark(id);
     }
 
@@ -100,7 +134,9 @@ impl Link {
     /// A former process has begun to give a stanza back.
     pub(super) fn go_on_returning(&mut self, item: Item, condition: Condition) {
         let id = item.id;
-        self.waiting.returning.insert(id, Returning { item, condition, marked: true, again: false });
+        self.waiting
+            .returning
+            .insert(id, Returning { item, condition, marked: true, safe: false, again: false });
         self.send_back(id);
     }
 
@@ -134,28 +170,43 @@ impl Link {
 
     /// An error has come to its sender, or nobody knows whether it has.
     pub(super) fn returned(&mut self, id: ArchiveId, safe: bool) {
-        if !safe {
+        let Some(returning) = self.waiting.returning.get_mut(&id) else { return };
+        (returning.safe, returning.again) = (safe, !safe);
+        if safe {
+            self.remove_returned(id);
+        }
+    }
+
+    fn remove_returned(&mut self, id: ArchiveId) {
+        let mut ops = Ops::new();
+        links::remove(&mut ops, &self.name, id);
+        if self.submit(ops, Step::Returned(id)).is_err() {
+            self.removed(id, false);
+        }
+    }
+
+    /// A stanza that has gone back is removed, or could not be.
+    pub(super) fn removed(&mut self, id: ArchiveId, stored: bool) {
+        if !stored {
             if let Some(returning) = self.waiting.returning.get_mut(&id) {
                 returning.again = true;
             }
-            return;
-        }
-        if let Some(Returning { item, .. }) = self.waiting.returning.remove(&id) {
-            self.waiting.done(&item);
+        } else if let Some(Returning { item, .. }) = self.waiting.returning.remove(&id) {
+            self.waiting.rows_went(1, item.size);
         }
     }
 
     /// Goes on with those that failed.
     pub(super) fn return_again(&mut self) {
         let again = |(id, returning): (&ArchiveId, &mut Returning)| {
-            std::mem::take(&mut returning.again).then_some((*id, returning.marked))
+            std::mem::take(&mut returning.again).then_some((*id, returning.marked, returning.safe))
         };
         let all: Vec<_> = self.waiting.returning.iter_mut().filter_map(again).collect();
-        for (id, marked) in all {
-            if marked {
-                self.send_back(id);
-            } else {
-                self.mark(id);
+        for (id, marked, safe) in all {
+            match (marked, safe) {
+                (_, true) => self.remove_returned(id),
+                (true, _) => self.send_back(id),
+                (false, _) => self.mark(id),
             }
         }
     }

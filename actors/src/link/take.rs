@@ -22,6 +22,8 @@ pub(super) enum Step {
     Kept(ArchiveId),
     /// A stanza goes back to its sender.
     Marked(ArchiveId),
+    /// It has gone back, and is removed.
+    Returned(ArchiveId),
     /// Stanzas have these numbers.
     Numbered { attempt: u64, rows: Vec<(ArchiveId, Sent)> },
     /// The record says how the stream is resumed.
@@ -143,6 +145,7 @@ impl Link {
             }
             Step::Kept(id) => self.kept(id, stored),
             Step::Marked(id) => self.marked(id, stored),
+            Step::Returned(id) => self.removed(id, stored),
             Step::Numbered { attempt, rows } => self.numbered(attempt, &rows, stored),
             Step::Opened { attempt, opening } => self.opened(attempt, *opening, stored),
             Step::Removed(ids) if !stored => self.waiting.confirmed.extend(ids),

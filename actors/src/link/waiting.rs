@@ -158,6 +158,13 @@ impl Waiting {
         Some(item)
     }
 
+    /// The stanza at a place, which goes.
+    pub(super) fn take_at(&mut self, at: usize) -> Option<Item> {
+        let item = self.queue.remove(at)?;
+        self.bytes = self.bytes.saturating_sub(item.size);
+        Some(item)
+    }
+
     /// The other server has a stanza, or it has gone back.
     pub(super) fn done(&mut self, item: &Item) {
         if item.kept == Kept::Yes {

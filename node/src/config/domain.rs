@@ -18,8 +18,7 @@ impl Sources<'_> {
     /// Why a domain of that name must say where its certificate comes from.
     fn missing(&self, name: &str) -> Option<&'static str> {
         let Listen { c2s, c2s_tls, s2s, s2s_tls, https, .. } = self.listen;
-        let public =
-            [c2s, c2s_tls, s2s, s2s_tls, https].into_iter().flatten().any(|at| !at.ip().is_loopback());
+        let public = [c2s, c2s_tls, s2s, s2s_tls, https].into_iter().flatten().any(|at| !at.ip().is_loopback());
         match self.acme {
             Ok(Some(_)) if !acme::can_be_ordered(name) => {
                 Some("is missing, and no authority certifies this name")
@@ -44,8 +43,12 @@ pub(super) fn read(
             Ok(jid) if jid.local().is_none() && jid.resource().is_none() => jid.domain().to_owned(),
             _ => {
                 let line = if name.line > 0 { name.line } else { section.line };
-                let remedy = "write a domain, as in \"example.org\"";
-                r.problem(line, "domain.name", format!("is {:?}", name.value), remedy);
+                r.problem(
+                    line,
+                    "domain.name",
+                    format!("is {:?}", name.value),
+                    "write a domain, as in \"example.org\"",
+                );
                 name.value
             }
         };

@@ -5,8 +5,9 @@ use std::time::Duration;
 use rookery_actors::options::DomainPattern;
 use toml::de::DeTable;
 
+use super::listen::is_host_and_port;
 use super::read::{Found, Reader, Section};
-use super::validate::{count, is_host_and_port, secs, size};
+use super::validate::{count, secs, size};
 
 /// How another server proves its domain. Later ones are stricter.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

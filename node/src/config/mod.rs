@@ -18,6 +18,7 @@ mod components;
 mod describe;
 mod domain;
 mod federation;
+mod listen;
 mod options;
 mod problem;
 mod read;

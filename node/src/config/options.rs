@@ -3,6 +3,7 @@
 mod acme;
 mod federation;
 mod limits;
+mod listen;
 mod remote;
 
 /// What an option holds, and its default.
@@ -94,13 +95,15 @@ pub const SECTIONS: &[(&str, &str)] = &[
     ("log", "The log, which is written to standard error."),
 ];
 
-/// All options. Large sections have a file of their own: [`acme`], [`federation`], [`remote`] and [`limits`].
+/// All options. Large sections have a file of their own: [`listen`], [`acme`], [`federation`], [`remote`] and [`limits`].
 pub const OPTIONS: &[Opt] = &joined();
 
-const PARTS: [&[Opt]; 5] = [GENERAL, acme::ACME, limits::LIMITS, federation::FEDERATION, remote::REMOTE];
+const PARTS: [&[Opt]; 6] =
+    [GENERAL, listen::LISTEN, acme::ACME, limits::LIMITS, federation::FEDERATION, remote::REMOTE];
 
 #[allow(clippy::indexing_slicing, reason = "within a constant: a wrong index does not compile")]
-const LENGTH: usize = PARTS[0].len() + PARTS[1].len() + PARTS[2].len() + PARTS[3].len() + PARTS[4].len();
+const LENGTH: usize =
+    PARTS[0].len() + PARTS[1].len() + PARTS[2].len() + PARTS[3].len() + PARTS[4].len() + PARTS[5].len();
 
 #[allow(clippy::indexing_slicing, reason = "within a constant: a wrong index does not compile")]
 const fn joined() -> [Opt; LENGTH] {
@@ -194,97 +197,6 @@ const GENERAL: &[Opt] = &[
         Kind::Text(""),
         false,
         "Conditions that the certificates of the FoundationDB servers must meet, in FoundationDB's syntax, as in `Check.Valid=1,S.O=Example`.",
-    ),
-    opt(
-        "listen",
-        "c2s",
-        Kind::List(&["[::]:5222"]),
-        false,
-        "Addresses for clients with STARTTLS, which is required.",
-    ),
-    opt(
-        "listen",
-        "c2s_tls",
-        Kind::List(&["[::]:5223"]),
-        false,
-        "Addresses for clients with direct TLS (XEP-0368, ALPN `xmpp-client`).",
-    ),
-    opt(
-        "listen",
-        "component",
-        Kind::List(&[]),
-        false,
-        "Loopback addresses for components, in the clear, as in `127.0.0.1:5347`.",
-    ),
-    opt(
-        "listen",
-        "component_tls",
-        Kind::List(&[]),
-        false,
-        "Addresses for components with direct TLS, for components on other machines. Components that know no TLS need a program such as stunnel.",
-    ),
-    opt(
-        "listen",
-        "s2s",
-        Kind::List(&["[::]:5269"]),
-        false,
-        "Addresses for other servers with STARTTLS, which is required. Only with `federation.enabled`, which setting this option turns on.",
-    ),
-    opt(
-        "listen",
-        "s2s_tls",
-        Kind::List(&["[::]:5270"]),
-        false,
-        "Addresses for other servers with direct TLS (XEP-0368, ALPN `xmpp-server`). As `s2s`; if only `s2s` is set, there is none.",
-    ),
-    opt(
-        "listen",
-        "http",
-        Kind::List(&["127.0.0.1:5280"]),
-        false,
-        "Addresses for `/metrics`, `/healthz` and `/readyz`. Keep them private.",
-    ),
-    opt(
-        "listen",
-        "https",
-        Kind::List(&[]),
-        false,
-        "HTTP by TLS with the certificates of the domains, for everybody: `/healthz`, `/readyz`, and challenges for certificates.",
-    ),
-    opt(
-        "listen",
-        "http_proxy_trusted",
-        Kind::List(&[]),
-        true,
-        "The networks of proxies in front of `http` and `https` that are believed when they name the client, by `X-Forwarded-For` or `Forwarded`. The proxy must remove the header that it does not write.",
-    ),
-    opt(
-        "listen",
-        "admin",
-        Kind::Text(""),
-        false,
-        "The admin socket for the commands, as in `unix:/run/rookery/admin.sock`; empty: `admin.sock` in `data_dir`.",
-    ),
-    opt(
-        "listen",
-        "proxy_protocol",
-        Kind::Flag(false),
-        false,
-        "Whether connections to `c2s` and `c2s_tls` must begin with a PROXY header (v1 or v2) of a load balancer in `proxy_trusted`.",
-    ),
-    opt(
-        "listen",
-        "proxy_trusted",
-        Kind::List(&["127.0.0.0/8", "::1/128"]),
-        true,
-        "The networks of the load balancers. While `proxy_protocol` is on, connections from other addresses are refused.",
-    ),
-    opt(
-        "listen",
-        "public",
-        Kind::Text(""),
-        true,
-        "`host:port` at which clients reach this node and no other. Sent to clients as the address for resumption (XEP-0198 `location`), and by other nodes for `cluster.redirect`. Empty: not sent.",
     ),
     opt("domain", "name", Kind::Text(""), true, "The domain, as in `example.org`."),
     opt(

@@ -1,17 +1,16 @@
 //! From the tables of the file to a valid [`Config`].
 
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use rookery_proto::xmpp::jid::Jid;
 use toml::de::DeTable;
 
+use super::listen::{listen, twice};
 use super::problem::Problem;
-use super::read::{Found, Reader, Section};
+use super::read::{Reader, Section};
 use super::{
-    Archive, ArchiveDefault, Config, Limits, Listen, Log, Network, Sasl, acme, address, cluster, components,
-    domain, federation, remote, store,
+    Archive, ArchiveDefault, Config, Limits, Log, Sasl, acme, cluster, components, domain, federation,
+    remote, store,
 };
 
 /// The defaults of the list; the domains are empty.
@@ -83,132 +82,6 @@ fn read(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path) -> Config {
         log: log(r, file),
         data_dir,
     }
-}
-
-/// Also whether the file names an address for other servers, and the line of the section.
-fn listen(r: &mut Reader<'_>, file: &DeTable<'_>, base: &Path, data_dir: &Path) -> (Listen, bool, usize) {
-    let section = r.section(file, "listen");
-    let admin = r.text(&section, "admin");
-    let path = match (admin.value.as_str(), admin.value.strip_prefix("unix:")) {
-        ("", _) => data_dir.join("admin.sock"),
-        (_, Some(path)) if !path.is_empty() => base.join(path),
-        _ => {
-            let what = format!("is {:?}", admin.value);
-            r.problem(admin.line, "listen.admin", what, "write \"unix:\" and the path of the socket");
-            PathBuf::new()
-        }
-    };
-    if let Err(error) = rookery_ops::admin::Address::new(&path)
-        && !path.as_os_str().is_empty()
-    {
-        let remedy = "write a short path, as in \"unix:/run/rookery/admin.sock\"";
-        r.problem(admin.line, "listen.admin", error.to_string(), remedy);
-    }
-    let named = [r.names(&section, "s2s"), r.names(&section, "s2s_tls")];
-    let mut listen = Listen {
-        c2s: sockets(r, &section, "c2s"),
-        c2s_tls: sockets(r, &section, "c2s_tls"),
-        component: sockets(r, &section, "component"),
-        component_tls: sockets(r, &section, "component_tls"),
-        s2s: sockets(r, &section, "s2s"),
-        s2s_tls: sockets(r, &section, "s2s_tls"),
-        http: sockets(r, &section, "http"),
-        https: sockets(r, &section, "https"),
-        acme: acme::listen(r, file),
-        http_proxies: networks(r, &section, "http_proxy_trusted"),
-        admin: path,
-        proxy: proxy(r, &section),
-        public: public(r, &section),
-    };
-    match named {
-        // What the file does not name beside what it does name is not wanted.
-        [true, false] => listen.s2s_tls.clear(),
-        [false, true] => listen.s2s.clear(),
-        _ => {}
-    }
-    let listening = named.contains(&true) && !(listen.s2s.is_empty() && listen.s2s_tls.is_empty());
-    (listen, listening, section.line)
-}
-
-fn twice(r: &mut Reader<'_>, listen: &Listen, line: usize) {
-    let mut seen: Vec<SocketAddr> = Vec::new();
-    components::only_loopback(r, line, &listen.component);
-    let all = [
-        &listen.c2s,
-        &listen.c2s_tls,
-        &listen.s2s,
-        &listen.s2s_tls,
-        &listen.component,
-        &listen.component_tls,
-        &listen.http,
-        &listen.https,
-        &listen.acme,
-    ];
-    for at in all.into_iter().flatten().filter(|a| a.port() != 0) {
-        if seen.contains(at) {
-            let what = format!("{at} is listed twice");
-            r.problem(line, "listen", what, "give every listener its own address or port");
-        }
-        seen.push(*at);
-    }
-}
-
-fn sockets(r: &mut Reader<'_>, section: &Section<'_, '_>, name: &str) -> Vec<SocketAddr> {
-    let mut all = Vec::new();
-    for Found { value, line } in r.list(section, name) {
-        match address::socket(&value) {
-            Some(address) => all.push(address),
-            None => {
-                let remedy = "write an IP address and a port, as in \"[::]:5222\" or \"127.0.0.1:5222\"";
-                r.problem(line, format!("listen.{name}"), format!("is {value:?}"), remedy);
-            }
-        }
-    }
-    all
-}
-
-fn proxy(r: &mut Reader<'_>, section: &Section<'_, '_>) -> Option<Vec<Network>> {
-    let on = r.flag(section, "proxy_protocol").value;
-    let networks = networks(r, section, "proxy_trusted");
-    on.then_some(networks)
-}
-
-pub(super) fn networks(r: &mut Reader<'_>, section: &Section<'_, '_>, name: &str) -> Vec<Network> {
-    let mut networks = Vec::new();
-    for Found { value, line } in r.list(section, name) {
-        match Network::parse(&value) {
-            Some(network) => networks.push(network),
-            None => {
-                let remedy =
-                    "write a network, as in \"10.0.0.0/8\" (no bits set behind the prefix), or an address";
-                r.problem(line, section.path(name), format!("is {value:?}"), remedy);
-            }
-        }
-    }
-    networks
-}
-
-/// XEP-0198 section 5: a hostname or an address, then a colon and a port.
-fn public(r: &mut Reader<'_>, section: &Section<'_, '_>) -> Option<String> {
-    let found = r.text(section, "public");
-    if found.value.is_empty() {
-        return None;
-    }
-    if !is_host_and_port(&found.value.replace(cluster::NODE, "n")) {
-        let what = format!("is {:?}", found.value);
-        r.problem(found.line, "listen.public", what, "write host:port, as in \"node1.example.org:5222\"");
-    }
-    Some(found.value)
-}
-
-/// Whether it is a name or an address, a colon and a port.
-pub(super) fn is_host_and_port(text: &str) -> bool {
-    text.rsplit_once(':').is_some_and(|(host, port)| {
-        let v6 = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
-        let named = || Jid::parse(host).is_ok_and(|j| j.local().is_none() && j.resource().is_none());
-        v6.map_or_else(named, |v6| v6.parse::<std::net::Ipv6Addr>().is_ok())
-            && port.parse::<u16>().is_ok_and(|p| p > 0)
-    })
 }
 
 fn archive(r: &mut Reader<'_>, file: &DeTable<'_>) -> Archive {

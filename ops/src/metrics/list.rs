@@ -129,6 +129,11 @@ pub const METRICS: &[Metric] = &[
     m("rookery_link_renumbered_total", Counter, N, &[], "Stanzas to other servers that got a new number before they were sent"),
     m("rookery_link_unproven_total", Counter, N, &[], "Stanzas to servers without XEP-0198 that were written to the stream and not confirmed by the answer to a ping in time"),
 
+    // Components.
+    m("rookery_component_connections", Gauge, N, &["component"], "Open connections of components, by name"),
+    m("rookery_component_stanzas_total", Counter, N, &["component", "direction"], "Stanzas of components (from) and to components (to), by name"),
+    m("rookery_component_refused_total", Counter, N, &[], "Handshakes of components with a wrong secret"),
+
     // The store.
     m("rookery_store_read_seconds", Histogram(SECONDS), S, &[], "Time of a read from a store outside this process"),
     m("rookery_store_commit_seconds", Histogram(SECONDS), S, &[], "Time of a commit, until it is durable"),

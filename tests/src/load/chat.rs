@@ -45,7 +45,8 @@ pub async fn chat(site: &Site<'_>, pairs: usize, messages: usize, pace: Pace) ->
             client.sm.enabled = false;
             client.sm.automatic = false;
         }
-        clients.push((sender, receiver, user(seats[1].user)));
+        let to = format!("{}@{}", user(seats[1].user), seats[1].options.domain);
+        clients.push((sender, receiver, to));
     }
     let each = messages / pairs;
     let (clients, _) = round(clients, (each / 10).max(5), pace).await?;
@@ -68,7 +69,7 @@ pub async fn chat(site: &Site<'_>, pairs: usize, messages: usize, pace: Pace) ->
     Ok(Outcome { messages: delays.len(), seconds, cpu, p50: at(0.5), p99: at(0.99) })
 }
 
-/// Who sends, who receives, and that one's name.
+/// Who sends, who receives, and that one's bare JID.
 type Pairs = Vec<(Client, Client, String)>;
 
 async fn round(clients: Pairs, each: usize, pace: Pace) -> Result<(Pairs, Vec<Duration>), Error> {
@@ -138,7 +139,7 @@ async fn round(clients: Pairs, each: usize, pace: Pace) -> Result<(Pairs, Vec<Du
 fn message(to: &str, number: usize) -> String {
     let request = if number % ACK_EVERY == ACK_EVERY - 1 { "<r xmlns='urn:xmpp:sm:3'/>" } else { "" };
     format!(
-        "<message to='{to}@localhost' type='chat' id='b0c7a1e2-{number:08}'>\
+        "<message to='{to}' type='chat' id='b0c7a1e2-{number:08}'>\
          <body>But, soft! what light through yonder window breaks? It is the east, and Juliet is the sun.</body>\
          <active xmlns='http://jabber.org/protocol/chatstates'/><request xmlns='urn:xmpp:receipts'/>\
          <origin-id xmlns='urn:xmpp:sid:0' id='b0c7a1e2-{number:08}'/></message>{request}"

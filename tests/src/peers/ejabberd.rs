@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as B64;
 use tokio::process::Command;
 
-use super::server::{Plan, Proof, accounts, password};
+use super::server::{Plan, Proof, accounts, log_level, password};
 use crate::client::scram::{Hash, stored};
 use crate::server::{Error, need_program};
 
@@ -29,12 +29,11 @@ pub(super) fn prepare(plan: &Plan) -> Result<(), Error> {
         ("c2s", plan.ports.c2s.port().to_string()),
         ("c2s_tls", plan.ports.c2s_tls.port().to_string()),
         ("s2s", plan.ports.s2s.port().to_string()),
-        ("level", if std::env::var_os("ROOKERY_TEST_VERBOSE").is_some() { "debug" } else { "info" }.into()),
+        ("level", log_level(plan)),
         ("starttls", starttls.into()),
         ("dialback", dialback.into()),
         ("direct", direct),
         ("ca", plan.authority.display().to_string()),
-        ("more", plan.more.clone()),
     ]);
     let mut config = super::filled(include_str!("ejabberd.yml"), &values);
     config.push_str("hosts:\n");

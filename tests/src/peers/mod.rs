@@ -6,6 +6,7 @@
 //! way (libunbound's forwarder, Erlang's inetrc, `[dns] servers`).
 
 mod authority;
+pub mod bench;
 mod dns;
 mod ejabberd;
 mod prosody;
@@ -17,7 +18,7 @@ mod world;
 pub use self::authority::{Authority, Kind};
 pub use self::dns::{Dns, Record};
 pub use self::server::{Plan, Server, Software};
-pub use self::world::{Host, PASSWORD, Setting, Side, World, user};
+pub use self::world::{Host, PASSWORD, Setting, Side, World, one_of_many, user};
 
 /// The template with `{name}` replaced by the value of that name.
 fn filled(template: &str, values: &std::collections::BTreeMap<&str, String>) -> String {

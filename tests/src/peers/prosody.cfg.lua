@@ -27,4 +27,3 @@ unbound = {
 }
 ssl = { certificate = "{cert}", key = "{key}", cafile = "{ca}", protocol = "tlsv1_2+" }
 {proof}
-{more}

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use tokio::process::Command;
 
-use super::server::{Plan, Proof, accounts, password};
+use super::server::{Plan, Proof, accounts, log_level, password};
 use crate::client::scram::{Hash, stored};
 use crate::server::prosody::encoded;
 use crate::server::{Error, need_program};
@@ -32,7 +32,7 @@ pub(super) fn prepare(plan: &Plan) -> Result<(), Error> {
         ("s2s", plan.ports.s2s.port().to_string()),
         ("s2s_tls", plan.ports.s2s_tls.port().to_string()),
         ("dns", plan.dns.port().to_string()),
-        ("level", if std::env::var_os("ROOKERY_TEST_VERBOSE").is_some() { "debug" } else { "info" }.into()),
+        ("level", log_level(plan).replace("warning", "warn")),
         ("enabled", enabled.into()),
         ("disabled", disabled.into()),
         ("proof", proof.into()),
@@ -40,7 +40,6 @@ pub(super) fn prepare(plan: &Plan) -> Result<(), Error> {
         ("cert", first.cert.display().to_string()),
         ("key", first.key.display().to_string()),
         ("ca", plan.authority.display().to_string()),
-        ("more", plan.more.clone()),
     ]);
     let mut config = super::filled(include_str!("prosody.cfg.lua"), &values);
     for (domain, files) in &plan.domains {

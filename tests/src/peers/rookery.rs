@@ -8,6 +8,17 @@ use super::server::{Plan, Proof, accounts, password};
 use crate::server::rookery::{GENEROUS, binary};
 use crate::server::{Error, run};
 
+/// What one address and one domain may do when all others are there too.
+const FREE: &str = "streams_per_address = 100000
+streams_unproved_per_address = 100000
+streams_unproved = 100000
+streams_per_domain = 100000
+new_streams_per_minute = 1000000
+bytes_per_second = 1000000000
+bytes_burst = 1000000000
+stanzas_per_second = 10000000
+stanzas_burst = 10000000";
+
 pub(super) fn prepare(plan: &Plan) -> Result<(), Error> {
     let dir = plan.dir.display();
     let policy = match plan.proof {
@@ -36,6 +47,7 @@ default = "always"
 [federation]
 policy = "{policy}"
 queue_seconds = {queue_seconds}
+{limits}
 [authorities]
 system = false
 file = "{authority}"
@@ -53,13 +65,16 @@ servers = ["{dns}"]
         authority = plan.authority.display(),
         queue_seconds = plan.queue_seconds,
         anchor = anchor.unwrap_or_default(),
+        limits = if plan.generous { FREE } else { "" },
     );
     for (domain, files) in &plan.domains {
         let (cert, key) = (files.cert.display(), files.key.display());
         let _ =
             write!(config, "[[domain]]\nname = \"{domain}\"\ncertificate = \"{cert}\"\nkey = \"{key}\"\n");
     }
-    config.push_str(&plan.more);
+    if plan.generous {
+        config.push_str("[log]\nlevel = \"warn\"\n");
+    }
     Ok(std::fs::write(plan.dir.join("rookery.toml"), config)?)
 }
 

@@ -65,8 +65,8 @@ pub struct Plan {
     pub ports: Ports,
     /// How long stanzas may wait for the other server, in seconds, where the software lets that be set.
     pub queue_seconds: u32,
-    /// Lines that only this software understands, for a measurement.
-    pub more: String,
+    /// For a measurement: no limit of what comes from one address, and a quiet log.
+    pub generous: bool,
 }
 
 /// Where it listens, on 127.0.0.1.
@@ -182,10 +182,20 @@ impl Server {
     }
 }
 
-/// The accounts of a domain, with the password that all have.
+/// The accounts of the first domains.
 pub(super) fn accounts(plan: &Plan) -> impl Iterator<Item = (String, String)> {
-    let names = plan.domains.iter();
+    let names = plan.domains.iter().take(8);
     names.flat_map(|(domain, _)| (0..plan.users).map(|n| (crate::load::peer::user(n), domain.clone())))
+}
+
+/// How much a server that is not Rookery logs.
+pub(super) fn log_level(plan: &Plan) -> String {
+    match std::env::var_os("ROOKERY_TEST_VERBOSE") {
+        Some(_) => "debug",
+        None if plan.generous => "warning",
+        None => "info",
+    }
+    .into()
 }
 
 /// The password of every account.

@@ -60,6 +60,8 @@ pub enum Setting {
     DaneUnsigned,
     /// A wants TLS and certificates, B has no TLS and offers dialback.
     Clear,
+    /// For measurements: B has so many domains, of which each is a link of its own.
+    Many(usize),
 }
 
 /// A domain of a server.
@@ -129,12 +131,18 @@ impl Setting {
 
     fn proof(self, side: Side) -> Proof {
         match (self, side) {
-            (Setting::Certificates | Setting::Untrusted, _) | (Setting::Clear, Side::A) => Proof::Certificate,
+            (Setting::Certificates | Setting::Untrusted | Setting::Many(_), _)
+            | (Setting::Clear, Side::A) => Proof::Certificate,
             (Setting::Dialback | Setting::ServerOnly, _) => Proof::Dialback,
             (Setting::Dane | Setting::DaneUnsigned, _) => Proof::Dane,
             (Setting::Clear, Side::B) => Proof::Clear,
         }
     }
+}
+
+/// A further domain of B.
+pub fn one_of_many(number: usize) -> String {
+    format!("d{number}.many.example")
 }
 
 /// Two servers, DNS, an authority, and the folder of all.
@@ -185,6 +193,20 @@ impl World {
                 }
                 domains.push((domain, files));
             }
+            if let (Setting::Many(count), Side::B) = (setting, side) {
+                let files = authority.issue(&["*.many.example"], Kind::Valid)?;
+                for number in 0..count {
+                    let domain = one_of_many(number);
+                    records.push(Record::Service {
+                        service: "_xmpp-server",
+                        domain: domain.clone(),
+                        priority: 1,
+                        port: ports.s2s.port(),
+                        host: target.clone(),
+                    });
+                    domains.push((domain, files.clone()));
+                }
+            }
             places.push((side, ports, domains));
         }
         // A name that says that it has no server.
@@ -209,7 +231,7 @@ impl World {
                 anchor: dns.anchor.clone(),
                 ports,
                 queue_seconds: setting.queue_seconds(),
-                more: String::new(),
+                generous: matches!(setting, Setting::Many(_)),
             };
             servers.push(Server::start(software, plan).await?);
         }

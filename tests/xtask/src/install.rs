@@ -23,6 +23,29 @@ const FOR_TESTS: &[(&str, &str)] = &[
     ("pebble", "pebble"),
 ];
 
+/// What federation is tested with: the other servers, a DNS server, and what tells a program of a DNS server of the test's own.
+const FOR_FEDERATION: &[(&str, &str)] = &[
+    ("prosody", "prosody"),
+    ("lunbound.so", "lua-unbound"),
+    ("ejabberdctl", "ejabberd"),
+    ("nsd", "nsd"),
+    ("ldns-signzone", "ldnsutils"),
+    ("libnss_wrapper.so", "libnss-wrapper"),
+];
+
+/// For tests and measurements of federation.
+pub(crate) fn for_federation() {
+    let libraries = format!("/usr/lib/{}-linux-gnu", std::env::consts::ARCH);
+    let there = |file: &str| Path::new(&libraries).join(file).exists();
+    let mut wanted = FOR_FEDERATION.to_vec();
+    wanted.retain(|(program, _)| match *program {
+        "lunbound.so" => !there("lua/5.4/lunbound.so"),
+        "libnss_wrapper.so" => !there("libnss_wrapper.so"),
+        _ => true,
+    });
+    apt(&wanted);
+}
+
 /// For nodes behind a load balancer.
 pub(crate) fn for_chaos() {
     apt(&[("haproxy", "haproxy")]);
@@ -31,6 +54,7 @@ pub(crate) fn for_chaos() {
 /// For the interop tests: Debian's programs, and under target/ PyPI's slixmpp and slidge, and Maven Central's Smack.
 pub(crate) fn for_tests() {
     apt(FOR_TESTS);
+    for_federation();
     if !crate::fdb::libclang() {
         apt_install(&["libclang-dev"]);
     }

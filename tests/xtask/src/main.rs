@@ -63,6 +63,18 @@ enum Task {
         #[arg(long, hide = true)]
         here: bool,
     },
+    /// What a link between two servers costs: Rookery, Prosody and ejabberd, each with itself; writes tests/bench/FEDERATION.md.
+    FederationBench {
+        /// A tenth of the load: to see that it works.
+        #[arg(long)]
+        quick: bool,
+        /// Which servers, separated by commas.
+        #[arg(long, default_value = "rookery,prosody,ejabberd", value_delimiter = ',')]
+        servers: Vec<String>,
+        /// Do not build and start the release profile first.
+        #[arg(long, hide = true)]
+        here: bool,
+    },
     /// Three nodes behind HAProxy, clients that talk all the time, and nodes that are killed, restarted and drained.
     Chaos {
         /// Clients; they talk in pairs.
@@ -122,6 +134,11 @@ fn main() -> ExitCode {
         Task::Sim { seeds, from, jobs } => suite::simulate(seeds, from, jobs),
         // A generator without optimisation would measure itself.
         Task::Bench { here: false, .. } if cfg!(debug_assertions) => suite::again_in_release(""),
+        Task::FederationBench { here: false, .. } if cfg!(debug_assertions) => suite::again_in_release(""),
+        Task::FederationBench { quick, servers, here: _ } => {
+            install::for_federation();
+            federation_bench(quick, &servers)
+        }
         Task::Chaos { store, .. } if cfg!(debug_assertions) => {
             suite::again_in_release(store.as_deref().unwrap_or_default())
         }
@@ -167,6 +184,23 @@ fn main() -> ExitCode {
                     ExitCode::FAILURE
                 }
             }
+        }
+    }
+}
+
+/// Measures links; the report is kept if it is the whole one.
+fn federation_bench(quick: bool, servers: &[String]) -> ExitCode {
+    use rookery_tests::peers::{Software, bench};
+    let servers: Vec<Software> =
+        Software::ALL.into_iter().filter(|s| servers.iter().any(|name| *name == s.to_string())).collect();
+    let whole = !quick && servers.len() == Software::ALL.len();
+    let output = whole.then(|| suite::root().join("tests/bench/FEDERATION.md"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    match runtime.block_on(bench::run(&bench::Plan { quick, servers, output })) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("{e}");
+            ExitCode::FAILURE
         }
     }
 }

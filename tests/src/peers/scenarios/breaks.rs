@@ -107,7 +107,7 @@ struct Bounced {
 }
 
 /// The condition of an error, and its text.
-fn reason(error: &Element) -> String {
+pub fn reason(error: &Element) -> String {
     let texts = error.children().map(|child| match child.text() {
         text if text.is_empty() => child.name.clone(),
         text => text,

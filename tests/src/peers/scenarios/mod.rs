@@ -6,7 +6,7 @@ mod proving;
 
 use std::fmt;
 
-pub use self::breaks::{Break, Tally, traffic};
+pub use self::breaks::{Break, Tally, reason, traffic};
 use super::{Host, Setting, Side, Software, World};
 pub use crate::load::Error;
 
@@ -75,6 +75,7 @@ impl Scenario {
             Setting::Dialback | Setting::ServerOnly => &[Messages, Ping, NoSuchUser],
             Setting::Dane => &[Messages, Ping],
             Setting::DaneUnsigned | Setting::Clear => &[Bad(Host::Main)],
+            Setting::Many(_) => &[],
         }
     }
 
