@@ -3,19 +3,14 @@
 
 #[path = "support/foreign.rs"]
 mod foreign;
-#[path = "support/nodes.rs"]
-mod nodes;
 mod support;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use foreign::{Foreign, Ways, is_error, not_there, unreachable};
-use nodes::Nodes;
 use rookery_actors::Options;
-use rookery_actors::link::stream::Pair;
 use rookery_actors::options::Federation;
-use rookery_proto::xmpp::jid::BareJid;
 use support::{Client, World};
 
 fn federated(options: &mut Options) {
@@ -457,65 +452,4 @@ async fn any_node_verifies_the_keys_of_all() {
     assert!(world.host.is_dialback_key("foreign.example", "localhost", "id1", &key));
     assert!(!world.host.is_dialback_key("foreign.example", "localhost", "id2", &key));
     assert!(!world.host.is_dialback_key("foreign.example", "localhost", "id1", &key[1..]));
-}
-
-/// The node that is the home of the link.
-fn home_of_link(world: &Nodes) -> usize {
-    let pair = Pair::new(&BareJid::parse("localhost").unwrap(), &foreign::domain()).unwrap();
-    (0..world.nodes.len()).find(|at| world.nodes[*at].host.is_home(pair.entity())).unwrap()
-}
-
-fn serve_all(foreign: &Arc<Foreign>, world: &Nodes) {
-    for node in &world.nodes {
-        foreign.serves(&node.host);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_next_home_goes_on_with_the_stream() {
-    let mut world = Nodes::with(3, federated).await;
-    let foreign = Foreign::new(Ways::default());
-    serve_all(&foreign, &world);
-    let link = home_of_link(&world);
-    let name = world.user((link + 1) % 3, "romeo").await;
-    let mut romeo = world.nodes[(link + 1) % 3].phone(&name).await;
-    foreign.change(|ways| ways.confirms = false);
-    for n in 0..50 {
-        romeo.send(&chat(n));
-    }
-    foreign.got("m49.").await;
-    foreign.change(|ways| ways.takes = false);
-    for n in 50..100 {
-        romeo.send(&chat(n));
-    }
-    world.kill(link);
-    foreign.change(|ways| (ways.takes, ways.confirms) = (true, true));
-    for n in 100..150 {
-        romeo.send(&chat(n));
-    }
-    foreign.got("m149.").await;
-    romeo.settled().await;
-    assert_eq!(foreign.bodies(), bodies(0..150));
-    assert_eq!(foreign.resumed(), 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_link_moves_with_its_shard() {
-    let world = Nodes::with(3, federated).await;
-    let foreign = Foreign::new(Ways::default());
-    serve_all(&foreign, &world);
-    let link = home_of_link(&world);
-    let name = world.user((link + 1) % 3, "romeo").await;
-    let mut romeo = world.nodes[(link + 1) % 3].phone(&name).await;
-    for n in 0..50 {
-        romeo.send(&chat(n));
-    }
-    let moved = world.nodes[link].hand_over();
-    for n in 50..150 {
-        romeo.send(&chat(n));
-    }
-    assert!(moved.await.unwrap());
-    foreign.got("m149.").await;
-    romeo.settled().await;
-    assert_eq!(foreign.bodies(), bodies(0..150));
 }

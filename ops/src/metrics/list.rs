@@ -112,6 +112,8 @@ pub const METRICS: &[Metric] = &[
     m("rookery_offline_stored_total", Counter, N, &[], "Offline messages stored"),
     m("rookery_offline_drained_total", Counter, N, &[], "Offline messages delivered to a session"),
 
+    m("rookery_stanzas_for_older_nodes_total", Counter, N, &[], "Stanzas that a node of an older version could not take: they wait, or their senders get an error"),
+
     // Other servers.
     m("rookery_remote_stanzas_total", Counter, N, &["direction"], "Stanzas of other servers (in) and to other servers (out)"),
     m("rookery_links", Gauge, N, &[], "Pairs of domains that this node speaks for with other servers"),
