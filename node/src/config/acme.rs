@@ -154,7 +154,7 @@ fn names(r: &mut Reader<'_>, section: &Section<'_, '_>) -> Vec<String> {
 }
 
 /// Whether it may be a public name: what is none, no authority certifies.
-pub(super) fn can_be_ordered(name: &str) -> bool {
+pub(crate) fn can_be_ordered(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name);
     let bare = name.strip_prefix('[').and_then(|n| n.strip_suffix(']')).unwrap_or(name);
     name.contains('.')
@@ -183,7 +183,7 @@ fn challenge(
             return None;
         }
         "http-01" => return Some(Challenge::Http01),
-        _ if listen.c2s_tls.is_empty() && listen.https.is_empty() => {
+        _ if [&listen.c2s_tls, &listen.s2s_tls, &listen.https].iter().all(|all| all.is_empty()) => {
             let remedy = "add listen.c2s_tls or listen.https, or choose another challenge";
             r.problem(wanted.line, "acme.challenge", "has no listener: tls-alpn-01 needs direct TLS", remedy);
             return None;

@@ -17,8 +17,9 @@ pub(super) struct Sources<'a> {
 impl Sources<'_> {
     /// Why a domain of that name must say where its certificate comes from.
     fn missing(&self, name: &str) -> Option<&'static str> {
-        let Listen { c2s, c2s_tls, https, .. } = self.listen;
-        let public = [c2s, c2s_tls, https].into_iter().flatten().any(|at| !at.ip().is_loopback());
+        let Listen { c2s, c2s_tls, s2s, s2s_tls, https, .. } = self.listen;
+        let all = [c2s, c2s_tls, s2s, s2s_tls, https];
+        let public = all.into_iter().flatten().any(|at| !at.ip().is_loopback());
         match self.acme {
             Ok(Some(_)) if !acme::can_be_ordered(name) => {
                 Some("is missing, and no authority certifies this name")

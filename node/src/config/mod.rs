@@ -27,6 +27,7 @@ mod remote;
 mod store;
 mod validate;
 
+pub(crate) use acme::can_be_ordered;
 pub use acme::{Acme, Challenge, Hook};
 pub use address::Network;
 pub use describe::describe;

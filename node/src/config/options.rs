@@ -86,7 +86,7 @@ pub const SECTIONS: &[(&str, &str)] = &[
     ("authorities", "The certificate authorities that other servers are proved by."),
     (
         "acme",
-        "Certificates from an ACME authority (RFC 8555), such as Let's Encrypt, for every domain without `certificate` and without `self_signed`, and for `names`. Names that a certificate file covers are not ordered. One node orders for all nodes; account, certificates and private keys are in the store, so whoever can read the store can read them.",
+        "Certificates from an ACME authority (RFC 8555), such as Let's Encrypt, for every domain without `certificate` and without `self_signed`, for every component that is not below a `self_signed` domain, and for `names`. Names that a certificate file covers are not ordered. One node orders for all nodes; account, certificates and private keys are in the store, so whoever can read the store can read them.",
     ),
     ("archive", "The message archive (XEP-0313)."),
     ("sasl", "Authentication."),

@@ -26,7 +26,7 @@ pub(super) const ACME: &[Opt] = &[
     acme(
         "challenge",
         Kind::Word(&["tls-alpn-01", "http-01", "dns-01"]),
-        "How the authority checks each name. `tls-alpn-01`: it connects to port 443 of the name; `listen.c2s_tls` and `listen.https` answer. `http-01`: it connects to port 80; `acme.listen`, `listen.http` and `listen.https` answer below `/.well-known/acme-challenge/`. `dns-01`: it looks for a DNS record that `acme.hook` sets. Any node of a cluster can answer.",
+        "How the authority checks each name. `tls-alpn-01`: it connects to port 443 of the name; `listen.c2s_tls`, `listen.s2s_tls` and `listen.https` answer. `http-01`: it connects to port 80; `acme.listen`, `listen.http` and `listen.https` answer below `/.well-known/acme-challenge/`. `dns-01`: it looks for a DNS record that `acme.hook` sets. Any node of a cluster can answer.",
     ),
     opt(
         "acme",
