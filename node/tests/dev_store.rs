@@ -45,7 +45,7 @@ fn address(line: &str) -> String {
 
 fn configure(folder: &Path, name: &str, address: &str) {
     let config = format!(
-        "data_dir = '{name}'\n[store]\nurl = 'dev://{address}'\n[[domain]]\nname = 'localhost'\n[sasl]\niterations = 4096\n"
+        "data_dir = '{name}'\n[store]\nurl = 'dev://{address}'\n[[domain]]\nname = 'localhost'\nself_signed = true\n[sasl]\niterations = 4096\n"
     );
     std::fs::write(folder.join(format!("{name}.toml")), config).unwrap();
 }

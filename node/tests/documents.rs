@@ -74,7 +74,12 @@ fn the_example_configuration_is_valid() {
     assert_eq!(parsed.data_dir, Path::new("/var/lib/rookery"));
     assert!(!parsed.domains[0].registration && parsed.store.sync);
 
-    let suggestion = |line: &&str| line.starts_with('#') && !line.starts_with("# ") && line.contains(" = ");
+    let suggestion = |line: &&str| {
+        line.starts_with('#') && !line.starts_with("# ") && (line.contains(" = ") || line.starts_with("#["))
+    };
+    std::fs::write(folder.path().join("irc.secret"), "a long secret of a component").unwrap();
+    let example =
+        example.replace("/etc/rookery/irc.secret", folder.path().join("irc.secret").to_str().unwrap());
     assert!(example.lines().filter(suggestion).count() > 5);
     let all: Vec<&str> = example.lines().map(|l| if suggestion(&l) { &l[1..] } else { l }).collect();
     config::parse(&all.join("\n"), Path::new("/etc/rookery")).unwrap();

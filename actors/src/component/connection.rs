@@ -7,7 +7,6 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rookery_cluster::mesh::peer::Outcome;
 use rookery_proto::xml::write;
 use rookery_proto::xmpp::error::Condition;
 use rookery_proto::xmpp::jid::BareJid;
@@ -17,12 +16,10 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::balance::{USERS, UserKey};
-use super::home::ConnId;
 use super::send::Sent;
 use crate::connection::reply::Reply;
 use crate::features::xep_0355_delegation::is_servers_own;
 use crate::host::Host;
-use crate::routing::wire::{self, What};
 use crate::runtime::origin::{Origin, OriginName};
 
 /// What one turn of [`ComponentLink::next`] writes at most, bytes, but for the last stanza.
@@ -245,7 +242,7 @@ impl Conn {
     }
 
     /// Writes what there is; until when to wait for more if there is nothing; or why it is over.
-    fn write(&self, out: &mut Vec<u8>) -> Result<Option<Instant>, End> {
+    fn write(&self, out: &mut Vec<u8>) -> Result<Instant, End> {
         let now = Instant::now();
         let mut done = Vec::new();
         let mut state = self.state.lock();
@@ -315,7 +312,7 @@ impl Conn {
             metrics::counter!("rookery_component_stanzas_total", "component" => name, "direction" => "to")
                 .increment(count);
         }
-        Ok(Some(until))
+        Ok(until)
     }
 }
 
@@ -330,10 +327,6 @@ fn ping(id: &str, from: &BareJid, to: &BareJid) -> Stanza {
     });
     Stanza::new(Type::Iq(IqType::Get)).id(id).from(from).to(to).payload(payload)
 }
-
-/// The connections of components on this node.
-#[derive(Default)]
-pub(super) struct Conns(pub(super) Mutex<std::collections::HashMap<u64, Arc<Conn>>>);
 
 /// What a connection holds of its component. When this is dropped, the connection has ended.
 pub struct ComponentLink(pub(super) Arc<Conn>);
@@ -356,10 +349,7 @@ impl ComponentLink {
             if !out.is_empty() {
                 return Ok(());
             }
-            match until {
-                Some(until) => drop(timeout_at(until, woken).await),
-                None => woken.await,
-            }
+            let _ = timeout_at(until, woken).await;
         }
     }
 
@@ -373,69 +363,6 @@ impl Drop for ComponentLink {
     fn drop(&mut self) {
         self.0.close();
         self.0.host.forget_component_connection(&self.0);
-    }
-}
-
-impl Host {
-    /// The connections of components on this node.
-    pub(super) fn component_conns(&self) -> Arc<Conns> {
-        self.state()
-    }
-
-    /// Hands a stanza to a connection, on this node or another; `false`: too much waits for that node, and `told` hears nothing.
-    pub(super) fn hand_to_connection(
-        &self,
-        id: &ConnId,
-        stanza: Arc<Stanza>,
-        origin: Option<Origin>,
-        told: impl FnOnce(Outcome) + Send + 'static,
-    ) -> bool {
-        use rookery_cluster::mesh::peer::Envelope;
-        let Some(((node, _), placement)) = id.node.as_ref().zip(self.placement()) else {
-            let conn = self.component_conns().0.lock().get(&id.number).cloned();
-            match conn {
-                Some(conn) => conn.take(stanza, origin, Reply::here(told)),
-                None => told(Outcome::Lost),
-            }
-            return true;
-        };
-        let payload = wire::ToComponent {
-            conn: id.number,
-            stanza: stanza.to_bytes().into(),
-            sid: origin.map(|origin| bytes::Bytes::copy_from_slice(&origin.name.0)).unwrap_or_default(),
-            n: origin.map_or(0, |origin| origin.number),
-        };
-        let shard = rookery_cluster::entity::Shard(0);
-        let body = wire::encode(What::ToComponent(payload));
-        let envelope = Envelope::new(shard, 0, bytes::Bytes::new(), body);
-        match placement.cluster.peers().peer(node).send(envelope, told) {
-            Ok(()) => true,
-            Err(refused) if !self.has_node_of(id) => {
-                (refused.on_outcome)(Outcome::Lost);
-                true
-            }
-            Err(_) => false,
-        }
-    }
-
-    /// Whether the node of a connection lives.
-    pub(super) fn has_node_of(&self, id: &ConnId) -> bool {
-        let Some(((node, generation), placement)) = id.node.as_ref().zip(self.placement()) else {
-            return true;
-        };
-        let map = placement.cluster.mesh().map();
-        map.member(node).is_some_and(|member| member.status.lives(*generation))
-    }
-
-    /// A stanza from the home of a component, for a connection of this node.
-    pub(crate) fn take_to_component(&self, payload: &wire::ToComponent, reply: Reply) {
-        let conn = self.component_conns().0.lock().get(&payload.conn).cloned();
-        let origin = OriginName::from_slice(&payload.sid).map(|name| Origin::new(name, payload.n));
-        match (conn, crate::routing::stored::stanza(&payload.stanza)) {
-            (Some(conn), Some(stanza)) => conn.take(Arc::new(stanza), origin, reply),
-            (Some(_), None) => reply.taken(), // nobody could read it
-            (None, _) => reply.not_here(0, None),
-        }
     }
 }
 

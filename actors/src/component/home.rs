@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rookery_cluster::entity::Shard;
-use rookery_cluster::mesh::peer::{NodeId, Outcome};
+use rookery_cluster::mesh::peer::Outcome;
 use rookery_cluster::store::{self, Fut};
 use rookery_proto::xmpp::error::Condition;
 use rookery_proto::xmpp::jid::BareJid;
@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::balance::{Balance, UserKey};
+use super::messages::{ConnId, Msg, Offer};
 use crate::host::Host;
 use crate::host::kind::{Inbound, PlacedActor};
 use crate::placement::LostShards;
@@ -32,40 +33,6 @@ const TICK: Duration = Duration::from_secs(1);
 const SETTLE: Duration = Duration::from_millis(500);
 /// How long a component has to take what it was handed when its home moves.
 const LEAVE: Duration = Duration::from_secs(2);
-
-/// A connection as its home names it: the node that has it, if that is another one, with its generation, and its number there.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct ConnId {
-    pub(crate) node: Option<(NodeId, u64)>,
-    pub(crate) number: u64,
-}
-
-/// A connection offers itself, or says that it is still there.
-pub(crate) struct Offer {
-    pub(crate) conn: ConnId,
-    /// The home that it knows.
-    pub(crate) serving: u64,
-    pub(crate) users: Vec<u64>,
-    pub(crate) gone: bool,
-    /// Told which home this is.
-    pub(crate) reply: oneshot::Sender<u64>,
-}
-
-pub(crate) enum Msg {
-    In(Box<Inbound>),
-    Offer(Box<Offer>),
-    /// What became of a stanza that a connection was handed.
-    Outcome {
-        conn: ConnId,
-        number: u64,
-        /// The component's answer, if the server itself has asked; else nothing. `None`: the connection has not taken it.
-        taken: Option<Bytes>,
-    },
-    Tick,
-    Leave(oneshot::Sender<()>),
-    Lose,
-    Nothing,
-}
 
 /// A stanza that waits for the component, or is on its way to it.
 struct Waiting {
@@ -322,13 +289,6 @@ impl Component {
             self.host.forward::<Self>(&self.name, *waiting.inbound);
         }
         let _ = left.send(());
-    }
-}
-
-impl ConnId {
-    /// The connection in eight bytes, for [`Balance`]. Numbers are drawn at random for each node.
-    fn key(&self) -> u64 {
-        self.number
     }
 }
 

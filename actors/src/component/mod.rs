@@ -1,7 +1,7 @@
 //! External components (XEP-0114): programs that speak for a domain of their own, such as gateways to other networks.
 //!
 //! - `home`: the placed actor of a component's name. Every stanza for the component comes to the home, which hands it to one of the
-//!   component's connections, wherever that is. `balance`: which user has which connection.
+//!   component's connections, wherever that is. `balance`: which user has which connection. `hand`: the way there.
 //! - `connection`: a connection's end on the node that has its socket: what is to be written, and what the component has taken.
 //!   `serve`: how a connection finds the home, and the next one. `send`: what a component sends.
 //! - `privilege`: what a component does in the name of users (XEP-0356); the rest of that is `crate::user::behalf`. `announce`: how a
@@ -20,7 +20,9 @@
 mod announce;
 mod balance;
 mod connection;
+mod hand;
 mod home;
+mod messages;
 mod presence;
 mod privilege;
 mod send;

@@ -12,7 +12,8 @@ use tokio::time::Instant;
 
 use super::announce::announce;
 use super::connection::{ComponentLink, Conn, End, Patience, pause};
-use super::home::{Component, ConnId, Msg, Offer};
+use super::home::Component;
+use super::messages::{ConnId, Msg, Offer};
 use crate::connection::reply::Reply;
 use crate::features::xep_0355_delegation as delegation;
 use crate::host::Host;

@@ -130,6 +130,8 @@ fn forms(raw: &[u8]) -> Vec<Form> {
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
     use super::*;
     use crate::features::testing::Scene;
     use rookery_proto::xml::Writer;
@@ -139,7 +141,7 @@ mod tests {
     fn section_5_2_s_example() {
         let info = Info {
             identity: ("client", "pc", "Exodus 0.9.1"),
-            features: [ns::DISCO_ITEMS, ns::CAPS, ns::MUC, ns::DISCO_INFO].into(),
+            features: [ns::DISCO_ITEMS, ns::CAPS, ns::MUC, ns::DISCO_INFO].map(Cow::Borrowed).into(),
             forms: Vec::new(),
         };
         assert_eq!(verification(&info), "QgayPKawpkPSDYmwT/WM94uAlu0=");
@@ -156,7 +158,8 @@ mod tests {
         ] {
             form.write(&mut Writer::new(&mut forms));
         }
-        let info = Info { identity: ("server", "im", "R"), features: ["b", "a"].into(), forms };
+        let info =
+            Info { identity: ("server", "im", "R"), features: ["b", "a"].map(Cow::Borrowed).into(), forms };
         assert_eq!(hashed(&info), "server/im//R<a<b<urn:a<ip<v4<v6<os<Mac<urn:b<x<1<");
     }
 

@@ -128,9 +128,12 @@ pub(crate) fn announcement(delegations: &[Delegation], before: &[Delegation]) ->
 #[derive(Default)]
 pub(crate) struct Nested(Mutex<Kept>);
 
+/// The features of a component's answer, and when they came.
+type Known = (Instant, Arc<BTreeSet<String>>);
+
 #[derive(Default)]
 struct Kept {
-    known: BTreeMap<(String, String, bool), (Instant, Arc<BTreeSet<String>>)>,
+    known: BTreeMap<(String, String, bool), Known>,
     /// How often any of it has changed.
     changes: u64,
 }

@@ -1,7 +1,8 @@
 //! What goes back to its sender: because the other server is not to be had, or does not take it.
 //!
-//! The error of a stored stanza is on its way until it is safe; then the stanza is removed. After a crash the error comes again, and is known
-//! by its origin.
+//! That a stored stanza goes back is written down first: it is not sent any more, whatever happens. When the error is safe (its client has it,
+//! or the store), the stanza is removed. If this process dies between the two, the error comes again. It is known by its origin where the user
+//! has stored it; a client that had just got it gets it twice. So few are on their way at a time to one sender.
 
 use std::collections::HashMap;
 
@@ -24,7 +25,7 @@ use crate::runtime::origin::{Origin, OriginName};
 /// Stanzas that are on their way back to their senders at one time.
 const RETURNING: usize = 256;
 
-/// The same for one sender. When this process dies, these errors come again, and a session knows the last 32 that its client has had.
+/// The same for one sender. When this process dies, these errors may come twice.
 const FOR_ONE: usize = 16;
 
 /// A stanza on its way back.

@@ -85,9 +85,12 @@ pub struct State {
     /// DER: a certificate that has been replaced and is still to be revoked, or empty.
     #[prost(bytes = "bytes", tag = "11")]
     pub revoked: Bytes,
-    /// The directory URL of the order under way.
+    /// The directory URL of the last order, which may be under way.
     #[prost(string, tag = "12")]
     pub directory: String,
+    /// When the certificate expires.
+    #[prost(int64, tag = "13")]
+    pub expires: i64,
 }
 
 /// Without the key.
@@ -243,8 +246,9 @@ mod tests {
             revoke: true,
             revoked: Bytes::from_static(b"r"),
             directory: "d".into(),
+            expires: 6,
         };
-        still_decodes("0a017512016b180120022a0165300338044005480150015a0172620164", &state);
+        still_decodes("0a017512016b180120022a0165300338044005480150015a01726201646806", &state);
         still_decodes("0a0161", &Answer { authorization: "a".into() });
     }
 

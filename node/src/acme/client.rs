@@ -165,4 +165,54 @@ mod tests {
         assert_eq!(seconds("Sun, 29 Nov 2099 12:01:40 GMT"), PATIENCE.unsigned_abs());
         assert!(Client::new(Some(&folder.path().join("none.pem")), Seams::system()).is_err());
     }
+
+    /// An authority that answers one request so, and what the client makes of it.
+    async fn answered(answer: &[u8]) -> (Result<BytesResponse, String>, Option<i64>, String) {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = crate::config::Config::development();
+        config.data_dir = folder.path().to_owned();
+        let tls = crate::tls::Tls::load(&config, Seams::system()).unwrap();
+        let listener = crate::net::Net::bind(&Tcp, "127.0.0.1:0".parse().unwrap()).unwrap();
+        let at = listener.local_addr().unwrap();
+        let serve = async {
+            let (socket, _) = listener.accept().await.unwrap();
+            let mut stream = crate::tls::accept_http(&tls, socket).await.unwrap().stream;
+            let mut asked = vec![0; 1_000];
+            let read = stream.read(&mut asked).await.unwrap();
+            let _ = stream.write_all(answer).await;
+            let _ = stream.shutdown().await;
+            String::from_utf8_lossy(&asked[..read]).into_owned()
+        };
+        let client = Client::new(Some(&folder.path().join("tls/ca.pem")), Seams::system()).unwrap();
+        let request = Request::post(format!("https://localhost:{}/new-order?x", at.port()));
+        let request = request.body(BodyWrapper::from(b"{}".to_vec())).unwrap();
+        let (asked, got) = tokio::join!(serve, client.request(request));
+        (got.map_err(|e| e.to_string()), client.after(), asked)
+    }
+
+    #[tokio::test]
+    async fn a_refusal_with_retry_after_is_kept() {
+        let (got, after, asked) =
+            answered(b"HTTP/1.1 429 Slow\r\nRetry-After: 3600\r\nContent-Length: 2\r\n\r\n{}").await;
+        assert_eq!((got.unwrap().parts.status.as_u16(), after), (429, Some(3_600)));
+        assert!(asked.starts_with("POST /new-order?x HTTP/1.1\r\n"), "{asked}");
+        assert!(asked.to_ascii_lowercase().contains("\r\nhost: localhost:"), "{asked}");
+        // That of a success is about something else.
+        let (got, after, _) =
+            answered(b"HTTP/1.1 200 OK\r\nRetry-After: 99999999999999999999\r\nContent-Length: 0\r\n\r\n")
+                .await;
+        let got = got.unwrap();
+        assert_eq!((got.parts.headers[RETRY_AFTER].to_str().unwrap(), after), ("0", None));
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_end_is_an_error() {
+        let mut endless = b"HTTP/1.1 200 OK\r\n\r\n".to_vec();
+        endless.resize(BODY + 1_000_000, b'x');
+        let (got, ..) = answered(&endless).await;
+        assert!(got.err().unwrap().contains("length limit"));
+        let (got, ..) = answered(b"SSH-2.0-x\r\n").await;
+        assert!(got.is_err());
+    }
 }

@@ -63,8 +63,15 @@ impl Acme {
     async fn work(self: Arc<Self>) {
         let (mut running, mut busy) = (JoinSet::new(), BTreeSet::new());
         let mut changed = self.changed.subscribe();
+        let mut swept = i64::MIN;
         loop {
             changed.borrow_and_update();
+            if self.now().saturating_sub(swept) >= ROUND {
+                swept = self.now();
+                if let Err(error) = self.sweep().await {
+                    tracing::debug!(%error, "old certificates could not be removed");
+                }
+            }
             let watch = self.watch().await;
             let looked = match watch {
                 Ok(watch) => self.look(&mut running, &mut busy).await.map(|next| (watch, next)),
@@ -111,6 +118,7 @@ impl Acme {
                 continue;
             }
             let (certificate, state) = self.read(&name).await?;
+            let state = schedule::as_of(state, &acme.directory);
             let current = certificate.as_ref().is_some_and(|c| c.directory == acme.directory);
             let next = schedule::next(&state, current);
             if next.at() > self.now() {
@@ -125,6 +133,47 @@ impl Acme {
             }
         }
         Ok(soonest)
+    }
+
+    /// Removes certificates that ended long ago and that nobody asks for any more, with their keys.
+    async fn sweep(&self) -> store::Result<()> {
+        let (config, mut after) = (self.config.load_full(), String::new());
+        let wanted = names::configured(&config);
+        loop {
+            let from = after.as_str();
+            let page = self
+                .store
+                .read(|tx| Box::pin(async move { certificates::list(&mut **tx, from, keep::PAGE).await }))
+                .await?;
+            let Some((last, _)) = page.rows.last() else { return Ok(()) };
+            let last = last.clone();
+            for (name, _) in page.rows.iter().filter(|(name, _)| !wanted.contains(name)) {
+                let (_, state) = self.read(name).await?;
+                if schedule::is_over(&state, self.now()) {
+                    self.forget(name).await?;
+                    tracing::info!(
+                        domain = name,
+                        "the certificate of a name that is not served any more is removed"
+                    );
+                }
+            }
+            if !page.more {
+                return Ok(());
+            }
+            after = last;
+        }
+    }
+
+    async fn forget(&self, name: &str) -> store::Result<()> {
+        let options = store::Options { shards: vec![shard()], ..store::Options::default() };
+        self.store
+            .write(options, |tx| {
+                Box::pin(async move {
+                    certificates::remove(&mut **tx as &mut dyn Transaction, name);
+                    Ok(())
+                })
+            })
+            .await
     }
 
     /// What is stored of a name.
@@ -184,13 +233,21 @@ impl Acme {
         let renew = schedule::renew(identity.not_before, identity.not_after, self.chance());
         let (now, old) = (self.now(), old.and_then(|old| old.chain.first()).cloned().unwrap_or_default());
         let (old, options) = (&old, store::Options { shards: vec![shard()], ..store::Options::default() });
+        let (expires, directory) = (identity.not_after, &new.directory);
         let operation = self.store.operation();
         self.store
             .write(options.operation(operation), |tx| {
                 Box::pin(async move {
                     let before = certificates::state(&mut **tx, name).await?;
                     let revoked = if before.revoke { old.clone() } else { before.revoked };
-                    let state = State { renew, ask: now, revoked, ..State::default() };
+                    let state = State {
+                        renew,
+                        ask: now,
+                        revoked,
+                        expires,
+                        directory: directory.clone(),
+                        ..State::default()
+                    };
                     let tx = &mut **tx as &mut dyn Transaction;
                     certificates::put_state(tx, name, &state)?;
                     certificates::put(tx, name, new)?;

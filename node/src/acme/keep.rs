@@ -16,7 +16,7 @@ const REFRESH: Duration = Duration::from_secs(300);
 /// When the store could not be read.
 const AGAIN: Duration = Duration::from_secs(5);
 /// Certificates that one transaction reads.
-const PAGE: usize = 100;
+pub(super) const PAGE: usize = 100;
 
 impl Acme {
     /// Serves what is issued, for ever.

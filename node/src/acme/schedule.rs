@@ -79,6 +79,20 @@ pub(super) fn next(state: &State, current: bool) -> Next {
     }
 }
 
+/// What was noted about another authority does not hold for this one.
+pub(super) fn as_of(mut state: State, directory: &str) -> State {
+    if state.directory != directory {
+        (state.not_before, state.failures) = (0, 0);
+        state.order.clear();
+    }
+    state
+}
+
+/// Whether a certificate that nobody asks for any more can be forgotten: a month after its end.
+pub(super) fn is_over(state: &State, now: i64) -> bool {
+    now > state.expires.saturating_add(30 * DAY)
+}
+
 /// Whether the order under way is worth going on with.
 pub(super) fn goes_on(state: &State, directory: &str, now: i64) -> bool {
     !state.order.is_empty() && state.directory == directory && now < state.begun.saturating_add(ORDER)
@@ -140,6 +154,21 @@ mod tests {
         // An operator does not wait for the end of a pause.
         let wanted = state(|s| (s.wanted, s.not_before) = (true, 9_000));
         assert_eq!(next(&wanted, true), Next::Order(0));
+    }
+
+    #[test]
+    fn another_authority_begins_anew() {
+        let state = State {
+            directory: "a".into(),
+            not_before: 9,
+            failures: 3,
+            order: "u".into(),
+            ..State::default()
+        };
+        assert_eq!(as_of(state.clone(), "a"), state);
+        assert_eq!(as_of(state, "b"), State { directory: "a".into(), ..State::default() });
+        let state = State { expires: 100, ..State::default() };
+        assert!(!is_over(&state, 100 + 30 * DAY) && is_over(&state, 101 + 30 * DAY));
     }
 
     #[test]

@@ -192,6 +192,7 @@ impl admin::Admin for Node {
             listeners: self.listeners.clone(),
             connections: shared.gate.counts().0 as u64,
             sessions: shared.host.sessions_here("").await.len() as u64,
+            components: shared.host.connected_components().iter().map(component).collect(),
             store: match config.store.url.as_str() {
                 "embedded:" => format!("embedded ({durability})"),
                 url => url.trim_end_matches(':').to_owned(),
@@ -271,6 +272,12 @@ fn told(reason: &str) -> Result<Cow<'static, str>, Error> {
 
 fn parse(jid: &str) -> Result<Jid, Error> {
     Jid::parse(jid).map_err(|_| Error::invalid(format!("{jid:?} is no JID")))
+}
+
+/// A connected component, for people.
+fn component(component: &rookery_actors::component::ConnectedComponent) -> String {
+    let tls = if component.tls { ", TLS" } else { "" };
+    format!("{} ({}{tls})", component.name, component.address)
 }
 
 #[cfg(test)]

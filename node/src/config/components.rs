@@ -220,7 +220,7 @@ mod tests {
 
     fn component(more: &str) -> Result<Component, Vec<(usize, String)>> {
         let text = format!(
-            "[listen]\ncomponent = ['127.0.0.1:5347']\n[[domain]]\nname = 'a.example'\n[[component]]\n{more}"
+            "[listen]\ncomponent = ['127.0.0.1:5347']\n[[domain]]\nname = 'a.example'\nself_signed = true\n[[component]]\n{more}"
         );
         match parse(&text, Path::new("/")) {
             Ok(mut config) => Ok(config.components.remove(0)),
@@ -251,25 +251,25 @@ mod tests {
         let problem = |more: &str| component(more).unwrap_err().remove(0);
         let named = "name = 'b.example'\n";
         for (more, line, option) in [
-            ("secret = 'a long secret'".to_owned(), 5, "component.name"),
-            ("name = 'x@b.example'\nsecret = 'a long secret'".to_owned(), 6, "component.name"),
-            ("name = 'a.example'\nsecret = 'a long secret'".to_owned(), 6, "component.name"),
-            (named.to_owned(), 5, "component.secret"),
-            (format!("{named}secret = 'short'"), 7, "component.secret"),
-            (format!("{named}secret_file = '/nowhere/at/all'"), 7, "component.secret_file"),
-            (format!("{named}secret = 'a long secret'\nsecret_file = 'x'"), 8, "component.secret_file"),
+            ("secret = 'a long secret'".to_owned(), 6, "component.name"),
+            ("name = 'x@b.example'\nsecret = 'a long secret'".to_owned(), 7, "component.name"),
+            ("name = 'a.example'\nsecret = 'a long secret'".to_owned(), 7, "component.name"),
+            (named.to_owned(), 6, "component.secret"),
+            (format!("{named}secret = 'short'"), 8, "component.secret"),
+            (format!("{named}secret_file = '/nowhere/at/all'"), 8, "component.secret_file"),
+            (format!("{named}secret = 'a long secret'\nsecret_file = 'x'"), 9, "component.secret_file"),
             (
                 format!("{named}secret = 'a long secret'\nprivileges = ['roster all']"),
-                8,
+                9,
                 "component.privileges",
             ),
             (
                 format!("{named}secret = 'a long secret'\nprivileges = ['presence roster']"),
-                8,
+                9,
                 "component.privileges",
             ),
-            (format!("{named}secret = 'a long secret'\ndomains = ['c.example']"), 8, "component.domains"),
-            (format!("{named}secret = 'a long secret'\ndelegations = ['']"), 8, "component.delegations"),
+            (format!("{named}secret = 'a long secret'\ndomains = ['c.example']"), 9, "component.domains"),
+            (format!("{named}secret = 'a long secret'\ndelegations = ['']"), 9, "component.delegations"),
         ] {
             assert_eq!(problem(&more), (line, option.to_owned()), "{more}");
         }
@@ -278,19 +278,20 @@ mod tests {
                 "name='b.example'\nsecret='a long secret'\ndelegations=['urn:x']\n[[component]]\nname='c.example'\nsecret='a long secret'\ndelegations=['urn:x']\n{more}"
             ))
         };
-        assert_eq!(two("").unwrap_err(), [(9, "component.delegations".to_owned())]);
+        assert_eq!(two("").unwrap_err(), [(10, "component.delegations".to_owned())]);
     }
 
     #[test]
     fn listeners() {
         let problems = |listen: &str, more: &str| -> Vec<(usize, String)> {
-            let text = format!("[listen]\n{listen}\n[[domain]]\nname = 'a.example'\n{more}");
+            let text =
+                format!("[listen]\n{listen}\n[[domain]]\nname = 'a.example'\nself_signed = true\n{more}");
             let problems = parse(&text, Path::new("/")).map(drop).unwrap_err();
             problems.into_iter().map(|p| (p.line, p.option)).collect()
         };
         let one = "[[component]]\nname = 'b.example'\nsecret = 'a long secret'";
         assert_eq!(problems("", one), [(0, "listen.component".to_owned())]);
         assert_eq!(problems("component = ['[::]:5347']", one), [(1, "listen.component".to_owned())]);
-        assert_eq!(problems("", "disco_items = ['@']"), [(5, "domain.disco_items".to_owned())]);
+        assert_eq!(problems("", "disco_items = ['@']"), [(6, "domain.disco_items".to_owned())]);
     }
 }

@@ -217,7 +217,7 @@ mod tests {
     use super::*;
     use crate::config::{Config, parse};
 
-    const DOMAIN: &str = "[[domain]]\nname = 'a.example'\n";
+    const DOMAIN: &str = "[[domain]]\nname = 'a.example'\nself_signed = true\n";
 
     fn read(text: &str) -> Config {
         parse(&format!("{text}\n{DOMAIN}"), Path::new("/")).unwrap_or_else(|problems| panic!("{problems:#?}"))

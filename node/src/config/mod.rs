@@ -16,6 +16,7 @@ mod address;
 mod cluster;
 mod components;
 mod describe;
+mod domain;
 mod federation;
 mod listen;
 mod options;

@@ -250,13 +250,15 @@ fn kind_of(value: &DeValue<'_>) -> String {
 
 /// A hint at what was meant: the same name elsewhere, or the nearest name here.
 fn nearest(section: &str, name: &str) -> String {
-    if let Some(opt) = OPTIONS.iter().find(|o| o.name == name) {
-        return format!("did you mean {}?", opt.path());
-    }
     let here = OPTIONS.iter().filter(|o| o.section == section).map(|o| o.name);
     let tables = SECTIONS.iter().map(|(s, _)| *s).filter(|s| section.is_empty() && !s.contains('.'));
     let all: Vec<&str> = here.chain(tables).filter(|n| !n.is_empty()).collect();
-    match all.iter().map(|n| (distance(n, name), n)).min() {
+    let near = all.iter().map(|n| (distance(n, name), n)).min();
+    let elsewhere = OPTIONS.iter().find(|o| o.name == name).filter(|_| near.is_none_or(|(far, _)| far > 1));
+    if let Some(opt) = elsewhere {
+        return format!("did you mean {}?", opt.path());
+    }
+    match near {
         Some((distance, near)) if distance <= 3 => format!("did you mean {}?", options::path(section, near)),
         _ => format!("known options: {}", all.join(", ")),
     }

@@ -57,6 +57,8 @@ pub fn example() -> String {
         for opt in OPTIONS.iter().filter(|o| o.section == *section) {
             let (mark, value) = match (opt.section, opt.name) {
                 ("domain", "name") => ("", "\"example.org\"".to_owned()),
+                ("component", "name") => ("#", "\"irc.example.org\"".to_owned()),
+                ("component", "secret") => ("#", "\"a random text, as of openssl rand -hex 16\"".to_owned()),
                 ("route", "domain") => ("#", "\"*.company.example\"".to_owned()),
                 ("route", "via") => ("#", "\"relay.example:5269\"".to_owned()),
                 // Without it a public node needs a certificate.

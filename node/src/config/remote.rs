@@ -172,7 +172,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str, base: &Path) -> Result<Config, Vec<Problem>> {
-        parse(&format!("{text}\n[[domain]]\nname = 'a.example'"), base)
+        parse(&format!("{text}\n[[domain]]\nname = 'a.example'\nself_signed = true"), base)
     }
 
     fn problems(text: &str) -> Vec<(usize, String)> {

@@ -118,7 +118,7 @@ impl Identity {
     }
 
     /// Whether it expires so soon that somebody should look: three weeks before, or in the last quarter of a shorter life.
-    fn is_old(&self, now: i64) -> bool {
+    pub(super) fn is_old(&self, now: i64) -> bool {
         self.not_after - now < WARN.min((self.not_after - self.not_before) / 4)
     }
 

@@ -35,7 +35,7 @@ impl Loader {
     }
 
     /// The certificate of `domain` from files, which are made if they are the node's own. `None` if an authority issues it.
-    pub(super) fn from_files(
+    pub(super) fn of_domain(
         &self,
         config: &Config,
         domain: &config::Domain,

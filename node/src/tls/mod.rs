@@ -115,7 +115,7 @@ impl Tls {
         let loader = Loader::new(seams)?;
         let mut all = Vec::new();
         for domain in &config.domains {
-            all.extend(loader.from_files(config, domain)?);
+            all.extend(loader.of_domain(config, domain)?);
         }
         if all.is_empty() && config.acme.is_none() {
             return Err(Error::Nothing);
@@ -151,7 +151,7 @@ impl Tls {
                 (_, _, Source::Ordered) => {}
                 (Some(before), false, _) => all.push(before.clone()),
                 (before, ..) => {
-                    let new = self.loader.from_files(config, domain);
+                    let new = self.loader.of_domain(config, domain);
                     all.extend(reloaded.take(&domain.name, before.or(old.of(&domain.name)), new.transpose()));
                 }
             }

@@ -247,3 +247,110 @@ fn the_authority_signs_for_the_served_domains_and_loopback_only() {
     assert_eq!(tls.reload(&config).taken.len(), 0);
     assert_eq!(authority, read("ca.pem"));
 }
+
+/// A certificate for these names as an authority issues it, from `from` on for 90 days.
+fn issue(names: &[&str], from: i64) -> Arc<Issued> {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut params = rcgen::CertificateParams::new(names).unwrap();
+    (params.not_before, params.not_after) = rookery_cluster::mesh::peer::authority::validity(from, 90);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let chain = vec![params.self_signed(&key).unwrap().der().clone()];
+    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+    Arc::new(Issued { chain, key, directory: "https://ca.example/dir".to_owned() })
+}
+
+/// The same domains with an authority for all but `localhost`.
+fn ordered(folder: &Path, domains: &[&str]) -> Config {
+    let mut config = config(folder, domains);
+    config.acme = Some(config::Acme {
+        directory: "https://ca.example/dir".to_owned(),
+        contacts: Vec::new(),
+        challenge: config::Challenge::TlsAlpn01,
+        names: Vec::new(),
+        ca: None,
+    });
+    for domain in &mut config.domains {
+        domain.self_signed = domain.name == "localhost";
+    }
+    config
+}
+
+#[test]
+fn what_is_issued_is_served_and_the_operators_own_comes_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = ordered(folder.path(), &["a.example", "localhost"]);
+    let tls = Tls::load(&config, seams(NOW)).unwrap();
+    // Until it is issued there is only the other domain's.
+    assert_eq!(tls.identity(Some("a.example")).unwrap().domain, "localhost");
+    let stored = |names: &[(&str, &Arc<Issued>)]| -> Stored {
+        names.iter().map(|(name, issued)| ((*name).to_owned(), (*issued).clone())).collect()
+    };
+    let (a, local) = (issue(&["a.example"], NOW), issue(&["localhost"], NOW));
+    let installed = tls.install(&config, stored(&[("a.example", &a), ("localhost", &local)]));
+    assert_eq!(
+        (installed.taken, installed.refused.len()),
+        (vec!["a.example: new certificate".to_owned()], 0)
+    );
+    let served = |name: &str| tls.identity(Some(name)).unwrap();
+    assert_eq!(served("a.example").origin, Origin::Authority("https://ca.example/dir".to_owned()));
+    assert_eq!(served("localhost").origin, Origin::SelfSigned);
+    assert!(tls.has_own(&config, "localhost") && !tls.has_own(&config, "a.example"));
+    // The same again changes nothing, and neither does a reload; one for another name, or for another key, is refused.
+    let first = served("a.example");
+    assert_eq!(tls.install(&config, stored(&[("a.example", &a)])), Reloaded::default());
+    assert_eq!(tls.reload(&config), Reloaded::default());
+    assert!(Arc::ptr_eq(&first, &served("a.example")));
+    let wrong = issue(&["b.example"], NOW);
+    let (chain, key) = (a.chain.clone(), issue(&["a.example"], NOW).key.clone_key());
+    let mixed =
+        Arc::new(Issued { chain: issue(&["a.example"], NOW).chain.clone(), key, directory: String::new() });
+    for bad in [&wrong, &mixed] {
+        let refused = tls.install(&config, stored(&[("a.example", bad)])).refused;
+        assert!(refused[0].contains("the old certificate stays"), "{refused:?}");
+        assert_eq!(served("a.example").chain(), chain);
+    }
+    let next = issue(&["a.example"], NOW + 60 * 86_400);
+    assert_eq!(tls.install(&config, stored(&[("a.example", &next)])).taken.len(), 1);
+    assert!(served("a.example").not_after > first.not_after);
+}
+
+#[test]
+fn a_domain_that_goes_over_to_an_authority_keeps_what_it_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let before = config(folder.path(), &["a.example"]);
+    let tls = Tls::load(&before, seams(NOW)).unwrap();
+    let after = ordered(folder.path(), &["a.example"]);
+    assert_eq!(tls.reload(&after), Reloaded::default());
+    assert_eq!(tls.identity(Some("a.example")).unwrap().origin, Origin::SelfSigned);
+    assert!(!tls.has_own(&after, "a.example"), "it is to be ordered");
+    let stored = [("a.example".to_owned(), issue(&["a.example"], NOW))].into();
+    assert_eq!(tls.install(&after, stored).taken.len(), 1);
+    assert!(matches!(tls.identity(None).unwrap().origin, Origin::Authority(_)));
+    // And back.
+    assert_eq!(tls.reload(&before).taken.len(), 1);
+    assert_eq!(tls.identity(None).unwrap().origin, Origin::SelfSigned);
+}
+
+#[test]
+fn without_any_certificate_there_is_nothing_to_serve() {
+    let folder = tempfile::tempdir().unwrap();
+    let tls = Tls::load(&ordered(folder.path(), &["a.example"]), seams(NOW)).unwrap();
+    assert!(tls.identity(Some("a.example")).is_none() && tls.list().is_empty());
+    let mut none = config(folder.path(), &["a.example"]);
+    none.domains.clear();
+    assert!(matches!(Tls::load(&none, seams(NOW)), Err(Error::Nothing)));
+}
+
+#[test]
+fn warns_weeks_before_the_end() {
+    let day = 86_400;
+    let folder = tempfile::tempdir().unwrap();
+    let config = ordered(folder.path(), &["a.example"]);
+    let tls = Tls::load(&config, seams(NOW)).unwrap();
+    tls.install(&config, [("a.example".to_owned(), issue(&["a.example"], NOW))].into());
+    let identity = tls.identity(None).unwrap();
+    let end = identity.not_after;
+    for (left, old) in [(30, false), (22, false), (20, true), (1, true)] {
+        assert_eq!(identity.is_old(end - left * day), old, "{left} days before");
+    }
+}

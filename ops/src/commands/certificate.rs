@@ -105,14 +105,14 @@ mod tests {
         run(&CertificateCommand::List { json: false }, &node.remote, &captured.terminal).await.unwrap();
         let out = captured.out();
         let lines: Vec<&str> = out.lines().collect();
-        assert!(lines[0].starts_with("NAME       EXPIRES    NEXT ORDER  SOURCE"), "{out}");
+        assert!(lines[0].starts_with("NAME       EXPIRES   NEXT ORDER  SOURCE"), "{out}");
         assert!(
-            lines[1].starts_with("a.example  in 1d01h   in 1h01m    https://ca.example/dir  CN=CA"),
+            lines[1].starts_with("a.example  in 1d01h  in 1h01m    https://ca.example/dir  CN=CA"),
             "{out}"
         );
-        assert!(lines[2].starts_with("b.example  -          now "), "{out}");
+        assert!(lines[2].starts_with("b.example  -         now "), "{out}");
         assert!(lines[3].starts_with("  the last order failed: no such"), "{out}");
-        assert!(!out.contains('\u{1b}') && lines[4].starts_with("c.example  expired    -"), "{out}");
+        assert!(!out.contains('\u{1b}') && lines[4].starts_with("c.example  expired   -"), "{out}");
         let captured = Captured::new("");
         run(&CertificateCommand::List { json: true }, &node.remote, &captured.terminal).await.unwrap();
         let out = captured.out();

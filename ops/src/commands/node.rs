@@ -17,6 +17,10 @@ pub(super) async fn status(json_wanted: bool, admin: &impl Admin, terminal: &Ter
         ("up for", span(status.uptime_seconds)),
         ("domains", status.domains.join(", ")),
         ("listens", status.listeners.join(", ")),
+        (
+            "components",
+            if status.components.is_empty() { "none".to_owned() } else { status.components.join(", ") },
+        ),
         ("store", status.store),
         ("connections", status.connections.to_string()),
         ("sessions", status.sessions.to_string()),
@@ -62,14 +66,14 @@ mod tests {
         let captured = Captured::new("");
         status(false, &node.remote, &captured.terminal).await.unwrap();
         let out = captured.out();
-        assert!(out.contains(&format!("n1 (Rookery {}, api 3)", crate::VERSION)), "{out}");
+        assert!(out.contains(&format!("n1 (Rookery {}, api 4)", crate::VERSION)), "{out}");
         assert!(out.contains("state        ready\nup for       1d02h\ndomains      example.org\n"), "{out}");
         let captured = Captured::new("");
         status(true, &node.remote, &captured.terminal).await.unwrap();
         let value: serde_json::Value = serde_json::from_str(&captured.out()).unwrap();
         assert_eq!(
             (value["api_version"].as_u64(), value["version"].as_str()),
-            (Some(3), Some(crate::VERSION))
+            (Some(4), Some(crate::VERSION))
         );
 
         let captured = Captured::new("");

@@ -72,6 +72,9 @@ pub const METRICS: &[Metric] = &[
         "TLS handshakes with other servers that this one connected to, by version (1.2, 1.3, none) and outcome (ok, failed)"),
     m("rookery_stream_errors_total", Counter, N, &["condition"], "Streams that the server closed with an error, by RFC 6120 condition"),
     m("rookery_certificate_expiry_seconds", Gauge, S, &["domain"], "Expiry time of the certificate of a domain, or of a node (\"cluster node …\"), in seconds since 1970"),
+    m("rookery_acme_orders_total", Counter, N, &["outcome"], "Attempts of this node to order a certificate, by outcome (ok, failed)"),
+    m("rookery_acme_challenges_total", Counter, N, &["challenge", "outcome"],
+        "Challenges for certificates that this node was asked for, by kind and outcome (answered, unknown, failed)"),
     m("rookery_redirects_total", Counter, N, &[], "Clients redirected to the home of their user (cluster.redirect)"),
 
     // Other servers: where they are.
@@ -109,6 +112,8 @@ pub const METRICS: &[Metric] = &[
     m("rookery_offline_stored_total", Counter, N, &[], "Offline messages stored"),
     m("rookery_offline_drained_total", Counter, N, &[], "Offline messages delivered to a session"),
 
+    m("rookery_stanzas_for_older_nodes_total", Counter, N, &[], "Stanzas that a node of an older version could not take: they wait, or their senders get an error"),
+
     // Other servers.
     m("rookery_remote_stanzas_total", Counter, N, &["direction"], "Stanzas of other servers (in) and to other servers (out)"),
     m("rookery_links", Gauge, N, &[], "Pairs of domains that this node speaks for with other servers"),
@@ -125,6 +130,11 @@ pub const METRICS: &[Metric] = &[
     m("rookery_link_returned_total", Counter, N, &["condition"], "Stanzas to other servers that went back to their senders, by RFC 6120 condition"),
     m("rookery_link_renumbered_total", Counter, N, &[], "Stanzas to other servers that got a new number before they were sent"),
     m("rookery_link_unproven_total", Counter, N, &[], "Stanzas to servers without XEP-0198 that were written to the stream and not confirmed by the answer to a ping in time"),
+
+    // Components.
+    m("rookery_component_connections", Gauge, N, &["component"], "Open connections of components, by name"),
+    m("rookery_component_stanzas_total", Counter, N, &["component", "direction"], "Stanzas of components (from) and to components (to), by name"),
+    m("rookery_component_refused_total", Counter, N, &[], "Handshakes of components with a wrong secret"),
 
     // The store.
     m("rookery_store_read_seconds", Histogram(SECONDS), S, &[], "Time of a read from a store outside this process"),

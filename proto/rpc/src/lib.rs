@@ -19,8 +19,8 @@ pub mod admin {
         tonic::include_proto!("rookery.admin.v1");
 
         /// The newest addition to this API that this build knows, answered in `StatusResponse.api_version`.
-        /// 1: everything up to Rookery 0.1. 2: clusters. 3: certificates, and streams between servers.
-        pub const API_VERSION: u32 = 3;
+        /// 1: everything up to Rookery 0.1. 2: clusters. 3: certificates, and streams between servers. 4: connected components.
+        pub const API_VERSION: u32 = 4;
 
         /// The most accounts that one `UserImportRequest` may carry.
         pub const MAX_IMPORT_LINES: usize = 1_000;

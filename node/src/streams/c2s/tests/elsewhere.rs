@@ -52,7 +52,7 @@ async fn two(public: &str) -> (Cluster, Cluster) {
 fn redirecting(config: &mut Config, redirect: bool) {
     let text = format!(
         "[store]\nurl='dev://127.0.0.1:1'\n[cluster]\nnode='here'\nplain_text=true\nredirect={redirect}\n\
-         [[domain]]\nname='localhost'"
+         [[domain]]\nname='localhost'\nself_signed=true"
     );
     config.cluster = crate::config::parse(&text, Path::new("/")).unwrap().cluster;
 }

@@ -1,0 +1,90 @@
+//! Links to other servers in a cluster: the next home goes on where the last one stopped.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
+
+#[path = "support/foreign.rs"]
+mod foreign;
+#[path = "support/nodes.rs"]
+mod nodes;
+mod support;
+
+use std::sync::Arc;
+
+use foreign::{Foreign, Ways};
+use nodes::Nodes;
+use rookery_actors::Options;
+use rookery_actors::link::stream::Pair;
+use rookery_actors::options::Federation;
+use rookery_proto::xmpp::jid::BareJid;
+
+fn federated(options: &mut Options) {
+    options.federation = Some(Federation::default());
+}
+
+fn chat(n: usize) -> String {
+    format!("<message to='juliet@foreign.example' type='chat' id='{n}'><body>m{n}.</body></message>")
+}
+
+fn bodies(range: std::ops::Range<usize>) -> Vec<String> {
+    range.map(|n| format!("m{n}.")).collect()
+}
+
+/// The node that is the home of the link.
+fn home_of_link(world: &Nodes) -> usize {
+    let pair = Pair::new(&BareJid::parse("localhost").unwrap(), &foreign::domain()).unwrap();
+    (0..world.nodes.len()).find(|at| world.nodes[*at].host.is_home(pair.entity())).unwrap()
+}
+
+fn serve_all(foreign: &Arc<Foreign>, world: &Nodes) {
+    for node in &world.nodes {
+        foreign.serves(&node.host);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_home_goes_on_with_the_stream() {
+    let mut world = Nodes::with(3, federated).await;
+    let foreign = Foreign::new(Ways::default());
+    serve_all(&foreign, &world);
+    let link = home_of_link(&world);
+    let name = world.user((link + 1) % 3, "romeo").await;
+    let mut romeo = world.nodes[(link + 1) % 3].phone(&name).await;
+    foreign.change(|ways| ways.confirms = false);
+    for n in 0..50 {
+        romeo.send(&chat(n));
+    }
+    foreign.got("m49.").await;
+    foreign.change(|ways| ways.takes = false);
+    for n in 50..100 {
+        romeo.send(&chat(n));
+    }
+    world.kill(link);
+    foreign.change(|ways| (ways.takes, ways.confirms) = (true, true));
+    for n in 100..150 {
+        romeo.send(&chat(n));
+    }
+    foreign.got("m149.").await;
+    romeo.settled().await;
+    assert_eq!(foreign.bodies(), bodies(0..150));
+    assert_eq!(foreign.resumed(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_moves_with_its_shard() {
+    let world = Nodes::with(3, federated).await;
+    let foreign = Foreign::new(Ways::default());
+    serve_all(&foreign, &world);
+    let link = home_of_link(&world);
+    let name = world.user((link + 1) % 3, "romeo").await;
+    let mut romeo = world.nodes[(link + 1) % 3].phone(&name).await;
+    for n in 0..50 {
+        romeo.send(&chat(n));
+    }
+    let moved = world.nodes[link].hand_over();
+    for n in 50..150 {
+        romeo.send(&chat(n));
+    }
+    assert!(moved.await.unwrap());
+    foreign.got("m149.").await;
+    romeo.settled().await;
+    assert_eq!(foreign.bodies(), bodies(0..150));
+}
