@@ -119,7 +119,11 @@ impl Wire {
         let Io::Plain(tcp) = std::mem::replace(&mut self.io, Io::Gone) else {
             return Err(io::Error::other("already under TLS"));
         };
-        let name = ServerName::try_from(domain.to_owned()).map_err(io::Error::other)?;
+        // A name beyond ASCII is not sent: the server goes by the stream's `to` then.
+        let name = match domain.is_ascii() {
+            true => ServerName::try_from(domain.to_owned()).map_err(io::Error::other)?,
+            false => ServerName::IpAddress(std::net::Ipv4Addr::LOCALHOST.into()),
+        };
         let tls = TlsConnector::from(config.clone()).connect(name, tcp).await?;
         self.io = Io::Tls(Box::new(tls));
         self.restart();

@@ -81,6 +81,10 @@ pub enum Host {
     DeadFirst,
     /// In DNS is only the port with TLS from the first byte (XEP-0368).
     DirectOnly,
+    /// The first record says that there is TLS from the first byte where there is not, as many domains have it.
+    DirectWrong,
+    /// Its name is not ASCII.
+    Idna,
 }
 
 impl Host {
@@ -95,6 +99,16 @@ impl Host {
             Host::SelfSigned => format!("self-signed.{letter}.example"),
             Host::DeadFirst => format!("dead-first.{letter}.example"),
             Host::DirectOnly => format!("direct-only.{letter}.example"),
+            Host::DirectWrong => format!("direct-wrong.{letter}.example"),
+            Host::Idna => format!("b\u{fc}cher.{letter}.example"),
+        }
+    }
+
+    /// The same as DNS and certificates have it.
+    fn ascii(self, side: Side) -> String {
+        match self {
+            Host::Idna => format!("xn--bcher-kva.{}.example", side.letter()),
+            _ => self.domain(side),
         }
     }
 
@@ -107,7 +121,9 @@ impl Host {
             (Host::Expired, _) => Kind::Expired,
             (Host::WrongName, _) => Kind::WrongName,
             (Host::SelfSigned, _) => Kind::SelfSigned,
-            (Host::Main | Host::DeadFirst | Host::DirectOnly, _) => Kind::Valid,
+            (Host::Main | Host::DeadFirst | Host::DirectOnly | Host::DirectWrong | Host::Idna, _) => {
+                Kind::Valid
+            }
         }
     }
 }
@@ -115,7 +131,14 @@ impl Host {
 impl Setting {
     fn hosts(self) -> &'static [Host] {
         match self {
-            Setting::Certificates => &[Host::Main, Host::ServerOnly, Host::DeadFirst, Host::DirectOnly],
+            Setting::Certificates => &[
+                Host::Main,
+                Host::ServerOnly,
+                Host::DeadFirst,
+                Host::DirectOnly,
+                Host::DirectWrong,
+                Host::Idna,
+            ],
             Setting::Untrusted => &[Host::Main, Host::Expired, Host::WrongName, Host::SelfSigned],
             _ => &[Host::Main],
         }
@@ -168,7 +191,7 @@ impl World {
             records.push(Record::Here { host: target.clone() });
             let mut domains: Vec<(String, Files)> = Vec::new();
             for host in setting.hosts() {
-                let domain = host.domain(side);
+                let domain = host.ascii(side);
                 let files = authority.issue(&[&domain], host.kind(setting, side))?;
                 let service = |service, priority, port| Record::Service {
                     service,
@@ -181,6 +204,10 @@ impl World {
                     Host::DirectOnly => {
                         records.push(service("_xmpps-server", 1, ports.s2s_tls.port()));
                     }
+                    Host::DirectWrong => {
+                        records.push(service("_xmpps-server", 1, ports.s2s.port()));
+                        records.push(service("_xmpp-server", 2, ports.s2s.port()));
+                    }
                     Host::DeadFirst => {
                         records.push(service("_xmpp-server", 1, free_port().port()));
                         records.push(service("_xmpp-server", 2, ports.s2s.port()));
@@ -191,7 +218,7 @@ impl World {
                     let hash = files.key_hash.clone();
                     records.push(Record::Key { host: target.clone(), port: ports.s2s.port(), hash });
                 }
-                domains.push((domain, files));
+                domains.push((host.domain(side), files));
             }
             if let (Setting::Many(count), Side::B) = (setting, side) {
                 let files = authority.issue(&["*.many.example"], Kind::Valid)?;

@@ -67,6 +67,8 @@ impl Scenario {
                 Good(Host::ServerOnly),
                 Good(Host::DeadFirst),
                 Good(Host::DirectOnly),
+                Good(Host::DirectWrong),
+                Good(Host::Idna),
                 Break(self::Break::Paused),
                 Break(self::Break::Restarted),
                 Break(self::Break::Killed),
