@@ -32,6 +32,8 @@ const PACE: Duration = Duration::from_millis(100);
 const DEAF: Duration = Duration::from_secs(5);
 /// How long a component has to answer the server.
 const ANSWER: Duration = Duration::from_secs(30);
+/// With so many stanzas that wait to be written, what breaks rules is not answered.
+const ANSWERS: usize = 1_024;
 /// Stanzas that are known should they come again, after a home has died.
 const SEEN: usize = 2_048;
 
@@ -171,6 +173,16 @@ impl Conn {
         self.wake.notify_one();
     }
 
+    /// An answer to something that the component has sent against the rules. One that does not read gets no more of them.
+    pub(super) fn answer(&self, stanza: Arc<Stanza>) {
+        let full = self.state.lock().outbox.len() >= ANSWERS;
+        if full {
+            metrics::counter!("rookery_limits_hit_total", "limit" => "component_answers").increment(1);
+        } else {
+            self.take(stanza, None, Reply::here(drop));
+        }
+    }
+
     /// Those users whose stanzas came.
     pub(super) fn users(&self) -> Vec<u64> {
         self.state.lock().users.iter().map(|user| user.0).collect()
@@ -298,6 +310,7 @@ impl Conn {
             Some((_, _, asked)) if now < *asked + DEAF => *asked + DEAF.min(self.patience.answer),
             Some((_, _, asked)) => (now + DEAF).min(*asked + self.patience.answer),
             None if waiting > 0 => pace,
+            None if state.deaf => now + self.patience.idle,
             None => idle,
         };
         let until = state.questions.values().map(|question| question.until).fold(until, Instant::min);

@@ -103,7 +103,7 @@ impl ComponentLink {
         let from = reply.from.clone().or_else(|| self.0.host.first_domain());
         let Some(from) = from else { return };
         let stanza = reply.from(from).to(self.0.component.clone());
-        self.0.take(Arc::new(stanza), None, Reply::here(drop));
+        self.0.answer(Arc::new(stanza));
     }
 }
 

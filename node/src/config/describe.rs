@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use rookery_actors::options::Privileges;
+
 use super::{ArchiveDefault, Challenge, Config, Policy, Source};
 
 /// A few lines for people, and warnings about what is allowed but unwise.
@@ -35,7 +37,13 @@ pub fn describe(config: &Config) -> String {
         let _ = writeln!(out, "other servers  none");
     }
     let _ = writeln!(out, "HTTP           {}", list(&config.listen.http));
-    for (name, all) in [("HTTPS", &config.listen.https), ("challenges", &config.listen.acme)] {
+    let listen = &config.listen;
+    for (name, all) in [
+        ("HTTPS", &listen.https),
+        ("challenges", &listen.acme),
+        ("components", &listen.component),
+        ("with TLS", &listen.component_tls),
+    ] {
         if !all.is_empty() {
             let _ = writeln!(out, "{name:<14} {}", list(all));
         }
@@ -61,6 +69,15 @@ pub fn describe(config: &Config) -> String {
             "domain         {}, registration {registration}, certificate {certificate}",
             domain.name
         );
+    }
+    for component in &config.components {
+        let may = match (component.privileges == Privileges::default(), component.delegations.is_empty()) {
+            (true, true) => "no privileges",
+            (false, true) => "with privileges",
+            (true, false) => "with delegations",
+            (false, false) => "with privileges and delegations",
+        };
+        let _ = writeln!(out, "component      {}, {may}", component.name);
     }
     if let Some(acme) = &config.acme {
         let challenge = match &acme.challenge {
