@@ -18,8 +18,6 @@ const FOR_TESTS: &[(&str, &str)] = &[
     ("ngircd", "ngircd"),
     ("java", "openjdk-17-jre-headless"),
     ("mvn", "maven"),
-    ("nsd", "nsd"),
-    ("ldns-signzone", "ldnsutils"),
     ("pebble", "pebble"),
 ];
 

@@ -23,8 +23,8 @@ pub enum Break {
     Killed,
 }
 
-/// Messages of a round.
-const MESSAGES: usize = 5_000;
+/// Messages of a round in which the far server is killed; of the others.
+const MESSAGES: [usize; 2] = [5_000, 1_500];
 /// As long as nothing more can come, in any case: longer than any queue waits.
 const QUIET: Duration = Duration::from_secs(20);
 
@@ -124,7 +124,7 @@ const UNCONFIRMED: usize = 1_000;
 /// had not confirmed comes again then; what comes for the first time is in order all the same. Of others nothing is asked but that
 /// messages flow again at the end.
 pub(super) async fn play(world: &mut World, near: Side, number: usize, how: Break) -> Result<(), Error> {
-    let tally = traffic(world, near, number, how, MESSAGES).await?;
+    let tally = traffic(world, near, number, how, MESSAGES[usize::from(how != Break::Killed)]).await?;
     let ours = world.server(near).software == Software::Rookery;
     println!("{} {how:?}: {tally}", names(world, near));
     let allowed = if how == Break::Paused { 0 } else { UNCONFIRMED };

@@ -115,9 +115,6 @@ impl Scenario {
             (Setting::Dane, _, Prosody | Ejabberd, Prosody | Ejabberd) => {
                 Some("Prosody 0.12 proves by DANE only where it connects to, and ejabberd 23.01 nowhere")
             }
-            (_, Scenario::Break(_), Prosody | Ejabberd, Prosody | Ejabberd) => {
-                Some("what they lose is theirs")
-            }
             _ => None,
         }
     }
