@@ -73,6 +73,7 @@ pub fn host(config: &Config) -> Options {
 /// What links look at.
 fn federation(federation: &crate::config::Federation) -> options::Federation {
     options::Federation {
+        links: federation.links,
         queue: federation.queue,
         queue_stanzas: federation.queue_stanzas,
         queue_bytes: federation.queue_bytes,
@@ -80,7 +81,6 @@ fn federation(federation: &crate::config::Federation) -> options::Federation {
         idle: federation.limits.idle,
         refuse: federation.refuse.clone(),
         allow: federation.allow.clone(),
-        ..options::Federation::default()
     }
 }
 

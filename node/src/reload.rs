@@ -222,6 +222,8 @@ fn changes(old: &Config, new: &Config) -> Vec<String> {
     note(old.acme != new.acme, "acme: changed");
     note(old.archive != new.archive, "archive: changed");
     note(old.federation != new.federation, "federation: changed");
+    note(old.dns != new.dns, "dns: changed");
+    note(old.authorities != new.authorities, "authorities: changed");
     note(old.log.level != new.log.level, "log.level: changed");
     let listen = |c: &Config| {
         let listen = &c.listen;

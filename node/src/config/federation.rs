@@ -45,6 +45,8 @@ pub struct Federation {
     pub queue_stanzas: usize,
     /// The same in bytes.
     pub queue_bytes: usize,
+    /// How many pairs of domains one node speaks for.
+    pub links: usize,
     /// What one link holds in memory, bytes.
     pub memory_bytes: usize,
     /// The limits of streams.
@@ -160,6 +162,7 @@ pub(super) fn read(r: &mut Reader<'_>, file: &DeTable<'_>, listening: bool) -> F
         queue: secs(r, &s, "queue_seconds"),
         queue_stanzas: size(r, &s, "queue_stanzas"),
         queue_bytes: size(r, &s, "queue_bytes"),
+        links: size(r, &s, "links"),
         memory_bytes: size(r, &s, "memory_bytes"),
         limits,
     }

@@ -62,6 +62,13 @@ pub(super) const FEDERATION: &[Opt] = &[
     ),
     limit("queue_bytes", 33_554_432, 1_000_000, 100_000_000_000, "The same in bytes."),
     limit(
+        "links",
+        10_000,
+        1,
+        1_000_000,
+        "Pairs of one domain of this server and one of another for which one node holds stanzas at a time. Stanzas for further pairs are returned at once with `resource-constraint`.",
+    ),
+    limit(
         "memory_bytes",
         1_048_576,
         65_536,
