@@ -10,6 +10,7 @@ const DOCUMENTS: &[&str] = &[
     "README.md",
     "ARCHITECTURE.md",
     "ops/deploy/CLUSTER.md",
+    "ops/deploy/COMPONENTS.md",
     "ops/deploy/CONFIGURATION.md",
     "ops/deploy/FOUNDATIONDB.md",
     "ops/deploy/RUNBOOK.md",
