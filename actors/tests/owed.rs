@@ -1,4 +1,4 @@
-//! Who gets a message (RFC 6121 section 8.5), live, from the store and after a session has ended: full JIDs of resources
+//! Which sessions get a message (RFC 6121 section 8.5), live, from the store and after a session has ended: full JIDs of resources
 //! that are gone, sessions that sleep, are replaced or expire, negative priorities, carbons.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -80,7 +80,7 @@ async fn a_burst_to_a_resource_that_is_gone_meets_a_login() {
     }
 }
 
-/// What only a sleeping session was to get is not lost with it, whoever is there by then.
+/// What only a sleeping session was to get is not lost with it, whichever sessions are there by then.
 #[tokio::test]
 async fn what_a_session_had_not_got_goes_to_another_device() {
     #[derive(Clone, Copy, Debug, PartialEq)]

@@ -84,7 +84,7 @@ pub struct Foreign {
     /// Grows when all streams are cut.
     cuts: watch::Sender<u32>,
     changed: watch::Sender<u64>,
-    /// To whom it answers.
+    /// The node it answers.
     host: Mutex<Option<Host>>,
 }
 

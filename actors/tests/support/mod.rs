@@ -327,6 +327,19 @@ impl Client {
         }
     }
 
+    /// What comes up to the answer of a request that the server refuses.
+    pub async fn comes(&mut self) -> Vec<String> {
+        self.send("<iq type='get' id='comes' to='localhost'><no-such-thing xmlns='urn:x'/></iq>");
+        let mut all = Vec::new();
+        loop {
+            let got = self.recv().await;
+            if got.contains("id='comes'") {
+                return all;
+            }
+            all.push(got);
+        }
+    }
+
     /// Nothing waits: a ping's answer is the next thing that comes.
     pub async fn nothing(&mut self) {
         self.send("<iq type='get' id='nothing' to='localhost'><no-such-thing xmlns='urn:x'/></iq>");

@@ -53,7 +53,7 @@ fn timing() -> Timing {
     let ms = Duration::from_millis;
     Timing {
         beat: ms(100),
-        // Long: a node that gets no turn on a busy machine is not dead. Who is killed here is declared dead at once.
+        // Long: a node that gets no turn on a busy machine is not dead. A node that is killed here is declared dead at once.
         lease: ms(4_000),
         death: ms(5_000),
         probe: ms(1_000),

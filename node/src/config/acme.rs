@@ -1,4 +1,4 @@
-//! `[acme]`: from whom certificates are ordered, and how names are checked.
+//! `[acme]`: the authority that issues certificates, and how it checks names.
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;

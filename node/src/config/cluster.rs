@@ -176,7 +176,7 @@ fn files(
     Some(Files { authority, certificate, key })
 }
 
-/// Who reaches a node that believes everybody can do everything: not beyond this machine without a word of the operator's.
+/// Refuses `plain_text` on an address that other machines reach, unless the operator has allowed that: such a node believes every caller.
 fn plain_text(r: &mut Reader<'_>, section: &Section<'_, '_>, listen: Option<SocketAddr>) {
     let (on, allowed) = (r.flag(section, "plain_text"), r.flag(section, "plain_text_off_loopback"));
     if let Some(at) = listen.filter(|at| on.value && !allowed.value && !at.ip().to_canonical().is_loopback())

@@ -59,21 +59,28 @@ pub(super) fn listen(
     (listen, listening, section.line)
 }
 
+impl Listen {
+    /// The addresses of every kind of listener, in an order that never changes.
+    pub(crate) fn sockets(&self) -> [&Vec<SocketAddr>; 9] {
+        [
+            &self.c2s,
+            &self.c2s_tls,
+            &self.s2s,
+            &self.s2s_tls,
+            &self.component,
+            &self.component_tls,
+            &self.http,
+            &self.https,
+            &self.acme,
+        ]
+    }
+}
+
+/// Says which addresses are listed twice, and which must not be.
 pub(super) fn twice(r: &mut Reader<'_>, listen: &Listen, line: usize) {
     let mut seen: Vec<SocketAddr> = Vec::new();
     components::only_loopback(r, line, &listen.component);
-    let all = [
-        &listen.c2s,
-        &listen.c2s_tls,
-        &listen.s2s,
-        &listen.s2s_tls,
-        &listen.component,
-        &listen.component_tls,
-        &listen.http,
-        &listen.https,
-        &listen.acme,
-    ];
-    for at in all.into_iter().flatten().filter(|a| a.port() != 0) {
+    for at in listen.sockets().into_iter().flatten().filter(|a| a.port() != 0) {
         if seen.contains(at) {
             let what = format!("{at} is listed twice");
             r.problem(line, "listen", what, "give every listener its own address or port");

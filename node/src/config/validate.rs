@@ -9,8 +9,8 @@ use super::listen::{listen, twice};
 use super::problem::Problem;
 use super::read::{Reader, Section};
 use super::{
-    Archive, ArchiveDefault, Config, Limits, Log, Sasl, acme, cluster, components, domain, federation,
-    remote, store,
+    Archive, ArchiveDefault, Config, Limits, Log, Sasl, Traffic, acme, cluster, components, domain,
+    federation, remote, store,
 };
 
 /// The defaults of the list; the domains are empty.
@@ -124,10 +124,7 @@ fn limits(r: &mut Reader<'_>, file: &DeTable<'_>) -> Limits {
         stanza_bytes_before_login: size(r, &s, "stanza_bytes_before_login"),
         stanza_bytes: size(r, &s, "stanza_bytes"),
         stanza_depth: size(r, &s, "stanza_depth"),
-        bytes_per_second: r.number(&s, "bytes_per_second").value,
-        bytes_burst: r.number(&s, "bytes_burst").value,
-        stanzas_per_second: r.number(&s, "stanzas_per_second").value,
-        stanzas_burst: r.number(&s, "stanzas_burst").value,
+        traffic: traffic(r, &s),
         idle: secs(r, &s, "idle_seconds"),
         answer: secs(r, &s, "answer_seconds"),
         close: secs(r, &s, "close_seconds"),
@@ -174,6 +171,15 @@ fn log(r: &mut Reader<'_>, file: &DeTable<'_>) -> Log {
         );
     }
     Log { level: level.value, json: r.text(&section, "format").value == "json" }
+}
+
+pub(super) fn traffic(r: &mut Reader<'_>, section: &Section<'_, '_>) -> Traffic {
+    Traffic {
+        bytes_per_second: r.number(section, "bytes_per_second").value,
+        bytes_burst: r.number(section, "bytes_burst").value,
+        stanzas_per_second: r.number(section, "stanzas_per_second").value,
+        stanzas_burst: r.number(section, "stanzas_burst").value,
+    }
 }
 
 pub(super) fn size(r: &mut Reader<'_>, section: &Section<'_, '_>, name: &str) -> usize {

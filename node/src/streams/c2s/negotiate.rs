@@ -136,7 +136,7 @@ pub(super) async fn run<T: Transport>(
         },
         _ = stop.wait_for(|stop| *stop) => End::error(StreamCondition::SystemShutdown),
         () = gate.is_shut() => End::error(StreamCondition::SystemShutdown),
-        // Without a word: whoever holds that many connections would only make us hold them longer.
+        // Without a word: the peer holds too many connections, and an answer would only keep this one open longer.
         () = standing.sent_away() => End::Abandon,
     };
     negotiation.close(end).await;
