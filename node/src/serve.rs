@@ -185,7 +185,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
         host.shutdown().await;
         let _ = tokio::time::timeout(patience, shared.gate.emptied()).await;
         if let Some(federation) = &federation {
-            // The last presence of those who were here is on its way.
+            // The last presence of the users of this node is on its way.
             let _ = tokio::time::timeout(patience, federation.table.emptied()).await;
         }
         if let Some(member) = &member {

@@ -406,7 +406,7 @@ async fn three_nodes_share_one_order_and_any_answers() {
     pebble_or_skip!();
     let port = free_port().port();
     let world = World::start(Settings { tls: port, ..Settings::default() }).await;
-    // Nobody is there at first: the order fails, so that the one who orders is known.
+    // No authority is there at first: the order fails, so that the ordering node is known.
     world.pebble.put(NAME, "127.0.0.77").await.unwrap();
     let cluster = Cluster::start(&world, port).await;
     let logs = || format!("{}\n{}", cluster.logs(), world.pebble.log());

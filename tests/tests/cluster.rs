@@ -360,7 +360,7 @@ async fn users_talk_through_any_node_while_nodes_come_and_go() {
     let mut juliet = back(&world, 2, "juliet", &juliet.lose()).await;
     println!("after a stop: {:?}", talk("after a stop", &mut romeo, &mut juliet).await);
 
-    // Romeo's node is killed: whoever lived there lives on the last one, when that has found out.
+    // Romeo's node is killed: its users live on the last one, when that has found out.
     world.nodes[0].kill().await.unwrap();
     let mut romeo = back(&world, 2, "romeo", &romeo.lose()).await;
     println!("after a kill: {:?}", talk("after a kill", &mut romeo, &mut juliet).await);

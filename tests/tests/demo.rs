@@ -1,4 +1,4 @@
-//! `rookery demo` as somebody uses it who has just cloned this: a node is killed by a key, and nothing is left at the end.
+//! `rookery demo` as a user runs it after cloning this repository: a node is killed by a key, and nothing is left at the end.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -107,7 +107,7 @@ async fn a_node_is_killed_by_a_key_and_a_client_goes_on() {
     assert!(folder.join("n3.log").is_file(), "{}", folder.display());
     demo.says(&["every shard is where it belongs"]).await;
 
-    // Whoever is in front of the door does not care which node is behind it.
+    // A client in front of the door does not care which node is behind it.
     let options = Options::new(c2s, c2s_tls, "localhost");
     let mut juliet = loop {
         match Client::login(&options, "juliet", "wherefore", "balcony").await {

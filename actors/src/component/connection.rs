@@ -1,4 +1,4 @@
-//! A component's connection on the node that has its socket: what is to be written, what was written and is not confirmed, and whom
+//! A component's connection on the node that has its socket: what is to be written, what was written and is not confirmed, and the users that
 //! the connection serves. What the socket brings goes to [`send`](super::send).
 
 use std::collections::{HashMap, HashSet, VecDeque};

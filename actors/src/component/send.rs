@@ -1,4 +1,4 @@
-//! What a component sends: whose name it may stand in, and on its way to whoever it is for.
+//! What a component sends: the names it may send from, and the way to the addressee.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};

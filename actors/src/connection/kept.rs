@@ -50,7 +50,7 @@ impl Kept {
     }
 
     /// It is a request or an answer, and where it comes from. `again`: it was handed over before, and only
-    /// whoever waits for it is another.
+    /// its waiter has changed.
     pub(crate) fn from(self, origin: Option<Origin>, key: u64, again: bool) -> Self {
         Self { repeat: Some(Box::new(Repeat { origin, key, again })), ..self }
     }

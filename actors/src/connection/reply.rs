@@ -24,7 +24,7 @@ impl Reply {
         Self(Some(To::Here(Box::new(told))))
     }
 
-    /// To somebody who waits for it to be taken, and does not care why it was not.
+    /// To a waiter that wants to know only whether the payload was taken.
     pub(crate) fn heard(then: impl FnOnce(bool) + Send + 'static) -> Self {
         Self::here(move |outcome| then(matches!(outcome, Outcome::Taken(_))))
     }

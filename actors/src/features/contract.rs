@@ -33,7 +33,7 @@ pub struct Xep {
     pub note: &'static str,
 }
 
-/// Whom an IQ is for, and on whose disco#info a feature shows.
+/// The addressee of an IQ, and the entity on whose disco#info a feature shows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Scope {
     /// The server: a domain we host.
@@ -65,7 +65,7 @@ pub enum Method {
 /// An IQ request as a handler sees it.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// Who asks, as stamped by the server.
+    /// The sender, as stamped by the server.
     pub from: Jid,
     /// The session that asks, if it is one of this user's own.
     pub sid: Option<SessionId>,
@@ -129,7 +129,7 @@ pub type Work = Pin<Box<dyn Future<Output = Result<Done, StanzaError>> + Send>>;
 /// How an IQ is answered.
 #[derive(Clone, Copy)]
 pub enum Run {
-    /// At once, from what the server knows: of [`Scope::Host`], whoever asks.
+    /// At once, from what the server knows: for [`Scope::Host`], for every sender.
     Host(fn(&Host, &Request) -> Result<Vec<u8>, StanzaError>),
     /// At once, from what the user actor knows.
     Now(fn(&mut User, &Request) -> Result<Vec<u8>, StanzaError>),
@@ -144,7 +144,7 @@ pub enum Run {
 /// One kind of IQ that a feature answers.
 #[derive(Clone, Copy)]
 pub struct Iq {
-    /// Whom it is for.
+    /// The addressee.
     pub scope: Scope,
     /// Get or set.
     pub method: Method,
@@ -176,7 +176,7 @@ pub enum Phase {
     Filter,
     /// Decide whether it is kept.
     Archive,
-    /// Decide who gets copies.
+    /// Decide which sessions get copies.
     Copy,
 }
 
@@ -216,7 +216,7 @@ impl Passing {
 /// Where a message is going to be stored.
 #[derive(Clone, Debug)]
 pub struct Place {
-    /// Whose archive or queue it is.
+    /// The owner of the archive or queue.
     pub owner: Entity,
     /// The archive, or the offline queue of a user whose archive does not keep the message.
     pub collection: Collection,

@@ -55,7 +55,7 @@ pub fn delay(from: &Jid, micros: u64) -> Vec<u8> {
     })
 }
 
-/// The same without the optional `from`: within a forwarded stanza, whose wrapper says who forwards (XEP-0297 section 3).
+/// The same without the optional `from`: within a forwarded stanza, whose wrapper names the forwarder (XEP-0297 section 3).
 pub fn stamp(micros: u64) -> Vec<u8> {
     write::bytes(|w| {
         w.start("delay", ns::DELAY).attr("stamp", &datetime::format(micros));

@@ -32,7 +32,7 @@ fn without_forged(stanza: &Stanza, own: &BareJid) -> Stanza {
     })
 }
 
-/// Who gives an id. Compared as addresses, so that no other spelling of ours passes (rule 7); one that is no address is
+/// The entity that gives an id. Compared as an address, so that no other spelling of ours passes (rule 7); a name that is no address is
 /// nobody's, and against rule 5.
 fn by(child: &ChildRef<'_>) -> Option<Jid> {
     Jid::parse(&child.attr("by")?).ok()

@@ -137,7 +137,7 @@ struct QueueId {
     lane: Lane,
 }
 
-/// A payload that is under way: who has entered it sends it, and says by [`Host::landed`] what became of it.
+/// A payload that is under way: the code that has entered it sends it, and says by [`Host::landed`] what became of it.
 pub(super) struct Entered {
     id: QueueId,
     seq: u64,
@@ -169,7 +169,7 @@ fn queue_ids() -> impl Iterator<Item = QueueId> {
 }
 
 impl Placement {
-    /// Whom a payload is for, and in which epoch.
+    /// The node that a payload is for, and the epoch.
     fn target(&self, home: &Home) -> Option<(NodeId, u64)> {
         match home {
             Home::Nobody => None,

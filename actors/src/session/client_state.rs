@@ -44,7 +44,7 @@ pub struct ClientState {
     pub blocks_push: bool,
     /// Its last available presence; `None` before the first and after unavailable.
     pub presence: Option<Available>,
-    /// Whom it sent directed presence to (RFC 6121 section 4.6).
+    /// The entities it sent directed presence to (RFC 6121 section 4.6).
     pub(crate) directed: Vec<Jid>,
     /// Which messages are for it.
     pub(crate) reader: Reader,

@@ -20,12 +20,12 @@ use crate::session::{Msg, Session};
 pub struct Authenticated(BareJid);
 
 impl Authenticated {
-    /// To be called by whoever has just verified the proof of this user, and nobody else.
+    /// To be called only by the code that has just verified this user's proof.
     pub fn by_sasl(user: BareJid) -> Self {
         Self(user)
     }
 
-    /// Who.
+    /// The user.
     pub fn jid(&self) -> &BareJid {
         &self.0
     }

@@ -202,7 +202,7 @@ impl Session {
     }
 
     fn up(&mut self, mut stanza: Stanza, receipt: Receipt) {
-        // RFC 6120 section 8.1.2.1: the server says who it is from.
+        // RFC 6120 section 8.1.2.1: the server names the sender.
         stanza.from = Some(Jid::from(self.jid.clone()));
         if self.life == Life::Left {
             return receipt.leave(); // its connection sends it again to the next home

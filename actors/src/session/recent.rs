@@ -26,7 +26,7 @@ pub(super) fn key(error: &Stanza) -> u64 {
 }
 
 impl Session {
-    /// The client was sent this. Whoever sends it again hears of it when the client has it.
+    /// The client was sent this. A sender that sends it again hears of it when the client has it.
     pub(super) fn has_had(&mut self, delivery: Delivery) {
         self.settle_with(delivery.kept.key(), delivery.receipt);
     }

@@ -112,7 +112,7 @@ impl Session {
         };
         if let Some(item) = sm.unacked.iter_mut().find(asked) {
             item.answered = true;
-            // Whoever asked has nothing to send again: the answer is on its way.
+            // The requester has nothing to send again: the answer is on its way.
             std::mem::replace(&mut item.receipt, Receipt::none()).done();
         }
     }

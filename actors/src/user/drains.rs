@@ -116,7 +116,7 @@ impl Drains {
         }
     }
 
-    /// The same of an older one: it may have been passed already. Returns for whom a page is to be read again: it may have been
+    /// The same of an older one: it may have been passed already. Returns the sessions for which a page is to be read again: it may have been
     /// read before.
     pub(super) fn again_from(&mut self, id: ArchiveId) -> Vec<SessionId> {
         let (mut turn, mut again) = (self.next_turn(), Vec::new());

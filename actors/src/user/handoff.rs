@@ -218,7 +218,7 @@ impl User {
             let _ = session.handle.cast_always(session::Msg::Lose);
             self.host.sessions().remove(&session.sid, &session.handle);
         }
-        // Who waits for a commit hears that it is lost, and sends it again to the next home.
+        // A sender that waits for a commit hears that the commit is lost, and sends again to the next home.
         self.pending.commits.take_all().into_iter().for_each(|waiting| waiting.step.leave());
     }
 
@@ -229,7 +229,7 @@ impl User {
             Msg::Leave(left) => drop(left.send(())),
             // Its connection sends it again to the next home. The stream need not end for that.
             Msg::Session { event: Event::Sent { receipt, .. }, .. } => receipt.leave(),
-            // Who asks for a session hears nothing, and asks the next home; the rest was settled, or comes again.
+            // A connection that asks for a session hears nothing, and asks the next home; the rest was settled, or comes again.
             _ => {}
         }
     }

@@ -49,8 +49,8 @@ impl Step {
         }
     }
 
-    /// The user lives on another node. What its own sessions sent comes again by their connections, which end for that; who else
-    /// has sent something hears that it is lost.
+    /// The user lives on another node. What its own sessions sent comes again by their connections, which end for that; another sender
+    /// hears that its stanza is lost.
     pub(super) fn leave(self) {
         if let Self::Sent { receipt, .. } = self {
             receipt.leave();
@@ -63,11 +63,11 @@ pub(super) struct Waiting {
     pub(super) step: Step,
     /// What was committed with it.
     pub(super) numbers: Numbers,
-    /// Whose stanza it is.
+    /// The sender's name and number for the stanza.
     pub(super) origin: Option<Origin>,
     /// What is read before it is committed, should that be tried again.
     pub(super) prepare: Vec<Preparation>,
-    /// It has got other numbers while its writes were held: the store has the old ones.
+    /// The step has got other numbers while its writes were held: the store has the old ones.
     pub(super) outdated: bool,
 }
 

@@ -71,7 +71,7 @@ pub enum Event {
     Standing(Standing),
 }
 
-/// The difference between what its holder knows and what is. It cannot lag behind: who asks seldom gets fewer, larger
+/// The difference between what its holder knows and what is. The difference cannot lag behind: a holder that asks seldom gets fewer, larger
 /// answers. A shard that was lost and gained again in between is told of as both.
 pub struct Events {
     core: Arc<Core>,

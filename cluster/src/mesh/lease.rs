@@ -93,7 +93,7 @@ impl Lease {
         });
     }
 
-    /// Tells those who watch when it ends. Runs until it is over for good.
+    /// Tells the watchers when the lease ends. Runs until the lease is over for good.
     pub(crate) async fn keep(&self) {
         while !self.is_over() {
             if self.holds() {

@@ -1,4 +1,4 @@
-//! The map: who lives, and who owns which shard, as last read.
+//! The map: which nodes live, and which owns which shard, as last read.
 
 use std::sync::Arc;
 
@@ -61,7 +61,7 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// Puts together what was read. Whom each shard is to have is taken from `before` if the nodes are the same.
+    /// Puts together what was read. The desired owner of each shard is taken from `before` if the nodes are the same.
     pub(super) fn new(
         version: Version,
         statuses: Vec<(NodeId, Status)>,
@@ -168,7 +168,7 @@ impl Map {
         (0..SHARDS).map(Shard).zip(&self.here).filter_map(|(shard, epoch)| Some((shard, (*epoch)?)))
     }
 
-    /// Who is to own a shard, when all have moved that are to move. `None` if no node takes shards.
+    /// The node that is to own a shard, when all have moved that are to move. `None` if no node takes shards.
     pub fn desired(&self, shard: Shard) -> Option<&NodeId> {
         self.rows.desired(shard)
     }

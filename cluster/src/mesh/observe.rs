@@ -1,4 +1,4 @@
-//! Observers: who shows no sign of life is probed, voted on, and in the end declared dead.
+//! Observers: a node that shows no sign of life is probed, voted on, and in the end declared dead.
 //!
 //! Only what was seen unchanged counts, for long enough on this node's own clock, while its own lease held without a gap: a store
 //! that stood still for all says nothing about one. A death needs the votes of two observers who saw the same last beat,
@@ -194,7 +194,7 @@ impl Core {
         long.map(|(node, (generation, _))| (node.clone(), *generation)).collect()
     }
 
-    /// Removes the rows of a dead node. Whoever has no status is as dead as it was: it writes nothing, and what it held is free.
+    /// Removes the rows of a dead node. A node without a status is as dead as before: it writes nothing, and what it held is free.
     async fn remove(&self, node: &NodeId, generation: u64) -> Result<()> {
         let removed = self.store.write(Options::default(), |tx| {
             Box::pin(async move {

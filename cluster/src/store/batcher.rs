@@ -159,7 +159,7 @@ impl Batcher {
         Ok(())
     }
 
-    /// The same for who can wait.
+    /// The same for a caller that can wait.
     ///
     /// # Errors
     /// Those of [`Batcher::submit`], at once or later.
@@ -217,7 +217,7 @@ async fn run(shared: Arc<Shared>, store: Store) {
     }
 }
 
-/// Bodies, and who waits for each.
+/// Bodies, and the waiter for each.
 type Group = (Vec<Body>, Vec<Done>);
 
 /// Commits a group and tells each its outcome. When some of it is not to be had, the others do not fail with it: the group is halved
@@ -239,7 +239,7 @@ async fn write(store: &Store, group: Group, deadline: Duration) {
     }
 }
 
-/// Without those that build on what was refused; who waits for them hears so.
+/// Without those that build on what was refused; their waiters hear so.
 fn unbroken((bodies, dones): Group) -> Group {
     let broken = |body: &Body| body.writes.line.as_ref().is_some_and(Line::is_broken);
     if !bodies.iter().any(broken) {

@@ -165,7 +165,7 @@ pub trait Transaction: Send {
     fn range(&mut self, select: Select, isolation: Isolation) -> Fut<'_, Result<Page>>;
     /// Sets `key` to `value`.
     fn set(&mut self, key: &[u8], value: &[u8]);
-    /// The same as [`Transaction::set`] for who owns the bytes: an engine in this process need not copy them.
+    /// The same as [`Transaction::set`] for a caller that owns the bytes: an engine in this process need not copy them.
     fn set_owned(&mut self, key: Bytes, value: Bytes) {
         self.set(&key, &value);
     }

@@ -467,7 +467,7 @@ fn read_mark(mark: &[u8]) -> Option<Mark> {
     Some(Mark { attempt: u32::from_be_bytes(*attempt), at: u64::from_be_bytes(*at), stamp })
 }
 
-/// The error of the last attempt, for who reads the log.
+/// The error of the last attempt, for the log.
 type Last = Mutex<Option<Error>>;
 
 fn late(last: &Last) -> Error {

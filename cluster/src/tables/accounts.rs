@@ -167,7 +167,7 @@ pub async fn erase_user(tx: &mut dyn Transaction, user: &Entity) -> Result<()> {
         let range = Key::of(*kind, user).range();
         tx.delete_range(range.start, range.end);
     }
-    // Whoever read the roster in an overlapping transaction to change it must look again, even if it was empty.
+    // An overlapping transaction that read the roster to change it must look again, even if the roster was empty.
     roster::conflict(tx, user);
     Ok(())
 }

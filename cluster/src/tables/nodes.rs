@@ -1,4 +1,4 @@
-//! The members of the cluster, and who owns which shard. The mesh alone writes these rows; see [`crate::mesh`].
+//! The members of the cluster, and which of them owns which shard. The mesh alone writes these rows; see [`crate::mesh`].
 
 use std::ops::Range;
 
@@ -133,7 +133,7 @@ pub struct Vote {
     pub voter_generation: u64,
 }
 
-/// Who owns a shard, or did.
+/// The node that owns a shard, or did.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Owner {
     /// The node's name.
@@ -145,7 +145,7 @@ pub struct Owner {
     /// Grows each time the shard changes hands. From 1.
     #[prost(uint32, tag = "3")]
     pub epoch: u32,
-    /// It was given up: whoever is to own it may take it.
+    /// The shard was given up: the node that is to own it may take it.
     #[prost(bool, tag = "4")]
     pub released: bool,
 }

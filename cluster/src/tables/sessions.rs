@@ -60,7 +60,7 @@ pub struct Record {
     /// counting begins anew. Zero if there is none.
     #[prost(fixed64, tag = "10")]
     pub numbering: u64,
-    /// Whom it sent directed presence to (RFC 6121 section 4.6).
+    /// The entities it sent directed presence to (RFC 6121 section 4.6).
     #[prost(string, repeated, tag = "11")]
     pub directed: Vec<String>,
     /// The version of the roster that its client has: 10 bytes, or none. See [`roster`].
@@ -182,7 +182,7 @@ impl Sending {
 /// A stored session.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Stored {
-    /// Whose.
+    /// The user of the session.
     pub user: Entity,
     /// Its name.
     pub sid: Sid,

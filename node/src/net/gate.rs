@@ -50,7 +50,7 @@ impl Refusal {
     }
 }
 
-/// Who comes through a gate: each has options of its own.
+/// The kinds of peers at a gate. Each kind has options of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Whom {
     Clients,
@@ -119,7 +119,7 @@ struct Inner {
 }
 
 impl Inner {
-    /// Sends the oldest stranger away for whom `fits` is true; whether there was one.
+    /// Sends away the oldest connection without login for which `fits` is true; whether there was one.
     fn make_room(&mut self, limit: Refusal, fits: impl Fn(Option<Origin>) -> bool) -> bool {
         let Some(number) = self.strangers.iter().find(|(_, s)| fits(s.origin)).map(|(number, _)| *number)
         else {
@@ -202,7 +202,7 @@ impl Gate {
         Self(Arc::new(Shared { inner: Mutex::new(inner), empty: Notify::new(), shut }))
     }
 
-    /// Takes nobody from now on; who is on the way to a session is sent away.
+    /// Takes no connection from now on; connections on the way to a session are sent away.
     pub fn shut(&self) {
         self.0.shut.send_replace(true);
     }

@@ -1,5 +1,5 @@
-//! The HTTP service of a node. Features mount [`Routes`]; the service does the rest: connections and their limits, TLS, who
-//! the client is, and the end.
+//! The HTTP service of a node. Features mount [`Routes`]; the service does the rest: connections and their limits, TLS, which address
+//! is the client's, and the end.
 //!
 //! - [`routes`]: what is mounted: a method, a path or all below one, a handler.
 //! - [`serve`]: the service: accepts, limits, ends gracefully.

@@ -37,7 +37,7 @@ fn start_with(limits: Limits, routes: Routes, health: Health) -> Server {
     let listener = TcpListener::from_std(listener).unwrap();
     let port = listener.local_addr().unwrap().port();
     let (stop, stopped) = oneshot::channel();
-    // Whoever says so at the test's own address is a proxy.
+    // Every caller from the test's own address counts as a proxy.
     let service =
         Service { routes, limits, secure: Plain, trusted: Arc::new(|address| address.is_loopback()) };
     let task = tokio::spawn(service.serve(listener, async {

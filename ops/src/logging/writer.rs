@@ -1,4 +1,4 @@
-//! Between the node and whoever reads its log: a bounded queue and a thread that does the writing.
+//! Between the node and the reader of its log: a bounded queue and a thread that does the writing.
 
 use std::io::{self, Write};
 use std::sync::Arc;

@@ -276,7 +276,7 @@ impl Conductor {
         }
     }
 
-    /// A node is no more: who was there looks for another.
+    /// A node is no more: its clients look for another.
     fn forget(&self, n: usize, in_order: bool) {
         let Some(place) = self.world.places.get(n) else { return };
         place.up.store(false, Ordering::Relaxed);

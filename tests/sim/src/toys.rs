@@ -1,4 +1,4 @@
-//! Echo rooms and the echo component, as clients see them: who was in which room when, what was said, and what came back.
+//! Echo rooms and the echo component, as clients see them: which client was in which room when, what was said, and what came back.
 
 use std::time::Duration;
 

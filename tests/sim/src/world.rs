@@ -147,7 +147,7 @@ pub(crate) enum Phase {
     Talking,
     /// Nobody starts anything; what was begun is ended.
     Quiet,
-    /// Everybody logs in who has not, and gets what waits.
+    /// Every client without a session logs in, and gets what waits.
     Draining,
 }
 
@@ -237,7 +237,7 @@ impl World {
         self.phase.load(Ordering::Relaxed) >= Phase::Quiet as u8
     }
 
-    /// All who are not logged in do so.
+    /// All clients without a session log in.
     pub(crate) fn draining(&self) -> bool {
         self.phase.load(Ordering::Relaxed) == Phase::Draining as u8
     }

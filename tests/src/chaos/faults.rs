@@ -206,7 +206,7 @@ impl<'a> Faults<'a> {
         self.log.push(Fault { what, node, well, at, until, held, homes, detected: None, whole: None });
     }
 
-    /// kill -9, unless that would leave nobody who is ready.
+    /// kill -9, unless that would leave no ready node.
     async fn kill(&mut self) -> Result<bool, Error> {
         let mut ready = Vec::new();
         for (at, node) in self.world.nodes.iter().enumerate() {

@@ -73,7 +73,7 @@ pub struct Options {
     pub mechanism: Option<String>,
     /// The local address to connect from, if it matters.
     pub source: Option<IpAddr>,
-    /// The server wants to hear from a load balancer whom it talks to.
+    /// The server wants a load balancer to name the client.
     pub proxied: bool,
 }
 

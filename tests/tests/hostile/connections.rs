@@ -1,4 +1,4 @@
-//! Those who connect often, guess, idle, or make much of little: they get no further, and nobody else is slowed by them.
+//! Clients that connect often, guess, idle, or make much of little: they get no further, and slow no other client.
 
 use std::time::{Duration, Instant};
 

@@ -171,7 +171,7 @@ impl SessionProxy {
                 drop(state);
                 self.forget();
             }
-            // Whoever takes the session over must know.
+            // The home that takes the session over must know.
             At::Home(..) | At::Looking { .. } => {}
         }
     }

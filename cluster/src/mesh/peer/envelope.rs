@@ -23,11 +23,11 @@ const OVERHEAD: usize = 48;
 pub struct Envelope {
     /// The entity's shard.
     pub shard: Shard,
-    /// The epoch of the shard as the sender knows it: who is not the owner in it says so.
+    /// The epoch of the shard as the sender knows it: a receiver that is not the owner in that epoch says so.
     pub epoch: u64,
-    /// Whom it is for: a name or a hash, as the actors agree.
+    /// The addressee: a name or a hash, as the actors agree.
     pub entity: Bytes,
-    /// What it says. At the receiver it is a slice of the message that it came in: who keeps it long, copies it.
+    /// What it says. At the receiver, a slice of the message that it came in: code that keeps it long copies it.
     pub body: Bytes,
     /// Its number on the way from this sender. The channel counts; what a sender puts here is ignored.
     pub number: u64,
@@ -80,7 +80,7 @@ pub enum Outcome {
         /// The node that it takes for the home.
         hint: Option<NodeId>,
     },
-    /// Nobody knows whether it was taken: the peer is gone, has a new generation, or lost whoever had the envelope. Ask
+    /// Unknown whether it was taken: the peer is gone, has a new generation, or lost the actor that had the envelope. Ask
     /// the map and send again, the same operation: the receiver knows operations that it has seen.
     Lost,
 }

@@ -389,7 +389,7 @@ impl Stream for Outgoing {
             return Poll::Ready(Some(wire::Forth { hello: Some(hello), ..wire::Forth::default() }));
         }
         let Some(link) = &this.link else { return Poll::Ready(None) };
-        // Whoever woke this task may have more: let it go on before the message is made.
+        // The code that woke this task may have more: let it go on before the message is made.
         if !std::mem::replace(&mut this.waited, true) {
             context.waker().wake_by_ref();
             return Poll::Pending;

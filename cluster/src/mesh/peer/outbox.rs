@@ -15,7 +15,7 @@ use super::node::NodeId;
 use super::options::{Limit, Options};
 use crate::invariant;
 
-/// Who wants to know what became of an envelope.
+/// Is told what became of an envelope.
 pub(super) type OnOutcome = Box<dyn FnOnce(Outcome) + Send>;
 
 /// What has been settled, to be told when no lock is held.
@@ -286,7 +286,7 @@ impl Outbox {
         settled
     }
 
-    /// The peer is dead: what it had is lost, and whoever comes next under its name knows nothing of it.
+    /// The peer is dead: what it had is lost, and the next process under its name knows nothing of it.
     pub(super) fn bury(&mut self) -> Settled {
         let settled = self.lose();
         self.forget_sent();

@@ -277,7 +277,7 @@ impl Campaign {
 #[test]
 fn one_owner_for_each_shard_and_epoch_whatever_happens() {
     let mut total: BTreeMap<&'static str, u64> = BTreeMap::new();
-    // More of them for who has the time.
+    // More of them on request.
     let seeds = std::env::var("ROOKERY_MESH_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(3);
     for seed in 1..=seeds {
         let runtime =

@@ -45,7 +45,7 @@ pub struct Writes {
     pub edits: Vec<Edit>,
     /// The shard of the entity they are about, for the fence.
     pub shard: Shard,
-    /// Whose refused writes they build on, if any.
+    /// The line that they belong to, if any: they are refused with the earlier writes of the line.
     pub line: Option<Line>,
 }
 

@@ -1,4 +1,4 @@
-//! The folder of the store as the operating system sees it: who may read it, what room there is, whether it can be written.
+//! The folder of the store as the operating system sees it: which users may read it, what room there is, whether it can be written.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};

@@ -19,7 +19,7 @@ impl<B: Backend> Engine<B> {
         match &*self.standing.borrow() {
             Standing::Well | Standing::Full => Ok(()),
             Standing::Broken => Err(BROKEN),
-            // For good: whoever would try again would do so until the process ends.
+            // For good: a caller that tried again would do so until the process ends.
             Standing::Lost(why) => Err(Error::new(Class::Corrupt, "the store is lost").with(why)),
         }
     }

@@ -174,7 +174,7 @@ fn no_domain_takes_the_room_of_all_others() {
     assert_eq!(displaced(&waiting, 4), []);
     assert_eq!(displaced(&waiting, 3), [0]);
     waiting.extend((0..5).map(flood));
-    // The flood alone, down to as many as others have; then whoever has waited longest.
+    // The flood alone, down to as many as others have; then the request that has waited longest.
     assert_eq!(displaced(&waiting, 6), [4, 5, 6]);
     assert_eq!(displaced(&waiting, 4), [4, 5, 6, 0, 7]);
     assert_eq!(displaced(&waiting, 0).len(), waiting.len());

@@ -172,7 +172,7 @@ fn one_order(world: &World, n: usize, ears: &[Ear<'_>]) {
     }
 }
 
-/// Who was joined throughout has heard it.
+/// An occupant that was joined throughout has heard it.
 fn joined(world: &World, client: &Client, stay: &Stay, row: &Row, lines: &[Line]) {
     let Some(since) = stay.joined else { return };
     let life = stay.life.checked_sub(1).and_then(|at| client.lives.get(at));
