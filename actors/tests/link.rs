@@ -211,7 +211,7 @@ async fn a_stream_that_was_lost_is_resumed() {
             romeo.send(&chat(n));
         }
         foreign.got(&format!("m{}.", first + 19)).await;
-        // It gets these, and nobody hears so.
+        // The other server gets these, and does not say so.
         foreign.change(|ways| ways.confirms = false);
         for n in first + 20..first + 40 {
             romeo.send(&chat(n));

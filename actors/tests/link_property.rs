@@ -31,7 +31,7 @@ enum Event {
     Cut,
     /// The other server forgets its streams.
     Forget,
-    /// It cannot be reached, or it can.
+    /// The foreign server cannot be reached, or it can.
     Away(bool),
     NotThere,
     /// The process is killed and starts again.

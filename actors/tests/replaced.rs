@@ -166,7 +166,7 @@ async fn a_connection_brings_the_newer_one_where_the_older_one_is_on_record() {
         assert!(seen(client).await.is_empty());
     }
     written(&store, &juliet, "still here").await;
-    // It is resumed as any other.
+    // The newer session is resumed as any other.
     newer.ack();
     newer.settled().await;
     newer.lose();

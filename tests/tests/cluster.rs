@@ -218,7 +218,7 @@ async fn a_node_that_wakes_up_without_its_shards_says_so_once() {
         clients.push(client);
     }
     world.nodes[1].signal("STOP").await.unwrap();
-    // It reads them when it wakes.
+    // The stopped node reads them when it wakes.
     for client in &mut clients {
         for n in 0..20 {
             let to = &users[n % users.len()];

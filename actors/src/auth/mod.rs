@@ -51,7 +51,7 @@ pub struct Abilities {
 /// What became of the wish for an account.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Created {
-    /// It was made.
+    /// The account was made.
     Yes,
     /// The name is taken or reserved.
     Taken,

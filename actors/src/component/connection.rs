@@ -285,7 +285,7 @@ impl Conn {
             if !speaks(asked) {
                 return Err(End::Silent);
             }
-            // It is there, and answers no pings: what was written counts as taken.
+            // The component is there, and answers no pings: what was written counts as taken.
             if !std::mem::replace(&mut state.deaf, true) {
                 tracing::info!(component = %self.component, "the component does not answer pings (XEP-0199): stanzas that it was sent count as delivered when they are written");
             }

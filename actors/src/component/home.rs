@@ -1,5 +1,5 @@
-//! The home of a component: the one actor that all stanzas for the component come to. It hands each to a connection, in order for
-//! each user, and keeps it until the component has it.
+//! The home of a component: the one actor that all stanzas for the component come to. The home hands each stanza to a connection, in order for
+//! each user, and keeps the stanza until the component has it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -108,7 +108,7 @@ impl ComponentLink {
 }
 
 impl Conn {
-    /// Sends a stanza on. It counts among those under way until it is kept, or answered.
+    /// Sends a stanza on, which counts among those under way until it is kept, or answered.
     pub(super) fn send_on(self: &Arc<Self>, stanza: Arc<Stanza>, origin: Origin) {
         self.sent.open.fetch_add(1, Ordering::AcqRel);
         self.try_on(stanza, origin, Instant::now() + PATIENCE);

@@ -182,7 +182,7 @@ impl Pipe {
         })
     }
 
-    /// It is filled from another node, by this one from now on.
+    /// The pipe is filled from another node, by this one from now on.
     pub(crate) fn feed(&self, feeder: Weak<dyn Feeder>) {
         self.queue.lock().feeder = Some(feeder);
     }

@@ -29,12 +29,12 @@ impl Reply {
         Self::here(move |outcome| then(matches!(outcome, Outcome::Taken(_))))
     }
 
-    /// It is taken.
+    /// The payload is taken.
     pub(crate) fn taken(self) {
         self.answer(Bytes::new());
     }
 
-    /// It is taken, and here is the answer.
+    /// The payload is taken, and here is the answer.
     pub(crate) fn answer(mut self, bytes: Bytes) {
         match self.0.take() {
             Some(To::Peer(done)) => {

@@ -136,8 +136,8 @@ pub enum Run {
     /// With the store, where it changes something that bears on what its session sends next; that waits (RFC 6120 section
     /// 10.1). Changes of one account run one after the other, in order.
     Change(fn(Host, Request) -> Work),
-    /// With the store, where it changes nothing: what follows does not wait. It begins when the changes are done that its
-    /// session sent before it. Whatever others than the owner may ask is of this kind.
+    /// With the store, where it changes nothing: what follows does not wait. A read begins when the changes are done that its
+    /// session sent before it. All requests that others than the owner may send are of this kind.
     Read(fn(Host, Request) -> Work),
 }
 
@@ -224,7 +224,7 @@ pub struct Place {
 
 /// What a hook adds to the transaction that stores a message, in two steps, because many users share one commit:
 ///
-/// 1. The function given to [`Prepare::new`] reads. It runs when everything before the message is stored. It may take its time, but
+/// 1. The function given to [`Prepare::new`] reads. The function runs when everything before the message is stored, and may take its time, but
 ///    not without a limit: all later messages of the user wait for it, those of other users do not.
 /// 2. The [`Edit`]s that it returns read and write a few rows within the transaction.
 ///
@@ -294,9 +294,9 @@ pub struct Payload {
     pub name: &'static str,
     /// The child's namespace.
     pub ns: &'static str,
-    /// It is archived (XEP-0313 section 6.1.1).
+    /// A message with it is archived (XEP-0313 section 6.1.1).
     pub archived: bool,
-    /// It is copied to other devices whatever its type (XEP-0280 section 6.1; chat messages always are).
+    /// A message with it is copied to other devices whatever its type (XEP-0280 section 6.1; chat messages always are).
     pub copied: bool,
     /// A chat message waits for a user who is offline (XEP-0160 section 3; normal messages always do).
     pub waits: bool,

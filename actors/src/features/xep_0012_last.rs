@@ -21,7 +21,7 @@ pub const LAST: Feature = Feature {
         number: 12,
         version: "2.0",
         name: "Last Activity",
-        note: "who may not see a user's presence gets <service-unavailable/>, as if there were no such user",
+        note: "an entity that may not see a user's presence gets <service-unavailable/>, as if there were no such user",
     },
     disco: &[(Scope::Host, ns::LAST), (Scope::Account, ns::LAST)],
     iq: &[

@@ -9,7 +9,7 @@ use crate::features::contract::{Direction, Feature, MessageHook, Passing, Phase,
 use crate::host::Host;
 use crate::user::User;
 
-/// XEP-0203. It has no discovery (revision 1.1 took that out).
+/// XEP-0203, which has no discovery (revision 1.1 took that out).
 pub const DELAY: Feature = Feature {
     xep: Xep {
         number: 203,

@@ -9,7 +9,7 @@ use rookery_proto::xmpp::stanza::{ChildRef, Stanza};
 use crate::features::contract::{Feature, MessageHook, Passing, Phase, Scope, Verdict, Xep};
 use crate::user::User;
 
-/// XEP-0359. It runs before everything that keeps or copies a message.
+/// XEP-0359: runs before everything that keeps or copies a message.
 pub const STANZA_IDS: Feature = Feature {
     xep: Xep { number: 359, version: "0.7.0", name: "Unique and Stable Stanza IDs", note: "" },
     disco: &[(Scope::Host, ns::STANZA_ID), (Scope::Account, ns::STANZA_ID)],

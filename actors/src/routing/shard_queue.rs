@@ -221,7 +221,7 @@ impl Host {
         }
     }
 
-    /// Enters a stanza for a user as under way to the user's home. It goes by itself, later, where something waits.
+    /// Enters a stanza for a user as under way to the user's home. Where something waits, the stanza goes by itself, later.
     pub(super) fn enter_queue(
         &self,
         user: &BareJid,

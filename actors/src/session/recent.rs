@@ -50,7 +50,7 @@ impl Session {
         let sm = self.sm.as_mut();
         let item = sm.and_then(|sm| sm.unacked.iter_mut().find(|item| item.kept.key() == key));
         match item {
-            // It is on its way into the offline queue, or there.
+            // The stanza is on its way into the offline queue, or there.
             Some(item) if item.safe => {
                 let stanza = item.outgoing.stanza.clone();
                 self.tell(Event::QueuedAgain { stanza, receipt });

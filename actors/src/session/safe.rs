@@ -144,7 +144,7 @@ fn is_answer(stanza: &Stanza) -> bool {
 }
 
 impl Unacked {
-    /// It is durable nowhere.
+    /// Whether the stanza is durable nowhere.
     pub(super) fn is_nowhere(&self) -> bool {
         self.kept.is_nowhere()
     }

@@ -49,7 +49,7 @@ pub(super) struct Drain {
     pub(super) under_way: bool,
     /// All is sent; the last page is not confirmed yet.
     pub(super) sent: bool,
-    /// It begins when all is written down that ended sessions have left.
+    /// The drain begins when all is written down that ended sessions have left.
     pub(super) waits: bool,
     /// The store has not answered: that was said.
     pub(super) failed: bool,
@@ -122,7 +122,7 @@ impl Drains {
         let (mut turn, mut again) = (self.next_turn(), Vec::new());
         for drain in self.all.iter_mut().filter(|drain| drain.offline && drain.place == Collection::Archive) {
             if drain.waits && drain.from == drain.after {
-                // It has read nothing yet.
+                // The drain has read nothing yet.
                 drain.after = drain.after.min(Some(id.before()));
                 drain.from = drain.after;
             } else if drain.sent || drain.after >= Some(id) {

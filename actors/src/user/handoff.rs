@@ -70,7 +70,7 @@ impl User {
             return; // dropped, the reply says: elsewhere
         }
         if self.session(sid).is_none() {
-            // It was ended here, or by a new password at a home that died before it could say so.
+            // The session was ended here, or by a new password at a home that died before it could say so.
             if self.behind.has_ended(sid) || record.created_at < self.password_at {
                 return drop(attach.reply.send(None));
             }
@@ -95,7 +95,7 @@ impl User {
             };
             let user = self.entity.clone();
             self.restore(sessions::Stored { user, sid: sid.0, record: record.clone(), cursor });
-            // It may have been here, and have ended while its connection looked for it: others were told that it is gone.
+            // The session may have been here, and have ended while its connection looked for it: others were told that it is gone.
             attach.attach.moved = false;
         }
         let Some(session) = self.session_mut(sid) else { return drop(attach.reply.send(None)) };
@@ -239,7 +239,7 @@ impl User {
         let session = self.sessions.iter().find(|session| session.jid.as_str() == from.as_str());
         let presence = session.and_then(|session| session.presence.as_ref()).map(|presence| &presence.stanza);
         for user in users {
-            // It may have been blocked or shut out meanwhile.
+            // The sender may have been blocked or shut out meanwhile.
             let to = Jid::from(user.clone());
             let sees = |stanza: &&Arc<Stanza>| {
                 self.roster.sees_me(&to) && matches!(self.filter(Direction::Out, stanza, &to), Verdict::Pass)

@@ -23,7 +23,7 @@ pub(super) type Started = Pin<Box<dyn Future<Output = Result<Done, StanzaError>>
 pub(super) struct Operation {
     start: Box<dyn FnOnce(&User) -> Started + Send>,
     of: Of,
-    /// It reads what clients have not been told of the roster.
+    /// The operation reads what clients have not been told of the roster.
     catches_up: bool,
 }
 

@@ -42,7 +42,7 @@ pub(super) struct Departed {
     jid: FullJid,
     reader: Reader,
     unread: Unread,
-    /// It was handed what was for it up to here.
+    /// The session was handed what was for it up to here.
     upto: ArchiveId,
 }
 

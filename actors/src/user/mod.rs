@@ -1,4 +1,4 @@
-//! The user actor: the one place where things about a bare JID are decided, in order. It is a state machine: every
+//! The user actor: the one place where things about a bare JID are decided, in order. The actor is a state machine: every
 //! [`Msg`] is one step that never waits; what takes time is spawned and comes back as a message.
 //!
 //! - `attach`: sessions come and go. `session_queue`, `outgoing`: what the user's sessions send. `incoming`: what is sent to the user.

@@ -274,7 +274,7 @@ impl User {
         for session in self.sessions.iter().filter(meant) {
             let stanza = match &session.presence {
                 Some(presence) if sees => Stanza::clone(&presence.stanza),
-                // It has shown itself to them alone (4.6), and that may have been lost.
+                // The session has shown itself to the prober alone (4.6), and that may have been lost.
                 presence if session.directed.iter().any(told) => {
                     let bare = || Stanza::new(Type::Presence(PresenceType::Available));
                     let stanza = presence.as_ref().map_or_else(bare, |presence| (*presence.stanza).clone());

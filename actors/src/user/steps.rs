@@ -30,11 +30,11 @@ pub(super) enum Step {
     In { stanza: Arc<Stanza>, id: Option<ArchiveId>, owed: Owed, copies: bool, receipt: Receipt },
     /// Copy a message that one of the user's sessions sent to the others.
     Sent { stanza: Arc<Stanza>, id: Option<ArchiveId>, copies: bool, sid: SessionId, receipt: Receipt },
-    /// It is safe in the offline queue; there is nobody to deliver it to.
+    /// A stanza is safe in the offline queue; there is nobody to deliver it to.
     Kept { stanza: Arc<Stanza>, receipt: Receipt },
-    /// It has come before, and what became of it then is not known yet.
+    /// A stanza has come before, and what became of it then is not known yet.
     Again { stanza: Arc<Stanza>, origin: Option<Origin>, receipt: Receipt },
-    /// It is safe in the offline queue; a session has it, with this number, for its client to confirm.
+    /// A stanza is safe in the offline queue; a session has it, with this number, for its client to confirm.
     Held { sid: SessionId, number: u32, id: ArchiveId, stanza: Arc<Stanza>, receipt: Receipt },
     /// Send a session what was read for it.
     Page(Box<Ready>),

@@ -136,7 +136,7 @@ pub struct Client {
     pub handled: u32,
     /// The resumption id.
     pub id: String,
-    /// It does not answer when it is asked what it has, and says of no mark that it is written.
+    /// The client does not answer when it is asked what it has, and says of no mark that it is written.
     pub quiet: bool,
     /// Those marks.
     pub marks: Vec<u64>,

@@ -22,7 +22,7 @@ pub struct Network(());
 /// Why the thread does not run.
 #[derive(Debug)]
 pub enum Refused {
-    /// It has been stopped, and cannot start twice in a process.
+    /// The thread has been stopped, and cannot start twice in a process.
     Over,
     /// The library said no.
     Library(FdbError),

@@ -39,7 +39,7 @@ use crate::tables::nodes;
 
 /// The node was declared dead, or started again elsewhere.
 pub(super) const DEAD: Error = Error::new(Class::Fenced, "this node was declared dead");
-/// The lease is over for now. It may come back while the caller still waits, so it is worth another attempt.
+/// The lease is over for now. A lease may come back while the caller still waits, so another attempt is worth it.
 const PARKED: Error = Error::new(Class::Unavailable, "this node cannot prove that it belongs to the cluster");
 const ELSEWHERE: Error = Error::new(Class::Fenced, "this node does not own the shard");
 

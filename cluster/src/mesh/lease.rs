@@ -18,7 +18,7 @@ pub struct Lease {
     zero: Instant,
     /// Microseconds from `zero` to its end; 0 = there was no beat yet.
     until: AtomicU64,
-    /// It will never be renewed.
+    /// The lease will never be renewed.
     over: AtomicBool,
     /// How often it began anew.
     term: AtomicU64,

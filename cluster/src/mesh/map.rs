@@ -132,7 +132,7 @@ fn position(members: &[Member], node: &NodeId) -> Option<usize> {
     members.binary_search_by(|member| member.node.cmp(node)).ok()
 }
 
-/// See the module. It does not change: the next one takes its place.
+/// See the module. A map does not change: the next one takes its place.
 #[derive(Clone, Debug)]
 pub struct Map {
     pub(super) node: NodeId,

@@ -155,7 +155,7 @@ pub struct Mesh {
 }
 
 impl Mesh {
-    /// Joins the cluster: writes the node's row, with a generation of its own, and begins to beat. It owns nothing before
+    /// Joins the cluster: writes the node's row, with a generation of its own, and begins to beat. The node owns nothing before
     /// [`Mesh::activate`]. What a former generation of the node left behind is free from now on.
     ///
     /// # Errors

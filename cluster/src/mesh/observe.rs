@@ -3,7 +3,7 @@
 //! Only what was seen unchanged counts, for long enough on this node's own clock, while its own lease held without a gap: a store
 //! that stood still for all says nothing about one. A death needs the votes of two observers who saw the same last beat,
 //! or of one if no other can observe: all others are dead, or have been silent for as long (the design says: if there are two
-//! nodes; then three nodes of which two die at once would wait for ever). It is written in a transaction that reads the votes, the
+//! nodes; then three nodes of which two die at once would wait for ever). A death is written in a transaction that reads the votes, the
 //! status and the beat, so a beat that comes in between undoes it. Nothing of this has to be right for the fence to hold;
 //! it has to be right so that no node that works is declared dead.
 

@@ -315,7 +315,7 @@ impl Held {
             write(&trx, step);
         }
         let permit = self.inner.commits.acquire().await.map_err(|_| CLOSED)?;
-        // It must be asked for before the commit, and is answered after it.
+        // The stamp must be asked for before the commit, and is answered after it.
         let stamp = trx.get_versionstamp();
         let done = trx.commit().await.map_err(|error| outcome(*error))?;
         drop(permit);

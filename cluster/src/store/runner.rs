@@ -109,7 +109,7 @@ pub trait Fence: Send + Sync + 'static {
     }
 }
 
-/// What runs in a transaction: `|tx| Box::pin(async move { … })`. It may be called more than once.
+/// What runs in a transaction: `|tx| Box::pin(async move { … })`. A body may be called more than once.
 pub trait Body<'env, T>: for<'a> FnMut(&'a mut Tx<'env>) -> Fut<'a, Result<T>> + Send {}
 
 impl<'env, T, F: for<'a> FnMut(&'a mut Tx<'env>) -> Fut<'a, Result<T>> + Send> Body<'env, T> for F {}
@@ -185,7 +185,7 @@ impl Store {
         self.0.db.close().await
     }
 
-    /// Runs a body that only reads, at one version. It is repeated on passing trouble.
+    /// Runs a body that only reads, at one version, and repeats it on passing trouble.
     ///
     /// # Errors
     /// Those of the body and the engine; [`Class::Unavailable`] at the default deadline.

@@ -110,7 +110,7 @@ pub struct Reservation {
 /// What became of the wish for an account.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Created {
-    /// It was made.
+    /// The account was made.
     Yes,
     /// There is one of that name; nothing was changed.
     Exists,

@@ -20,11 +20,11 @@ pub const NODES: usize = 1000;
 pub enum State {
     /// What a newer version wrote: alive, and not to be given shards.
     Unknown = 0,
-    /// It beats, and owns nothing yet.
+    /// The node beats, and owns nothing yet.
     Joining = 1,
-    /// It takes shards.
+    /// The node takes shards.
     Active = 2,
-    /// It gives its shards to others.
+    /// The node gives its shards to others.
     Draining = 3,
     /// This generation of it may write nothing, ever.
     Dead = 4,

@@ -60,7 +60,7 @@ pub struct Record {
     /// counting begins anew. Zero if there is none.
     #[prost(fixed64, tag = "10")]
     pub numbering: u64,
-    /// The entities it sent directed presence to (RFC 6121 section 4.6).
+    /// The entities that the client sent directed presence to (RFC 6121 section 4.6).
     #[prost(string, repeated, tag = "11")]
     pub directed: Vec<String>,
     /// The version of the roster that its client has: 10 bytes, or none. See [`roster`].
@@ -207,7 +207,7 @@ pub fn put_cursor(out: &mut (impl Mutate + ?Sized), user: &Entity, sid: &Sid, cu
     let acked = cursor.acked.map(|id| Bytes::copy_from_slice(&id.to_bytes())).unwrap_or_default();
     let Cursor { up_handled, down_acked, .. } = *cursor;
     let record = Progress { up_handled, down_acked, acked, recent: cursor.recent.clone() };
-    // It has one part always, so there is nothing to clear first.
+    // A cursor has one part always, so there is nothing to clear first.
     out.put(key(user, sid).u8(CURSOR).fixed(&[0; split::SUFFIX]).finish(), encode(&record));
 }
 

@@ -103,7 +103,7 @@ struct Stranger {
 /// Tells a connection that it must make room.
 #[derive(Default)]
 struct Away {
-    /// It is not counted any more.
+    /// The connection was told, and is not counted any more.
     sent: AtomicBool,
     wake: Notify,
 }
@@ -410,7 +410,7 @@ mod tests {
         passes[0].standing().proved();
         passes[1].from(origin(2)).unwrap();
         passes[2].from(origin(1)).unwrap();
-        // In all: the oldest. It is not counted any more, though it is not gone yet.
+        // In all: the oldest, which is not counted any more, though not gone yet.
         let mut d = gate.enter().unwrap();
         assert!(!sent(&passes[0]) && sent(&passes[1]) && !sent(&passes[2]));
         assert_eq!(gate.counts(), (3, 3));

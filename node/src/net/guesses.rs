@@ -217,7 +217,7 @@ impl Attempt {
         }
     }
 
-    /// It was wrong. How many came from the address within the window.
+    /// The password was wrong. Returns how many wrong ones came from the address within the window.
     pub fn wrong(mut self) -> u32 {
         self.open = false;
         let network = self.networks.first().copied();

@@ -141,7 +141,7 @@ impl<S> TlsStream<S> {
                     }
                 }
                 Ok(ConnectionState::EncodeTlsData(data)) => encode(data, &mut self.outgoing)?,
-                // It stays in `outgoing` until it is sent.
+                // The record stays in `outgoing` until it is sent.
                 Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
                 Ok(ConnectionState::PeerClosed) => self.ended = true,
                 Ok(ConnectionState::Closed) => {
@@ -375,7 +375,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<S> {
         stream.say(Say::Data(data))?;
         match stream.poll_send(cx) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            // It is taken in any case; what the socket does not take now goes first next time.
+            // The text is taken in any case; what the socket does not take now goes first next time.
             _ => Poll::Ready(Ok(data.len())),
         }
     }

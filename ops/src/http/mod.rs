@@ -6,7 +6,7 @@
 //! - [`client`]: the real address of a client, also behind proxies.
 //! - [`pages`]: the routes of every node: `/metrics`, `/healthz`, `/readyz` and a page of links.
 //!
-//! It is hard to hold up: connections are few, in all and for each address, and the oldest idle one makes room for the
+//! The service is hard to hold up: connections are few, in all and for each address, and the oldest idle one makes room for the
 //! next; heads and bodies have limits of size and time.
 
 use std::time::Duration;

@@ -215,7 +215,7 @@ async fn a_connection_that_changes_its_protocol_is_none_of_the_service_any_more(
         answer.push(char::from(client.read_u8().await.unwrap()));
     }
     assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
-    // It takes nobody's place, and the end of the service is not its end.
+    // Such a connection takes nobody's place, and the end of the service is not its end.
     assert!(get_page(server.port, "/nothing").await.starts_with("HTTP/1.1 404"));
     server.stop.send(()).unwrap();
     server.task.await.unwrap();

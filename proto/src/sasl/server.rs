@@ -47,7 +47,7 @@ pub enum Step {
         /// Goes into `<success/>` (RFC 6120 6.4.6): the server's own proof.
         additional: Option<Vec<u8>>,
     },
-    /// It failed. The machine is done; the client may try again with a new one (RFC 6120 6.4.5).
+    /// The login failed. The machine is done; the client may try again with a new one (RFC 6120 6.4.5).
     Failure(SaslFailure),
 }
 

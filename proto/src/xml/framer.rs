@@ -1,6 +1,6 @@
 //! Finds where the next top-level item of a stream ends.
 //!
-//! The framer looks only at `<`, `>`, quotes and CDATA. It judges nothing else: whatever it takes for one element,
+//! The framer looks only at `<`, `>`, quotes and CDATA, and judges nothing else: whatever it takes for one element,
 //! [`check`](super::check) must accept as exactly one element, so the two can't disagree to an attacker's benefit.
 
 use smallvec::SmallVec;

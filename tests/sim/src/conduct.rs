@@ -41,9 +41,9 @@ pub(crate) enum Kind {
     Stalled,
     /// The store refuses and forgets a node's commits.
     Refusals,
-    /// It is slow.
+    /// The store is slow.
     Slow,
-    /// It can't be reached, at once.
+    /// The store can't be reached, at once.
     Unreachable,
     /// Nobody reaches it, for longer than a write waits.
     Stopped,

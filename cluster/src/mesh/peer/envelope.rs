@@ -71,7 +71,7 @@ impl Envelope {
 /// What became of an envelope.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// It was taken. The reply is empty unless the receiver gave one.
+    /// The envelope was taken. The reply is empty unless the receiver gave one.
     Taken(Bytes),
     /// The node is not the shard's home. Refresh the map and send again, the same operation.
     NotOwner {
@@ -107,7 +107,7 @@ pub enum Why {
     /// The limit of what waits for that node is reached.
     #[error("the queue for the node is full")]
     Full,
-    /// It is larger than [`ENVELOPE_MAX`]. It will never be accepted.
+    /// The envelope is larger than [`ENVELOPE_MAX`], and will never be accepted.
     #[error("an envelope of {size} bytes is larger than the limit of {ENVELOPE_MAX}")]
     TooLarge {
         /// What it counts.

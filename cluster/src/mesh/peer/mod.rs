@@ -215,7 +215,7 @@ impl Peer {
     }
 
     /// Sends an envelope: exactly once, after all sent before. `on_outcome` is called once, with what became of it, by
-    /// the task that reads the connection: it must be quick. It may be called before this returns.
+    /// the task that reads the connection: the function must be quick, and may be called before this returns.
     ///
     /// # Errors
     /// The envelope and the callback, when too much waits for the node ([`Peer::room`] waits for room), when the

@@ -184,7 +184,7 @@ fn shown(connection: &rustls::CommonState) -> io::Result<CertificateDer<'static>
 /// What is known of a caller before it says a word.
 #[derive(Debug, Clone)]
 pub(super) enum Certified {
-    /// It has this certificate, which the authority signed.
+    /// The caller has this certificate, which the authority signed.
     By(CertificateDer<'static>),
     /// Nothing.
     PlainText,

@@ -53,7 +53,7 @@ struct Seen {
     tally: BTreeMap<&'static str, u64>,
 }
 
-/// Writes for what the node owns, over and over. It reads nothing, so nothing but the fence can hold it up.
+/// Writes for what the node owns, over and over. The writer reads nothing, so nothing but the fence can hold it up.
 async fn keep_writing(store: Store, map: impl Fn() -> Arc<Map> + Send + Sync, dice: Seeded, ours: Ours) {
     loop {
         pass(Duration::from_millis(20 + dice.roll(60))).await;

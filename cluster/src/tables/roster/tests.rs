@@ -75,7 +75,7 @@ async fn who_knows_a_version_is_told_what_is_new() {
     assert_eq!(since(&mut tx, &user, &two).await.unwrap(), ["b@b", "-a@b"]);
     let four = now(&mut tx, &user).await;
     assert_eq!(since(&mut tx, &user, &four).await, Some(vec![]));
-    // It comes back.
+    // The contact comes back.
     put(&mut tx, &user, &listed("a@b")).unwrap();
     assert_eq!(since(&mut tx, &user, &two).await.unwrap(), ["b@b", "a@b"]);
     assert_eq!(since(&mut tx, &user, &four).await.unwrap(), ["a@b"]);

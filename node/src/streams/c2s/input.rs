@@ -130,7 +130,7 @@ impl<W: Carrier> Running<W> {
                 self.nonza(&element)
             }
             Err(stanza::Error::Malformed(malformed)) => {
-                // It counts like any other (XEP-0198 section 4), and so does the answer: the session numbers it.
+                // A malformed stanza counts like any other (XEP-0198 section 4), and so does the answer: the session numbers the answer.
                 self.charge(now);
                 self.acks.count();
                 self.link.answer(malformed.reply());
