@@ -13,7 +13,7 @@ use rustls::pki_types::pem::PemObject as _;
 use toml::de::DeTable;
 
 use super::read::{Found, Reader, Section};
-use super::validate::secs;
+use super::values::secs;
 use super::{Listen, address};
 
 /// `[acme]`.

@@ -8,9 +8,9 @@ use rookery_cluster::mesh::peer::authority::AUTHORITY;
 use rookery_cluster::mesh::peer::tls::Files;
 use toml::de::DeTable;
 
-use super::listen::is_host_and_port;
+use super::address::is_host_and_port;
 use super::read::{Found, Reader, Section};
-use super::validate::{count, secs};
+use super::values::{count, secs};
 use super::{Cluster, Listen, Store, address};
 
 /// What stands for the node's name.

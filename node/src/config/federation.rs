@@ -6,9 +6,9 @@ use rookery_actors::options::DomainPattern;
 use toml::de::DeTable;
 
 use super::Traffic;
-use super::listen::is_host_and_port;
+use super::address::is_host_and_port;
 use super::read::{Found, Reader, Section};
-use super::validate::{count, secs, size, traffic};
+use super::values::{count, secs, size, traffic};
 
 /// How another server proves its domain. Later ones are stricter.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

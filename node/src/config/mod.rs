@@ -26,6 +26,7 @@ mod reference;
 mod remote;
 mod store;
 mod validate;
+mod values;
 
 pub(crate) use acme::can_be_ordered;
 pub use acme::{Acme, Challenge, Hook};

@@ -1,16 +1,16 @@
 //! From the tables of the file to a valid [`Config`].
 
 use std::path::Path;
-use std::time::Duration;
 
 use toml::de::DeTable;
 
 use super::listen::{listen, twice};
 use super::problem::Problem;
-use super::read::{Reader, Section};
+use super::read::Reader;
+use super::values::{count, secs, size, traffic};
 use super::{
-    Archive, ArchiveDefault, Config, Limits, Log, Sasl, Traffic, acme, cluster, components, domain,
-    federation, remote, store,
+    Archive, ArchiveDefault, Config, Limits, Log, Sasl, acme, cluster, components, domain, federation,
+    remote, store,
 };
 
 /// The defaults of the list; the domains are empty.
@@ -171,27 +171,6 @@ fn log(r: &mut Reader<'_>, file: &DeTable<'_>) -> Log {
         );
     }
     Log { level: level.value, json: r.text(&section, "format").value == "json" }
-}
-
-pub(super) fn traffic(r: &mut Reader<'_>, section: &Section<'_, '_>) -> Traffic {
-    Traffic {
-        bytes_per_second: r.number(section, "bytes_per_second").value,
-        bytes_burst: r.number(section, "bytes_burst").value,
-        stanzas_per_second: r.number(section, "stanzas_per_second").value,
-        stanzas_burst: r.number(section, "stanzas_burst").value,
-    }
-}
-
-pub(super) fn size(r: &mut Reader<'_>, section: &Section<'_, '_>, name: &str) -> usize {
-    usize::try_from(r.number(section, name).value).unwrap_or(usize::MAX)
-}
-
-pub(super) fn count(r: &mut Reader<'_>, section: &Section<'_, '_>, name: &str) -> u32 {
-    u32::try_from(r.number(section, name).value).unwrap_or(u32::MAX)
-}
-
-pub(super) fn secs(r: &mut Reader<'_>, section: &Section<'_, '_>, name: &str) -> Duration {
-    Duration::from_secs(r.number(section, name).value)
 }
 
 #[cfg(test)]
