@@ -1,4 +1,6 @@
 //! Three nodes: sessions whose home is elsewhere, messages between nodes, and what happens when one dies or leaves.
+//!
+//! Length: each way in which a node can die or leave, with the same three nodes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
 
 #[path = "support/nodes.rs"]

@@ -1,4 +1,6 @@
 //! Links to other servers: what is sent comes once and in order, whatever dies, or goes back.
+//!
+//! Length: one test for each way in which a stream or a home can end.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
 
 #[path = "support/foreign.rs"]

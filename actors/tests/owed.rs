@@ -256,7 +256,9 @@ async fn a_store_that_fails_during_a_drain_is_asked_again() {
     juliet.quiet = false;
     juliet.ack();
     juliet.nothing().await;
-    tokio::time::sleep(Duration::from_millis(100)).await; // the page is asked for
+    while world.faults.failed() == 0 {
+        tokio::task::yield_now().await; // until the page is asked for
+    }
     world.faults.set_reachable(true);
     for body in many[100..].iter().chain(&["live"]) {
         juliet.until(&format!("<body>{body}</body>")).await;

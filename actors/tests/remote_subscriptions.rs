@@ -1,4 +1,6 @@
 //! Subscriptions between users here and people on another server: every state of RFC 6121 appendix A, by stanzas alone.
+//!
+//! Length: the tables of RFC 6121 appendix A are most of it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
 
 #[path = "support/far.rs"]
@@ -336,7 +338,7 @@ async fn a_request_waits_for_its_user_short_and_bounded() {
         far.send(&format!("<iq from='s{n}@far.example/x' to='romeo@localhost' type='get' id='{n}'><vCard xmlns='vcard-temp'/></iq>"));
         far.expect(&format!("id='{n}'")).await;
         while item(&world, "romeo", &format!("s{n}@far.example")).await.is_none() {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await; // the store gives no event
         }
     }
     for _ in 0..2 {

@@ -65,7 +65,7 @@ async fn put_back(store: &Store, row: &sessions::Stored, lost: Option<&sessions:
     put.await.unwrap();
 }
 
-/// Enables resumption, and shows itself to friends, and to the nurse, who is none.
+/// Enables resumption, and shows itself to friends, and to the nurse, which is no friend.
 async fn appears(mut client: Client, status: &str) -> Client {
     client.resumable().await;
     for to in [" to='nurse@localhost/hall'", ""] {

@@ -1,4 +1,6 @@
 //! What others may do to an account, and learn of it: blocked people, people who ask for a subscription, people who guess names.
+//!
+//! Length: one test for each thing that a stranger can send or learn.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
 
 mod support;

@@ -1,5 +1,7 @@
 //! What waits for clients that do not read, or fall behind: it has a limit in bytes, for each session, account and node.
 //! What is archived follows from the archive, and ends no session.
+//!
+//! Length: one test for each limit and for each kind of stanza that waits.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
 
 #[path = "support/nodes.rs"]

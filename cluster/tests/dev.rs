@@ -18,7 +18,7 @@ const SERIAL: Isolation = Isolation::Serializable;
 
 async fn until(done: impl Fn() -> bool) {
     while !done() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        tokio::time::sleep(Duration::from_millis(1)).await; // counters of the server give no event
     }
 }
 

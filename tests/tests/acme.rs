@@ -1,4 +1,6 @@
 //! Certificates from an ACME authority: Pebble issues, real nodes order, answer and serve.
+//!
+//! Length: one test for each kind of challenge and for each thing that can go wrong, against the same Pebble.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -83,7 +85,7 @@ async fn eventually<T>(what: &str, log: impl Fn() -> String, ask: impl AsyncFn()
             return answer;
         }
         assert!(Instant::now() < end, "{what} did not happen\n{}", log());
-        sleep(Duration::from_millis(50)).await;
+        sleep(Duration::from_millis(50)).await; // other processes: they give no event
     }
 }
 
@@ -273,7 +275,7 @@ async fn nonces_may_be_refused_and_accounts_forgotten() {
             }
             if listed(&node, NAME)["error"] != "" {
                 node.command(&["certificate", "order", NAME]).unwrap();
-                sleep(Duration::from_secs(1)).await;
+                sleep(Duration::from_secs(1)).await; // an operator's pace; the list is polled
             }
             None
         })

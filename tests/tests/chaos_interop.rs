@@ -179,7 +179,7 @@ async fn within(world: &mut World, scripts: Vec<(PathBuf, PathBuf)>) -> Result<(
             let checked = script.line("checked").await?;
             println!("{}: {checked}", script.name);
         }
-        sleep(PAUSE).await;
+        sleep(PAUSE).await; // between two faults, so that each is seen by itself
     }
     for mut script in playing {
         drop(script.stdin.take());

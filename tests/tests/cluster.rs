@@ -95,7 +95,7 @@ async fn eventually(what: &str, world: &World, is_so: impl AsyncFn() -> bool) ->
     let begun = Instant::now();
     while !is_so().await {
         assert!(begun.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}\n{}", world.logs());
-        sleep(Duration::from_millis(50)).await;
+        sleep(Duration::from_millis(50)).await; // other processes: they give no event
     }
     begun.elapsed()
 }
@@ -303,7 +303,7 @@ async fn back(world: &World, node: usize, user: &str, lost: &Lost) -> Client {
         match Client::resume(&options, user, "secret", lost.clone()).await {
             Ok(resumed) => break resumed,
             // As long as nobody can say whether there is a session, the stream ends.
-            Err(_) if begun.elapsed() < PATIENCE => sleep(Duration::from_millis(200)).await,
+            Err(_) if begun.elapsed() < PATIENCE => sleep(Duration::from_millis(200)).await, // a client's pace
             Err(e) => panic!("{user} after {:?}: {e}\n{}", begun.elapsed(), world.logs()),
         }
     };

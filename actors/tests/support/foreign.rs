@@ -155,6 +155,14 @@ impl Foreign {
         }
     }
 
+    /// Waits until a message with this body has come.
+    pub async fn came(&self, body: &str) {
+        let mut changed = self.changed.subscribe();
+        while !self.bodies().iter().any(|came| came == body) {
+            changed.changed().await.unwrap();
+        }
+    }
+
     /// Everything that it has got, as soon as this is there.
     pub async fn got(&self, part: &str) -> Vec<String> {
         self.until(part, |state| state.got.iter().any(|got| got.contains(part))).await;

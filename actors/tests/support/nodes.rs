@@ -266,7 +266,7 @@ impl Nodes {
         let even = |node: &Node| node.holds() >= fair;
         let quiet = async {
             while self.nodes.iter().map(Node::holds).sum::<usize>() != 1024 || !self.nodes.iter().all(even) {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                tokio::time::sleep(Duration::from_millis(20)).await; // of several nodes: no one event says it
             }
         };
         tokio::time::timeout(Duration::from_secs(30), quiet).await.expect("the shards find no owners");

@@ -19,7 +19,7 @@ async fn metric(server: &Rookery, name: &str) -> f64 {
 async fn until(server: &Rookery, what: &str, reached: impl Fn(f64) -> bool) {
     let wait = async {
         while !reached(metric(server, what).await) {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await; // metrics are polled
         }
     };
     tokio::time::timeout(rookery_tests::client::patience(), wait).await.expect(what);

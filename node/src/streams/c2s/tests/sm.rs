@@ -111,7 +111,7 @@ async fn a_stale_connection_that_takes_nothing_goes_all_the_same() {
     tokio::time::pause();
     let begun = tokio::time::Instant::now();
     while node.shared.gate.counts().0 > before {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await; // the clock is paused: only this moves it
     }
     assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
     romeo.end().await;
