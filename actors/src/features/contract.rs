@@ -42,12 +42,12 @@ pub enum Scope {
     Account,
 }
 
-/// Who may ask.
+/// The senders that may ask.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Who {
     /// Only the account's owner. Others learn nothing: see [`crate::features::not_there`].
     Owner,
-    /// Anybody who is not blocked.
+    /// Every sender that is not blocked.
     Anyone,
     /// The owner, and contacts that may see the account's presence. Others learn nothing.
     Subscriber,
@@ -69,7 +69,7 @@ pub struct Request {
     pub from: Jid,
     /// The session that asks, if it is one of this user's own.
     pub sid: Option<SessionId>,
-    /// The account that is asked ([`Scope::Account`]), or the account of the one who asks ([`Scope::Host`]).
+    /// The account that is asked ([`Scope::Account`]), or the sender's account ([`Scope::Host`]).
     pub account: BareJid,
     /// The domain or bare JID it is addressed to.
     pub to: Jid,
@@ -152,7 +152,7 @@ pub struct Iq {
     pub name: &'static str,
     /// See `name`.
     pub ns: &'static str,
-    /// Who may ask.
+    /// The senders that may ask.
     pub who: Who,
     /// The handler.
     pub run: Run,

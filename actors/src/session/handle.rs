@@ -15,7 +15,7 @@ pub(crate) use crate::session::route::{LeftBehind, Rest, Route, RouteHold};
 use crate::session::route::{To, Unsettled};
 use crate::session::{Msg, Session};
 
-/// Somebody who has proved who they are. Only made from the outcome of SASL.
+/// A user that has authenticated. Only made from the outcome of SASL.
 #[derive(Clone, Debug)]
 pub struct Authenticated(BareJid);
 

@@ -114,7 +114,7 @@ impl Rows {
         self.members.get(position(&self.members, node)?)
     }
 
-    /// Who is to own a shard.
+    /// The node that is to own a shard.
     pub(super) fn desired(&self, shard: Shard) -> Option<&NodeId> {
         let place = (*self.desired.get(usize::from(shard.0))?)?;
         self.members.get(place).map(|member| &member.node)

@@ -126,7 +126,7 @@ impl Core {
         Ok(())
     }
 
-    /// Probes who has been silent for long, so that the answer is there when it counts.
+    /// Probes nodes that have been silent for long, so that the answer is there when it counts.
     fn probe_silent(self: &Arc<Self>) {
         let Timing { death, probe, beat, .. } = self.timing;
         let now = Instant::now();

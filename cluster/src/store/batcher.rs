@@ -5,6 +5,8 @@
 //! settings). Writes are committed, and their callbacks called, in the order of submission; what builds on a refused one is refused
 //! (see [`Line`]). Bodies are set and clear with keys made before, and edits that may be done twice (see [`Edit`]): repeating them is
 //! harmless.
+//!
+//! Length: gathering, committing and repeating a group share one state and one order.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -8,6 +8,8 @@
 //!
 //! Watches are set after the commit, each in a transaction of its own that first compares the value with what the
 //! committed one saw or wrote.
+//!
+//! Length: all use of the client library in one place, so that nothing else depends on it.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -7,6 +7,8 @@
 //! [`OperationId`]: the mark of that operation is set in the same transaction, and looked for before a repetition. A call
 //! that ended without knowing leaves its key behind, and the next commit of this store writes it (as a conflict): what is late
 //! cannot undo what was written after it.
+//!
+//! Length: the rules of repetition, the deadline, the fence and the unknown commit are steps of one loop over one state.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

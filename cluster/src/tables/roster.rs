@@ -170,7 +170,7 @@ pub fn displaced(waiting: &[(u64, &str)], most: usize) -> Vec<usize> {
 }
 
 /// Makes room for the request of `asks`, where `most` may wait for the user's answer ([`displaced`]). Looks at `max` rows and, since
-/// anybody may ask and a few more do no harm, conflicts with nobody who asks at the same time. Returns how many have gone.
+/// anybody may ask and a few more do no harm, conflicts with no request at the same time. Returns how many have gone.
 pub async fn make_room(
     tx: &mut dyn Transaction,
     user: &Entity,

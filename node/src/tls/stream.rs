@@ -1,5 +1,7 @@
 //! A TLS connection on rustls' unbuffered interface. The buffered one keeps 4 kB for the next record in every idle
 //! connection; this one reads into a buffer of the thread and keeps only the tail of an incomplete record.
+//!
+//! Length: reading, writing and the handshake drive one state machine of rustls.
 
 use std::cell::Cell;
 use std::io;

@@ -5,6 +5,8 @@
 //! is sent again after a break is taken once. An outcome is kept until the sender confirms the message it was in, and
 //! is sent again on a new stream. All that is bounded by the window: an envelope counts against it until its outcome is
 //! on its way, and outcomes do not go out while too many are not confirmed.
+//!
+//! Length: what was taken, its outcomes and the window are one state, and every step keeps all three in agreement.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

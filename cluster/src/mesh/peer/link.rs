@@ -1,4 +1,6 @@
 //! The way to one node: connects when there is something to send, sends what waits, tells outcomes, connects again.
+//!
+//! Length: connecting, sending and hearing outcomes are one loop over one outbox.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;

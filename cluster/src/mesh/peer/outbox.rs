@@ -4,6 +4,8 @@
 //! the same generation everything above the number that the peer has taken is sent again, in order, before anything
 //! else. Credit is what the peer's window leaves beside what is sent and without an outcome, so it needs no messages
 //! of its own: it comes back with outcomes.
+//!
+//! Length: numbers, credit and outcomes are one state, and every step keeps all three in agreement.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::task::Waker;

@@ -1,4 +1,6 @@
 //! The world of these tests: a store, nodes, and what can be done to them.
+//!
+//! Length: the nodes, the network and the store between them: all that a test can break.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

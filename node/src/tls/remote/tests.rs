@@ -1,3 +1,7 @@
+//! Handshakes with other servers, and what their certificates prove.
+//!
+//! Length: one case for each thing that can be wrong with a certificate.
+
 use std::path::Path;
 use std::sync::Arc;
 
