@@ -1,4 +1,6 @@
 //! Three nodes: sessions whose home is elsewhere, messages between nodes, and what happens when one dies or leaves.
+//!
+//! Length: each way in which a node can die or leave, with the same three nodes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
 
 #[path = "support/nodes.rs"]
@@ -421,8 +423,8 @@ async fn what_came_before_the_first_presence_comes_once_after_the_home_died() {
     }
 }
 
-/// Others take the shards of a node that lives, as when it has slept: its clients are told to come back, and go on. Who is
-/// connected elsewhere notices nothing, and nobody gets an error.
+/// Others take the shards of a node that lives, as when it has slept: its clients are told to come back, and go on. A client that is
+/// connected elsewhere notices nothing, and no client gets an error.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_lost_its_shards_sends_its_clients_to_the_next() {
     const MANY: u32 = 50;

@@ -72,6 +72,7 @@ async fn while_the_component_is_away_senders_are_told() {
             "{refused}"
         );
     }
+    // The clock is paused, and goes on by a second. From then on the component counts as absent.
     tokio::time::sleep(Duration::from_secs(1)).await;
     romeo.send(&say("5"));
     assert!(romeo.until("<error").await.contains("service-unavailable"));

@@ -1,5 +1,7 @@
 //! XEP-0227 on the memory store: what is exported, imported and exported again is the same; what other servers write is
 //! taken as far as it goes; what is broken leaves no half account behind.
+//!
+//! Length: the documents of other servers, as they write them, are most of it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
 
 mod support;

@@ -1,4 +1,6 @@
 //! Links to other servers: what is sent comes once and in order, whatever dies, or goes back.
+//!
+//! Length: one test for each way in which a stream or a home can end.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
 
 #[path = "support/foreign.rs"]
@@ -211,7 +213,7 @@ async fn a_stream_that_was_lost_is_resumed() {
             romeo.send(&chat(n));
         }
         foreign.got(&format!("m{}.", first + 19)).await;
-        // It gets these, and nobody hears so.
+        // The other server gets these, and does not say so.
         foreign.change(|ways| ways.confirms = false);
         for n in first + 20..first + 40 {
             romeo.send(&chat(n));

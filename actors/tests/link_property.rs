@@ -31,7 +31,7 @@ enum Event {
     Cut,
     /// The other server forgets its streams.
     Forget,
-    /// It cannot be reached, or it can.
+    /// The foreign server cannot be reached, or it can.
     Away(bool),
     NotThere,
     /// The process is killed and starts again.
@@ -138,6 +138,7 @@ async fn run(managed: bool, resumable: bool, events: Vec<Event>) {
                 run.romeo = world.resume(&run.romeo).await.expect("resumed");
                 run.world = Some(world);
             }
+            // Part of the plan: the links' clocks go on.
             Event::Wait(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
         }
     }
@@ -150,7 +151,8 @@ async fn run(managed: bool, resumable: bool, events: Vec<Event>) {
     loop {
         run.romeo
             .send("<message to='juliet@foreign.example' type='chat' id='last'><body>last</body></message>");
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        // It comes, or goes back when the link still believes that the server is away: then it is said again.
+        let _ = tokio::time::timeout(Duration::from_millis(300), foreign.came("last")).await;
         run.look().await;
         if foreign.bodies().iter().any(|body| body == "last") {
             break;

@@ -1,5 +1,7 @@
 //! What a session sends takes effect in the order in which it was sent (RFC 6120 section 10.1), however slow the store is; and
 //! neither the user's other sessions nor strangers wait for that, nor the user for them.
+//!
+//! Length: each kind of request behind each kind of change, on the same slow store.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 #[path = "support/gate.rs"]

@@ -1,4 +1,4 @@
-//! Who gets a message (RFC 6121 section 8.5), live, from the store and after a session has ended: full JIDs of resources
+//! Which sessions get a message (RFC 6121 section 8.5), live, from the store and after a session has ended: full JIDs of resources
 //! that are gone, sessions that sleep, are replaced or expire, negative priorities, carbons.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -80,7 +80,7 @@ async fn a_burst_to_a_resource_that_is_gone_meets_a_login() {
     }
 }
 
-/// What only a sleeping session was to get is not lost with it, whoever is there by then.
+/// What only a sleeping session was to get is not lost with it, whichever sessions are there by then.
 #[tokio::test]
 async fn what_a_session_had_not_got_goes_to_another_device() {
     #[derive(Clone, Copy, Debug, PartialEq)]
@@ -256,7 +256,9 @@ async fn a_store_that_fails_during_a_drain_is_asked_again() {
     juliet.quiet = false;
     juliet.ack();
     juliet.nothing().await;
-    tokio::time::sleep(Duration::from_millis(100)).await; // the page is asked for
+    while world.faults.failed() == 0 {
+        tokio::task::yield_now().await; // until the page is asked for
+    }
     world.faults.set_reachable(true);
     for body in many[100..].iter().chain(&["live"]) {
         juliet.until(&format!("<body>{body}</body>")).await;

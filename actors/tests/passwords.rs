@@ -146,7 +146,7 @@ async fn the_oldest_session_that_sleeps_makes_room() {
     third.until("from='juliet@localhost/four'").await;
     assert!(world.resume(&old).await.is_none());
     let _young = world.resume(&young).await.expect("resumed");
-    // Nobody who has a connection is put out.
+    // No session with a connection is put out.
     let who = rookery_actors::Authenticated::by_sasl(third.user.clone());
     let fifth = world.host.bind(who, Some("five"), support::conn(), rookery_actors::Pipe::new()).await;
     assert!(fifth.is_err());

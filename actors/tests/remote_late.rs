@@ -61,7 +61,7 @@ async fn messages_that_were_acknowledged_and_come_back_leave_the_archive() {
     }
     let empty = async {
         while archived(&world).await > 0 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await; // the store gives no event
         }
     };
     tokio::time::timeout(Duration::from_secs(20), empty).await.expect("the archive is put right");

@@ -58,7 +58,7 @@ async fn archived(world: &World, name: &str) -> Vec<String> {
 async fn becomes(world: &World, name: &str, bodies: &[&str]) {
     let same = async {
         while archived(world, name).await != bodies {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await; // the store gives no event
         }
     };
     let within = tokio::time::timeout(std::time::Duration::from_secs(10), same).await;
@@ -343,7 +343,7 @@ async fn strangers_learn_what_anybody_may_know() {
     phone.nothing().await;
 }
 
-/// One who asks too much is told so, and others are answered.
+/// A sender that asks too much is told so, and others are answered.
 #[tokio::test]
 async fn the_requests_of_one_stranger_are_bounded() {
     let (_world, far) = scene(Archive::Always).await;

@@ -43,6 +43,7 @@ async fn told(world: &Nodes, user: &str) -> Option<Item> {
         loop {
             let read = store.read(|tx| Box::pin(async move { roster::get(&mut **tx, user, JULIET).await }));
             match read.await.unwrap() {
+                // The store gives no event.
                 Some(item) if item.untold != 0 => tokio::time::sleep(Duration::from_millis(10)).await,
                 item => return item,
             }

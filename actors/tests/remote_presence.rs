@@ -87,7 +87,7 @@ async fn probes_are_answered_from_what_holds() {
     far.send(&probe(JULIET, "romeo@localhost/elsewhere"));
     far.expect("from='romeo@localhost/elsewhere' to='juliet@far.example' id='p1' type='unavailable'").await;
     far.nothing().await;
-    // Who has gone is said to be so, since when and with which words.
+    // A probe learns that the user has gone, since when and with which last status.
     phone.send("<presence type='unavailable'><status>to bed</status></presence>");
     far.expect("to bed").await;
     let told = loop {
@@ -149,7 +149,7 @@ async fn directed_presence_ends_with_its_session() {
         "<presence from='room@far.example/romeo' to='romeo@localhost/phone'><status>in</status></presence>",
     );
     phone.expect("<status>in</status>").await;
-    // Who was shown it may ask for it.
+    // An entity that was shown presence may ask for it.
     far.send(&probe("room@far.example/romeo", "romeo@localhost/phone"));
     far.expect("from='romeo@localhost/phone' to='room@far.example/romeo'").await;
     phone.quit();

@@ -1,4 +1,6 @@
 //! Subscriptions between users here and people on another server: every state of RFC 6121 appendix A, by stanzas alone.
+//!
+//! Length: the tables of RFC 6121 appendix A are most of it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
 
 #[path = "support/far.rs"]
@@ -65,19 +67,6 @@ async fn romeo(world: &World) -> Client {
     romeo.send("<presence/>");
     romeo.until("<presence from='romeo@localhost/orchard'").await;
     romeo
-}
-
-/// What comes up to the answer of a ping.
-async fn comes(client: &mut Client) -> Vec<String> {
-    client.send("<iq type='get' id='comes' to='localhost'><no-such-thing xmlns='urn:x'/></iq>");
-    let mut all = Vec::new();
-    loop {
-        let got = client.recv().await;
-        if got.contains("id='comes'") {
-            return all;
-        }
-        all.push(got);
-    }
 }
 
 /// What comes to the far server up to the answer of a ping.
@@ -255,7 +244,7 @@ async fn inbound_in_every_state() {
             put(&world, "romeo", &state(before)).await;
             let mut romeo = romeo(&world).await;
             goes(&far).await;
-            comes(&mut romeo).await;
+            romeo.comes().await;
             // From a full JID and to one: that makes no difference.
             far.send(&format!("<presence from='{JULIET}/balcony' to='romeo@localhost' type='{kind}'/>"));
             // Its presence waits for that.
@@ -268,7 +257,7 @@ async fn inbound_in_every_state() {
                 }
                 heard.push(got);
             }
-            heard.extend(comes(&mut romeo).await);
+            heard.extend(romeo.comes().await);
             let told_far = goes(&far).await;
             let heard: Vec<&str> = heard.iter().map(|text| kind_of(text)).collect();
             let left = told(&world, "romeo", JULIET).await;
@@ -299,7 +288,7 @@ async fn two_people_see_each_other_and_part() {
     far.send(&format!("<presence from='{JULIET}' to='romeo@localhost' type='subscribed'/>"));
     far.send(&format!("<presence from='{JULIET}/balcony' to='romeo@localhost'><show>away</show></presence>"));
     romeo.expect("type='subscribed'").await;
-    let mut rest = comes(&mut romeo).await;
+    let mut rest = romeo.comes().await;
     rest.sort(); // the push is read from the store, and the presence is not
     assert!(rest.len() == 2 && rest[0].contains("subscription='to'") && rest[1].contains("away"), "{rest:?}");
     far.send(&format!("<presence from='{JULIET}' to='romeo@localhost' type='subscribe'/>"));
@@ -349,7 +338,7 @@ async fn a_request_waits_for_its_user_short_and_bounded() {
         far.send(&format!("<iq from='s{n}@far.example/x' to='romeo@localhost' type='get' id='{n}'><vCard xmlns='vcard-temp'/></iq>"));
         far.expect(&format!("id='{n}'")).await;
         while item(&world, "romeo", &format!("s{n}@far.example")).await.is_none() {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await; // the store gives no event
         }
     }
     for _ in 0..2 {

@@ -65,7 +65,7 @@ async fn put_back(store: &Store, row: &sessions::Stored, lost: Option<&sessions:
     put.await.unwrap();
 }
 
-/// Enables resumption, and shows itself to friends, and to the nurse, who is none.
+/// Enables resumption, and shows itself to friends, and to the nurse, which is no friend.
 async fn appears(mut client: Client, status: &str) -> Client {
     client.resumable().await;
     for to in [" to='nurse@localhost/hall'", ""] {
@@ -166,7 +166,7 @@ async fn a_connection_brings_the_newer_one_where_the_older_one_is_on_record() {
         assert!(seen(client).await.is_empty());
     }
     written(&store, &juliet, "still here").await;
-    // It is resumed as any other.
+    // The newer session is resumed as any other.
     newer.ack();
     newer.settled().await;
     newer.lose();

@@ -228,8 +228,8 @@ async fn what_is_settled_while_a_client_is_away_is_written_down() {
     record(&world, "romeo", |cursor| cursor.up_handled == 2).await;
 }
 
-/// Presence is nowhere but on its way: the next home says anew what a client sees, also of those whom it does not hear any more, and
-/// of those who have shown themselves to it alone.
+/// Presence is nowhere but on its way: the next home says anew what a client sees, also of contacts it does not hear any more, and
+/// of entities that have shown themselves to it alone.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_is_told_anew_whom_it_sees_when_its_home_has_died() {
     let mut world = Nodes::start(3).await;

@@ -86,7 +86,7 @@ async fn a_resumption_whose_connection_has_gone_can_be_tried_again() {
         let who = Authenticated::by_sasl(juliet.user.clone());
         let gone = world.host.resume(who, &juliet.id, juliet.handled, support::conn(), Pipe::new());
         let mut gone = Box::pin(gone);
-        // It is asked for, and nobody waits for the answer.
+        // The resumption is asked for, and nobody waits for the answer.
         assert!(poll_once(&mut gone).is_none());
     }
     let mut juliet = loop {

@@ -1,4 +1,4 @@
-//! XEP-0424 on both sides of a conversation: who may retract what, where the message is by then, and what happens when the store
+//! XEP-0424 on both sides of a conversation: which retractions count, where the message is by then, and what happens when the store
 //! does not answer.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

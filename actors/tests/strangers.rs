@@ -1,4 +1,6 @@
-//! What others may do to an account, and learn of it: people who were blocked, who ask for a subscription, who guess names.
+//! What others may do to an account, and learn of it: blocked people, people who ask for a subscription, people who guess names.
+//!
+//! Length: one test for each thing that a stranger can send or learn.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
 
 mod support;
@@ -146,19 +148,6 @@ async fn queued_messages_of_somebody_blocked_since_are_not_delivered() {
     offline_messages(Archive::Never).await;
 }
 
-/// What comes up to the answer of a ping.
-async fn comes(client: &mut Client) -> Vec<String> {
-    client.send("<iq type='get' id='comes' to='localhost'><no-such-thing xmlns='urn:x'/></iq>");
-    let mut all = Vec::new();
-    loop {
-        let got = client.recv().await;
-        if got.contains("id='comes'") {
-            return all;
-        }
-        all.push(got);
-    }
-}
-
 #[tokio::test]
 async fn what_a_session_ends_without_goes_to_no_other_once_its_sender_is_blocked() {
     for archive in [Archive::Always, Archive::Never] {
@@ -177,14 +166,14 @@ async fn what_a_session_ends_without_goes_to_no_other_once_its_sender_is_blocked
         let mut window = world.bind("juliet", "window").await;
         blocking(&mut window, "block", "romeo").await;
         window.send("<presence/>");
-        let mut seen = comes(&mut window).await;
+        let mut seen = window.comes().await;
         let mut again = world.online("juliet", "phone").await;
         while !seen.iter().any(|got| got.contains("of nurse")) {
-            seen.extend(comes(&mut window).await);
-            seen.extend(comes(&mut again).await);
+            seen.extend(window.comes().await);
+            seen.extend(again.comes().await);
         }
-        seen.extend(comes(&mut window).await);
-        seen.extend(comes(&mut again).await);
+        seen.extend(window.comes().await);
+        seen.extend(again.comes().await);
         assert!(!seen.iter().any(|got| got.contains("of romeo")), "{seen:?}");
     }
 }
@@ -255,7 +244,7 @@ async fn requests_are_few_and_short_and_come_in_portions() {
     juliet.nothing().await;
 }
 
-/// Somebody who is there sees the requests come whole; and memory forgets those that the store has forgotten.
+/// A connected user sees the requests come whole; and memory forgets the requests that the store has forgotten.
 #[tokio::test]
 async fn who_is_there_sees_requests_whole_and_later_those_that_are_left() {
     let world = World::with(|options| options.limits.requests = 2).await;
@@ -313,7 +302,7 @@ async fn no_way_into_the_roster_passes_its_limits() {
     juliet.expect("type='subscribe'").await;
     juliet.send("<presence id='p' to='romeo@localhost' type='subscribed'/>");
     juliet.expect("resource-constraint").await;
-    // Nothing is remembered of those to whom nothing was said.
+    // Nothing is remembered of senders that got no answer.
     for n in 0..20 {
         for kind in ["unsubscribe", "unsubscribed"] {
             juliet.send(&format!("<presence to='n{n}@localhost' type='{kind}'/>"));

@@ -75,7 +75,7 @@ async fn a_room_moves_with_its_shard() {
     }
     assert!(moved.await.unwrap());
     romeo.settled().await;
-    // Whoever has not joined is told so, and a room answers no requests.
+    // A sender that has not joined is told so, and a room answers no requests.
     juliet.send(&format!("<presence to='{room}/phone' type='unavailable'/>"));
     juliet.send(&say(&room, "outside"));
     juliet.until("not-acceptable").await;

@@ -150,7 +150,7 @@ async fn what_comes_during_the_drain_comes_behind_it() {
     }
 }
 
-/// The same behind what waits for a session that has come back from its record, whoever else is there.
+/// The same behind what waits for a session that has come back from its record, whichever other sessions are there.
 #[tokio::test]
 async fn what_comes_for_a_session_that_sleeps_over_a_restart_comes_behind_what_waits() {
     for login in [false, true] {

@@ -47,7 +47,7 @@ async fn users_on_an_older_node_hear_rooms() {
     assert!(dropped.lock().unwrap().is_empty(), "{:?}", dropped.lock().unwrap());
 }
 
-/// No room lives on an older node: who writes to one that would is told to try again, and can when its shard has moved.
+/// No room lives on an older node: a sender to such a room is told to try again, and can when the room's shard has moved.
 #[tokio::test(flavor = "multi_thread")]
 async fn rooms_wait_for_a_node_that_knows_them() {
     let dropped = Dropped::default();

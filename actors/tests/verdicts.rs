@@ -148,7 +148,7 @@ async fn what_nobody_takes_leaves_the_sender_s_archive() {
     romeo.until("id='mam'").await;
 }
 
-/// Nothing tells somebody who is blocked whether the other is there (as ejabberd's pull requests 1086 and 1087 have it).
+/// Nothing tells a blocked contact whether the other is there (as ejabberd's pull requests 1086 and 1087 have it).
 #[tokio::test]
 async fn the_blocked_cannot_tell_whether_somebody_is_there() {
     let world = World::new().await;

@@ -1,5 +1,7 @@
 //! What waits for clients that do not read, or fall behind: it has a limit in bytes, for each session, account and node.
 //! What is archived follows from the archive, and ends no session.
+//!
+//! Length: one test for each limit and for each kind of stanza that waits.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
 
 #[path = "support/nodes.rs"]
@@ -267,7 +269,7 @@ async fn who_does_not_read_is_refused_what_there_is_no_room_for() {
     // 60 MB were asked for.
     let waiting = world.host.waiting_bytes();
     assert!(waiting < 8_000_000, "{waiting}");
-    // Who reads is served, whatever the others let lie.
+    // A client that reads is served, whatever the others let lie.
     for n in 0..100 {
         reader.send(&ask(n));
         reader.expect("<NOTE>").await;
@@ -387,7 +389,7 @@ async fn a_session_that_fell_behind_goes_on_at_its_next_home() {
     }
 }
 
-/// However small they are, and also from somebody whose request for a subscription waits.
+/// However small they are, and also from a sender whose request for a subscription waits.
 #[tokio::test]
 async fn many_small_stanzas_of_a_stranger_end_no_session() {
     for archive in [Archive::Always, Archive::Never] {

@@ -25,7 +25,7 @@ impl Shard {
 }
 
 /// The name of something that is placed: a user (with its sessions), a room, a link or a component. For users
-/// it is the bare JID as text (`juliet@example.org`), normalised by whoever makes it.
+/// it is the bare JID as text (`juliet@example.org`), normalised by its maker.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Entity(Arc<str>);
 

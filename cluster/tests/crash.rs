@@ -47,7 +47,7 @@ async fn rows(db: &Arc<Embedded>) -> Vec<(Bytes, Bytes)> {
     }
 }
 
-/// Not a test: the process that gets killed. It commits from several tasks and says what is committed.
+/// Not a test: the process that gets killed. This process commits from several tasks and says what is committed.
 #[tokio::test]
 async fn child() {
     let Ok(folder) = std::env::var(FOLDER) else {
@@ -139,7 +139,7 @@ fn find(journal: &[u8], n: u64) -> usize {
 async fn kept(folder: &Path) -> Vec<Bytes> {
     let db = open(folder);
     let kept = rows(&db).await.into_iter().map(|(key, _)| key).collect();
-    // It also works on.
+    // The store also works on.
     let mut tx = db.begin();
     tx.set(b"sign of life", b"");
     tx.commit().await.unwrap();

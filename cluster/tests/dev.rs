@@ -18,7 +18,7 @@ const SERIAL: Isolation = Isolation::Serializable;
 
 async fn until(done: impl Fn() -> bool) {
     while !done() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        tokio::time::sleep(Duration::from_millis(1)).await; // counters of the server give no event
     }
 }
 
@@ -86,7 +86,7 @@ async fn a_server_that_is_not_there_is_unavailable_until_it_is() {
     assert_eq!(waiting.await.unwrap().unwrap().as_deref(), Some(&b"1"[..]));
 }
 
-/// Stopped properly it has everything on disk, and has told those who waited.
+/// Stopped properly it has everything on disk, and has told the waiters.
 #[tokio::test]
 async fn a_server_that_stops_tells_who_waits_and_keeps_everything() {
     let folder = tempfile::tempdir().unwrap();

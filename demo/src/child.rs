@@ -58,7 +58,7 @@ pub fn program() -> Result<PathBuf, Error> {
     std::env::current_exe().map_err(|source| Error::Start { program: "rookery".into(), source })
 }
 
-/// Ends this process as soon as its standard input ends: whoever started it is gone. For [`TIED`].
+/// Ends this process as soon as its standard input ends: its parent is gone. For [`TIED`].
 pub fn tie() {
     std::thread::spawn(|| {
         let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());

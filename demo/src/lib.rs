@@ -278,7 +278,7 @@ impl Demo {
         }
     }
 
-    /// Who has ended without being killed by us.
+    /// Looks for nodes that have ended without being killed by us.
     fn look_for_the_fallen(&mut self) {
         let mut ended: Vec<(usize, ExitStatus)> = Vec::new();
         for (number, place) in self.nodes.iter_mut().enumerate() {

@@ -181,7 +181,7 @@ impl Ports {
     }
 }
 
-/// Whether one may listen there. Nobody may listen at the same port of any address either: clients would not know who
+/// Whether one may listen there. Nobody may listen at the same port of any address either: clients would not know which server
 /// answers.
 fn is_free(at: SocketAddr) -> bool {
     let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, at.port()));

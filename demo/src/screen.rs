@@ -87,7 +87,7 @@ impl Drop for Screen {
     }
 }
 
-/// Who has stopped reading shall not end it.
+/// A reader that has gone away must not end the demo.
 fn show(text: &str) {
     let mut out = io::stdout().lock();
     let _ = out.write_all(text.as_bytes());

@@ -17,15 +17,15 @@ const BAR: u64 = 30;
 /// What we did with a node.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Fate {
-    /// It was started and has not said that it is ready.
+    /// The node was started and has not said that it is ready.
     Starting,
-    /// It is ready.
+    /// The node is ready.
     Running,
     /// kill -9.
     Killed,
     /// SIGTERM; it moves its shards to others.
     Draining,
-    /// It has ended.
+    /// The node has ended.
     Ended,
 }
 

@@ -57,7 +57,7 @@ pub struct Look {
     pub nodes: Vec<Option<Own>>,
 }
 
-/// Looks again and again, and tells the door who is ready. Ends when nobody listens.
+/// Looks again and again, and tells the door which nodes are ready. Ends when nobody listens.
 pub fn watch(sockets: Vec<PathBuf>, door: Arc<[Behind]>) -> watch::Receiver<Look> {
     let (sender, receiver) = watch::channel(Look::default());
     tokio::spawn(async move {

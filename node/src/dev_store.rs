@@ -42,7 +42,7 @@ pub async fn run(arguments: &StoreArgs, net: &impl Net<Listener = TcpListener>) 
     let listener = net.bind(at).map_err(|source| Error::Listen { option: "--listen", at, source })?;
     let at = listener.local_addr().unwrap_or(at);
     let hint = format!("nodes use it with url = \"dev://{at}\" under [store]; Ctrl-C stops the store");
-    // Who has stopped reading shall not end it.
+    // A reader that has gone away must not end the store.
     let _ = writeln!(io::stdout(), "rookery store at {at}, {place}: {WARNING}\n{hint}");
     let (lost, end) = oneshot::channel();
     let standing = db.standing();

@@ -1,4 +1,4 @@
-//! What somebody sees who has just started a node to try it out.
+//! What an operator sees who starts a node to try it out.
 
 use std::net::SocketAddr;
 

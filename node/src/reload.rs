@@ -37,7 +37,7 @@ fn rest(taken: &[String]) -> String {
     if taken.is_empty() { String::new() } else { format!("; the rest: {}", taken.join("; ")) }
 }
 
-/// The configuration in force and whom it concerns.
+/// The configuration in force, and the parts of the node that it concerns.
 pub struct Reloader {
     /// What the node started with: what only a restart changes is as it is there.
     started: Config,
@@ -182,27 +182,13 @@ fn keep(started: &Config, new: &mut Config) {
 fn restarts(started: &Config, new: &Config) -> Vec<String> {
     let mut kept = new.clone();
     keep(started, &mut kept);
-    fn sockets(config: &Config) -> ([&Vec<std::net::SocketAddr>; 9], &std::path::Path) {
-        let listen = &config.listen;
-        let all = [
-            &listen.c2s,
-            &listen.c2s_tls,
-            &listen.s2s,
-            &listen.s2s_tls,
-            &listen.component,
-            &listen.component_tls,
-            &listen.http,
-            &listen.https,
-            &listen.acme,
-        ];
-        (all, &listen.admin)
-    }
+    let moved = kept.listen.sockets() != new.listen.sockets() || kept.listen.admin != new.listen.admin;
     let all = [
         (kept.data_dir != new.data_dir, "data_dir: needs a restart"),
         (kept.store != new.store, "store: needs a restart"),
         (kept.cluster != new.cluster, "cluster: needs a restart"),
         (kept.log.json != new.log.json, "log.format: needs a restart"),
-        (sockets(&kept) != sockets(new), "listen: other addresses need a restart"),
+        (moved, "listen: other addresses need a restart"),
         (kept.federation.enabled != new.federation.enabled, "federation.enabled: needs a restart"),
     ];
     all.into_iter().filter(|(differs, _)| *differs).map(|(_, text)| text.to_owned()).collect()

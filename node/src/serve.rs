@@ -185,7 +185,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
         host.shutdown().await;
         let _ = tokio::time::timeout(patience, shared.gate.emptied()).await;
         if let Some(federation) = &federation {
-            // The last presence of those who were here is on its way.
+            // The last presence of the users of this node is on its way.
             let _ = tokio::time::timeout(patience, federation.table.emptied()).await;
         }
         if let Some(member) = &member {
@@ -255,7 +255,7 @@ fn without_store(why: &str, config: &Config, logging: &logging::Handle) {
     logging.flush();
 }
 
-/// Before a sudden exit. It runs the destructors of FoundationDB's library, which may crash or never end while its thread
+/// Before a sudden exit, which runs the destructors of FoundationDB's library: these may crash or never end while its thread
 /// works: the thread stops before, or the process is killed.
 async fn stop_client(config: &Config, store: &Store) {
     if config.store.url.starts_with("fdb:") && tokio::time::timeout(STOP, store.close()).await.is_err() {

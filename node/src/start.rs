@@ -171,7 +171,7 @@ const SILENCE: Duration = Duration::from_secs(1);
 /// How often it is tried.
 const AGAIN: Duration = Duration::from_millis(50);
 
-/// Who has the data.
+/// What has the data.
 pub enum Found {
     /// This process, from now on.
     Store(Store),

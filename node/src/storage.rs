@@ -25,7 +25,7 @@ pub async fn follow(mut standing: watch::Receiver<Standing>, health: Health) -> 
             return why;
         }
         if standing.changed().await.is_err() {
-            // It is closed, or never changes.
+            // The store is closed, or its standing never changes.
             return std::future::pending().await;
         }
     }

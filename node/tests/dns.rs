@@ -1,4 +1,6 @@
 //! Finding other servers, with an authoritative DNS server on loopback: signed and unsigned zones, wrong answers, dead targets.
+//!
+//! Length: one test for each answer that DNS can give.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

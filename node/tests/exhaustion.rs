@@ -1,4 +1,4 @@
-//! A node whose process gets nothing more from the operating system: no room on the disk, no file descriptors. It says so, keeps what
+//! A node whose process gets nothing more from the operating system: no room on the disk, no file descriptors. The node says so, keeps what
 //! it has, and goes on when the cause is gone. Limits of the process stand for the disk: they can be given back.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 

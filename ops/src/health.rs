@@ -1,4 +1,4 @@
-//! Whether the node takes work. It is ready when no reason stands against it; each part of the node raises and clears
+//! Whether the node takes work. The node is ready when no reason stands against it; each part of the node raises and clears
 //! its own reason, and a load balancer reads the sum at `/readyz`.
 
 use std::sync::Arc;
@@ -9,15 +9,15 @@ use tokio::sync::watch;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Reason {
-    /// It has not opened its listeners yet.
+    /// The node has not opened its listeners yet.
     Starting = 1,
-    /// It was told to stop, and gives its work away.
+    /// The node was told to stop, and gives its work away.
     Draining = 2,
     /// The store does not answer.
     StoreUnavailable = 4,
-    /// It has not reached the store for so long that it cannot prove that it still belongs to the cluster.
+    /// The node has not reached the store for so long that it cannot prove that it still belongs to the cluster.
     Parked = 8,
-    /// It is new in the cluster, and has no work yet.
+    /// The node is new in the cluster, and has no work yet.
     Joining = 16,
     /// The disk of its store is nearly full: it stores nothing new.
     StoreFull = 32,

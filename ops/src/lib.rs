@@ -9,8 +9,8 @@
 //! - [`commands`]: the command line's verbs, run against that trait.
 //! - [`secret`]: passwords on their way from an operator to a node.
 //!
-//! Deliberately absent: this crate knows no XMPP wire format, no actor and no store. JIDs are text here; who
-//! implements [`admin::Admin`] parses them.
+//! Deliberately absent: this crate knows no XMPP wire format, no actor and no store. JIDs are text here; the
+//! implementation of [`admin::Admin`] parses them.
 
 pub mod admin;
 pub mod cli;

@@ -93,7 +93,7 @@ impl Password {
         Self(text)
     }
 
-    /// The password in clear, for the one who makes keys from it.
+    /// The password in clear, for the code that makes keys from it.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 pub enum Outcome {
     Passed,
     Failed(String),
-    /// It could not run here; the text says what is missing.
+    /// The case could not run here; the text says what is missing.
     Skipped(String),
 }
 

@@ -18,5 +18,6 @@ pub mod dialogue;
 pub mod harness;
 pub mod load;
 pub mod peers;
+pub mod script;
 pub mod server;
 pub mod xml;

@@ -1,4 +1,6 @@
 //! Certificates from an ACME authority: Pebble issues, real nodes order, answer and serve.
+//!
+//! Length: one test for each kind of challenge and for each thing that can go wrong, against the same Pebble.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -83,7 +85,7 @@ async fn eventually<T>(what: &str, log: impl Fn() -> String, ask: impl AsyncFn()
             return answer;
         }
         assert!(Instant::now() < end, "{what} did not happen\n{}", log());
-        sleep(Duration::from_millis(50)).await;
+        sleep(Duration::from_millis(50)).await; // other processes: they give no event
     }
 }
 
@@ -273,7 +275,7 @@ async fn nonces_may_be_refused_and_accounts_forgotten() {
             }
             if listed(&node, NAME)["error"] != "" {
                 node.command(&["certificate", "order", NAME]).unwrap();
-                sleep(Duration::from_secs(1)).await;
+                sleep(Duration::from_secs(1)).await; // an operator's pace; the list is polled
             }
             None
         })
@@ -406,7 +408,7 @@ async fn three_nodes_share_one_order_and_any_answers() {
     pebble_or_skip!();
     let port = free_port().port();
     let world = World::start(Settings { tls: port, ..Settings::default() }).await;
-    // Nobody is there at first: the order fails, so that the one who orders is known.
+    // No authority is there at first: the order fails, so that the ordering node is known.
     world.pebble.put(NAME, "127.0.0.77").await.unwrap();
     let cluster = Cluster::start(&world, port).await;
     let logs = || format!("{}\n{}", cluster.logs(), world.pebble.log());

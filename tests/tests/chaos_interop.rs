@@ -111,7 +111,7 @@ async fn play(scripts: Vec<(PathBuf, PathBuf)>) -> Result<(), Error> {
     done
 }
 
-/// Starts again who ended by itself (it was fenced, say), as systemd would; says who that was.
+/// Starts again the nodes that ended by themselves (fenced, say), as systemd would; returns these nodes.
 fn raise_the_fallen(world: &mut World) -> Result<Vec<usize>, Error> {
     let mut fallen = Vec::new();
     for (at, node) in world.nodes.iter_mut().enumerate() {
@@ -179,7 +179,7 @@ async fn within(world: &mut World, scripts: Vec<(PathBuf, PathBuf)>) -> Result<(
             let checked = script.line("checked").await?;
             println!("{}: {checked}", script.name);
         }
-        sleep(PAUSE).await;
+        sleep(PAUSE).await; // between two faults, so that each is seen by itself
     }
     for mut script in playing {
         drop(script.stdin.take());

@@ -95,7 +95,7 @@ async fn eventually(what: &str, world: &World, is_so: impl AsyncFn() -> bool) ->
     let begun = Instant::now();
     while !is_so().await {
         assert!(begun.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}\n{}", world.logs());
-        sleep(Duration::from_millis(50)).await;
+        sleep(Duration::from_millis(50)).await; // other processes: they give no event
     }
     begun.elapsed()
 }
@@ -218,7 +218,7 @@ async fn a_node_that_wakes_up_without_its_shards_says_so_once() {
         clients.push(client);
     }
     world.nodes[1].signal("STOP").await.unwrap();
-    // It reads them when it wakes.
+    // The stopped node reads them when it wakes.
     for client in &mut clients {
         for n in 0..20 {
             let to = &users[n % users.len()];
@@ -303,7 +303,7 @@ async fn back(world: &World, node: usize, user: &str, lost: &Lost) -> Client {
         match Client::resume(&options, user, "secret", lost.clone()).await {
             Ok(resumed) => break resumed,
             // As long as nobody can say whether there is a session, the stream ends.
-            Err(_) if begun.elapsed() < PATIENCE => sleep(Duration::from_millis(200)).await,
+            Err(_) if begun.elapsed() < PATIENCE => sleep(Duration::from_millis(200)).await, // a client's pace
             Err(e) => panic!("{user} after {:?}: {e}\n{}", begun.elapsed(), world.logs()),
         }
     };
@@ -360,7 +360,7 @@ async fn users_talk_through_any_node_while_nodes_come_and_go() {
     let mut juliet = back(&world, 2, "juliet", &juliet.lose()).await;
     println!("after a stop: {:?}", talk("after a stop", &mut romeo, &mut juliet).await);
 
-    // Romeo's node is killed: whoever lived there lives on the last one, when that has found out.
+    // Romeo's node is killed: its users live on the last one, when that has found out.
     world.nodes[0].kill().await.unwrap();
     let mut romeo = back(&world, 2, "romeo", &romeo.lose()).await;
     println!("after a kill: {:?}", talk("after a kill", &mut romeo, &mut juliet).await);

@@ -1,4 +1,4 @@
-//! `rookery demo` as somebody uses it who has just cloned this: a node is killed by a key, and nothing is left at the end.
+//! `rookery demo` as a user runs it after cloning this repository: a node is killed by a key, and nothing is left at the end.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -91,7 +91,7 @@ async fn closed(at: SocketAddr) {
     let give_up = Instant::now() + PATIENCE;
     while TcpStream::connect(at).await.is_ok() {
         assert!(Instant::now() < give_up, "somebody still listens at {at}");
-        sleep(Duration::from_millis(50)).await;
+        sleep(Duration::from_millis(50)).await; // another process: it gives no event
     }
 }
 
@@ -107,7 +107,7 @@ async fn a_node_is_killed_by_a_key_and_a_client_goes_on() {
     assert!(folder.join("n3.log").is_file(), "{}", folder.display());
     demo.says(&["every shard is where it belongs"]).await;
 
-    // Whoever is in front of the door does not care which node is behind it.
+    // A client in front of the door does not care which node is behind it.
     let options = Options::new(c2s, c2s_tls, "localhost");
     let mut juliet = loop {
         match Client::login(&options, "juliet", "wherefore", "balcony").await {
@@ -115,7 +115,7 @@ async fn a_node_is_killed_by_a_key_and_a_client_goes_on() {
             // The door looks for a node that is ready every now and then.
             Err(error) => demo.patient(&error),
         }
-        sleep(Duration::from_millis(200)).await;
+        sleep(Duration::from_millis(200)).await; // a client's pace
     };
     juliet.enable_sm(true, true).await.unwrap();
     juliet.available().await.unwrap();
@@ -132,7 +132,7 @@ async fn a_node_is_killed_by_a_key_and_a_client_goes_on() {
             Ok(resumed) => break resumed,
             Err(error) => demo.patient(&error),
         }
-        sleep(Duration::from_millis(200)).await;
+        sleep(Duration::from_millis(200)).await; // a client's pace
     };
     assert!(answer.is("resumed", SM), "{answer}");
     juliet.iq_ok("get", "localhost", "<ping xmlns='urn:xmpp:ping'/>").await.unwrap();

@@ -10,6 +10,7 @@ const DOCUMENTS: &[&str] = &[
     "README.md",
     "ARCHITECTURE.md",
     "ops/deploy/CLUSTER.md",
+    "ops/deploy/COMPONENTS.md",
     "ops/deploy/CONFIGURATION.md",
     "ops/deploy/FOUNDATIONDB.md",
     "ops/deploy/RUNBOOK.md",
@@ -21,6 +22,8 @@ const MADE: &[&str] = &["tests/bench/RESULTS.md", "target/release/rookery", "roo
 
 /// The most lines of a Rust file.
 const LINES: usize = 500;
+/// The most lines of one that gives no reason for its length.
+const USUAL: usize = 400;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -146,12 +149,16 @@ fn every_heading_that_a_link_points_to_exists() {
 fn no_file_is_too_long() {
     let mut long = Vec::new();
     for path in all_sources() {
-        let lines = fs::read_to_string(&path).unwrap().lines().count();
-        if lines > LINES {
+        let text = fs::read_to_string(&path).unwrap();
+        let lines = text.lines().count();
+        if lines > LINES || lines > USUAL && !text.contains("//! Length: ") {
             long.push(format!("{}: {lines}", path.display()));
         }
     }
-    assert!(long.is_empty(), "over {LINES} lines, the ceiling; split them by subject: {long:#?}");
+    assert!(
+        long.is_empty(),
+        "over {LINES} lines, or over {USUAL} without a reason in a line \"//! Length: …\" of the head; split them by subject: {long:#?}"
+    );
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Ten thousand connections that never log in, against one process: those who have logged in notice nothing.
+//! Ten thousand connections that never log in, against one process: sessions notice nothing.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -46,7 +46,7 @@ async fn metric(server: &Rookery, name: &str) -> f64 {
     lines.filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
 
-/// Two who chat from the moment they are told to until they are stopped.
+/// Two clients that chat from the moment they are told to until they are stopped.
 struct Pair {
     stop: oneshot::Sender<()>,
     chat: tokio::task::JoinHandle<(usize, Duration)>,
@@ -87,7 +87,7 @@ impl Pair {
     }
 }
 
-/// What one who says nothing after the header is told: the stream error's condition, if any.
+/// The stream error's condition, if any, that ends a client which says nothing after the header.
 async fn told(client: &mut Client) -> Option<String> {
     let mut condition = None;
     loop {
@@ -169,7 +169,7 @@ async fn from_one_address_few_are_kept_and_the_oldest_goes() {
     while metric(&server, "rookery_connections{").await > (KEPT + 2) as f64 {
         tokio::task::yield_now().await; // the last ones are on their way out
     }
-    // Who comes from there to log in is let in, and the next address has nothing to do with it.
+    // A client from there that logs in is let in, and the next address has nothing to do with it.
     let mut same = options.clone();
     same.source = Some(address(3, 0));
     let mut juliet = Client::login(&same, "juliet", "secret", "other").await.unwrap();

@@ -1,4 +1,4 @@
-//! Log lines and RUNBOOK.md are held together: who is woken by a line finds it there, and what stands there is said by the
+//! Log lines and RUNBOOK.md are held together: an operator finds every line there, and what stands there is said by the
 //! sources. (Alerts and metrics: `ops/src/metrics/used.rs`.)
 #![allow(
     clippy::unwrap_used,
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 /// Lines at WARN or above that RUNBOOK.md need not explain.
 const EXPLAIN_THEMSELVES: &[&str] = &[
-    // What `rookery cluster evict` was asked for, and by whom, is known; what follows is in the runbook.
+    // The operator knows that `rookery cluster evict` was called; what follows is in the runbook.
     "admin: node declared dead",
     // Says whatever it is given, which is in the runbook: what a node waits for when it starts.
     "{line}",

@@ -185,8 +185,8 @@ fn name(test: &str) -> String {
 
 /// A command that runs the framework on that server.
 ///
-/// It makes its accounts by XEP-0077, over one connection that never logs in. `securityMode` is `required`, its default: each
-/// connection uses STARTTLS, and `trust` holds the authority that signed the certificate. It connects to port 5222 always.
+/// The framework makes its accounts by XEP-0077, over one connection that never logs in. `securityMode` is `required`, its default: each
+/// connection uses STARTTLS, and `trust` holds the authority that signed the certificate. The framework connects to port 5222 always.
 fn java(server: &Rookery, trust: &Path, jars: &Path, run: Run) -> Command {
     let mut command = Command::new("java");
     // What runs for a minute need not be compiled well.
@@ -211,7 +211,7 @@ fn java(server: &Rookery, trust: &Path, jars: &Path, run: Run) -> Command {
         command.arg(format!("-Dsinttest.{option}={value}"));
     }
     command.arg("org.igniterealtime.smack.inttest.SmackIntegrationTestFramework").kill_on_drop(true);
-    // It would read a file `properties` in the current folder.
+    // The framework would read a file `properties` in the current folder.
     command.current_dir(&server.dir);
     command
 }

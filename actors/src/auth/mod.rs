@@ -2,7 +2,7 @@
 //! and never the store.
 //!
 //! - [`store`]: the first one: accounts in the store, with SCRAM keys.
-//! - [`credentials`]: between the keys of the SASL machines and the record in the store; for whoever writes accounts.
+//! - [`credentials`]: between the keys of the SASL machines and the record in the store; for code that writes accounts.
 //!
 //! No answer may say whether a user exists, neither by its content nor by its time: see each method.
 
@@ -51,7 +51,7 @@ pub struct Abilities {
 /// What became of the wish for an account.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Created {
-    /// It was made.
+    /// The account was made.
     Yes,
     /// The name is taken or reserved.
     Taken,
@@ -77,7 +77,7 @@ pub trait Authenticator: Send + Sync {
     /// are judged.
     fn verify(&self, attempt: PlainVerify) -> Answer<'_, bool>;
 
-    /// Whether there is such a user. Only for those who may know it: registration counts who asks.
+    /// Whether there is such a user. Only for callers that may know: registration counts the addresses that ask.
     fn exists<'a>(&'a self, user: &'a BareJid) -> Answer<'a, bool>;
 
     /// Makes an account. Milliseconds of processor time, also where the name is taken.

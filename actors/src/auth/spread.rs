@@ -1,5 +1,5 @@
 //! How many rounds the passwords of real accounts have: what the answers for accounts that do not exist must look like. SCRAM
-//! tells the count to everybody who asks, and accounts keep theirs when `sasl.iterations` is raised.
+//! tells the count to every client, and accounts keep theirs when `sasl.iterations` is raised.
 //!
 //! A sample will do: the same accounts on every node and each time, so that an answer changes only when they do.
 

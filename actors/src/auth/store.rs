@@ -1,7 +1,5 @@
 //! Accounts in the store.
 
-use std::sync::LazyLock;
-
 use rookery_cluster::entity::Entity;
 use rookery_cluster::store as database;
 use rookery_cluster::tables::accounts::{self, Account};
@@ -14,11 +12,21 @@ use super::{Abilities, Answer, Authenticator, Created, Error};
 use crate::host::Host;
 use crate::session::SessionId;
 
-/// How many passwords are hashed at one time for new accounts and changes, so that logins keep some processor.
-static MAKING: Semaphore = Semaphore::const_new(2);
-/// How many passwords are judged at one time: as many as there are cores.
-static JUDGING: LazyLock<Semaphore> =
-    LazyLock::new(|| Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)));
+/// How many passwords are hashed at one time. Of each host: a wait here is always for work of the same host, never for that of
+/// another one in the process.
+struct Turns {
+    /// For new accounts and changes: few, so that logins keep some processor.
+    making: Semaphore,
+    /// For logins: as many as there are cores.
+    judging: Semaphore,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { making: Semaphore::new(2), judging: Semaphore::new(cores) }
+    }
+}
 
 /// See the module.
 #[derive(Clone)]
@@ -44,7 +52,8 @@ impl Stored {
     async fn judge(&self, attempt: PlainVerify) -> Result<bool, Error> {
         let found = self.found(&attempt.user).await?;
         // Milliseconds of hashing: on a thread that may block, and only a few at a time.
-        let _turn = JUDGING.acquire().await.map_err(|_| Error::Failed)?;
+        let turns = self.host.state::<Turns>();
+        let _turn = turns.judging.acquire().await.map_err(|_| Error::Failed)?;
         let (fakes, seed) = (self.host.fakes(), self.host.seams().bytes());
         let (user, iterations) = (attempt.user.clone(), self.host.options().iterations);
         let work = move || {
@@ -95,7 +104,8 @@ impl Stored {
 
     /// The keys of a password, made on a thread that may block. Milliseconds of processor time for each.
     async fn derive(&self, password: String) -> Result<Credentials, Error> {
-        let _turn = MAKING.acquire().await.map_err(|_| Error::Failed)?;
+        let turns = self.host.state::<Turns>();
+        let _turn = turns.making.acquire().await.map_err(|_| Error::Failed)?;
         let (seed, iterations): ([u8; 32], _) = (self.host.seams().bytes(), self.host.options().iterations);
         let work = move || Credentials::derive(&password, &seed, iterations);
         let made = tokio::task::spawn_blocking(work).await.map_err(|_| Error::Failed)?;
@@ -112,7 +122,7 @@ impl Stored {
         let now = self.host.seams().clock.now_micros();
         let made = self.derive(password).await?;
         let (user, account) = (&Entity::new(jid.as_str()), &to_account(&made, now));
-        // Any node may make an account: who has the name is decided by the transaction.
+        // Any node may make an account: the transaction decides which attempt gets the name.
         let options = database::Options::default().operation(self.host.store().operation());
         let created = self.host.store().write(options, |tx| {
             Box::pin(async move { accounts::create(&mut **tx, user, account, now).await })

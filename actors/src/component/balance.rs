@@ -32,7 +32,7 @@ fn hash(parts: &[&[u8]]) -> u64 {
 pub(super) struct Balance(HashMap<UserKey, u64>);
 
 impl Balance {
-    /// The connection of a user, among those that there are. A user who has none is given one.
+    /// The connection of a user, among those that there are. A user without one is given one.
     pub(super) fn of(&mut self, user: UserKey, conns: &[u64]) -> Option<u64> {
         if let Some(conn) = self.0.get(&user).filter(|conn| conns.contains(conn)) {
             return Some(*conn);

@@ -1,4 +1,4 @@
-//! A component's connection on the node that has its socket: what is to be written, what was written and is not confirmed, and whom
+//! A component's connection on the node that has its socket: what is to be written, what was written and is not confirmed, and the users that
 //! the connection serves. What the socket brings goes to [`send`](super::send).
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -285,7 +285,7 @@ impl Conn {
             if !speaks(asked) {
                 return Err(End::Silent);
             }
-            // It is there, and answers no pings: what was written counts as taken.
+            // The component is there, and answers no pings: what was written counts as taken.
             if !std::mem::replace(&mut state.deaf, true) {
                 tracing::info!(component = %self.component, "the component does not answer pings (XEP-0199): stanzas that it was sent count as delivered when they are written");
             }

@@ -1,14 +1,12 @@
-//! The home of a component: the one actor that all stanzas for the component come to. It hands each to a connection, in order for
-//! each user, and keeps it until the component has it.
+//! The home of a component: the one actor that all stanzas for the component come to. The home hands each stanza to a connection, in order for
+//! each user, and keeps the stanza until the component has it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rookery_cluster::entity::Shard;
 use rookery_cluster::mesh::peer::Outcome;
-use rookery_cluster::store::{self, Fut};
 use rookery_proto::xmpp::error::Condition;
 use rookery_proto::xmpp::jid::BareJid;
 use tokio::sync::oneshot;
@@ -209,7 +207,7 @@ impl Component {
         if let Some(conn) = self.conns.iter_mut().find(|conn| conn.id == id) {
             conn.heard = now;
         } else if serving == self.serving && !self.moved && self.leaving.is_none() {
-            // It knows this home, so it has said whom it serves.
+            // The connection knows this home, so it has said which users it serves.
             self.balance.learn(id.key(), users.into_iter().map(UserKey));
             if self.conns.is_empty() && self.host.homes_change() && self.settling.is_none() {
                 self.settling = Some(now + SETTLE);
@@ -316,7 +314,7 @@ impl Actor for Component {
                 self.tick_soon();
             }
             Msg::Lose => {
-                // What is dropped here is sent again by whoever has it, to the next home.
+                // What is dropped here is sent again to the next home, by the node that still has it.
                 self.moved = true;
                 (self.conns, self.homeless) = (Vec::new(), VecDeque::new());
             }
@@ -384,9 +382,5 @@ impl PlacedActor for Component {
 
     fn wakes_for_presence(_: &Host, _: &BareJid) -> bool {
         true
-    }
-
-    fn restore<'a>(_: &'a Host, _: Shard, _: &'a (dyn Fn() -> bool + Sync)) -> Fut<'a, store::Result<u64>> {
-        Box::pin(async { Ok(0) })
     }
 }

@@ -20,7 +20,7 @@ pub(super) fn resolve(conn: &Conn, stanza: Stanza) -> Result<Arc<Stanza>, (Arc<S
     }
     let server = |to: &Jid| to.local().is_none() && conn.host.serves(to.domain());
     let Some(domain) = stanza.to.as_ref().filter(|to| server(to)).map(|to| to.domain().to_owned()) else {
-        // It is addressed to somebody else, who may make of it what they want; but not to one of our users, who would take it as a
+        // Allowed to an addressee elsewhere, where the stanza proves nothing. Not allowed to one of our users, who would take it as a
         // message in their name.
         let user = stanza.to.as_ref().is_some_and(|to| conn.host.serves(to.domain()));
         let stanza = Arc::new(stanza);

@@ -1,4 +1,4 @@
-//! What a component sends: whose name it may stand in, and on its way to whoever it is for.
+//! What a component sends: the names it may send from, and the way to the addressee.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -108,7 +108,7 @@ impl ComponentLink {
 }
 
 impl Conn {
-    /// Sends a stanza on. It counts among those under way until it is kept, or answered.
+    /// Sends a stanza on, which counts among those under way until it is kept, or answered.
     pub(super) fn send_on(self: &Arc<Self>, stanza: Arc<Stanza>, origin: Origin) {
         self.sent.open.fetch_add(1, Ordering::AcqRel);
         self.try_on(stanza, origin, Instant::now() + PATIENCE);

@@ -39,7 +39,7 @@ pub struct ConnectedComponent {
 }
 
 impl Host {
-    /// A connection for a component that has just proved its secret; whoever calls this has verified the proof.
+    /// A connection for a component that has just proved its secret. The caller has verified the proof.
     pub fn serve_component(
         &self,
         name: &BareJid,
@@ -145,7 +145,7 @@ async fn keep(host: Host, conn: Weak<Conn>) {
                     return;
                 }
                 Some(now) if now != known => {
-                    // Another home: it is told whom this connection serves, and only then gives it anything.
+                    // Another home: it is told which users this connection serves, and only then gives it anything.
                     *conn.serving.lock() = now;
                     let _ = host.offer(&conn, true, false).await;
                     KEEP

@@ -4,7 +4,7 @@ use rookery_cluster::tables::archive::ArchiveId;
 
 use crate::runtime::origin::Origin;
 
-/// Where a stanza lies that is sent to a client. It goes with each stanza to the connection, so it is small.
+/// Where a stanza lies that is sent to a client. Goes with each stanza to the connection, so it is small.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Kept {
     place: Place,
@@ -49,13 +49,13 @@ impl Kept {
         Self { place: Place::Queue(id), repeat: None }
     }
 
-    /// It is a request or an answer, and where it comes from. `again`: it was handed over before, and only
-    /// whoever waits for it is another.
+    /// The stanza is a request or an answer, and where it comes from. `again`: it was handed over before, and only
+    /// its waiter has changed.
     pub(crate) fn from(self, origin: Option<Origin>, key: u64, again: bool) -> Self {
         Self { repeat: Some(Box::new(Repeat { origin, key, again })), ..self }
     }
 
-    /// It may come again, and is known by this key; 0: it is not.
+    /// The stanza may come again, and is known by this key; 0: it is not.
     pub(crate) fn keyed(self, key: u64) -> Self {
         if key == 0 { self } else { self.from(None, key, false) }
     }
@@ -86,7 +86,7 @@ impl Kept {
         self.place == Place::Nowhere
     }
 
-    /// It lies in the offline queue now, or no more.
+    /// The stanza lies in the offline queue now, or no more.
     pub(crate) fn set_queued(&mut self, id: Option<ArchiveId>) {
         if self.id().is_none() {
             self.place = id.map_or(Place::Nowhere, Place::Queue);

@@ -41,7 +41,7 @@ struct Entries {
     open: VecDeque<u16>,
     /// A stanza's processing died without an answer: nothing after it may be acked.
     broken: bool,
-    /// Who waits for progress.
+    /// The pipe that waits for progress.
     waiter: Option<Arc<Pipe>>,
     /// What the session's record says. A client that was told `h` must not find a smaller one after a crash: it has
     /// dropped what it needed to send again, and counts from there.
@@ -125,7 +125,7 @@ impl Ledger {
         if recorded.wrapping_sub(number) < u32::MAX / 2 { recorded } else { number }
     }
 
-    /// The record says so now; or it could not be written, and who waits must ask again.
+    /// The record says so now; or it could not be written, and a waiter must ask again.
     pub(crate) fn recorded(&self, number: Option<u32>) {
         let mut inner = self.inner.lock();
         inner.asked = false;

@@ -33,9 +33,9 @@ pub struct Outgoing {
     pub to: Option<Jid>,
     /// Complete child elements to append after the payload (`<stanza-id/>`, `<delay/>`); mostly empty.
     pub extra: Option<Arc<[u8]>>,
-    /// To whom it is charged while it waits.
+    /// The account it is charged to while it waits.
     pub charged: Charged,
-    /// To whom else it is sent.
+    /// Where else it is sent.
     pub among: SharedDelivery,
 }
 
@@ -131,7 +131,7 @@ struct Queue {
     items: VecDeque<Down>,
     /// For the node of the connection: the newest takes the place of those before.
     capsule: Option<Box<Capsule>>,
-    /// Who fills it from another node now, and wants to know when there is room.
+    /// What fills the pipe from another node now, and wants to know when there is room.
     feeder: Option<Weak<dyn Feeder>>,
     closed: bool,
 }
@@ -182,7 +182,7 @@ impl Pipe {
         })
     }
 
-    /// It is filled from another node, by this one from now on.
+    /// The pipe is filled from another node, by this one from now on.
     pub(crate) fn feed(&self, feeder: Weak<dyn Feeder>) {
         self.queue.lock().feeder = Some(feeder);
     }

@@ -10,7 +10,7 @@ use rookery_proto::xmpp::stanza::Stanza;
 
 use super::ledger::Ledger;
 use super::reply::Reply;
-/// Whom a receipt is owed.
+/// The side that a receipt is owed to.
 enum Duty {
     /// A session of this node.
     Ledger(Arc<Ledger>),

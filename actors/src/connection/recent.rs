@@ -31,7 +31,7 @@ pub(crate) struct Sent {
     pub(crate) number: u32,
     /// How many stanzas the client had sent then: a request that it sends again is one of them.
     pub(crate) up: u32,
-    /// It has waited for the client to come back: an answer to what it sends again, as long as it has not confirmed it.
+    /// The stanza has waited for the client to come back: an answer to what it sends again, as long as it has not confirmed it.
     waited: bool,
 }
 
@@ -42,9 +42,9 @@ pub(crate) struct Recent(VecDeque<Sent>);
 /// What the client has done that sends a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Asks {
-    /// It asks.
+    /// The client asks.
     Anew,
-    /// It asks again, and has had the answer, or will get that; this is the key of the answer.
+    /// The client asks again, and has had the answer, or will get that; this is the key of the answer.
     Again(u64),
 }
 

@@ -24,17 +24,17 @@ impl Reply {
         Self(Some(To::Here(Box::new(told))))
     }
 
-    /// To somebody who waits for it to be taken, and does not care why it was not.
+    /// To a waiter that wants to know only whether the payload was taken.
     pub(crate) fn heard(then: impl FnOnce(bool) + Send + 'static) -> Self {
         Self::here(move |outcome| then(matches!(outcome, Outcome::Taken(_))))
     }
 
-    /// It is taken.
+    /// The payload is taken.
     pub(crate) fn taken(self) {
         self.answer(Bytes::new());
     }
 
-    /// It is taken, and here is the answer.
+    /// The payload is taken, and here is the answer.
     pub(crate) fn answer(mut self, bytes: Bytes) {
         match self.0.take() {
             Some(To::Peer(done)) => {

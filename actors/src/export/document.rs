@@ -10,7 +10,7 @@ use rookery_proto::xmpp::ns;
 
 use misc::Misc;
 
-/// Elements that are taken whole. A vCard with a photo may be large; whoever stores a part has limits of its own.
+/// Elements that are taken whole. A vCard with a photo may be large; the code that stores a part has limits of its own.
 pub(super) const LIMITS: Limits = Limits { depth: 128, ..Limits::TRUSTED.with_stanza_bytes(8 << 20) };
 
 /// A start or end tag of an element that is entered.

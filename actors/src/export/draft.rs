@@ -51,9 +51,9 @@ struct Shelving {
 
 /// What becomes of the wish to import an account.
 pub(super) enum Begun {
-    /// It is begun.
+    /// The account is begun.
     Yes,
-    /// There is one.
+    /// There is such an account.
     Exists,
     /// The name is kept for another reason.
     Reserved,

@@ -1,4 +1,4 @@
-//! Reading the document: which part belongs to whom. What an account's parts mean is in the files named for them.
+//! Reading the document: which part belongs to which account. What an account's parts mean is in the files named for them.
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -64,7 +64,7 @@ pub enum Error {
     /// There is no such account.
     #[error("there is no such account")]
     NotFound,
-    /// Who was to take the document has gone.
+    /// The reader of the document has gone.
     #[error("the reader of the export is gone")]
     Gone,
     /// The document is not one of XEP-0227, is broken, or ends too early. What came before is imported.

@@ -13,7 +13,7 @@ const NAMES: usize = 100;
 pub struct Remark {
     /// Where in the document, counted from 1; 0 for the document as a whole.
     pub line: u64,
-    /// Whom it concerns: a bare JID or domain, or nobody in particular.
+    /// What a line concerns: a bare JID, a domain, or the whole document.
     pub subject: String,
     /// What it is. Repeats no message and no secret.
     pub reason: String,

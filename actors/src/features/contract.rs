@@ -33,7 +33,7 @@ pub struct Xep {
     pub note: &'static str,
 }
 
-/// Whom an IQ is for, and on whose disco#info a feature shows.
+/// The addressee of an IQ, and the entity on whose disco#info a feature shows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Scope {
     /// The server: a domain we host.
@@ -42,12 +42,12 @@ pub enum Scope {
     Account,
 }
 
-/// Who may ask.
+/// The senders that may ask.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Who {
     /// Only the account's owner. Others learn nothing: see [`crate::features::not_there`].
     Owner,
-    /// Anybody who is not blocked.
+    /// Every sender that is not blocked.
     Anyone,
     /// The owner, and contacts that may see the account's presence. Others learn nothing.
     Subscriber,
@@ -65,11 +65,11 @@ pub enum Method {
 /// An IQ request as a handler sees it.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// Who asks, as stamped by the server.
+    /// The sender, as stamped by the server.
     pub from: Jid,
     /// The session that asks, if it is one of this user's own.
     pub sid: Option<SessionId>,
-    /// The account that is asked ([`Scope::Account`]), or the account of the one who asks ([`Scope::Host`]).
+    /// The account that is asked ([`Scope::Account`]), or the sender's account ([`Scope::Host`]).
     pub account: BareJid,
     /// The domain or bare JID it is addressed to.
     pub to: Jid,
@@ -129,22 +129,22 @@ pub type Work = Pin<Box<dyn Future<Output = Result<Done, StanzaError>> + Send>>;
 /// How an IQ is answered.
 #[derive(Clone, Copy)]
 pub enum Run {
-    /// At once, from what the server knows: of [`Scope::Host`], whoever asks.
+    /// At once, from what the server knows: for [`Scope::Host`], for every sender.
     Host(fn(&Host, &Request) -> Result<Vec<u8>, StanzaError>),
     /// At once, from what the user actor knows.
     Now(fn(&mut User, &Request) -> Result<Vec<u8>, StanzaError>),
     /// With the store, where it changes something that bears on what its session sends next; that waits (RFC 6120 section
     /// 10.1). Changes of one account run one after the other, in order.
     Change(fn(Host, Request) -> Work),
-    /// With the store, where it changes nothing: what follows does not wait. It begins when the changes are done that its
-    /// session sent before it. Whatever others than the owner may ask is of this kind.
+    /// With the store, where it changes nothing: what follows does not wait. A read begins when the changes are done that its
+    /// session sent before it. All requests that others than the owner may send are of this kind.
     Read(fn(Host, Request) -> Work),
 }
 
 /// One kind of IQ that a feature answers.
 #[derive(Clone, Copy)]
 pub struct Iq {
-    /// Whom it is for.
+    /// The addressee.
     pub scope: Scope,
     /// Get or set.
     pub method: Method,
@@ -152,7 +152,7 @@ pub struct Iq {
     pub name: &'static str,
     /// See `name`.
     pub ns: &'static str,
-    /// Who may ask.
+    /// The senders that may ask.
     pub who: Who,
     /// The handler.
     pub run: Run,
@@ -176,7 +176,7 @@ pub enum Phase {
     Filter,
     /// Decide whether it is kept.
     Archive,
-    /// Decide who gets copies.
+    /// Decide which sessions get copies.
     Copy,
 }
 
@@ -216,7 +216,7 @@ impl Passing {
 /// Where a message is going to be stored.
 #[derive(Clone, Debug)]
 pub struct Place {
-    /// Whose archive or queue it is.
+    /// The owner of the archive or queue.
     pub owner: Entity,
     /// The archive, or the offline queue of a user whose archive does not keep the message.
     pub collection: Collection,
@@ -224,7 +224,7 @@ pub struct Place {
 
 /// What a hook adds to the transaction that stores a message, in two steps, because many users share one commit:
 ///
-/// 1. The function given to [`Prepare::new`] reads. It runs when everything before the message is stored. It may take its time, but
+/// 1. The function given to [`Prepare::new`] reads. The function runs when everything before the message is stored, and may take its time, but
 ///    not without a limit: all later messages of the user wait for it, those of other users do not.
 /// 2. The [`Edit`]s that it returns read and write a few rows within the transaction.
 ///
@@ -294,9 +294,9 @@ pub struct Payload {
     pub name: &'static str,
     /// The child's namespace.
     pub ns: &'static str,
-    /// It is archived (XEP-0313 section 6.1.1).
+    /// A message with it is archived (XEP-0313 section 6.1.1).
     pub archived: bool,
-    /// It is copied to other devices whatever its type (XEP-0280 section 6.1; chat messages always are).
+    /// A message with it is copied to other devices whatever its type (XEP-0280 section 6.1; chat messages always are).
     pub copied: bool,
     /// A chat message waits for a user who is offline (XEP-0160 section 3; normal messages always do).
     pub waits: bool,

@@ -11,7 +11,7 @@ const fn xep(number: u16, version: &'static str, name: &'static str, note: &'sta
 
 /// `rookery_proto::xmpp::forms`
 pub const DATA_FORMS: Feature = xep(4, "2.13.2", "Data Forms", "");
-/// `rookery_proto::xmpp::rsm`; advertised by those who page.
+/// `rookery_proto::xmpp::rsm`; advertised by the features that page.
 pub const RESULT_SETS: Feature = xep(59, "1.0", "Result Set Management", "without indexes and counts");
 /// `rookery_proto::xmpp::datetime`
 pub const DATE_TIME: Feature = xep(82, "1.1.1", "XMPP Date and Time Profiles", "");

@@ -45,7 +45,7 @@ pub mod xep_0441_mam_prefs;
 pub mod xep_0478_stream_limits;
 
 /// Every feature of the server. Hooks of one phase run in this order; blocking goes first among the filters, so that
-/// nothing answers who is blocked.
+/// nothing answers a blocked sender.
 pub const ALL: &[&Feature] = &[
     &elsewhere::DATA_FORMS,
     &xep_0191_blocking::BLOCKING,
@@ -119,7 +119,7 @@ pub(crate) fn filters() -> &'static [StanzaFilter] {
     FILTERS.get_or_init(|| ALL.iter().flat_map(|feature| feature.filters).copied().collect())
 }
 
-/// Who answers an IQ with such a child.
+/// The feature that answers an IQ with such a child.
 pub(crate) fn iq_handler(scope: Scope, method: Method, name: &str, ns: &str) -> Option<&'static Iq> {
     static HANDLERS: OnceLock<HashMap<(&'static str, &'static str), Vec<&'static Iq>>> = OnceLock::new();
     let handlers = HANDLERS.get_or_init(|| {
@@ -163,7 +163,7 @@ pub(crate) fn store_failed(error: &store::Error) -> StanzaError {
     store_error(error)
 }
 
-/// The same for those who log it themselves.
+/// The same for callers that log the error themselves.
 pub(crate) fn store_error(error: &store::Error) -> StanzaError {
     match error.class {
         Class::Retry | Class::Conflict | Class::MaybeCommitted | Class::Unavailable | Class::Fenced => {

@@ -21,7 +21,7 @@ pub const LAST: Feature = Feature {
         number: 12,
         version: "2.0",
         name: "Last Activity",
-        note: "who may not see a user's presence gets <service-unavailable/>, as if there were no such user",
+        note: "an entity that may not see a user's presence gets <service-unavailable/>, as if there were no such user",
     },
     disco: &[(Scope::Host, ns::LAST), (Scope::Account, ns::LAST)],
     iq: &[
@@ -55,7 +55,7 @@ fn uptime(host: &Host, _: &Request) -> Result<Vec<u8>, StanzaError> {
 async fn account(host: Host, request: Request) -> Result<Done, StanzaError> {
     let (tell, there) = oneshot::channel();
     let owner = request.by_owner();
-    // To others somebody is there who shows it; a connected user who is invisible to them stays so.
+    // To others a user is there if the user shows it; a connected but invisible user stays invisible.
     let look = move |user: &mut User| {
         let _ = tell.send(owner || user.sessions().iter().any(|session| session.presence.is_some()));
     };
@@ -65,7 +65,7 @@ async fn account(host: Host, request: Request) -> Result<Done, StanzaError> {
     }
     let user = Entity::new(request.account.as_str());
     let user = &user;
-    // The moment is written in the background; who asks right after must find it. If that fails, so does the read.
+    // The moment is written in the background; a request right after must find it. If that fails, so does the read.
     host.batcher().flush().await.ok();
     let last = host.store().read(|tx| Box::pin(async move { last::get(&mut **tx, user).await })).await;
     match last.map_err(|error| super::store_failed(&error))? {

@@ -13,7 +13,7 @@ use crate::features::contract::{Done, Feature, Iq, Method, Request, Run, Scope, 
 use crate::host::Host;
 use crate::user::User;
 
-/// XEP-0030 sections 3 and 4. Accounts answer their owner and those who may see their presence; to others they look like
+/// XEP-0030 sections 3 and 4. Accounts answer their owner and contacts that may see their presence; to others they look like
 /// accounts that do not exist (section 8).
 pub const DISCO: Feature = Feature {
     xep: Xep { number: 30, version: "2.5.0", name: "Service Discovery", note: "" },
@@ -88,7 +88,7 @@ fn host_info(host: &Host, request: &Request) -> Result<Vec<u8>, StanzaError> {
     let info = Info::of(host, request.to.domain(), Scope::Host);
     match request.element()?.attr("node") {
         None | Some("") => Ok(info.query(None)),
-        // XEP-0115 section 6.2: who got our caps asks for the node that was in them.
+        // XEP-0115 section 6.2: an entity that got our caps asks for the node that was in them.
         Some(node) if xep_0115_caps::is_node(node, host, request.to.domain()) => Ok(info.query(Some(node))),
         Some(_) => Err(unknown_node()),
     }
@@ -126,7 +126,7 @@ fn account_info(user: &mut User, request: &Request) -> Result<Vec<u8>, StanzaErr
     Ok(Info::of(user.host(), request.to.domain(), Scope::Account).query(None))
 }
 
-/// Section 4.1: the available resources, for those who see them anyway.
+/// Section 4.1: the available resources, for contacts that see them anyway.
 fn account_items(user: &mut User, request: &Request) -> Result<Vec<u8>, StanzaError> {
     no_node(request)?;
     let available = user.sessions().iter().filter(|s| s.presence.is_some());

@@ -70,7 +70,7 @@ fn own_domain(request: &Request) -> Result<(), StanzaError> {
     own.then_some(()).ok_or(StanzaError::new(Condition::NotAllowed))
 }
 
-/// Section 3.1, for who has an account already.
+/// Section 3.1, for a user who has an account already.
 fn registered(_: &mut User, request: &Request) -> Result<Vec<u8>, StanzaError> {
     own_domain(request)?;
     Ok(write::bytes(|w| {

@@ -1,4 +1,4 @@
-//! XEP-0092 Software Version, version 1.1: what this is, for who asks the server.
+//! XEP-0092 Software Version, version 1.1: the name and version of this program, for requests to the server.
 
 use rookery_proto::xml::write;
 use rookery_proto::xmpp::error::StanzaError;

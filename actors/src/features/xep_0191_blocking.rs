@@ -1,4 +1,4 @@
-//! XEP-0191 Blocking Command, version 1.3: whom a user does not want to hear of. The block list is part of the user actor,
+//! XEP-0191 Blocking Command, version 1.3: the JIDs that a user does not want to hear of. The block list is part of the user actor,
 //! and every stanza in or out is held against it.
 
 use std::sync::Arc;
@@ -133,7 +133,7 @@ fn blocked(user: &User, with: &Jid) -> bool {
     user.blocks.matches(with) && with.bare_str() != user.jid().as_str()
 }
 
-/// To the blocked the user looks like one who is offline and takes no messages.
+/// To a blocked contact the user looks offline, and takes no messages.
 fn unavailable() -> Verdict {
     Verdict::Refuse(StanzaError::new(Condition::ServiceUnavailable))
 }
@@ -159,7 +159,7 @@ fn stanza(user: &User, direction: Direction, stanza: &Stanza, with: &Jid) -> Ver
     if blocked(user, with) { judge(direction, stanza.type_) } else { Verdict::Pass }
 }
 
-/// What becomes of a stanza from or to somebody who is blocked (section 3.3).
+/// What becomes of a stanza from or to a blocked contact (section 3.3).
 fn judge(direction: Direction, type_: Type) -> Verdict {
     match (direction, type_) {
         (Direction::Out, type_) if type_.is_answerable() => not_sent(),
@@ -167,13 +167,13 @@ fn judge(direction: Direction, type_: Type) -> Verdict {
             unavailable()
         }
         (Direction::In, Type::Iq(IqType::Get | IqType::Set)) => unavailable(),
-        // Headlines to who is offline vanish too (RFC 6121 section 8.5.2.2.1); errors and results have no answer.
+        // Headlines to an offline user vanish too (RFC 6121 section 8.5.2.2.1); errors and results have no answer.
         _ => Verdict::Drop,
     }
 }
 
-/// Sends the presence of all available sessions, or their absence, to those whom `from` and `to` (the block list before
-/// and after, or the other way round) make a difference for, if they may see it.
+/// Sends the presence of all available sessions, or their absence, to the contacts for which `from` and `to` (the block list before
+/// and after, or the other way round) make a difference, if they may see it.
 fn show(user: &User, from: &Blocks, to: &Blocks, available: bool) {
     let contacts: Vec<Jid> = user
         .roster()
@@ -200,7 +200,7 @@ fn show(user: &User, from: &Blocks, to: &Blocks, available: bool) {
     }
 }
 
-/// Those among the contacts, and among their resources that are named, who match `to` and did not match `from`.
+/// The contacts, and those of their resources that are named, that match `to` and did not match `from`.
 fn differing(contacts: &[Jid], from: &Blocks, to: &Blocks) -> Vec<Jid> {
     let mut targets: Vec<Jid> =
         contacts.iter().filter(|contact| !from.matches(contact) && to.matches(contact)).cloned().collect();

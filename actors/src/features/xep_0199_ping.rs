@@ -4,7 +4,7 @@ use rookery_proto::xmpp::ns;
 
 use crate::features::contract::{Feature, Iq, Method, Run, Scope, Who, Xep};
 
-/// XEP-0199 section 4. Those who may not see an account's presence learn nothing from a ping (RFC 6120 section 13.10.2).
+/// XEP-0199 section 4. An entity that may not see an account's presence learns nothing from a ping (RFC 6120 section 13.10.2).
 pub const PING: Feature = Feature {
     xep: Xep { number: 199, version: "2.0.1", name: "XMPP Ping", note: "" },
     disco: &[(Scope::Host, ns::PING), (Scope::Account, ns::PING)],

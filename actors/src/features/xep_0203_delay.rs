@@ -9,7 +9,7 @@ use crate::features::contract::{Direction, Feature, MessageHook, Passing, Phase,
 use crate::host::Host;
 use crate::user::User;
 
-/// XEP-0203. It has no discovery (revision 1.1 took that out).
+/// XEP-0203, which has no discovery (revision 1.1 took that out).
 pub const DELAY: Feature = Feature {
     xep: Xep {
         number: 203,
@@ -55,7 +55,7 @@ pub fn delay(from: &Jid, micros: u64) -> Vec<u8> {
     })
 }
 
-/// The same without the optional `from`: within a forwarded stanza, whose wrapper says who forwards (XEP-0297 section 3).
+/// The same without the optional `from`: within a forwarded stanza, whose wrapper names the forwarder (XEP-0297 section 3).
 pub fn stamp(micros: u64) -> Vec<u8> {
     write::bytes(|w| {
         w.start("delay", ns::DELAY).attr("stamp", &datetime::format(micros));

@@ -6,7 +6,7 @@ use rookery_proto::xmpp::stanza::{MessageType, Stanza, Type};
 use crate::features::contract::{Feature, Hints, MessageHook, Passing, Phase, Verdict, Xep};
 use crate::user::User;
 
-/// XEP-0334. It has no discovery.
+/// XEP-0334, which has no discovery.
 pub const HINTS: Feature = Feature {
     xep: Xep { number: 334, version: "1.0.0", name: "Message Processing Hints", note: "" },
     messages: &[MessageHook { phase: Phase::Check, run: read }],

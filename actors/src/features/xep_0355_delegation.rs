@@ -138,7 +138,7 @@ struct Kept {
     changes: u64,
 }
 
-/// How often what components can has changed: whoever keeps a disco#info looks at this.
+/// How often the features of components have changed. A cache of disco#info looks at this.
 pub(crate) fn changes(host: &Host) -> u64 {
     host.state::<Nested>().0.lock().changes
 }

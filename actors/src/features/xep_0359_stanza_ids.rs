@@ -9,7 +9,7 @@ use rookery_proto::xmpp::stanza::{ChildRef, Stanza};
 use crate::features::contract::{Feature, MessageHook, Passing, Phase, Scope, Verdict, Xep};
 use crate::user::User;
 
-/// XEP-0359. It runs before everything that keeps or copies a message.
+/// XEP-0359: runs before everything that keeps or copies a message.
 pub const STANZA_IDS: Feature = Feature {
     xep: Xep { number: 359, version: "0.7.0", name: "Unique and Stable Stanza IDs", note: "" },
     disco: &[(Scope::Host, ns::STANZA_ID), (Scope::Account, ns::STANZA_ID)],
@@ -32,7 +32,7 @@ fn without_forged(stanza: &Stanza, own: &BareJid) -> Stanza {
     })
 }
 
-/// Who gives an id. Compared as addresses, so that no other spelling of ours passes (rule 7); one that is no address is
+/// The entity that gives an id. Compared as an address, so that no other spelling of ours passes (rule 7); a name that is no address is
 /// nobody's, and against rule 5.
 fn by(child: &ChildRef<'_>) -> Option<Jid> {
     Jid::parse(&child.attr("by")?).ok()

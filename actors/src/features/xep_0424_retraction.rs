@@ -13,7 +13,7 @@
 //! - A tombstone is what an archive may do, not what it must. There is none if the message is not found in time, if an id is longer than
 //!   [`ID`], if the retraction has no id, which the tombstone must name, or if the retraction is stored nowhere.
 //! - A retraction is never retracted: it must stay. Private messages of rooms are left alone: their bare JID is the room's, and does
-//!   not tell who speaks.
+//!   not name the speaker.
 //! - A retraction that the recipient's side refuses leaves the sender's archive again; the tombstone there stays.
 
 use std::sync::Arc;

@@ -103,7 +103,7 @@ impl Access {
     }
 }
 
-/// Whose presence a component is told (XEP-0356 section 7).
+/// The users and contacts whose presence a component is told (XEP-0356 section 7).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum PresenceAccess {
     /// Nobody's.

@@ -35,7 +35,7 @@ pub(crate) trait Logic: Send + Sized + 'static {
     fn take(&mut self, me: &mut Me<Self>, inbound: Inbound);
     /// A commit was answered; those before it were too.
     fn settled(&mut self, me: &mut Me<Self>, step: Self::Step, outcome: Outcome);
-    /// A receipt of [`Me::reports`] is settled: whoever was sent something has it.
+    /// A receipt of [`Me::reports`] is settled: the recipients have what they were sent.
     fn reported(&mut self, _: &mut Me<Self>, _tag: u32) {}
     /// See [`PlacedActor::wakes_for_presence`].
     fn wakes_for_presence(_: &Host, _: &BareJid) -> bool {

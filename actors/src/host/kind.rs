@@ -59,16 +59,18 @@ pub(crate) trait PlacedActor: Actor {
     fn wake() -> Self::Msg;
     /// Whether presence wakes an actor that is not there.
     fn wakes_for_presence(host: &Host, name: &BareJid) -> bool;
-    /// Wakes those of a shard that must be there without being asked for, as long as the shard is `still` this node's; returns how
-    /// many there were.
+    /// Wakes the actors of a shard that must exist without being asked for, as long as the shard is `still` this node's; returns how
+    /// many there were. By default none must.
     ///
     /// # Errors
     /// If the store can't be read.
     fn restore<'a>(
-        host: &'a Host,
-        shard: Shard,
-        still: &'a (dyn Fn() -> bool + Sync),
-    ) -> Fut<'a, store::Result<u64>>;
+        _host: &'a Host,
+        _shard: Shard,
+        _still: &'a (dyn Fn() -> bool + Sync),
+    ) -> Fut<'a, store::Result<u64>> {
+        Box::pin(async { Ok(0) })
+    }
 }
 
 /// A kind as routing and placement see it.

@@ -42,7 +42,7 @@ impl Host {
         self.options().domains.first().and_then(|domain| Jid::parse(&domain.name).ok())
     }
 
-    /// Whether a domain is none whose users live here: another server's, or a service's. Whoever is there keeps a contact's state
+    /// Whether a domain is none whose users live here: another server's, or a service's. An entity there keeps a contact's state
     /// without this deployment.
     pub(crate) fn is_foreign(&self, domain: &str) -> bool {
         !self.serves(domain)

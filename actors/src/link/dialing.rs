@@ -42,7 +42,7 @@ pub(super) struct Dialing {
     since: Instant,
     /// The numbering of the stream that is to be resumed.
     resumes: Option<u64>,
-    /// It is open; how it is resumed is being written down.
+    /// The stream is open, and the record of how to resume it is being written.
     opened: bool,
 }
 
@@ -234,7 +234,7 @@ impl Link {
         }
     }
 
-    /// It is written down how the stream is resumed; or the store does not answer, and it cannot be.
+    /// The record of how to resume the stream is written (`stored`); or the store does not answer, and the stream cannot be resumed.
     pub(super) fn opened(&mut self, attempt: u64, opening: Opening, stored: bool) {
         if stored {
             self.recorded = true;

@@ -62,7 +62,7 @@ impl Host {
         Ok(())
     }
 
-    /// What is answered to a stanza of another server that breaks a rule. It goes the way of all stanzas, and settles the receipt.
+    /// Sends the error for a stanza of another server that breaks a rule. The error goes the way of all stanzas, and settles the receipt.
     pub fn answer_remote(&self, answer: Stanza, receipt: Receipt) {
         self.route(answer, receipt, None);
     }

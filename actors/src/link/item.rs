@@ -19,7 +19,7 @@ use crate::session::worth::worth_keeping;
 pub(super) enum Kept {
     /// No, nor is it to.
     No,
-    /// It is being written.
+    /// The stanza is being written.
     Writing,
     /// Yes.
     Yes,
@@ -32,7 +32,7 @@ pub(super) struct Item {
     pub(super) stanza: Arc<Stanza>,
     /// About how many bytes it takes.
     pub(super) size: usize,
-    /// Whom it is owed to that the stanza is safe.
+    /// The receipt to settle as soon as the stanza is safe.
     pub(super) receipt: Receipt,
     pub(super) origin: Option<Origin>,
     /// Since when it waits, and the same for the store: microseconds since 1970.
@@ -140,7 +140,7 @@ pub(super) fn is_kept_late(stanza: &Stanza) -> bool {
     matches!(stanza.type_, Type::Iq(_) | Type::Message(_))
 }
 
-/// Whether nobody is told when a stanza is given up: it says what will be said again, or answers.
+/// Whether a stanza is given up without an error to its sender: an answer, or something that its sender will say again.
 pub(super) fn is_dropped(stanza: &Stanza) -> bool {
     !stanza.type_.is_answerable()
         || matches!(stanza.type_, Type::Presence(PresenceType::Probe | PresenceType::Unavailable))

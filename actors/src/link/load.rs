@@ -17,7 +17,7 @@ use crate::runtime::seen::Senders;
 /// Links on record that one transaction reads.
 const LINKS: usize = 200;
 
-/// Senders whose stanzas are known when they come again.
+/// How many senders a link remembers, to know their stanzas when these come again.
 const SENDERS: usize = 4_096;
 
 /// What a sender has sent comes again within a day or never, microseconds.
@@ -111,7 +111,7 @@ pub(super) fn restore<'a>(
 }
 
 impl Host {
-    /// The links whose home is this node.
+    /// The links that are at home on this node.
     pub(crate) fn links(&self) -> Option<&Actors<Link>> {
         self.kinds().of()
     }

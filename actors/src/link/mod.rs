@@ -1,6 +1,6 @@
 //! Links to other servers.
 //!
-//! A link is the placed actor of a pair of domains. It decides what is sent to the other server, and in what order. What comes from
+//! A link is the placed actor of a pair of domains. The link decides what is sent to the other server, and in what order. What comes from
 //! other servers needs no link.
 //!
 //! ```text
@@ -14,8 +14,8 @@
 //! - [`incoming`]: stanzas of other servers on their way in.
 //! - [`dialback`]: keys of server dialback (XEP-0220, XEP-0185).
 //! - `take`: what comes, and the store's answers. `waiting`: what waits. `returning`: what goes back to its sender. `sending`: what is
-//!   written, and how it is known to have arrived. `dialing`, `retry`: streams come and go. `load`: what the store knows, and who must be
-//!   there without being asked. `leave`: links go.
+//!   written, and how it is known to have arrived. `dialing`, `retry`: streams come and go. `load`: what the store knows, and which links
+//!   must exist without being asked for. `leave`: links go.
 //!
 //! **In order.** Each stanza gets an id when it comes, whether or not it is stored. That is the order in which stanzas are sent.
 //!

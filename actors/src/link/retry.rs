@@ -30,7 +30,7 @@ pub(super) struct Retry {
     /// Why the last stream could not be opened: what senders are told, and the operator.
     pub(super) condition: Option<Condition>,
     pub(super) text: String,
-    /// It was said that stanzas went back.
+    /// The log has said that stanzas went back.
     pub(super) said: bool,
 }
 

@@ -1,8 +1,9 @@
 //! What goes back to its sender: because the other server is not to be had, or does not take it.
 //!
-//! That a stored stanza goes back is written down first: it is not sent any more, whatever happens. When the error is safe (its client has it,
-//! or the store), the stanza is removed. If this process dies between the two, the error comes again. It is known by its origin where the user
-//! has stored it; a client that had just got it gets it twice. So few are on their way at a time to one sender.
+//! That a stored stanza goes back is written down first: from then on the stanza is never sent. When the error is safe (the sender's client has
+//! it, or the store), the stanza is removed. If this process dies between the two, the error comes again. A user who has stored the error
+//! recognises the second one by its origin; a client that had just got the error gets it twice. So few errors are on their way to one sender at
+//! a time.
 
 use std::collections::HashMap;
 
@@ -122,7 +123,7 @@ impl Link {
         }
     }
 
-    /// It is written down, or could not be.
+    /// The mark that the stanza goes back is written (`stored`), or could not be.
     pub(super) fn marked(&mut self, id: ArchiveId, stored: bool) {
         let Some(returning) = self.waiting.returning.get_mut(&id) else { return };
         (returning.marked, returning.again) = (stored, !stored);

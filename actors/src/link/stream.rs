@@ -219,7 +219,7 @@ pub struct LinkEnd {
 }
 
 impl LinkEnd {
-    /// One whose words come to `tell`.
+    /// A link's end that says its words to `tell`.
     pub(crate) fn new(outbox: Arc<Outbox>, tell: impl Fn(Word) + Send + Sync + 'static) -> Self {
         Self { outbox, tell: Box::new(tell), over: false }
     }
@@ -301,7 +301,7 @@ impl Host {
         *self.state::<Dialing>().0.write() = Some(dialer);
     }
 
-    /// Who opens streams.
+    /// The dialer, which opens streams; `None` before [`Host::set_dialer`].
     pub(crate) fn dialer(&self) -> Option<Arc<dyn Dialer>> {
         self.state::<Dialing>().0.read().clone()
     }

@@ -22,7 +22,7 @@ pub(super) enum Step {
     Kept(ArchiveId),
     /// A stanza goes back to its sender.
     Marked(ArchiveId),
-    /// It has gone back, and is removed.
+    /// The stanza has gone back, and is removed.
     Returned(ArchiveId),
     /// Stanzas have these numbers.
     Numbered { attempt: u64, rows: Vec<(ArchiveId, Sent)> },

@@ -27,11 +27,11 @@ impl<M> Default for Lifecycle<M> {
 
 /// What becomes of a message that comes while the actor is loading.
 pub(crate) enum WhileLoading<M> {
-    /// It waits, in order, for the store's answer.
+    /// The message waits, in order, for the store's answer.
     Wait(M),
     /// The same, however many wait: it comes from few, which wait for the answer.
     WaitAlways(M),
-    /// It does not wait: it is the store's answer, or ends the life of the actor.
+    /// The message does not wait: it is the store's answer, or ends the life of the actor.
     Now(M),
 }
 

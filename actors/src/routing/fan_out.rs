@@ -27,9 +27,9 @@ pub(crate) struct FanOut<'a> {
     stanza: &'a Arc<Stanza>,
     strict: bool,
     options: Arc<Options>,
-    /// The domain of whoever's presence it is, if its users live here: that of most contacts.
+    /// The domain of the user whose presence it is, if its users live here: that of most contacts.
     own: Option<&'a str>,
-    /// Whoever is no user here.
+    /// The contacts without an account here.
     elsewhere: Broadcast<'a>,
     away: BTreeMap<NodeId, Vec<String>>,
 }
@@ -45,7 +45,7 @@ impl<'a> FanOut<'a> {
 
     /// One more. A user of this node without sessions costs a look-up.
     pub(crate) fn add(&mut self, user: &BareJid) {
-        // Only users are told this way. Whoever is elsewhere, or behind a service, gets a stanza of its own, which shares the payload.
+        // Only users are told this way. A contact elsewhere, or behind a service, gets a stanza of its own, which shares the payload.
         if self.own != Some(user.domain()) && self.options.domain(user.domain()).is_none() {
             let user = Jid::from(user.clone());
             // Nobody is told, at each presence, which servers are not spoken with.

@@ -123,10 +123,10 @@ impl Host {
     }
 
     /// A presence for something whose home is this node; the stanza need not name it. If it is `strict`, it is a probe of a
-    /// session that has been away: who is not there says so.
+    /// session that has been away: a contact that is not there says so.
     pub(crate) fn presence_here(&self, kind: KindId, entity: &BareJid, stanza: &Arc<Stanza>, strict: bool) {
         if strict && let Some(from) = stanza.from.clone() {
-            // First all are gone, then those who are there say so: of who left meanwhile nobody else would speak.
+            // First all are gone, then those that are there say so: nobody else would speak of one that left meanwhile.
             let gone = Stanza::new(Type::Presence(PresenceType::Unavailable)).from(entity.clone()).to(from);
             self.route(gone, Receipt::none(), None);
         }

@@ -137,7 +137,7 @@ struct QueueId {
     lane: Lane,
 }
 
-/// A payload that is under way: who has entered it sends it, and says by [`Host::landed`] what became of it.
+/// A payload that is under way: the code that has entered it sends it, and says by [`Host::landed`] what became of it.
 pub(super) struct Entered {
     id: QueueId,
     seq: u64,
@@ -169,7 +169,7 @@ fn queue_ids() -> impl Iterator<Item = QueueId> {
 }
 
 impl Placement {
-    /// Whom a payload is for, and in which epoch.
+    /// The node that a payload is for, and the epoch.
     fn target(&self, home: &Home) -> Option<(NodeId, u64)> {
         match home {
             Home::Nobody => None,
@@ -221,7 +221,7 @@ impl Host {
         }
     }
 
-    /// Enters a stanza for a user as under way to the user's home. It goes by itself, later, where something waits.
+    /// Enters a stanza for a user as under way to the user's home. Where something waits, the stanza goes by itself, later.
     pub(super) fn enter_queue(
         &self,
         user: &BareJid,

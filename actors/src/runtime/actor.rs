@@ -62,7 +62,7 @@ impl<R: Actor> Active<R> {
         Arc::new(Self(Mutex::new(Vec::new())))
     }
 
-    /// Called regularly: who has had no message for `passivate_after` calls is asked to become passive. Returns how many messages wait.
+    /// Called regularly: an actor without a message for `passivate_after` calls is asked to become passive. Returns how many messages wait.
     pub(crate) fn sweep(&self, passivate_after: u8) -> u32 {
         let active = std::mem::take(&mut *self.0.lock());
         let still: Vec<_> = active.into_iter().filter(|handle| handle.sweep(passivate_after)).collect();

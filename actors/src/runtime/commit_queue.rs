@@ -61,7 +61,7 @@ impl Outcome {
     }
 }
 
-/// The answer to the commit of one step. It comes to the actor as a message, and goes on to [`CommitQueue::answered`].
+/// The answer to the commit of one step, which comes to the actor as a message, and goes on to [`CommitQueue::answered`].
 #[derive(Debug)]
 pub(crate) struct Committed {
     seq: u64,

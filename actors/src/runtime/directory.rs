@@ -101,8 +101,8 @@ impl<K: Hash + Eq + Clone, R: Actor> Directory<K, R> {
         Handle::new(state, &self.active)
     }
 
-    /// Once a second: who has had no message for two to three seconds is asked to rest; those of a sixteenth of the
-    /// stripes who have gone are forgotten. Returns how many messages wait for all of them.
+    /// Once a second: actors without a message for two to three seconds are asked to rest, and in a sixteenth of the
+    /// stripes the actors that have gone are forgotten. Returns how many messages wait for all of them.
     pub(crate) fn sweep(&self, turn: usize) -> u32 {
         let waiting = self.active.sweep(3);
         for stripe in self.stripes.iter().skip(turn % SWEEPS).step_by(SWEEPS) {

@@ -29,7 +29,7 @@ pub(crate) trait Queued {
     /// What it takes while it waits, bytes.
     fn size(&self) -> usize;
 
-    /// It is not done here: who has sent it sends it again, to the next home of the entity.
+    /// The operation is not done here: its sender sends it again, to the next home of the entity.
     fn leave(self);
 }
 

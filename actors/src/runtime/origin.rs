@@ -23,7 +23,7 @@ impl OriginName {
 /// One stanza of one sender. A stanza with the same origin as one that was taken before is the same stanza.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Origin {
-    /// Whose stanza it is.
+    /// The sender's name.
     pub(crate) name: OriginName,
     /// The sender's number for it. Numbers wrap (XEP-0198 section 4).
     pub(crate) number: u32,

@@ -11,7 +11,7 @@ use super::origin::{Origin, OriginName};
 const SENDERS: usize = 4_096;
 const FORGET: usize = 1_024;
 
-/// Whose stanzas an entity has taken.
+/// The senders whose stanzas an entity has taken.
 #[derive(Default)]
 pub(crate) struct Senders(HashMap<OriginName, Known>);
 

@@ -1,4 +1,4 @@
-//! One timer for all: a wheel of seconds. Whoever wants to be called enters a deadline; firing is a plain call that
+//! One timer for all: a wheel of seconds. A caller enters a deadline; firing is a plain call that
 //! must not block. Deadlines are late by up to a second, which is right for everything that uses it (resumption
 //! timeouts, acknowledgement requests, records to be written).
 

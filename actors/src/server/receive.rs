@@ -60,7 +60,7 @@ impl Host {
     ) {
         let Some(what) = wire::decode(body) else { return reply.taken() };
         let what = match what {
-            // A connection that is not here any more: whoever has its session must know.
+            // A connection that is not here any more: the home of its session must know.
             What::Down(down) => {
                 return if self.take_down(from, down) { reply.taken() } else { reply.not_here(0, None) };
             }
@@ -135,7 +135,7 @@ impl Host {
         self.to_entity_here(kind, &user, Inbound { stanza: Arc::new(stanza), receipt, origin, change });
     }
 
-    /// A presence for several; returns who does not live here.
+    /// A presence for several recipients; returns those that do not live here.
     fn take_fan_out(&self, fan_out: wire::FanOut) -> Bytes {
         let Some(stanza) = crate::routing::stored::stanza(&fan_out.stanza) else { return Bytes::new() };
         let Some(kind) = self.kinds().named(&fan_out.kind) else { return Bytes::new() };

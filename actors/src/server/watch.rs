@@ -72,7 +72,7 @@ impl Host {
     }
 
     async fn bring_back(&self, shard: Shard, epoch: u32) {
-        // It may have been given up while it waited for its turn.
+        // The shard may have been given up while it waited for its turn.
         let still = || self.placement().is_some_and(|placement| placement.holds(shard, epoch));
         if !still() {
             return;

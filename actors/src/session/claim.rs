@@ -1,5 +1,5 @@
 //! A session that was restored from its record is resumed (XEP-0198 section 5): its client brings a count, and nobody
-//! remembers what was counted. What the store knows says how much of the archive that is. It is written down before the
+//! remembers what was counted. What the store knows says how much of the archive that is. This place is written down before the
 //! client is told anything, with a new numbering, so that the old numbers can mean nothing else later.
 
 use std::sync::Arc;

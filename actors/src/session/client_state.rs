@@ -1,4 +1,4 @@
-//! What a session remembers of what its client has asked for. It is written in one place, and goes into the session's record
+//! What a session remembers of what its client has asked for: written in one place, this goes into the session's record
 //! and capsule as it is.
 
 use std::sync::Arc;
@@ -32,19 +32,19 @@ impl Available {
 /// What a session remembers of what its client has asked for.
 #[derive(Clone, Default, Debug)]
 pub struct ClientState {
-    /// It wants carbons (XEP-0280).
+    /// The client wants carbons (XEP-0280).
     pub carbons: bool,
     /// Nobody looks at the client (XEP-0352). Only the session itself knows; its user's copy says `false`.
     pub(crate) inactive: bool,
-    /// It asked for the roster and gets pushes (RFC 6121 section 2.1.6).
+    /// The client asked for the roster and gets pushes (RFC 6121 section 2.1.6).
     pub interested: bool,
     /// What it was sent of the roster then.
     pub(crate) roster: RosterVersion,
-    /// It asked for the block list and gets pushes (XEP-0191).
+    /// The client asked for the block list and gets pushes (XEP-0191).
     pub blocks_push: bool,
     /// Its last available presence; `None` before the first and after unavailable.
     pub presence: Option<Available>,
-    /// Whom it sent directed presence to (RFC 6121 section 4.6).
+    /// The entities that the client sent directed presence to (RFC 6121 section 4.6).
     pub(crate) directed: Vec<Jid>,
     /// Which messages are for it.
     pub(crate) reader: Reader,

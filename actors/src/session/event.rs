@@ -35,9 +35,9 @@ pub(crate) enum Event {
     Enabled(Numbering),
     /// Its stanzas are counted anew, but it can't be resumed.
     Managed,
-    /// It was restored from the store, and is resumed now.
+    /// The session was restored from the store, and is resumed now.
     Resumed(Box<Resumed>),
-    /// It was restored, and has its connection back.
+    /// The session was restored, and has its connection back.
     Reattached(Box<Reattached>),
     /// All that its connection sent before it was held has come.
     Held,
@@ -61,7 +61,7 @@ pub(crate) struct Ended {
     pub(crate) unacked: Vec<Unacked>,
     /// For a session that was restored and never resumed: the place in the archive its client has confirmed.
     pub(crate) replay_after: Option<ArchiveId>,
-    /// It has a record in the store.
+    /// The session has a record in the store.
     pub(crate) recorded: bool,
 }
 
@@ -79,9 +79,9 @@ pub(crate) struct Resumed {
 pub(crate) struct Reattached {
     /// If it can be resumed.
     pub(crate) numbering: Option<Numbering>,
-    /// It was sent everything of the archive that it was to get up to here.
+    /// The session was sent everything of the archive that it was to get up to here.
     pub(crate) last: Option<ArchiveId>,
-    /// It was sent everything that was offline for all devices up to here.
+    /// The session was sent everything that was offline for all devices up to here.
     pub(crate) drained: Option<ArchiveId>,
     /// So many stanzas of its numbering before.
     pub(crate) has: Option<(u64, u32)>,

@@ -15,17 +15,17 @@ pub(crate) use crate::session::route::{LeftBehind, Rest, Route, RouteHold};
 use crate::session::route::{To, Unsettled};
 use crate::session::{Msg, Session};
 
-/// Somebody who has proved who they are. Only made from the outcome of SASL.
+/// A user that has authenticated. Only made from the outcome of SASL.
 #[derive(Clone, Debug)]
 pub struct Authenticated(BareJid);
 
 impl Authenticated {
-    /// To be called by whoever has just verified the proof of this user, and nobody else.
+    /// To be called only by the code that has just verified this user's proof.
     pub fn by_sasl(user: BareJid) -> Self {
         Self(user)
     }
 
-    /// Who.
+    /// The user.
     pub fn jid(&self) -> &BareJid {
         &self.0
     }

@@ -262,7 +262,7 @@ impl Session {
         self.pipe.as_ref().is_some_and(|pipe| pipe.is_far())
     }
 
-    /// Everything is settled: whoever has the connection looks for the next home.
+    /// Everything is settled: the node that has the connection looks for the next home.
     pub(super) fn leave(&mut self, me: &Handle<Self>) {
         self.enabled();
         self.flush_held();
@@ -272,7 +272,7 @@ impl Session {
         }
         self.life = Life::Left;
         tracing::trace!(jid = %self.jid, connected = self.pipe.is_some(), far = self.is_far(), "a session leaves");
-        self.resuming = None; // who waits hears nothing, and asks the next home
+        self.resuming = None; // a connection that waits hears nothing, and asks the next home
         let Some(pipe) = self.pipe.take() else { return };
         if pipe.is_far() {
             pipe.set_capsule(self.capsule());

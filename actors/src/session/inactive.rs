@@ -47,7 +47,7 @@ impl Held {
         u32::try_from(self.0.len()).unwrap_or(u32::MAX)
     }
 
-    /// Drops what came from those who have been blocked since; how many that were.
+    /// Drops what came from contacts that have been blocked since; how many stanzas that were.
     pub(super) fn forget(&mut self, blocked: impl Fn(&Jid) -> bool) -> u32 {
         let before = self.len();
         let (gone, held) = std::mem::take(&mut self.0)

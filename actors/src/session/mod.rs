@@ -1,5 +1,5 @@
-//! The session actor: a bound resource. It numbers what goes to its client, keeps it until the client has it
-//! (XEP-0198), holds back what need not wake a phone (XEP-0352), and outlives its connection. It knows its user only as
+//! The session actor: a bound resource. A session numbers what goes to its client, keeps that until the client has it
+//! (XEP-0198), holds back what need not wake a phone (XEP-0352), and outlives its connection. A session knows its user only as
 //! [`event::Owner`]. How it moves from node to node is drawn in [`remote`].
 //!
 //! Length: the state and the dispatch of all messages; what they do is in the other files.
@@ -78,11 +78,11 @@ pub(crate) struct Identity {
 /// Whether the session goes on here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Life {
-    /// It has a connection, or waits for one.
+    /// The session has a connection, or waits for one.
     Live,
-    /// It is over.
+    /// The session is over.
     Ended,
-    /// It lives on another node.
+    /// The session lives on another node.
     Left,
 }
 
@@ -202,7 +202,7 @@ impl Session {
     }
 
     fn up(&mut self, mut stanza: Stanza, receipt: Receipt) {
-        // RFC 6120 section 8.1.2.1: the server says who it is from.
+        // RFC 6120 section 8.1.2.1: the server names the sender.
         stanza.from = Some(Jid::from(self.jid.clone()));
         if self.life == Life::Left {
             return receipt.leave(); // its connection sends it again to the next home
@@ -230,12 +230,12 @@ impl Session {
         }
     }
 
-    /// Tells its user, who may be gone.
+    /// Tells its user, which may be gone.
     fn tell(&self, event: Event) {
         let _ = self.user.tell_always(self.sid, event);
     }
 
-    /// Sends an answer that is the session's own. It goes by way of the user, who counts what the session is handed.
+    /// Sends an answer that is the session's own, by way of the user, which counts what the session is handed.
     fn answer(&self, reply: Option<Stanza>, receipt: Receipt) {
         if self.life == Life::Left {
             return receipt.leave();
@@ -346,7 +346,7 @@ impl Actor for Session {
             }
             Msg::Suspend(done) => {
                 self.suspend(me);
-                // By way of the user, who writes down what the session holds.
+                // By way of the user, which writes down what the session holds.
                 self.tell(Event::Suspended(done));
             }
             Msg::Tick => self.tick(),

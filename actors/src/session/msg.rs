@@ -86,13 +86,13 @@ pub(crate) enum Msg {
     Route(Weak<Route>),
     /// Its connection, which is elsewhere, knew it on another node.
     Attach(Box<Attach>),
-    /// It is about to move: nothing more comes from its connection.
+    /// The session is about to move: nothing more comes from its connection.
     Hold,
     /// What came before that is through.
     Holding,
-    /// It moves now.
+    /// The session moves now.
     Leave(oneshot::Sender<()>),
-    /// It lives on another node already.
+    /// The session lives on another node already.
     Lose,
     /// A stanza of the client is settled: what it was told because of that is in front of this.
     Done(Receipt),

@@ -1,11 +1,11 @@
-//! To whom a message is owed: decided once, when it is archived, and kept in the flags of its entry.
+//! The recipients of a message: decided once, when it is archived, and kept in the flags of its entry.
 
 use rookery_cluster::tables::archive::{self, ArchiveId};
 use rookery_cluster::tables::offline::Cursor;
 use rookery_proto::xmpp::jid::Jid;
 use rookery_proto::xmpp::stanza::Stanza;
 
-/// To whom a message is owed (RFC 6121 section 8.5).
+/// Which sessions a message is owed to (RFC 6121 section 8.5).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Owed {
     /// Written before this was kept: its `to` must do.
@@ -93,7 +93,7 @@ pub(crate) fn queued(last: &archive::Entry) -> usize {
     usize::try_from(last.flags >> PLACE).unwrap_or(usize::MAX).max(1)
 }
 
-/// What of a message decides who gets it.
+/// What of a message decides which sessions get it.
 #[derive(Clone, Copy)]
 pub(crate) struct About<'a> {
     pub(crate) id: ArchiveId,

@@ -1,4 +1,4 @@
-//! What each session is to have of a message follows from whom the message is owed to, and from what the session took when the
+//! What each session is to have of a message follows from the sessions that the message is owed to, and from what the session took when the
 //! message came. [`Reader::share`] says so: for live delivery, for what is read from the store (offline messages, replay,
 //! hand-over), and for what an ended session leaves.
 

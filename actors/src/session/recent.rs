@@ -26,7 +26,7 @@ pub(super) fn key(error: &Stanza) -> u64 {
 }
 
 impl Session {
-    /// The client was sent this. Whoever sends it again hears of it when the client has it.
+    /// The client was sent this. A sender that sends it again hears of it when the client has it.
     pub(super) fn has_had(&mut self, delivery: Delivery) {
         self.settle_with(delivery.kept.key(), delivery.receipt);
     }
@@ -50,7 +50,7 @@ impl Session {
         let sm = self.sm.as_mut();
         let item = sm.and_then(|sm| sm.unacked.iter_mut().find(|item| item.kept.key() == key));
         match item {
-            // It is on its way into the offline queue, or there.
+            // The stanza is on its way into the offline queue, or there.
             Some(item) if item.safe => {
                 let stanza = item.outgoing.stanza.clone();
                 self.tell(Event::QueuedAgain { stanza, receipt });

@@ -12,7 +12,7 @@ use super::{Msg, Session};
 use crate::connection::ledger::Ledger;
 use crate::runtime::actor::Handle;
 
-/// The way from a connection to its session. It changes when the session moves to another node, or comes from one.
+/// The way from a connection to its session, which changes when the session moves to another node, or comes from one.
 pub(crate) struct Route(pub(super) Mutex<To>);
 
 /// Where it leads.
@@ -147,7 +147,7 @@ impl Route {
         }
     }
 
-    /// The session has moved: `make` makes what stands for it here. It may fail.
+    /// The session has moved: `make` makes what stands for it here, and may fail.
     pub(crate) fn away(&self, make: impl FnOnce(LeftBehind) -> Option<Arc<SessionProxy>>) {
         self.hold(); // if it is new
         let mut to = self.0.lock();

@@ -112,7 +112,7 @@ impl Session {
         };
         if let Some(item) = sm.unacked.iter_mut().find(asked) {
             item.answered = true;
-            // Whoever asked has nothing to send again: the answer is on its way.
+            // The requester has nothing to send again: the answer is on its way.
             std::mem::replace(&mut item.receipt, Receipt::none()).done();
         }
     }
@@ -144,7 +144,7 @@ fn is_answer(stanza: &Stanza) -> bool {
 }
 
 impl Unacked {
-    /// It is durable nowhere.
+    /// Whether the stanza is durable nowhere.
     pub(super) fn is_nowhere(&self) -> bool {
         self.kept.is_nowhere()
     }

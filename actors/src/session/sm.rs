@@ -35,7 +35,7 @@ pub(crate) struct Unacked {
     pub(crate) answered: bool,
     /// The client's stanza that it answers, or the first of them.
     pub(super) answers: Option<u32>,
-    /// It has waited for a tick.
+    /// The stanza has waited for a tick.
     pub(super) aged: bool,
     /// Somebody else answers for it: it is on its way into the offline queue.
     pub(super) safe: bool,

@@ -1,4 +1,4 @@
-//! Which stanzas wait for somebody who is not there.
+//! Which stanzas wait for a user who is not there.
 
 use rookery_proto::xmpp::ns;
 use rookery_proto::xmpp::stanza::{ChildRef, MessageType, Stanza, Type};

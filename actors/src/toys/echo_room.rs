@@ -88,7 +88,7 @@ pub(crate) struct Step {
 }
 
 enum Echo {
-    /// A presence, and to whom.
+    /// A presence, and the occupants it goes to.
     Presence(Stanza, Vec<Occupant>),
     /// The message of this number.
     Message(u32),

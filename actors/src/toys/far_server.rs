@@ -1,29 +1,25 @@
-//! A far server: whatever is sent to its name is handed to a test, which answers in the name of anybody there.
+//! A far server: a stanza that is sent to its name is handed to a test, which answers in the name of any user there.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rookery_cluster::entity::Shard;
-use rookery_cluster::store::{self, Fut};
 use rookery_proto::xmpp::error::Condition;
-use rookery_proto::xmpp::jid::BareJid;
 use rookery_proto::xmpp::stanza::Stanza;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
+use super::stateless::Take;
 use crate::connection::ledger::Receipt;
 use crate::host::Host;
-use crate::host::kind::{Inbound, PlacedActor};
-use crate::placement::LostShards;
-use crate::runtime::actor::{Actor, Handle, Idle};
+use crate::host::kind::Inbound;
 
 /// What becomes of what is sent to a far server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Mode {
-    /// It arrives.
+    /// The stanza arrives.
     #[default]
     Takes,
-    /// The link refuses it at once.
+    /// The link refuses the stanza at once.
     Refuses(Condition),
 }
 
@@ -38,7 +34,7 @@ struct State {
 pub struct Far(Host);
 
 impl Far {
-    /// Those of a node.
+    /// The far servers of a node.
     pub fn of(host: &Host) -> Self {
         Self(host.clone())
     }
@@ -55,88 +51,35 @@ impl Far {
         }
     }
 
-    /// Somebody there says something.
+    /// A user or a server there sends a stanza.
     pub fn say(&self, stanza: Stanza) {
         self.0.route(stanza, Receipt::none(), None);
     }
 
-    /// From now on.
+    /// Sets what becomes of stanzas from now on.
     pub fn set(&self, mode: Mode) {
         *self.0.state::<State>().mode.lock() = mode;
     }
 }
 
-pub(crate) enum Msg {
-    In(Box<Inbound>),
-    Leave(oneshot::Sender<()>),
-    Nothing,
-}
-
 /// See the module.
-pub(crate) struct FarServer(Host);
+pub(crate) enum HandOver {}
 
-impl Actor for FarServer {
-    type Msg = Msg;
+impl Take for HandOver {
+    const KIND: &'static str = "far-server";
     const QUEUE: u32 = 10_000;
 
-    fn handle(&mut self, msg: Msg, _: &Handle<Self>) {
-        let Inbound { stanza, receipt, .. } = match msg {
-            Msg::In(inbound) => *inbound,
-            Msg::Leave(left) => {
-                let _ = left.send(());
-                return;
-            }
-            Msg::Nothing => return,
-        };
-        let state = self.0.state::<State>();
+    fn take(host: &Host, inbound: Inbound) {
+        let Inbound { stanza, receipt, .. } = inbound;
+        let state = host.state::<State>();
         let mode = *state.mode.lock();
         match mode {
-            Mode::Refuses(condition) => self.0.bounce(&stanza, receipt, condition),
+            Mode::Refuses(condition) => host.bounce(&stanza, receipt, condition),
             Mode::Takes => {
                 state.came.lock().push_back(stanza);
                 receipt.done();
                 state.some.notify_one();
             }
         }
-    }
-
-    fn idle(&self) -> Idle {
-        Idle::Leave
-    }
-}
-
-impl PlacedActor for FarServer {
-    const KIND: &'static str = "far-server";
-
-    fn new(host: &Host, _: &BareJid) -> Self {
-        Self(host.clone())
-    }
-
-    fn inbound(inbound: Box<Inbound>) -> Msg {
-        Msg::In(inbound)
-    }
-
-    fn outbound(msg: Msg) -> Option<Box<Inbound>> {
-        if let Msg::In(inbound) = msg { Some(inbound) } else { None }
-    }
-
-    fn leave(left: oneshot::Sender<()>) -> Msg {
-        Msg::Leave(left)
-    }
-
-    fn lose(_: Arc<LostShards>) -> Msg {
-        Msg::Nothing
-    }
-
-    fn wake() -> Msg {
-        Msg::Nothing
-    }
-
-    fn wakes_for_presence(_: &Host, _: &BareJid) -> bool {
-        true
-    }
-
-    fn restore<'a>(_: &'a Host, _: Shard, _: &'a (dyn Fn() -> bool + Sync)) -> Fut<'a, store::Result<u64>> {
-        Box::pin(async { Ok(0) })
     }
 }

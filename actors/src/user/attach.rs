@@ -139,7 +139,7 @@ impl User {
         }
     }
 
-    /// Takes a session out, and tells whom it concerns. What it leaves is seen to when it has said what it had sent.
+    /// Takes a session out, and tells those concerned. What the session leaves is seen to when its stanzas have taken effect.
     fn detach(&mut self, sid: SessionId) {
         let Some(at) = self.sessions.iter().position(|session| session.sid == sid) else { return };
         let gone = self.sessions.swap_remove(at);

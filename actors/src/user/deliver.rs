@@ -138,7 +138,7 @@ impl User {
         let message = About { id, owed, to: stanza.to.as_ref(), copies };
         let shares = |session: &UserSession| session.share(message);
         if !self.sessions.iter().any(|session| shares(session).is_some()) {
-            // Whoever it was for has ended since. A copy for another device is as good as when they end later.
+            // The sessions that it was for have ended since. A copy for another device is as good as when they end later.
             return self.leave_behind_one(id, receipt);
         }
         let extra: Arc<[u8]> = self.stanza_id(id).into();

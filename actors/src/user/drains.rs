@@ -49,7 +49,7 @@ pub(super) struct Drain {
     pub(super) under_way: bool,
     /// All is sent; the last page is not confirmed yet.
     pub(super) sent: bool,
-    /// It begins when all is written down that ended sessions have left.
+    /// The drain begins when all is written down that ended sessions have left.
     pub(super) waits: bool,
     /// The store has not answered: that was said.
     pub(super) failed: bool,
@@ -116,13 +116,13 @@ impl Drains {
         }
     }
 
-    /// The same of an older one: it may have been passed already. Returns for whom a page is to be read again: it may have been
+    /// The same of an older one: it may have been passed already. Returns the sessions for which a page is to be read again: it may have been
     /// read before.
     pub(super) fn again_from(&mut self, id: ArchiveId) -> Vec<SessionId> {
         let (mut turn, mut again) = (self.next_turn(), Vec::new());
         for drain in self.all.iter_mut().filter(|drain| drain.offline && drain.place == Collection::Archive) {
             if drain.waits && drain.from == drain.after {
-                // It has read nothing yet.
+                // The drain has read nothing yet.
                 drain.after = drain.after.min(Some(id.before()));
                 drain.from = drain.after;
             } else if drain.sent || drain.after >= Some(id) {

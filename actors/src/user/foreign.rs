@@ -1,8 +1,8 @@
-//! Contacts who are no users here: on other servers, or behind a service. Each side keeps a state of its own (RFC 6121 section 3
-//! and appendix A), and knows of the other's by stanzas alone.
+//! Foreign contacts: contacts without an account here, on other servers or behind a service. Each side keeps a state of its own
+//! (RFC 6121 section 3 and appendix A), and knows of the other's by stanzas alone.
 //!
 //! - This file: what a contact is told of a subscription, until its link has taken that. `inbound`: what a contact says.
-//! - `probes`: who asks for a user's presence. `errors`: what becomes of a message that another server refuses.
+//! - `probes`: probes for a user's presence. `errors`: what becomes of a message that another server refuses.
 //!
 //! **What holds over the death of a home.** A change to a roster and the duty to tell the contact of it are one transaction
 //! ([`Item::untold`](rookery_cluster::tables::roster::Item::untold)). The duty ends when the link has the stanza in its own queue, which is
@@ -10,9 +10,10 @@
 //! server that has heard it before ignores (appendix A.3).
 //!
 //! **What can still differ.** What the other server has lost; what its link has given up; what was not told when the only process
-//! died, until the user is read again. Most of it is put right when either side comes online (section 4.3.2): it is probed, and who
-//! may not see the other is told `unsubscribed`; a request without an answer is sent again (3.1.2), and answered at once where it was
-//! granted. What is not put right that way: a contact who was not told `unsubscribe` goes on sending presence in vain.
+//! died, until the user is read again. Most differences are put right when either side comes online (section 4.3.2). That side probes
+//! the other, and a prober that may not see the other is told `unsubscribed`. A request without an answer is sent again (3.1.2), and is
+//! answered at once where the contact had granted it. One difference is not put right that way: a contact that was not told
+//! `unsubscribe` goes on sending presence in vain.
 
 use std::sync::Arc;
 
@@ -39,9 +40,9 @@ mod probes;
 /// What is under way to and from foreign contacts.
 #[derive(Default)]
 pub(super) struct Foreign {
-    /// Whose subscription stanzas wait for the store; a name for each.
+    /// The contacts whose subscription stanzas wait for the store, one entry for each stanza.
     changing: Vec<BareJid>,
-    /// Who could not be told of a change for the time being, with the change's name.
+    /// The contacts that could not be told of a change for the time being, with the change's name.
     unheard: Vec<(BareJid, u64)>,
     /// Stanzas about subscriptions of which the links have not said yet what became of them.
     telling: u32,
@@ -57,7 +58,7 @@ impl Foreign {
     }
 }
 
-/// How many of those who could not be told are remembered. The rest is told when the user is read next.
+/// How many contacts that could not be told are remembered. The others are told when the user is read next.
 const UNHEARD: usize = 64;
 
 /// Which halves of a subscription a contact is to be told of: the lowest bits of what is untold.
@@ -82,9 +83,9 @@ pub(super) fn untold(name: u64, kind: Kind, before: u64) -> u64 {
 enum Heard {
     /// The link has sent it.
     Taken,
-    /// It came back with this error.
+    /// The stanza came back with this error.
     Refused(Box<Stanza>),
-    /// Nobody knows.
+    /// Unknown: no answer came.
     Lost,
 }
 
@@ -145,7 +146,7 @@ impl User {
             Heard::Refused(error) => {
                 let later = condition(&error) != Condition::RemoteServerNotFound;
                 self.presence_error(&contact, Arc::from(error));
-                // Whoever is in the roster no longer is given up: else rows of removed contacts would stay for ever.
+                // A contact that has left the roster is not remembered: else the rows of removed contacts would stay for ever.
                 if later && name != 0 && self.roster.get(&contact).is_some() {
                     return self.remember_unheard(contact, name);
                 }
@@ -206,7 +207,7 @@ impl User {
         }
     }
 
-    /// The user comes online: requests without an answer are sent again (section 3.1.2), and whoever could not be told is told.
+    /// The user comes online: requests without an answer are sent again (section 3.1.2), and contacts that could not be told are told.
     pub(super) fn remind_foreign(&mut self) {
         let unheard = std::mem::take(&mut self.foreign.unheard);
         let told =
@@ -224,8 +225,8 @@ impl User {
         }
     }
 
-    /// An error about a presence between bare JIDs, as a subscription: for the sessions that hear of subscriptions. Only of contacts,
-    /// of whom something may have been asked.
+    /// Takes an error about a presence between bare JIDs, such as a subscription, to the sessions that hear of subscriptions. Only errors
+    /// of contacts count, since the user can have asked something of contacts only.
     pub(super) fn presence_error(&mut self, contact: &BareJid, error: Arc<Stanza>) {
         if self.roster.get(contact).is_none() {
             return;

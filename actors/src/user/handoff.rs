@@ -70,7 +70,7 @@ impl User {
             return; // dropped, the reply says: elsewhere
         }
         if self.session(sid).is_none() {
-            // It was ended here, or by a new password at a home that died before it could say so.
+            // The session was ended here, or by a new password at a home that died before it could say so.
             if self.behind.has_ended(sid) || record.created_at < self.password_at {
                 return drop(attach.reply.send(None));
             }
@@ -95,7 +95,7 @@ impl User {
             };
             let user = self.entity.clone();
             self.restore(sessions::Stored { user, sid: sid.0, record: record.clone(), cursor });
-            // It may have been here, and have ended while its connection looked for it: others were told that it is gone.
+            // The session may have been here, and have ended while its connection looked for it: others were told that it is gone.
             attach.attach.moved = false;
         }
         let Some(session) = self.session_mut(sid) else { return drop(attach.reply.send(None)) };
@@ -218,7 +218,7 @@ impl User {
             let _ = session.handle.cast_always(session::Msg::Lose);
             self.host.sessions().remove(&session.sid, &session.handle);
         }
-        // Who waits for a commit hears that it is lost, and sends it again to the next home.
+        // A sender that waits for a commit hears that the commit is lost, and sends again to the next home.
         self.pending.commits.take_all().into_iter().for_each(|waiting| waiting.step.leave());
     }
 
@@ -229,7 +229,7 @@ impl User {
             Msg::Leave(left) => drop(left.send(())),
             // Its connection sends it again to the next home. The stream need not end for that.
             Msg::Session { event: Event::Sent { receipt, .. }, .. } => receipt.leave(),
-            // Who asks for a session hears nothing, and asks the next home; the rest was settled, or comes again.
+            // A connection that asks for a session hears nothing, and asks the next home; the rest was settled, or comes again.
             _ => {}
         }
     }
@@ -239,7 +239,7 @@ impl User {
         let session = self.sessions.iter().find(|session| session.jid.as_str() == from.as_str());
         let presence = session.and_then(|session| session.presence.as_ref()).map(|presence| &presence.stanza);
         for user in users {
-            // It may have been blocked or shut out meanwhile.
+            // The sender may have been blocked or shut out meanwhile.
             let to = Jid::from(user.clone());
             let sees = |stanza: &&Arc<Stanza>| {
                 self.roster.sees_me(&to) && matches!(self.filter(Direction::Out, stanza, &to), Verdict::Pass)

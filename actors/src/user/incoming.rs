@@ -67,7 +67,7 @@ impl User {
             return self.refuse(&stanza, receipt, &error);
         }
         if self.taken_before(origin) {
-            // It was taken, which is not to say that it is durable: what waits for its commit goes first.
+            // The stanza was taken, which is not to say that it is durable: what waits for its commit goes first.
             return self.in_order(Step::Again { stanza, origin, receipt });
         }
         let Some(from) = stanza.from.clone() else { return receipt.done() };
@@ -160,7 +160,7 @@ impl User {
         let Inbound { stanza, receipt, origin, .. } = inbound;
         let Some(from) = stanza.from.clone() else { return receipt.done() };
         if self.taken_before(origin) {
-            // It has come by another way, and was answered or handed on; the session may be all that has it.
+            // The stanza has come by another way, and was answered or handed on; the session may be all that has it.
             let to = stanza.to.clone();
             let session =
                 self.sessions.iter().find(|s| to.as_ref().is_some_and(|to| s.jid.as_str() == to.as_str()));

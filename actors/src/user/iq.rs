@@ -1,4 +1,4 @@
-//! Requests: who may ask what, and how those that need the store run ([`crate::runtime::operations`]).
+//! Requests: which requests a sender may make, and how those that need the store run ([`crate::runtime::operations`]).
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,11 +23,11 @@ pub(super) type Started = Pin<Box<dyn Future<Output = Result<Done, StanzaError>>
 pub(super) struct Operation {
     start: Box<dyn FnOnce(&User) -> Started + Send>,
     of: Of,
-    /// It reads what clients have not been told of the roster.
+    /// The operation reads what clients have not been told of the roster.
     catches_up: bool,
 }
 
-/// Whose operation it is.
+/// The source of an operation.
 pub(super) struct Of {
     /// The session whose later stanzas wait for it.
     sid: Option<SessionId>,
@@ -181,7 +181,7 @@ impl User {
         }
     }
 
-    /// Whether an account is asked by somebody who may not know that there is one.
+    /// Whether an account is asked by a sender that may not know that the account exists.
     fn is_strange(&self, stanza: &Stanza) -> bool {
         let account = stanza.to.as_ref().is_some_and(|to| to.local().is_some());
         let known = |from: &Jid| from.bare_str() == self.jid.as_str() || self.roster.sees_me(from);
@@ -252,7 +252,7 @@ impl User {
             if self.leaving.is_some()
                 && let Some(sid) = operation.of.sid
             {
-                operation.leave(); // whoever asks does so again, of the next home, which need not wait for all of these
+                operation.leave(); // the sender asks the next home again, which need not wait for all of these
                 self.leave_queue(sid);
                 continue;
             }

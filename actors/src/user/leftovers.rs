@@ -42,7 +42,7 @@ pub(super) struct Departed {
     jid: FullJid,
     reader: Reader,
     unread: Unread,
-    /// It was handed what was for it up to here.
+    /// The session was handed what was for it up to here.
     upto: ArchiveId,
 }
 
@@ -144,7 +144,7 @@ impl User {
             self.behind.ended.pop_front();
         }
         self.behind.ended.push_back(sid);
-        // What waits for its commit is not delivered yet, and comes to those who are there then.
+        // What waits for its commit is not delivered yet, and comes to the sessions that are there then.
         let pending = self.pending.steps().find_map(|step| step.id());
         let upto = pending.map(ArchiveId::before).or(self.ids.last).unwrap_or(ArchiveId::first_at(0));
         self.behind.departed.push(Departed { sid, jid, reader, unread, upto });

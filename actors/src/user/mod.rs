@@ -1,8 +1,8 @@
-//! The user actor: the one place where things about a bare JID are decided, in order. It is a state machine: every
+//! The user actor: the one place where things about a bare JID are decided, in order. The actor is a state machine: every
 //! [`Msg`] is one step that never waits; what takes time is spawned and comes back as a message.
 //!
 //! - `attach`: sessions come and go. `session_queue`, `outgoing`: what the user's sessions send. `incoming`: what is sent to the user.
-//! - `steps`: commit, then deliver, in order. `deliver`: what is archived, and who gets it. `queue`: what no archive
+//! - `steps`: commit, then deliver, in order. `deliver`: what is archived, and which sessions get it. `queue`: what no archive
 //!   keeps. `offline`, `cursor`: what waits for a device. `leftovers`: what ended sessions left.
 //! - `presence`, `subscription`, `roster`: RFC 6121. `foreign`: the same with people on other servers. `iq`, `strangers`: requests, for [`crate::features`].
 
@@ -109,7 +109,7 @@ pub struct User {
     lifecycle: Lifecycle<Msg>,
     sessions: Vec<UserSession>,
     roster: roster::Roster,
-    /// Whom this user has blocked (XEP-0191).
+    /// The JIDs that this user has blocked (XEP-0191).
     pub blocks: Blocks,
     /// The user's archiving preferences (XEP-0441), if any are set.
     pub prefs: Option<mam_prefs::Preferences>,
@@ -140,7 +140,7 @@ pub struct User {
     asked: Vec<behalf::Asked>,
     /// How much is tried again soon.
     retries: u16,
-    /// What is under way to and from people who are no users here.
+    /// What is under way to and from foreign contacts.
     foreign: foreign::Foreign,
 }
 
@@ -309,7 +309,7 @@ impl User {
             Msg::Session { sid, event } => self.session_of_nobody_tells(sid, event),
             Msg::In(inbound) => self.not_here(*inbound),
             Msg::Then(then) => then(self),
-            // The account was removed while this was under way: whoever waits for it is told.
+            // The account was removed while this was under way: senders that wait for it are told.
             Msg::Committed(committed) => self.committed(committed.refused()),
             Msg::Attach(attach) => drop(attach.reply.send(None)),
             Msg::Leave(left) => {

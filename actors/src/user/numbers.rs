@@ -56,7 +56,7 @@ pub(super) struct Number {
     sid: SessionId,
     sent: Sent,
     count: u32,
-    /// It does not go there after all; but until that is written, nothing else may have this number.
+    /// The stanza does not go there after all; but until that is written, nothing else may have this number.
     void: bool,
 }
 
@@ -111,7 +111,7 @@ impl UserSession {
         let msg = session::Msg::Deliver(Box::new(delivery));
         if let Err(Refused::Full(msg)) = self.handle.cast(msg) {
             metrics::counter!("rookery_limits_hit_total", "limit" => "session_queue").increment(1);
-            // It does not keep up with its own queue. What is in there, and this, it reports as unconfirmed.
+            // The session does not keep up with its own queue. What is in there, and this, the session reports as unconfirmed.
             let _ = self.handle.cast_always(msg);
             let _ = self.handle.cast_always(session::Msg::TooSlow);
         }

@@ -255,7 +255,7 @@ impl User {
             let number = drain.has.and_then(|(numbering, h)| Some((entry.number(numbering)?, h)));
             if let Some((number, _)) = number.filter(|(number, h)| number.covered_by(*h)) {
                 if place == Collection::Queue {
-                    // It leaves the queue when the client has it: its session may not know that it lies there.
+                    // The message leaves the queue when the client has it: its session may not know that it lies there.
                     let _ = session.handle.cast_always(session::Msg::Kept { number: number.n, id: *id });
                     held.push((sid, *id));
                 }

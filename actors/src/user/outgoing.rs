@@ -61,7 +61,7 @@ impl User {
         }
     }
 
-    /// An IQ or a presence to whom it is addressed. What a user sends to itself is here already: it is taken before what the
+    /// An IQ or a presence, to its addressee. What a user sends to itself is here already: it is taken before what the
     /// session sends next.
     pub(super) fn send_to(&mut self, stanza: Arc<Stanza>, receipt: Receipt, origin: Option<Origin>) {
         if stanza.to.as_ref().is_some_and(|to| to.bare_str() == self.jid.as_str()) {

@@ -25,7 +25,7 @@ impl User {
         let Some(session) = self.session_mut(sid) else { return receipt.done() };
         let first = session.presence.is_none();
         if !available && first {
-            // It was not available: nobody is to be told but those whom it told.
+            // The session was not available: only the contacts that it had told must be told.
             let directed = std::mem::take(&mut session.directed);
             if !directed.is_empty() {
                 self.changed(sid);
@@ -108,7 +108,7 @@ impl User {
         let probe = Arc::new(Stanza::new(Type::Presence(PresenceType::Probe)).from(own.clone()));
         let (away, here): (Vec<_>, Vec<_>) =
             self.roster.iter().partition(|contact| self.is_foreign(&contact.jid));
-        // Also of those whom it does not hear any more: that it was told so may have been lost with its home.
+        // Also of contacts that it does not hear any more: that it was told so may have been lost with its home.
         self.tell_all(&probe, here.into_iter().map(|contact| &contact.jid), true);
         // The same of contacts elsewhere: their servers are not asked to say first that all are gone.
         for contact in &away {
@@ -120,7 +120,7 @@ impl User {
         self.tell_all(&probe, seen.map(|contact| &contact.jid), false);
     }
 
-    /// Asks for the presence of one contact, who has just begun to show it.
+    /// Asks for the presence of one contact that has just begun to show it.
     pub(super) fn probe(&self, contact: &BareJid) {
         for session in self.sessions.iter().filter(|session| session.presence.is_some()) {
             let own = Jid::from(session.jid.clone());
@@ -128,7 +128,7 @@ impl User {
         }
     }
 
-    /// Shows a session's presence to all who see it: its last home may have died before they heard.
+    /// Shows a session's presence to all contacts that see it: its last home may have died before they heard.
     pub(super) fn announce(&self, sid: SessionId) {
         if let Some(presence) = self.session(sid).and_then(|session| session.presence.as_ref()) {
             self.tell_subscribers(&presence.stanza);
@@ -274,7 +274,7 @@ impl User {
         for session in self.sessions.iter().filter(meant) {
             let stanza = match &session.presence {
                 Some(presence) if sees => Stanza::clone(&presence.stanza),
-                // It has shown itself to them alone (4.6), and that may have been lost.
+                // The session has shown itself to the prober alone (4.6), and that may have been lost.
                 presence if session.directed.iter().any(told) => {
                     let bare = || Stanza::new(Type::Presence(PresenceType::Available));
                     let stanza = presence.as_ref().map_or_else(bare, |presence| (*presence.stanza).clone());

@@ -1,8 +1,8 @@
-//! Who has been told of changes to rosters: clients by pushes (RFC 6121 section 2.1.6), contacts by their homes, or elsewhere by stanzas. What a node
+//! How changes to rosters are told: to clients by pushes (RFC 6121 section 2.1.6), to contacts through their homes, or elsewhere by stanzas. What a node
 //! that died had committed and not told, the next home tells.
 //!
 //! Of each session is known which version of the roster its client has. Pushes are read from the store, from that version on:
-//! so it makes no difference who changed the roster, in which order that is heard of, or whether it is; and clients get
+//! so it makes no difference which session changed the roster, in which order that is heard of, or whether it is; and clients get
 //! changes in the order of their versions, so that the last one they have says what they have.
 
 use std::sync::Arc;

@@ -9,9 +9,9 @@ use rookery_proto::xmpp::ns;
 /// roster is asked for.
 #[derive(Clone, Debug)]
 pub struct Contact {
-    /// Who.
+    /// The contact.
     pub jid: BareJid,
-    /// Who sees whose presence.
+    /// In which directions presence is shared.
     pub subscription: Subscription,
     /// The user has asked for a subscription, and there is no answer yet.
     pub asks: bool,
@@ -78,7 +78,7 @@ impl Roster {
         self.requests.binary_search_by(|request| request.from.cmp(jid)).is_ok()
     }
 
-    /// Forgets the requests of those for whom `wanted` is false.
+    /// Forgets the requests of contacts for which `wanted` is false.
     pub(crate) fn keep_requests(&mut self, wanted: impl Fn(&BareJid) -> bool) {
         self.requests.retain(|request| wanted(&request.from));
     }

@@ -43,7 +43,7 @@ impl User {
         matches!(stanza.type_, Type::Message(_)) && stanza.from.as_ref().is_some_and(|from| !passes(from))
     }
 
-    /// To whom a message is owed that comes now; `worth` says whether it may wait.
+    /// Which sessions a message is owed to that comes now; `worth` says whether it may wait.
     pub(super) fn owed(&self, stanza: &Stanza, worth: impl Fn() -> bool) -> Owed {
         if self.recipient(stanza).is_some() {
             Owed::Resource
@@ -81,7 +81,7 @@ impl User {
         })
     }
 
-    /// What decides who gets an archived message.
+    /// What decides which sessions get an archived message.
     fn about<'s>(
         &self,
         stanza: &'s Stanza,

@@ -30,11 +30,11 @@ pub(super) enum Step {
     In { stanza: Arc<Stanza>, id: Option<ArchiveId>, owed: Owed, copies: bool, receipt: Receipt },
     /// Copy a message that one of the user's sessions sent to the others.
     Sent { stanza: Arc<Stanza>, id: Option<ArchiveId>, copies: bool, sid: SessionId, receipt: Receipt },
-    /// It is safe in the offline queue; there is nobody to deliver it to.
+    /// A stanza is safe in the offline queue; there is nobody to deliver it to.
     Kept { stanza: Arc<Stanza>, receipt: Receipt },
-    /// It has come before, and what became of it then is not known yet.
+    /// A stanza has come before, and what became of it then is not known yet.
     Again { stanza: Arc<Stanza>, origin: Option<Origin>, receipt: Receipt },
-    /// It is safe in the offline queue; a session has it, with this number, for its client to confirm.
+    /// A stanza is safe in the offline queue; a session has it, with this number, for its client to confirm.
     Held { sid: SessionId, number: u32, id: ArchiveId, stanza: Arc<Stanza>, receipt: Receipt },
     /// Send a session what was read for it.
     Page(Box<Ready>),
@@ -49,8 +49,8 @@ impl Step {
         }
     }
 
-    /// The user lives on another node. What its own sessions sent comes again by their connections, which end for that; who else
-    /// has sent something hears that it is lost.
+    /// The user lives on another node. What its own sessions sent comes again by their connections, which end for that; another sender
+    /// hears that its stanza is lost.
     pub(super) fn leave(self) {
         if let Self::Sent { receipt, .. } = self {
             receipt.leave();
@@ -63,11 +63,11 @@ pub(super) struct Waiting {
     pub(super) step: Step,
     /// What was committed with it.
     pub(super) numbers: Numbers,
-    /// Whose stanza it is.
+    /// The sender's name and number for the stanza.
     pub(super) origin: Option<Origin>,
     /// What is read before it is committed, should that be tried again.
     pub(super) prepare: Vec<Preparation>,
-    /// It has got other numbers while its writes were held: the store has the old ones.
+    /// The step has got other numbers while its writes were held: the store has the old ones.
     pub(super) outdated: bool,
 }
 

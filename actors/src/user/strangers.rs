@@ -41,7 +41,7 @@ impl User {
         }
     }
 
-    /// The user lives elsewhere now: whoever was not answered here is answered there.
+    /// The user lives elsewhere now: strangers that were not answered here are answered there.
     pub(super) fn send_strangers_on(&mut self) {
         for Read { stanza, receipt, .. } in self.ops.strangers.take_all() {
             let stanza = std::sync::Arc::from(stanza);

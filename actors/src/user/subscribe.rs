@@ -335,7 +335,7 @@ impl User {
         let sees = sees(&change.item);
         let shows = match change.again {
             true => (sees != from).then_some(sees),
-            // It may have been taken back meanwhile.
+            // The subscription may have been taken back meanwhile.
             false => change.shows.filter(|shows| *shows == sees),
         };
         if shows == Some(false) {

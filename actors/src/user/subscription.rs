@@ -101,7 +101,7 @@ pub(crate) enum Inbound {
     Deliver,
     /// A request: goes to available resources, and to others when they come.
     Ask,
-    /// The server answers `subscribed` for the user, who has approved before.
+    /// The server answers `subscribed` for the user, since the user has approved before.
     AutoReply,
 }
 

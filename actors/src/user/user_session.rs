@@ -28,11 +28,11 @@ pub struct UserSession {
     pub since: u64,
     /// Where from, for people.
     pub address: Arc<str>,
-    /// It can be resumed (XEP-0198), so duplicates are possible and remembered.
+    /// The session can be resumed (XEP-0198), so duplicates are possible and remembered.
     pub(crate) resumable: bool,
     /// What its stanzas are counted by before it can be resumed: they may come again from another node.
     pub(super) counted: u8,
-    /// It is served from the store and must not get archived messages live.
+    /// The session is served from the store and must not get archived messages live.
     pub(crate) draining: bool,
     /// What it is handed, counted.
     pub(crate) sequence: Sequence,

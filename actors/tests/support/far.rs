@@ -198,6 +198,7 @@ pub async fn told(world: &World, user: &str, contact: &str) -> Option<Item> {
     let told = async {
         loop {
             match item(world, user, contact).await {
+                // The store gives no event.
                 Some(item) if item.untold != 0 => tokio::time::sleep(Duration::from_millis(5)).await,
                 item => return item,
             }

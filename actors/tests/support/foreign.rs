@@ -28,14 +28,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Ways {
     /// Why it cannot be reached, if it cannot.
     pub away: Option<Failure>,
-    /// It counts (XEP-0198), and keeps streams.
+    /// The server counts stanzas (XEP-0198), and keeps streams.
     pub managed: bool,
     pub resumable: bool,
-    /// It reads from the socket; what it reads is not lost; it says what it has.
+    /// The server reads from the socket; what it reads is not lost; it says what it has.
     pub reads: bool,
     pub takes: bool,
     pub confirms: bool,
-    /// It answers pings.
+    /// The server answers pings.
     pub answers: bool,
     pub max_bytes: Option<usize>,
 }
@@ -84,7 +84,7 @@ pub struct Foreign {
     /// Grows when all streams are cut.
     cuts: watch::Sender<u32>,
     changed: watch::Sender<u64>,
-    /// To whom it answers.
+    /// The node it answers.
     host: Mutex<Option<Host>>,
 }
 
@@ -130,7 +130,7 @@ impl Foreign {
         self.cuts.send_modify(|cuts| *cuts += 1);
     }
 
-    /// It forgets all streams: none can be resumed.
+    /// The server forgets all streams: none can be resumed.
     pub fn forget(&self) {
         self.state.lock().unwrap().streams.clear();
     }
@@ -152,6 +152,14 @@ impl Foreign {
         };
         if tokio::time::timeout(PATIENCE, wait).await.is_err() {
             panic!("{what}; got {:#?}", self.look(|state| state.got.clone()));
+        }
+    }
+
+    /// Waits until a message with this body has come.
+    pub async fn came(&self, body: &str) {
+        let mut changed = self.changed.subscribe();
+        while !self.bodies().iter().any(|came| came == body) {
+            changed.changed().await.unwrap();
         }
     }
 

@@ -136,7 +136,7 @@ pub struct Client {
     pub handled: u32,
     /// The resumption id.
     pub id: String,
-    /// It does not answer when it is asked what it has, and says of no mark that it is written.
+    /// The client does not answer when it is asked what it has, and says of no mark that it is written.
     pub quiet: bool,
     /// Those marks.
     pub marks: Vec<u64>,
@@ -324,6 +324,19 @@ impl Client {
             if got.contains(part) {
                 return got;
             }
+        }
+    }
+
+    /// What comes up to the answer of a request that the server refuses.
+    pub async fn comes(&mut self) -> Vec<String> {
+        self.send("<iq type='get' id='comes' to='localhost'><no-such-thing xmlns='urn:x'/></iq>");
+        let mut all = Vec::new();
+        loop {
+            let got = self.recv().await;
+            if got.contains("id='comes'") {
+                return all;
+            }
+            all.push(got);
         }
     }
 

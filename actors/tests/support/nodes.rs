@@ -53,7 +53,7 @@ fn timing() -> Timing {
     let ms = Duration::from_millis;
     Timing {
         beat: ms(100),
-        // Long: a node that gets no turn on a busy machine is not dead. Who is killed here is declared dead at once.
+        // Long: a node that gets no turn on a busy machine is not dead. A node that is killed here is declared dead at once.
         lease: ms(4_000),
         death: ms(5_000),
         probe: ms(1_000),
@@ -266,7 +266,7 @@ impl Nodes {
         let even = |node: &Node| node.holds() >= fair;
         let quiet = async {
             while self.nodes.iter().map(Node::holds).sum::<usize>() != 1024 || !self.nodes.iter().all(even) {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                tokio::time::sleep(Duration::from_millis(20)).await; // of several nodes: no one event says it
             }
         };
         tokio::time::timeout(Duration::from_secs(30), quiet).await.expect("the shards find no owners");

@@ -1,4 +1,4 @@
-//! What clients do again and again in tests of who gets what.
+//! What clients do again and again in tests of which session gets what.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, missing_docs, unreachable_pub)]
 
 use rookery_cluster::tables::archive;

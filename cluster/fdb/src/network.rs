@@ -22,7 +22,7 @@ pub struct Network(());
 /// Why the thread does not run.
 #[derive(Debug)]
 pub enum Refused {
-    /// It has been stopped, and cannot start twice in a process.
+    /// The thread has been stopped, and cannot start twice in a process.
     Over,
     /// The library said no.
     Library(FdbError),
@@ -50,7 +50,7 @@ impl Network {
             builder = builder.set_option(option).map_err(Refused::Library)?;
         }
         // SAFETY: what is returned must be dropped before the process exits. It is, with the last `Network`, which the store
-        // holds until it is closed or dropped. Who leaves by `process::exit` closes the store before, or is killed: nothing
+        // holds until it is closed or dropped. A process that leaves by `process::exit` closes the store before, or is killed: nothing
         // then runs the library's destructors under this thread.
         #[allow(unsafe_code)]
         let thread = unsafe { builder.boot() }.map_err(Refused::Library)?;

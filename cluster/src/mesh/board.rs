@@ -65,7 +65,7 @@ impl Board {
         self.changed.subscribe()
     }
 
-    /// Wakes who watches, with no new map.
+    /// Wakes the watchers, with no new map.
     pub(super) fn touch(&self) {
         self.changed.send_modify(|count| *count += 1);
     }

@@ -156,7 +156,7 @@ impl Cluster {
     }
 }
 
-/// Tells the channel who is dead, and who is no member any more.
+/// Tells the channel which nodes are dead, and which are no members any more.
 async fn bury(mesh: Arc<Mesh>, peers: Peers) {
     let mut changes = mesh.watch_map();
     // Up to which generation each node's are known to be dead. Only what is new is told: what waits for a node whose

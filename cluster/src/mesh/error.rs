@@ -20,7 +20,7 @@ pub enum Error {
     /// The node is not in a state from which it can be changed so.
     #[error("node {0} is {1}")]
     State(NodeId, &'static str),
-    /// It is to be evicted, and beats.
+    /// The node is to be evicted, and beats.
     #[error("node {0} still sends heartbeats: drain the node, or evict it with force")]
     Beats(NodeId),
 }

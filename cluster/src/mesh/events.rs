@@ -11,15 +11,15 @@ use crate::store::Version;
 /// Where a node is in its life, as it knows itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Standing {
-    /// It beats, and owns nothing yet.
+    /// The node beats, and owns nothing yet.
     Joining,
-    /// It takes shards.
+    /// The node takes shards.
     Active,
-    /// It gives its shards to others; ready for an end.
+    /// The node gives its shards to others; ready for an end.
     Draining,
-    /// It was declared dead. Nothing that it writes is taken any more: the process ends, or joins anew.
+    /// The node was declared dead. Nothing that it writes is taken any more: the process ends, or joins anew.
     Fenced,
-    /// It left by itself.
+    /// The node left by itself.
     Left,
 }
 
@@ -71,7 +71,7 @@ pub enum Event {
     Standing(Standing),
 }
 
-/// The difference between what its holder knows and what is. It cannot lag behind: who asks seldom gets fewer, larger
+/// The difference between what its holder knows and what is. The difference cannot lag behind: a holder that asks seldom gets fewer, larger
 /// answers. A shard that was lost and gained again in between is told of as both.
 pub struct Events {
     core: Arc<Core>,

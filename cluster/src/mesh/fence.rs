@@ -5,16 +5,16 @@
 //! a shard reads at V and has in its conflict set the node's status and the shard's owner; what was written at V itself conflicts
 //! too, since a batch of commits shares its version, and others of V's batch may have come behind what proved V. Suppose it is
 //! committed at X.
-//! - *The node was alive at X*: it was when V was proven, and who changed its status after that made this commit conflict.
+//! - *The node was alive at X*: it was when V was proven, and a change of its status after that makes this commit conflict.
 //! - *The shard was the node's at V.* The node learned of its ownership at some version W ≤ V: its claim was committed at W, and
 //!   [`Guard::hold`] raises V to W before anyone may write. What became of the row between W and V? The node itself
 //!   changed nothing: before it gives a shard up it forgets it here, so no write begins. Another takes a shard only in a
 //!   transaction that read this node's status as dead, or of a later generation; neither is ever undone, so the status at
 //!   V would be so too, and it was not.
-//! - *The shard was the node's at X*: who changed the row from V on made this commit conflict.
+//! - *The shard was the node's at X*: a change of the row from V on makes this commit conflict.
 //!
 //! So nothing is read on the way, and yet a takeover at any moment stops every write that is not committed before it; what is
-//! committed before it is seen by who takes over, because the claim reads the row that the write conflicts with.
+//! committed before it is seen by the node that takes over, because the claim reads the row that the write conflicts with.
 //!
 //! V comes from beats, claims, and every other fenced commit: each had the status in its conflict set, so the node was
 //! alive when it was committed. That is more than saving a round trip: a write sees all that this node wrote before,
@@ -39,7 +39,7 @@ use crate::tables::nodes;
 
 /// The node was declared dead, or started again elsewhere.
 pub(super) const DEAD: Error = Error::new(Class::Fenced, "this node was declared dead");
-/// The lease is over for now. It may come back while the caller still waits, so it is worth another attempt.
+/// The lease is over for now. A lease may come back while the caller still waits, so another attempt is worth it.
 const PARKED: Error = Error::new(Class::Unavailable, "this node cannot prove that it belongs to the cluster");
 const ELSEWHERE: Error = Error::new(Class::Fenced, "this node does not own the shard");
 

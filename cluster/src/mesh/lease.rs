@@ -18,7 +18,7 @@ pub struct Lease {
     zero: Instant,
     /// Microseconds from `zero` to its end; 0 = there was no beat yet.
     until: AtomicU64,
-    /// It will never be renewed.
+    /// The lease will never be renewed.
     over: AtomicBool,
     /// How often it began anew.
     term: AtomicU64,
@@ -93,7 +93,7 @@ impl Lease {
         });
     }
 
-    /// Tells those who watch when it ends. Runs until it is over for good.
+    /// Tells the watchers when the lease ends. Runs until the lease is over for good.
     pub(crate) async fn keep(&self) {
         while !self.is_over() {
             if self.holds() {

@@ -1,4 +1,4 @@
-//! The map: who lives, and who owns which shard, as last read.
+//! The map: which nodes live, and which owns which shard, as last read.
 
 use std::sync::Arc;
 
@@ -61,7 +61,7 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// Puts together what was read. Whom each shard is to have is taken from `before` if the nodes are the same.
+    /// Puts together what was read. The desired owner of each shard is taken from `before` if the nodes are the same.
     pub(super) fn new(
         version: Version,
         statuses: Vec<(NodeId, Status)>,
@@ -114,7 +114,7 @@ impl Rows {
         self.members.get(position(&self.members, node)?)
     }
 
-    /// Who is to own a shard.
+    /// The node that is to own a shard.
     pub(super) fn desired(&self, shard: Shard) -> Option<&NodeId> {
         let place = (*self.desired.get(usize::from(shard.0))?)?;
         self.members.get(place).map(|member| &member.node)
@@ -132,7 +132,7 @@ fn position(members: &[Member], node: &NodeId) -> Option<usize> {
     members.binary_search_by(|member| member.node.cmp(node)).ok()
 }
 
-/// See the module. It does not change: the next one takes its place.
+/// See the module. A map does not change: the next one takes its place.
 #[derive(Clone, Debug)]
 pub struct Map {
     pub(super) node: NodeId,
@@ -168,7 +168,7 @@ impl Map {
         (0..SHARDS).map(Shard).zip(&self.here).filter_map(|(shard, epoch)| Some((shard, (*epoch)?)))
     }
 
-    /// Who is to own a shard, when all have moved that are to move. `None` if no node takes shards.
+    /// The node that is to own a shard, when all have moved that are to move. `None` if no node takes shards.
     pub fn desired(&self, shard: Shard) -> Option<&NodeId> {
         self.rows.desired(shard)
     }

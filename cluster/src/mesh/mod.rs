@@ -1,4 +1,4 @@
-//! The nodes of a cluster: who lives, who owns which shard, and how that changes hands. The store decides; there is no
+//! The nodes of a cluster: which live, which owns which shard, and how shards change hands. The store decides; there is no
 //! gossip, and no clock is compared with another's.
 //!
 //! - [`Mesh`] is one node's membership. It beats, watches the others and votes, claims the shards it is to have
@@ -155,7 +155,7 @@ pub struct Mesh {
 }
 
 impl Mesh {
-    /// Joins the cluster: writes the node's row, with a generation of its own, and begins to beat. It owns nothing before
+    /// Joins the cluster: writes the node's row, with a generation of its own, and begins to beat. The node owns nothing before
     /// [`Mesh::activate`]. What a former generation of the node left behind is free from now on.
     ///
     /// # Errors
@@ -219,7 +219,7 @@ impl Mesh {
         self.store.clone()
     }
 
-    /// Who lives, and who owns which shard.
+    /// Which nodes live, and which owns which shard.
     pub fn map(&self) -> Arc<Map> {
         self.core.board.map()
     }
@@ -229,7 +229,7 @@ impl Mesh {
         self.core.board.watch()
     }
 
-    /// Reads the map anew and waits for it, 2 s at most: for who was told that another node is the owner. Calls at one time
+    /// Reads the map anew and waits for it, 2 s at most: for a caller that was told that another node is the owner. Calls at one time
     /// share a reading.
     pub async fn refresh_now(&self) {
         let _ = tokio::time::timeout(Duration::from_secs(2), self.core.board.refreshed()).await;

@@ -1,9 +1,9 @@
-//! Observers: who shows no sign of life is probed, voted on, and in the end declared dead.
+//! Observers: a node that shows no sign of life is probed, voted on, and in the end declared dead.
 //!
 //! Only what was seen unchanged counts, for long enough on this node's own clock, while its own lease held without a gap: a store
 //! that stood still for all says nothing about one. A death needs the votes of two observers who saw the same last beat,
 //! or of one if no other can observe: all others are dead, or have been silent for as long (the design says: if there are two
-//! nodes; then three nodes of which two die at once would wait for ever). It is written in a transaction that reads the votes, the
+//! nodes; then three nodes of which two die at once would wait for ever). A death is written in a transaction that reads the votes, the
 //! status and the beat, so a beat that comes in between undoes it. Nothing of this has to be right for the fence to hold;
 //! it has to be right so that no node that works is declared dead.
 
@@ -126,7 +126,7 @@ impl Core {
         Ok(())
     }
 
-    /// Probes who has been silent for long, so that the answer is there when it counts.
+    /// Probes nodes that have been silent for long, so that the answer is there when it counts.
     fn probe_silent(self: &Arc<Self>) {
         let Timing { death, probe, beat, .. } = self.timing;
         let now = Instant::now();
@@ -194,7 +194,7 @@ impl Core {
         long.map(|(node, (generation, _))| (node.clone(), *generation)).collect()
     }
 
-    /// Removes the rows of a dead node. Whoever has no status is as dead as it was: it writes nothing, and what it held is free.
+    /// Removes the rows of a dead node. A node without a status is as dead as before: it writes nothing, and what it held is free.
     async fn remove(&self, node: &NodeId, generation: u64) -> Result<()> {
         let removed = self.store.write(Options::default(), |tx| {
             Box::pin(async move {

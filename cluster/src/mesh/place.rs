@@ -148,7 +148,7 @@ mod tests {
         names.into_iter().map(|name| candidate(&name, 100, "")).collect()
     }
 
-    /// Who owns each shard, by name.
+    /// The owner of each shard, by name.
     fn owners(candidates: &[Candidate]) -> Vec<NodeId> {
         desired(candidates).into_iter().map(|place| candidates[place.unwrap()].node.clone()).collect()
     }

@@ -11,7 +11,7 @@ use crate::entity::{SHARDS, Shard};
 use crate::store::{Options, Result};
 use crate::tables::nodes::{self, Owner};
 
-/// A shard to be given up, and to whom.
+/// A shard to be given up, and its next owner.
 type Move = (Shard, Epoch, Option<NodeId>);
 
 impl Core {

@@ -38,7 +38,7 @@ pub struct Line {
 /// The cluster.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Table {
-    /// Who says so.
+    /// The node that says so.
     pub by: NodeId,
     /// Its lease holds: what follows is of these seconds.
     pub leased: bool,

@@ -5,6 +5,8 @@
 //! settings). Writes are committed, and their callbacks called, in the order of submission; what builds on a refused one is refused
 //! (see [`Line`]). Bodies are set and clear with keys made before, and edits that may be done twice (see [`Edit`]): repeating them is
 //! harmless.
+//!
+//! Length: gathering, committing and repeating a group share one state and one order.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -159,7 +161,7 @@ impl Batcher {
         Ok(())
     }
 
-    /// The same for who can wait.
+    /// The same for a caller that can wait.
     ///
     /// # Errors
     /// Those of [`Batcher::submit`], at once or later.
@@ -217,7 +219,7 @@ async fn run(shared: Arc<Shared>, store: Store) {
     }
 }
 
-/// Bodies, and who waits for each.
+/// Bodies, and the waiter for each.
 type Group = (Vec<Body>, Vec<Done>);
 
 /// Commits a group and tells each its outcome. When some of it is not to be had, the others do not fail with it: the group is halved
@@ -239,7 +241,7 @@ async fn write(store: &Store, group: Group, deadline: Duration) {
     }
 }
 
-/// Without those that build on what was refused; who waits for them hears so.
+/// Without those that build on what was refused; their waiters hear so.
 fn unbroken((bodies, dones): Group) -> Group {
     let broken = |body: &Body| body.writes.line.as_ref().is_some_and(Line::is_broken);
     if !bodies.iter().any(broken) {

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -90,6 +90,8 @@ struct State {
 struct Shared {
     state: Mutex<State>,
     reachable: AtomicBool,
+    /// Calls that failed because the store could not be reached.
+    failed: AtomicU64,
 }
 
 /// A database with faults.
@@ -116,7 +118,11 @@ impl Faults {
         };
         Self {
             inner,
-            shared: Arc::new(Shared { state: Mutex::new(state), reachable: AtomicBool::new(true) }),
+            shared: Arc::new(Shared {
+                state: Mutex::new(state),
+                reachable: AtomicBool::new(true),
+                failed: AtomicU64::new(0),
+            }),
         }
     }
 
@@ -134,6 +140,11 @@ impl Faults {
     /// Whether the store can be reached.
     pub fn set_reachable(&self, reachable: bool) {
         self.shared.reachable.store(reachable, Ordering::Release);
+    }
+
+    /// How many calls failed so far because the store could not be reached.
+    pub fn failed(&self) -> u64 {
+        self.shared.failed.load(Ordering::Acquire)
     }
 
     /// How many faults struck so far.
@@ -232,8 +243,11 @@ struct Faulty {
 }
 
 impl Faulty {
+    /// Whether the store cannot be reached; then the call that asks fails.
     fn cut_off(&self) -> bool {
-        !self.shared.reachable.load(Ordering::Acquire)
+        let cut_off = !self.shared.reachable.load(Ordering::Acquire);
+        self.shared.failed.fetch_add(u64::from(cut_off), Ordering::AcqRel);
+        cut_off
     }
 }
 

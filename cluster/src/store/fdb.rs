@@ -8,6 +8,8 @@
 //!
 //! Watches are set after the commit, each in a transaction of its own that first compares the value with what the
 //! committed one saw or wrote.
+//!
+//! Length: all use of the client library in one place, so that nothing else depends on it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -315,7 +317,7 @@ impl Held {
             write(&trx, step);
         }
         let permit = self.inner.commits.acquire().await.map_err(|_| CLOSED)?;
-        // It must be asked for before the commit, and is answered after it.
+        // The stamp must be asked for before the commit, and is answered after it.
         let stamp = trx.get_versionstamp();
         let done = trx.commit().await.map_err(|error| outcome(*error))?;
         drop(permit);

@@ -15,7 +15,7 @@ use crate::entity::{Entity, Shard};
 /// Stands for the shard in keys that belong to the deployment and not to an entity.
 pub const NO_SHARD: u16 = 0xffff;
 
-/// Whose rows a kind holds.
+/// The owner of the rows of a kind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Scope {
     /// `kind ‖ NO_SHARD ‖ …`: the deployment's.
@@ -44,7 +44,7 @@ macro_rules! kinds {
                 match self { $(Kind::$name => $number,)+ }
             }
 
-            /// Whose rows these are.
+            /// The owner of these rows.
             pub const fn scope(self) -> Scope {
                 match self { $(Kind::$name => Scope::$scope,)+ }
             }
@@ -81,7 +81,7 @@ kinds! {
     NodeBeat = 0x0021, Deployment;
     /// That a node saw no sign of life from another: `node ‖ voter`.
     NodeVote = 0x0022, Deployment;
-    /// Who owns a shard: nothing behind the shard.
+    /// The owner of a shard: nothing behind the shard.
     ShardOwner = 0x0023, Shard;
     /// Counts the changes of nodes and shards, to be watched.
     MeshVersion = 0x0024, Deployment;

@@ -20,7 +20,7 @@ impl Memory {
         Self::starting_at(Version(1))
     }
 
-    /// The same, with versions from `first` on: who serves one after another to clients that stay must not give them a
+    /// The same, with versions from `first` on: a server of one store after another to clients that stay must not give them a
     /// version twice.
     pub fn starting_at(first: Version) -> Self {
         Self(Handle::in_place(Engine::new(Versions::default(), first, first)))

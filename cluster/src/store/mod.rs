@@ -165,7 +165,7 @@ pub trait Transaction: Send {
     fn range(&mut self, select: Select, isolation: Isolation) -> Fut<'_, Result<Page>>;
     /// Sets `key` to `value`.
     fn set(&mut self, key: &[u8], value: &[u8]);
-    /// The same as [`Transaction::set`] for who owns the bytes: an engine in this process need not copy them.
+    /// The same as [`Transaction::set`] for a caller that owns the bytes: an engine in this process need not copy them.
     fn set_owned(&mut self, key: Bytes, value: Bytes) {
         self.set(&key, &value);
     }
@@ -189,7 +189,7 @@ pub trait Transaction: Send {
     /// The version this transaction reads at.
     fn read_version(&mut self) -> Fut<'_, Result<Version>>;
     /// A future that ends when, after this transaction's commit, the value of `key` is another than this transaction
-    /// saw (or wrote). It may also end without a change, so read again. It fails if the transaction does not commit.
+    /// saw (or wrote). The future may also end without a change, so read again. It fails if the transaction does not commit.
     fn watch(&mut self, key: &[u8]) -> Fut<'static, Result<()>>;
     /// Bytes written so far (keys, values, and the conflict ranges of writes). The commit adds those of reads and compares
     /// with [`limits::TRANSACTION`]. 0 = a read-only transaction.

@@ -7,6 +7,8 @@
 //! [`OperationId`]: the mark of that operation is set in the same transaction, and looked for before a repetition. A call
 //! that ended without knowing leaves its key behind, and the next commit of this store writes it (as a conflict): what is late
 //! cannot undo what was written after it.
+//!
+//! Length: the rules of repetition, the deadline, the fence and the unknown commit are steps of one loop over one state.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -109,7 +111,7 @@ pub trait Fence: Send + Sync + 'static {
     }
 }
 
-/// What runs in a transaction: `|tx| Box::pin(async move { … })`. It may be called more than once.
+/// What runs in a transaction: `|tx| Box::pin(async move { … })`. A body may be called more than once.
 pub trait Body<'env, T>: for<'a> FnMut(&'a mut Tx<'env>) -> Fut<'a, Result<T>> + Send {}
 
 impl<'env, T, F: for<'a> FnMut(&'a mut Tx<'env>) -> Fut<'a, Result<T>> + Send> Body<'env, T> for F {}
@@ -185,7 +187,7 @@ impl Store {
         self.0.db.close().await
     }
 
-    /// Runs a body that only reads, at one version. It is repeated on passing trouble.
+    /// Runs a body that only reads, at one version, and repeats it on passing trouble.
     ///
     /// # Errors
     /// Those of the body and the engine; [`Class::Unavailable`] at the default deadline.
@@ -467,7 +469,7 @@ fn read_mark(mark: &[u8]) -> Option<Mark> {
     Some(Mark { attempt: u32::from_be_bytes(*attempt), at: u64::from_be_bytes(*at), stamp })
 }
 
-/// The error of the last attempt, for who reads the log.
+/// The error of the last attempt, for the log.
 type Last = Mutex<Option<Error>>;
 
 fn late(last: &Last) -> Error {

@@ -12,6 +12,6 @@ pub enum Standing {
     Full,
     /// A write failed. Nothing is written until the disk takes writes again; that is tried by itself.
     Broken,
-    /// It cannot be mended in this process, for this reason: the process is to end.
+    /// The store cannot be mended in this process, for this reason: the process is to end.
     Lost(Arc<str>),
 }

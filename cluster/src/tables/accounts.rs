@@ -110,7 +110,7 @@ pub struct Reservation {
 /// What became of the wish for an account.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Created {
-    /// It was made.
+    /// The account was made.
     Yes,
     /// There is one of that name; nothing was changed.
     Exists,
@@ -167,7 +167,7 @@ pub async fn erase_user(tx: &mut dyn Transaction, user: &Entity) -> Result<()> {
         let range = Key::of(*kind, user).range();
         tx.delete_range(range.start, range.end);
     }
-    // Whoever read the roster in an overlapping transaction to change it must look again, even if it was empty.
+    // An overlapping transaction that read the roster to change it must look again, even if the roster was empty.
     roster::conflict(tx, user);
     Ok(())
 }

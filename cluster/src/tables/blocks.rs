@@ -40,7 +40,7 @@ pub async fn any(tx: &mut dyn Transaction, user: &Entity, jids: &[&str]) -> Resu
     Ok(false)
 }
 
-/// Blocks a JID, at `now` microseconds since 1970. A limit is the caller's, who has loaded the list.
+/// Blocks a JID, at `now` microseconds since 1970. The caller has loaded the list, and checks the limit.
 pub fn add(out: &mut (impl Mutate + ?Sized), user: &Entity, jid: &str, now: u64) {
     out.put(key(user, jid), encode(&Block { since: now }));
 }

@@ -1,5 +1,5 @@
 //! Certificates from ACME authorities (RFC 8555): the account, what was issued, how far each name is, and the answers to
-//! challenges. Whoever can read the store can read the private keys in it, as with the keys of accounts.
+//! challenges. Everyone who can read the store can read the private keys in it, as with the keys of accounts.
 
 use bytes::Bytes;
 

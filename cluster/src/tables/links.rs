@@ -1,7 +1,7 @@
 //! What links to other servers keep: stanzas that wait for the other server, and what it takes to resume the stream (XEP-0198) after
 //! the link's home has died.
 //!
-//! A link has a record as long as it has stanzas here, and longer: whoever takes its shard over finds the link by the record.
+//! A link has a record as long as it has stanzas here, and longer: the node that takes its shard over finds the link by the record.
 
 use bytes::Bytes;
 

@@ -1,7 +1,7 @@
 //! Rosters (RFC 6121 section 2) and the state of subscriptions (appendix A), one row per contact.
 //!
 //! Each change sets the roster's version (section 2.6) to the versionstamp of its commit, so versions grow in the
-//! order of changes and no two changes share one. Beside the contacts lies when each was changed or removed last, so that who
+//! order of changes and no two changes share one. Beside the contacts lies when each was changed or removed last, so that a client that
 //! knows an older version is told what is new and no more.
 
 use std::cmp::Reverse;
@@ -14,7 +14,7 @@ use crate::entity::Entity;
 use crate::store::keys::{Key, Kind, Parts};
 use crate::store::{Class, Error, Isolation, Result, Transaction, Versionstamp, split};
 
-/// Whose presence is shared (RFC 6121 section 2.1.2.5).
+/// In which directions presence is shared (RFC 6121 section 2.1.2.5).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, prost::Enumeration)]
 #[repr(i32)]
 pub enum Subscription {
@@ -67,7 +67,7 @@ pub struct Item {
 }
 
 impl Item {
-    /// A row for a contact of whom nothing is known.
+    /// A row for a contact of which nothing is known.
     pub fn unlisted(jid: &str) -> Self {
         Self { jid: jid.to_owned(), unlisted: true, ..Self::default() }
     }
@@ -105,7 +105,7 @@ pub struct Changes {
 /// Versions without this letter are of a time when changes were not remembered.
 const MARK: &str = "c";
 
-/// How many removed contacts are remembered: who comes with a version before that must read the whole roster.
+/// How many removed contacts are remembered: a client with a version before that must read the whole roster.
 const REMOVED: usize = 64;
 
 /// The parts of [`Kind::RosterChange`]: when a contact was changed last, when it was removed, and before which version
@@ -148,7 +148,7 @@ pub async fn count(tx: &mut dyn Transaction, user: &Entity, max: usize) -> Resul
 }
 
 /// Which of the requests that wait for a user's answer make room, where `most` may wait: places in `waiting`, which says when each came
-/// and of whom. The oldest goes of the domain that has the most, so that no server takes all the room.
+/// and from which domain. The oldest of the domain that has the most goes, so that no server takes all the room.
 pub fn displaced(waiting: &[(u64, &str)], most: usize) -> Vec<usize> {
     let domain =
         |jid: &str| jid.rsplit_once('@').map_or_else(|| jid.to_owned(), |(_, domain)| domain.to_owned());
@@ -170,7 +170,7 @@ pub fn displaced(waiting: &[(u64, &str)], most: usize) -> Vec<usize> {
 }
 
 /// Makes room for the request of `asks`, where `most` may wait for the user's answer ([`displaced`]). Looks at `max` rows and, since
-/// anybody may ask and a few more do no harm, conflicts with nobody who asks at the same time. Returns how many have gone.
+/// anybody may ask and a few more do no harm, conflicts with no request at the same time. Returns how many have gone.
 pub async fn make_room(
     tx: &mut dyn Transaction,
     user: &Entity,
@@ -190,7 +190,7 @@ pub async fn make_room(
     Ok(gone.len())
 }
 
-/// Drops the requests of those for whom `unwanted` is true, of at most `max` rows.
+/// Drops the requests of contacts for which `unwanted` is true, of at most `max` rows.
 pub async fn drop_requests(
     tx: &mut dyn Transaction,
     user: &Entity,
@@ -295,7 +295,7 @@ pub async fn changes(
     Ok(Some(Changes { rows, version }))
 }
 
-/// The whole roster as changes: of those who were removed, the ones that are remembered.
+/// The whole roster as changes: of the removed contacts, those that are remembered.
 pub async fn everything(tx: &mut dyn Transaction, user: &Entity, contacts: usize) -> Result<Changes> {
     let version = version(tx, user).await?;
     let range = Key::of(Kind::RosterChange, user).u8(REMOVED_AT).range();
@@ -316,7 +316,7 @@ pub async fn version(tx: &mut dyn Transaction, user: &Entity) -> Result<RosterVe
     tx.get(&key, Isolation::Serializable).await?.map_or(Ok(RosterVersion::default()), |value| stamp(&value))
 }
 
-/// The roster of a new account begins, empty: who comes with a version of an account that had the same name gets all of it.
+/// The roster of a new account begins, empty: a client with a version of an earlier account of that name gets all of it.
 pub fn begin(tx: &mut dyn Transaction, user: &Entity) {
     let forgotten = Key::of(Kind::RosterChange, user).u8(FORGOTTEN).finish();
     tx.set_versionstamped_value(&forgotten, &[0; 10], 0);

@@ -1,4 +1,4 @@
-//! Secrets of the deployment: random bytes that all nodes share, made by whoever needs one first.
+//! Secrets of the deployment: random bytes that all nodes share, made by the first node that needs them.
 
 use bytes::Bytes;
 

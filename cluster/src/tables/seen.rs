@@ -46,7 +46,7 @@ pub fn clear(out: &mut (impl Mutate + ?Sized), user: &Entity, sender: &Sid) {
     out.delete(key(user, sender));
 }
 
-/// What was taken from whom, at most `max` senders' sessions.
+/// What was taken, by sender: at most `max` senders' sessions.
 pub async fn load(tx: &mut dyn Transaction, user: &Entity, max: usize) -> Result<Rows<(Sid, Seen)>> {
     read(tx, user, None, max).await
 }

@@ -88,7 +88,7 @@ impl Cluster {
             }
             let arguments = ["--exec", "configure new single memory", "--timeout", "10", "-C"];
             let output = Command::new(cli).args(arguments).arg(self.file()).output().unwrap();
-            // It says the one on standard output and the other on standard error.
+            // The program says the one on standard output and the other on standard error.
             let said = [output.stdout, output.stderr].concat();
             std::fs::write(self.folder.path().join("fdbcli"), &said).unwrap();
             let said = String::from_utf8_lossy(&said).into_owned();
@@ -139,7 +139,7 @@ fn spawn(server: &Path, folder: &Path, port: u16) -> Child {
         // Any file system will do, and a disk that is almost full.
         .arg("--knob_disable_posix_kernel_aio=1")
         .arg("--knob_min_available_space_ratio=0.001")
-        // It ends with us, also when nobody drops anything.
+        // The server ends with us, also when nobody drops anything.
         .arg("--parentpid")
         .arg(std::process::id().to_string())
         .stdin(Stdio::null())

@@ -90,7 +90,7 @@ impl Acme {
 impl Challenges for Acme {
     fn answer<'a>(&'a self, name: &'a str) -> Pin<Box<dyn Future<Output = Option<String>> + Send + 'a>> {
         Box::pin(async move {
-            // Whoever invents names causes no reads.
+            // A request with an invented name causes no read.
             let is_ours = names::configured(&self.config.load()).contains(&ascii(name));
             if is_ours { self.find(How::Alpn, name).await } else { None }
         })

@@ -1,4 +1,4 @@
-//! The node that orders: the owner of one shard. It looks after all names; when it loses the shard, or its lease, it stops in the
+//! The node that orders: the owner of one shard. This node looks after all names; when it loses the shard, or its lease, it stops in the
 //! midst of whatever it does, and the next owner goes on from what is stored.
 
 use std::collections::BTreeSet;
@@ -368,7 +368,7 @@ impl Acme {
             // Another node orders now, or the store fails.
             Err(error) => {
                 tracing::debug!(domain = name, %error, "a failure could not be noted");
-                // It is due all the same: the authority must not suffer for the store.
+                // The wait is due all the same: the authority must not suffer for the store.
                 sleep(UNNOTED).await;
             }
         }

@@ -115,14 +115,14 @@ impl Attempt<'_> {
         self.finish(order, &state).await
     }
 
-    /// A new order. It names the certificate that it replaces (RFC 9773 section 5) if the authority can take that.
+    /// A new order, with the certificate that the order replaces (RFC 9773 section 5) if the authority can take that.
     async fn open(&self, account: &Account, before: Option<&Certificate>) -> Result<Order, Failure> {
         let names = [Identifier::Dns(self.name.to_owned())];
         let before = before.filter(|before| before.directory == self.config.directory);
         if let Some(replaced) = before.and_then(identifier) {
             match account.new_order(&NewOrder::new(&names).replaces(replaced)).await {
                 Ok(order) => return Ok(order),
-                // It cannot, or it was told so before: then without.
+                // The authority cannot, or was told so before: then without.
                 Err(instant_acme::Error::Unsupported(_)) => {}
                 Err(instant_acme::Error::Api(problem))
                     if problem.r#type.as_deref().is_some_and(|kind| kind.ends_with(":alreadyReplaced"))

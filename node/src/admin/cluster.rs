@@ -50,7 +50,7 @@ pub(super) fn status(member: &Member, cluster: String, sessions: u64) -> Cluster
     }
 }
 
-/// All shards by who holds them and who is to.
+/// All shards, by the node that holds them and the node that is to.
 pub(super) fn shards(mesh: &Mesh) -> Vec<ShardGroup> {
     let map = mesh.map();
     let mut groups: BTreeMap<(String, String), Vec<ShardRange>> = BTreeMap::new();

@@ -12,7 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::Accounts;
 
-/// How many pieces may wait for who takes the document.
+/// How many pieces may wait for the reader of the document.
 const AHEAD: usize = 4;
 
 impl Accounts {

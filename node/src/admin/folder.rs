@@ -51,7 +51,7 @@ impl admin::Admin for Folder {
     async fn user_remove(&self, jid: &str) -> Result<(), Error> {
         let jid = self.accounts.parse(jid)?;
         if self.config.cluster.is_some() {
-            // It may be at home on any of them, with sessions.
+            // The account may be at home on any node, with sessions.
             let why = "in a cluster only a running node removes accounts: run this where a node runs, or start this node";
             return Err(Error::unavailable(why));
         }

@@ -110,7 +110,7 @@ impl Accounts {
         let now = self.seams.clock.now_micros();
         let users: Vec<Entity> = wanted.iter().map(|w| Entity::new(w.jid.as_str())).collect();
         let users = &users;
-        // They may live on any node; who was told that there is nobody is told again.
+        // The new accounts may live on any node; a node that had found no account looks again.
         let created = self.store.write(store::Options::default(), |tx| {
             Box::pin(async move {
                 let mut created = Vec::with_capacity(users.len());

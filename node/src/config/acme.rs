@@ -1,4 +1,4 @@
-//! `[acme]`: from whom certificates are ordered, and how names are checked.
+//! `[acme]`: the authority that issues certificates, and how it checks names.
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
@@ -13,7 +13,7 @@ use rustls::pki_types::pem::PemObject as _;
 use toml::de::DeTable;
 
 use super::read::{Found, Reader, Section};
-use super::validate::secs;
+use super::values::secs;
 use super::{Listen, address};
 
 /// `[acme]`.

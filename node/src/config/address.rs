@@ -1,6 +1,8 @@
 //! Addresses and networks as the configuration writes them.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use rookery_proto::xmpp::jid::Jid;
 
 /// An IP network, as in `10.0.0.0/8` or `2001:db8::/32`; an address alone is a network of one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,6 +51,15 @@ fn masked(address: IpAddr, bits: u8) -> u128 {
 /// An address to listen at. A name is not resolved: what is opened to the world should be plain to read.
 pub(super) fn socket(text: &str) -> Option<SocketAddr> {
     text.parse().ok()
+}
+
+/// Whether a text is a host (a name or an address), a colon and a port.
+pub(super) fn is_host_and_port(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| {
+        let v6 = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+        let named = || Jid::parse(host).is_ok_and(|j| j.local().is_none() && j.resource().is_none());
+        v6.map_or_else(named, |v6| v6.parse::<Ipv6Addr>().is_ok()) && port.parse::<u16>().is_ok_and(|p| p > 0)
+    })
 }
 
 #[cfg(test)]

@@ -8,9 +8,9 @@ use rookery_cluster::mesh::peer::authority::AUTHORITY;
 use rookery_cluster::mesh::peer::tls::Files;
 use toml::de::DeTable;
 
-use super::listen::is_host_and_port;
+use super::address::is_host_and_port;
 use super::read::{Found, Reader, Section};
-use super::validate::{count, secs};
+use super::values::{count, secs};
 use super::{Cluster, Listen, Store, address};
 
 /// What stands for the node's name.
@@ -176,7 +176,7 @@ fn files(
     Some(Files { authority, certificate, key })
 }
 
-/// Who reaches a node that believes everybody can do everything: not beyond this machine without a word of the operator's.
+/// Refuses `plain_text` on an address that other machines reach, unless the operator has allowed that: such a node believes every caller.
 fn plain_text(r: &mut Reader<'_>, section: &Section<'_, '_>, listen: Option<SocketAddr>) {
     let (on, allowed) = (r.flag(section, "plain_text"), r.flag(section, "plain_text_off_loopback"));
     if let Some(at) = listen.filter(|at| on.value && !allowed.value && !at.ip().to_canonical().is_loopback())

@@ -5,9 +5,10 @@ use std::time::Duration;
 use rookery_actors::options::DomainPattern;
 use toml::de::DeTable;
 
-use super::listen::is_host_and_port;
+use super::Traffic;
+use super::address::is_host_and_port;
 use super::read::{Found, Reader, Section};
-use super::validate::{count, secs, size};
+use super::values::{count, secs, size, traffic};
 
 /// How another server proves its domain. Later ones are stricter.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -66,10 +67,7 @@ pub struct StreamLimits {
     pub new_streams_per_minute: u32,
     pub domains_per_stream: usize,
     pub verifications: usize,
-    pub bytes_per_second: u64,
-    pub bytes_burst: u64,
-    pub stanzas_per_second: u64,
-    pub stanzas_burst: u64,
+    pub traffic: Traffic,
     pub negotiation: Duration,
     pub idle: Duration,
     pub resume: Duration,
@@ -138,10 +136,7 @@ pub(super) fn read(r: &mut Reader<'_>, file: &DeTable<'_>, listening: bool) -> F
         new_streams_per_minute: count(r, &s, "new_streams_per_minute"),
         domains_per_stream: size(r, &s, "domains_per_stream"),
         verifications: size(r, &s, "verifications"),
-        bytes_per_second: r.number(&s, "bytes_per_second").value,
-        bytes_burst: r.number(&s, "bytes_burst").value,
-        stanzas_per_second: r.number(&s, "stanzas_per_second").value,
-        stanzas_burst: r.number(&s, "stanzas_burst").value,
+        traffic: traffic(r, &s),
         negotiation: secs(r, &s, "negotiation_seconds"),
         idle: secs(r, &s, "idle_seconds"),
         resume: secs(r, &s, "resume_seconds"),

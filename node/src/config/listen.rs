@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use rookery_proto::xmpp::jid::Jid;
 use toml::de::DeTable;
 
 use super::read::{Found, Reader, Section};
+use super::values::networks;
 use super::{Listen, Network, acme, address, cluster, components};
 
 /// Also whether the file names an address for other servers, and the line of the section.
@@ -59,21 +59,28 @@ pub(super) fn listen(
     (listen, listening, section.line)
 }
 
+impl Listen {
+    /// The addresses of every kind of listener, in an order that never changes.
+    pub(crate) fn sockets(&self) -> [&Vec<SocketAddr>; 9] {
+        [
+            &self.c2s,
+            &self.c2s_tls,
+            &self.s2s,
+            &self.s2s_tls,
+            &self.component,
+            &self.component_tls,
+            &self.http,
+            &self.https,
+            &self.acme,
+        ]
+    }
+}
+
+/// Says which addresses are listed twice, and which must not be.
 pub(super) fn twice(r: &mut Reader<'_>, listen: &Listen, line: usize) {
     let mut seen: Vec<SocketAddr> = Vec::new();
     components::only_loopback(r, line, &listen.component);
-    let all = [
-        &listen.c2s,
-        &listen.c2s_tls,
-        &listen.s2s,
-        &listen.s2s_tls,
-        &listen.component,
-        &listen.component_tls,
-        &listen.http,
-        &listen.https,
-        &listen.acme,
-    ];
-    for at in all.into_iter().flatten().filter(|a| a.port() != 0) {
+    for at in listen.sockets().into_iter().flatten().filter(|a| a.port() != 0) {
         if seen.contains(at) {
             let what = format!("{at} is listed twice");
             r.problem(line, "listen", what, "give every listener its own address or port");
@@ -102,40 +109,15 @@ fn proxy(r: &mut Reader<'_>, section: &Section<'_, '_>) -> Option<Vec<Network>> 
     on.then_some(networks)
 }
 
-pub(super) fn networks(r: &mut Reader<'_>, section: &Section<'_, '_>, name: &str) -> Vec<Network> {
-    let mut networks = Vec::new();
-    for Found { value, line } in r.list(section, name) {
-        match Network::parse(&value) {
-            Some(network) => networks.push(network),
-            None => {
-                let remedy =
-                    "write a network, as in \"10.0.0.0/8\" (no bits set behind the prefix), or an address";
-                r.problem(line, section.path(name), format!("is {value:?}"), remedy);
-            }
-        }
-    }
-    networks
-}
-
 /// XEP-0198 section 5: a hostname or an address, then a colon and a port.
 fn public(r: &mut Reader<'_>, section: &Section<'_, '_>) -> Option<String> {
     let found = r.text(section, "public");
     if found.value.is_empty() {
         return None;
     }
-    if !is_host_and_port(&found.value.replace(cluster::NODE, "n")) {
+    if !address::is_host_and_port(&found.value.replace(cluster::NODE, "n")) {
         let what = format!("is {:?}", found.value);
         r.problem(found.line, "listen.public", what, "write host:port, as in \"node1.example.org:5222\"");
     }
     Some(found.value)
-}
-
-/// Whether it is a name or an address, a colon and a port.
-pub(super) fn is_host_and_port(text: &str) -> bool {
-    text.rsplit_once(':').is_some_and(|(host, port)| {
-        let v6 = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
-        let named = || Jid::parse(host).is_ok_and(|j| j.local().is_none() && j.resource().is_none());
-        v6.map_or_else(named, |v6| v6.parse::<std::net::Ipv6Addr>().is_ok())
-            && port.parse::<u16>().is_ok_and(|p| p > 0)
-    })
 }

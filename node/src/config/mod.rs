@@ -26,6 +26,7 @@ mod reference;
 mod remote;
 mod store;
 mod validate;
+mod values;
 
 pub(crate) use acme::can_be_ordered;
 pub use acme::{Acme, Challenge, Hook};
@@ -68,7 +69,7 @@ pub struct Config {
     pub limits: Limits,
     /// How other servers are found.
     pub dns: Dns,
-    /// Whose signature proves other servers.
+    /// The authorities whose signature proves other servers.
     pub authorities: Authorities,
     /// The log.
     pub log: Log,
@@ -239,10 +240,7 @@ pub struct Limits {
     pub stanza_bytes_before_login: usize,
     pub stanza_bytes: usize,
     pub stanza_depth: usize,
-    pub bytes_per_second: u64,
-    pub bytes_burst: u64,
-    pub stanzas_per_second: u64,
-    pub stanzas_burst: u64,
+    pub traffic: Traffic,
     pub idle: Duration,
     pub answer: Duration,
     pub close: Duration,
@@ -269,6 +267,16 @@ pub struct Limits {
     pub component_queue_bytes: usize,
     pub component_wait: Duration,
     pub archive_page: usize,
+}
+
+/// How much one client, or one other server, may send: rates and bursts in `[limits]` and `[federation]`.
+#[allow(missing_docs)] // documented once, in `OPTIONS`
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Traffic {
+    pub bytes_per_second: u64,
+    pub bytes_burst: u64,
+    pub stanzas_per_second: u64,
+    pub stanzas_burst: u64,
 }
 
 /// `[log]`.
@@ -298,7 +306,7 @@ impl Config {
         config.federation.enabled = true;
         config.federation.loopback = true;
         config.federation.policy = Policy::Dialback;
-        // All come from one address here: who tries things out makes accounts as they go.
+        // All clients come from one address here, and a tester makes accounts at will.
         config.limits.registrations_per_hour = 1_000;
         config.domains = vec![Domain {
             name: "localhost".to_owned(),

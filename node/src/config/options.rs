@@ -1,4 +1,6 @@
 //! Every option of `rookery.toml`: one list. Reading, checking, defaults and `ops/deploy/CONFIGURATION.md` derive from it.
+//!
+//! Length: a list: one entry for each option, with its text.
 
 mod acme;
 mod federation;

@@ -9,8 +9,8 @@ use rustls::pki_types::pem::PemObject as _;
 use toml::de::DeTable;
 
 use super::Network;
-use super::listen::networks;
 use super::read::{Found, Reader, Section};
+use super::values::networks;
 use crate::dns::names;
 
 /// The port of DNS.

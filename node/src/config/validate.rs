@@ -1,13 +1,13 @@
 //! From the tables of the file to a valid [`Config`].
 
 use std::path::Path;
-use std::time::Duration;
 
 use toml::de::DeTable;
 
 use super::listen::{listen, twice};
 use super::problem::Problem;
-use super::read::{Reader, Section};
+use super::read::Reader;
+use super::values::{count, secs, size, traffic};
 use super::{
     Archive, ArchiveDefault, Config, Limits, Log, Sasl, acme, cluster, components, domain, federation,
     remote, store,
@@ -124,10 +124,7 @@ fn limits(r: &mut Reader<'_>, file: &DeTable<'_>) -> Limits {
         stanza_bytes_before_login: size(r, &s, "stanza_bytes_before_login"),
         stanza_bytes: size(r, &s, "stanza_bytes"),
         stanza_depth: size(r, &s, "stanza_depth"),
-        bytes_per_second: r.number(&s, "bytes_per_second").value,
-        bytes_burst: r.number(&s, "bytes_burst").value,
-        stanzas_per_second: r.number(&s, "stanzas_per_second").value,
-        stanzas_burst: r.number(&s, "stanzas_burst").value,
+        traffic: traffic(r, &s),
         idle: secs(r, &s, "idle_seconds"),
         answer: secs(r, &s, "answer_seconds"),
         close: secs(r, &s, "close_seconds"),
@@ -174,18 +171,6 @@ fn log(r: &mut Reader<'_>, file: &DeTable<'_>) -> Log {
         );
     }
     Log { level: level.value, json: r.text(&section, "format").value == "json" }
-}
-
-pub(super) fn size(r: &mut Reader<'_>, section: &Section<'_, '_>, name: &str) -> usize {
-    usize::try_from(r.number(section, name).value).unwrap_or(usize::MAX)
-}
-
-pub(super) fn count(r: &mut Reader<'_>, section: &Section<'_, '_>, name: &str) -> u32 {
-    u32::try_from(r.number(section, name).value).unwrap_or(u32::MAX)
-}
-
-pub(super) fn secs(r: &mut Reader<'_>, section: &Section<'_, '_>, name: &str) -> Duration {
-    Duration::from_secs(r.number(section, name).value)
 }
 
 #[cfg(test)]

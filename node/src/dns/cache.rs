@@ -31,7 +31,7 @@ impl<T: Clone> Cache<T> {
         if all.len() >= MOST && !all.contains_key(domain) {
             all.retain(|_, (end, _)| *end > now);
             if all.len() >= MOST {
-                // Full of what still holds: any half goes. It costs a question each.
+                // Full of entries that still hold: every second one goes. Each costs one question to DNS later.
                 let mut keep = false;
                 all.retain(|_, _| {
                     keep = !keep;

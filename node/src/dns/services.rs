@@ -100,7 +100,7 @@ fn service(begin: Begin, record: &RData, secure: bool) -> Option<Service> {
 pub(super) enum Addressed {
     Found(Candidate, Duration),
     Nothing(Duration),
-    /// It has addresses, and none that may be connected to.
+    /// The host has addresses, and none that this server may connect to.
     Refused(Duration),
     Failed(String),
 }

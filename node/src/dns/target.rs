@@ -32,7 +32,7 @@ pub struct Target {
     pub proxied: bool,
 }
 
-/// A TLSA record (RFC 6698 section 2.1) as DNS holds it. It may be one that nobody can use.
+/// A TLSA record (RFC 6698 section 2.1) as DNS holds it. The values may be unknown ones, which make a record unusable.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Tlsa {
     /// Certificate usage: 0 PKIX-TA, 1 PKIX-EE, 2 DANE-TA, 3 DANE-EE.
@@ -73,7 +73,7 @@ pub enum NotFound {
     /// `.onion` and other names that only a proxy knows, without a proxy.
     #[error("{0} can only be reached through a SOCKS5 proxy; set dns.socks5")]
     NoProxy(String),
-    /// DNS did not answer, or not with an answer. It may do so later.
+    /// DNS did not answer, or answered with an error. A later question may succeed.
     #[error("DNS did not answer for {0}: {1}")]
     NoAnswer(String, String),
 }

@@ -2,7 +2,7 @@
 //! next one waits because of them.
 //!
 //! An attempt is reserved before the password is looked at, and takes its place behind those that were reserved before: many
-//! at once are as slow as one after the other. Who shares an address with an attacker is not slowed by guesses for others'
+//! at once are as slow as one after the other. A user who shares an address with an attacker is not slowed by guesses for others'
 //! accounts where the account has logged in from there lately.
 
 use std::collections::HashMap;
@@ -217,7 +217,7 @@ impl Attempt {
         }
     }
 
-    /// It was wrong. How many came from the address within the window.
+    /// The password was wrong. Returns how many wrong ones came from the address within the window.
     pub fn wrong(mut self) -> u32 {
         self.open = false;
         let network = self.networks.first().copied();
@@ -301,7 +301,7 @@ mod tests {
                 "{account} {from}"
             );
         }
-        // With guesses for many accounts the address is slow, but not for who has logged in from there.
+        // With guesses for many accounts the address is slow, but not for an account that has logged in from there.
         for n in 0..20 {
             let _ = wrong(&guesses, &format!("victim{n}"), "192.0.2.1");
         }

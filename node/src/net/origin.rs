@@ -1,4 +1,4 @@
-//! Whom limits count: an address, or the networks that one customer has.
+//! The unit that limits count: an address, or the networks that one customer has.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};

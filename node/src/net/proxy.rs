@@ -24,7 +24,7 @@ pub enum Error {
     /// What came is no PROXY header.
     #[error("no PROXY header")]
     Malformed,
-    /// It is longer than any that is needed.
+    /// The header is longer than any that is needed.
     #[error("the PROXY header is too long")]
     TooLong,
 }

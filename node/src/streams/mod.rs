@@ -7,6 +7,7 @@
 mod acks;
 pub mod c2s;
 pub mod component;
+mod goodbye;
 mod rate;
 pub mod s2s;
 

@@ -2,7 +2,7 @@
 //! is read more slowly; nothing is refused.
 //!
 //! What was sent is counted for the account (for the domain, if another server sends), over all its connections to this node, and
-//! before login for the address: who comes back with another connection finds the rate as it was.
+//! before login for the address: a client that comes back with another connection finds the rate as it was.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use rookery_proto::xmpp::jid::BareJid;
 use tokio::time::Instant;
 
-use crate::config::Limits;
+use crate::config::{Limits, Traffic};
 use crate::net::Origin;
 
 /// A rate with a burst.
@@ -71,11 +71,11 @@ pub(super) struct InForce {
     pub(super) stanzas: Rate,
 }
 
-impl From<&Limits> for InForce {
-    fn from(limits: &Limits) -> Self {
+impl From<Traffic> for InForce {
+    fn from(traffic: Traffic) -> Self {
         Self {
-            bytes: Rate::new(limits.bytes_per_second, limits.bytes_burst),
-            stanzas: Rate::new(limits.stanzas_per_second, limits.stanzas_burst),
+            bytes: Rate::new(traffic.bytes_per_second, traffic.bytes_burst),
+            stanzas: Rate::new(traffic.stanzas_per_second, traffic.stanzas_burst),
         }
     }
 }

@@ -104,7 +104,7 @@ pub struct Reloaded {
 struct Set {
     /// By the domain and by each name in its certificate, as SNI writes names.
     by_name: HashMap<String, Arc<Identity>>,
-    /// For who asks for nothing we know. `None` only until an authority has issued the first certificate.
+    /// For clients that ask for no name that we know. `None` only until an authority has issued the first certificate.
     first: Option<Arc<Identity>>,
 }
 
@@ -137,7 +137,7 @@ impl Tls {
         self.renew(config, &stored, false)
     }
 
-    /// Who answers the challenges of authorities. The first call counts.
+    /// Sets what answers the challenges of authorities. The first call counts.
     pub fn set_challenges(&self, challenges: Arc<dyn Challenges>) {
         let _ = self.challenges.set(challenges);
     }

@@ -1,5 +1,7 @@
 //! A TLS connection on rustls' unbuffered interface. The buffered one keeps 4 kB for the next record in every idle
 //! connection; this one reads into a buffer of the thread and keeps only the tail of an incomplete record.
+//!
+//! Length: reading, writing and the handshake drive one state machine of rustls.
 
 use std::cell::Cell;
 use std::io;
@@ -141,7 +143,7 @@ impl<S> TlsStream<S> {
                     }
                 }
                 Ok(ConnectionState::EncodeTlsData(data)) => encode(data, &mut self.outgoing)?,
-                // It stays in `outgoing` until it is sent.
+                // The record stays in `outgoing` until it is sent.
                 Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
                 Ok(ConnectionState::PeerClosed) => self.ended = true,
                 Ok(ConnectionState::Closed) => {
@@ -375,7 +377,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<S> {
         stream.say(Say::Data(data))?;
         match stream.poll_send(cx) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            // It is taken in any case; what the socket does not take now goes first next time.
+            // The text is taken in any case; what the socket does not take now goes first next time.
             _ => Poll::Ready(Ok(data.len())),
         }
     }

@@ -228,7 +228,7 @@ fn the_authority_signs_for_the_served_domains_and_loopback_only() {
         judge(tls.identity(Some(name)).unwrap().chain(), name).unwrap();
     }
     judge(tls.identity(Some("localhost")).unwrap().chain(), "127.0.0.1").unwrap();
-    // Whoever has its key can make nothing else with it that is believed.
+    // With its key nothing else can be made that is believed.
     let read = |file: &str| std::fs::read_to_string(folder.path().join("tls").join(file)).unwrap();
     let key = rcgen::KeyPair::from_pem(&read("ca-key.pem")).unwrap();
     let ca = rcgen::Issuer::from_ca_cert_pem(&read("ca.pem"), key).unwrap();

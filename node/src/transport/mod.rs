@@ -1,7 +1,7 @@
 //! What carries an XML stream: bytes in and out, how elements lie in them, and what is known of the other side.
 //!
-//! A transport has two lives. While the stream is negotiated it is a [`Transport`]: it says who the peer is and what
-//! protects the connection, and it may begin TLS. Once there is a session it is [settled](Transport::settle) into a
+//! A transport has two lives. While the stream is negotiated, it is a [`Transport`], which names the peer and says what
+//! protects the connection, and may begin TLS. Once there is a session, it is [settled](Transport::settle) into a
 //! [`Carrier`], which keeps nothing but what reading and writing need: thousands of those are idle.
 //!
 //! - [`tcp`]: TCP with STARTTLS or direct TLS; the stream is one XML document (`xml`, RFC 6120).

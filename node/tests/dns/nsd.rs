@@ -18,7 +18,7 @@ pub enum Signed {
     Broken,
 }
 
-/// A running server. It ends with this value.
+/// A running server, which ends with this value.
 pub struct Nsd {
     child: Child,
     /// Where it answers.

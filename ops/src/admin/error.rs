@@ -19,7 +19,7 @@ pub enum Kind {
     Limit,
 }
 
-/// An error, with a sentence for the operator that names the remedy if there is one. It holds no secret.
+/// An error, with a sentence for the operator that names the remedy if there is one. An error holds no secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {

@@ -1,4 +1,6 @@
 //! The server end of the admin socket: gRPC to the [`Admin`] trait, one method each.
+//!
+//! Length: one method for each request, a few lines each.
 
 use std::io;
 use std::pin::Pin;

@@ -1,5 +1,5 @@
 //! The admin socket: a Unix socket that only its owner (and root) may open. Three things see to that: its mode is 0600,
-//! its folder may not be open to everyone, and the server asks the kernel who is calling.
+//! its folder may not be open to everyone, and the server asks the kernel for the calling user.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -78,7 +78,7 @@ impl std::fmt::Display for Address {
 pub struct Socket {
     pub(super) listener: Option<UnixListener>,
     path: PathBuf,
-    /// Who made it: the user that this process runs as.
+    /// The user that this process runs as.
     pub(super) owner: u32,
     inode: u64,
 }
@@ -151,7 +151,7 @@ async fn clear_stale(address: &Address) -> Result<(), Error> {
     }
 }
 
-/// Who may write in the folder may put another socket in this one's place, and be told passwords.
+/// A user that may write in the folder can put another socket in this one's place, and be told passwords.
 fn check_folder(folder: &Path, owner: u32) -> Result<(), Error> {
     let there = fs::metadata(folder)
         .map_err(|error| Error::invalid(format!("{} cannot be inspected: {error}", folder.display())))?;

@@ -81,7 +81,7 @@ impl Terminal {
     }
 }
 
-/// Writes a remark to `sink`; who does not listen to remarks need not.
+/// Writes a remark to `sink`. An error is ignored: nobody need read remarks.
 pub(super) fn remark(sink: &Sink, line: &str) {
     let _ = writeln!(sink.lock().unwrap_or_else(PoisonError::into_inner), "{line}");
 }

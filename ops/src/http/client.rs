@@ -1,4 +1,4 @@
-//! The client of a request. A proxy says for whom it asks, by `X-Forwarded-For` or `Forwarded` (RFC 7239); only proxies that the operator has named
+//! The client of a request. A proxy names the client it asks for, by `X-Forwarded-For` or `Forwarded` (RFC 7239); only proxies that the operator has named
 //! are believed, since anybody can write such a header.
 
 use std::net::{IpAddr, SocketAddr};
@@ -34,7 +34,7 @@ pub struct Tls {
 static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// One proxy's word: for whom it asks, and whether that connection is encrypted.
+/// One proxy's word: the client it asks for, and whether that client's connection is encrypted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Hop {
     address: Option<IpAddr>,

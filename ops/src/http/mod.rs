@@ -1,12 +1,12 @@
-//! The HTTP service of a node. Features mount [`Routes`]; the service does the rest: connections and their limits, TLS, who
-//! the client is, and the end.
+//! The HTTP service of a node. Features mount [`Routes`]; the service does the rest: connections and their limits, TLS, which address
+//! is the client's, and the end.
 //!
 //! - [`routes`]: what is mounted: a method, a path or all below one, a handler.
 //! - [`serve`]: the service: accepts, limits, ends gracefully.
 //! - [`client`]: the real address of a client, also behind proxies.
 //! - [`pages`]: the routes of every node: `/metrics`, `/healthz`, `/readyz` and a page of links.
 //!
-//! It is hard to hold up: connections are few, in all and for each address, and the oldest idle one makes room for the
+//! The service is hard to hold up: connections are few, in all and for each address, and the oldest idle one makes room for the
 //! next; heads and bodies have limits of size and time.
 
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The connections that are open. Whoever holds many keeps nobody out: the oldest idle one makes room.
+//! The connections that are open. A client that holds many keeps no other out: the oldest idle connection makes room.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};

@@ -100,7 +100,7 @@ impl<S: Secure> Service<S> {
         }
         drop(listener);
         let _ = ending.send(true);
-        // Whoever is not done then is cut off with the set.
+        // A connection that is not done then is cut off with the set.
         let _ = timeout(limits.grace, async { while tasks.join_next().await.is_some() {} }).await;
     }
 }

@@ -37,7 +37,7 @@ fn start_with(limits: Limits, routes: Routes, health: Health) -> Server {
     let listener = TcpListener::from_std(listener).unwrap();
     let port = listener.local_addr().unwrap().port();
     let (stop, stopped) = oneshot::channel();
-    // Whoever says so at the test's own address is a proxy.
+    // Every caller from the test's own address counts as a proxy.
     let service =
         Service { routes, limits, secure: Plain, trusted: Arc::new(|address| address.is_loopback()) };
     let task = tokio::spawn(service.serve(listener, async {
@@ -215,7 +215,7 @@ async fn a_connection_that_changes_its_protocol_is_none_of_the_service_any_more(
         answer.push(char::from(client.read_u8().await.unwrap()));
     }
     assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
-    // It takes nobody's place, and the end of the service is not its end.
+    // Such a connection takes nobody's place, and the end of the service is not its end.
     assert!(get_page(server.port, "/nothing").await.starts_with("HTTP/1.1 404"));
     server.stop.send(()).unwrap();
     server.task.await.unwrap();

@@ -1,4 +1,4 @@
-//! Between the node and whoever reads its log: a bounded queue and a thread that does the writing.
+//! Between the node and the reader of its log: a bounded queue and a thread that does the writing.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// Starts the thread. It ends when the last clone of the queue is gone.
+    /// Starts the thread, which ends when the last clone of the queue is gone.
     pub(super) fn start(out: impl Write + Send + 'static) -> io::Result<Self> {
         let (items, receiver) = sync_channel(MAX_LINES);
         let bytes = Arc::new(AtomicUsize::new(0));

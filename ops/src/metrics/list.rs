@@ -117,7 +117,7 @@ pub const METRICS: &[Metric] = &[
     // Other servers.
     m("rookery_remote_stanzas_total", Counter, N, &["direction"], "Stanzas of other servers (in) and to other servers (out)"),
     m("rookery_links", Gauge, N, &[], "Pairs of domains that this node speaks for with other servers"),
-    m("rookery_streams", Gauge, N, &["direction"], "Streams between servers, by who has opened them: another server (in), or this node (out)"),
+    m("rookery_streams", Gauge, N, &["direction"], "Streams between servers, by the side that opened them: another server (in), or this node (out)"),
     m("rookery_stream_proofs_total", Counter, N, &["proof", "direction"],
         "Domains of other servers that were proved on a stream, by how (certificate, dane, dialback) and direction (in, out)"),
     m("rookery_stream_resumptions_total", Counter, N, &["outcome"], "Attempts of other servers to resume a lost stream (XEP-0198), by outcome (ok, unknown)"),

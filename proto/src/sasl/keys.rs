@@ -26,7 +26,7 @@ pub enum Error {
     Salt,
 }
 
-/// The keys of one password for one hash. Who has them can pose as the server, and search for the password, but not log in.
+/// The keys of one password for one hash. A thief of the keys can pose as the server, and search for the password, but not log in.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ScramKeys {
     /// Rounds of PBKDF2.
@@ -142,7 +142,7 @@ impl Credentials {
     }
 }
 
-/// Answers for users that do not exist, so that nobody finds out by trying who does.
+/// Answers for users that do not exist, so that trying does not tell which users exist.
 ///
 /// A client that asks twice gets the same salt, as from a real user, and none that another server would give. The secret belongs
 /// to the deployment: every node has the same, and it stays the same over restarts.
@@ -184,7 +184,7 @@ impl Fakes {
     }
 
     /// The count for a user: by chance, but always the same as long as real accounts have the same ones. When these change from
-    /// one count to another over time, so do those who do not exist, each once. The newest count always has a share: the first
+    /// one count to another over time, so do the counts of users that do not exist, each once. The newest count always has a share: the first
     /// real account that has it must not be the only one.
     fn count(&self, user: &BareJid) -> u32 {
         let draw = Hash::Sha256.hmac(self.secret.as_slice(), &[b"fake count\0", user.as_str().as_bytes()]);
@@ -283,7 +283,7 @@ mod tests {
         let more = counts(&new.with_sample([(10_000, 50), (20_000, 49)].into()));
         assert!((900..1_100).contains(&share(&more, 20_000)));
         assert!(some.iter().zip(&more).all(|(some, more)| some <= more));
-        // It was raised just now: whoever is the first to have the new count is not alone.
+        // The count was raised just now: the first user to have the new count is not alone.
         let raised = counts(&new.with_sample([(10_000, 99)].into()));
         assert!((5..50).contains(&share(&raised, 20_000)));
         assert_eq!(counts(&new.with_sample([(10_000, 99)].into()).with_iterations(10_000)), [10_000; 2_000]);

@@ -21,7 +21,7 @@ pub(super) enum Binding<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ClientFirst<'a> {
     pub(super) binding: Binding<'a>,
-    /// As whom the client wants to act; `None` = as itself.
+    /// The user that the client wants to act as; `None` = as itself.
     pub(super) authzid: Option<String>,
     pub(super) user: String,
     pub(super) nonce: &'a str,
@@ -144,7 +144,7 @@ pub(super) fn identify(
     authzid: Option<&str>,
     domain: &BareJid,
 ) -> Result<BareJid, SaslFailure> {
-    // A name that can be nobody's is told so at once: that says nothing about who exists.
+    // A name that no user can have is refused at once: that says nothing about which users exist.
     let user = BareJid::new(Some(authcid), domain.domain()).map_err(|_| SaslFailure::NotAuthorized)?;
     match authzid {
         Some(other) if BareJid::parse(other).ok().as_ref() != Some(&user) => Err(SaslFailure::InvalidAuthzid),

@@ -7,7 +7,7 @@ use std::fmt;
 /// A password that someone claims to have, waiting for its verdict.
 #[derive(Clone)]
 pub struct PlainVerify {
-    /// Whose password it is said to be.
+    /// The user whose password it is said to be.
     pub user: BareJid,
     password: String,
 }

@@ -35,19 +35,19 @@ pub enum Step {
     Challenge(Vec<u8>),
     /// Look the user up, then call [`Server::credentials`].
     NeedCredentials {
-        /// Whose; in the context's domain.
+        /// The user; in the context's domain.
         user: BareJid,
     },
     /// Judge the password with [`PlainVerify::check`], then call [`Server::verified`].
     NeedPlainVerify(PlainVerify),
     /// The client is this user. The machine is done.
     Success {
-        /// Who it is.
+        /// The user that has logged in.
         user: BareJid,
         /// Goes into `<success/>` (RFC 6120 6.4.6): the server's own proof.
         additional: Option<Vec<u8>>,
     },
-    /// It failed. The machine is done; the client may try again with a new one (RFC 6120 6.4.5).
+    /// The login failed. The machine is done; the client may try again with a new one (RFC 6120 6.4.5).
     Failure(SaslFailure),
 }
 
@@ -150,7 +150,7 @@ impl Server {
         };
         // Made in both cases, so that both cost the same.
         let fake = self.context.fakes.keys(opening.hash, &opening.user);
-        // Who has no keys for this hash looks like nobody.
+        // A user without keys for this hash looks like a user that does not exist.
         let real = found.and_then(|credentials| credentials.get(opening.hash).cloned());
         let exists = real.is_some();
         let keys = real.unwrap_or(fake);

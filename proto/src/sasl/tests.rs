@@ -225,7 +225,7 @@ fn a_mechanism_without_keys_fails_as_for_nobody() {
 
 #[test]
 fn a_proof_from_fake_keys_is_no_proof() {
-    // Even who knew the fake keys' secret could not log in.
+    // Even with the fake keys' secret nobody could log in.
     let mechanism = scram(Hash::Sha1, false);
     let user = BareJid::parse("nobody@example.net").unwrap();
     let keys = fakes().keys(Hash::Sha1, &user);

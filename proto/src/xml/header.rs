@@ -12,7 +12,7 @@ use crate::xmpp::{jid::Jid, ns};
 pub struct StreamHeader {
     /// The domain that the peer wants to talk to.
     pub to: Option<Jid>,
-    /// Who the peer says it is.
+    /// The address that the peer says it has.
     pub from: Option<Jid>,
     /// The stream's id, which only a receiving entity gives.
     pub id: Option<Text>,
@@ -128,7 +128,7 @@ pub struct Opening<'a> {
     pub content: &'static str,
     /// Our domain.
     pub from: Option<&'a str>,
-    /// The peer, if it said who it is.
+    /// The peer's address, if it gave one.
     pub to: Option<&'a str>,
     /// The stream's id.
     pub id: Option<&'a str>,

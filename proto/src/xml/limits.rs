@@ -2,7 +2,7 @@
 
 /// Limits that the framer and the checker enforce while they scan.
 ///
-/// A stream starts with small ones and gets larger ones when its peer has proved who it is.
+/// A stream starts with small limits and gets larger ones when its peer has authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of one frame: a stanza from its `<` to its last `>`, a stream header, an XML declaration.
@@ -28,7 +28,7 @@ impl Limits {
     /// A client after login. RFC 6120 section 13.12 asks for at least 10,000 bytes.
     pub const CLIENT: Self =
         Self { stanza_bytes: 256 * 1024, depth: 64, attributes: 64, namespaces: 64, children: 256 };
-    /// Another server after it has proved who it is. Its stanzas carry what its own clients may send, and our additions.
+    /// Another server after it has proved a domain. Its stanzas carry what its own clients may send, and our additions.
     pub const SERVER: Self =
         Self { stanza_bytes: 512 * 1024, depth: 64, attributes: 64, namespaces: 64, children: 256 };
     /// Our own bytes on the way back to us, from the store or from another node.

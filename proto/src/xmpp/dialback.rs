@@ -34,9 +34,9 @@ pub enum Says {
 pub struct Dialback {
     /// Which conversation.
     pub kind: Kind,
-    /// The domain of whoever sends this element.
+    /// The domain of the sender of this element.
     pub from: BareJid,
-    /// The domain of whoever receives it.
+    /// The domain of the receiver.
     pub to: BareJid,
     /// A request or an answer.
     pub says: Says,

@@ -1,4 +1,4 @@
-//! XMPP's own vocabulary: who is addressed, what a stanza is, and how one says no.
+//! XMPP's own vocabulary: addresses, stanzas and errors.
 
 pub mod datetime;
 pub mod dialback;

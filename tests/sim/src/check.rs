@@ -144,7 +144,7 @@ fn archives(world: &World, user: usize, got: &[usize], sent: &[usize]) {
         }
     }
     if world.plan.habits {
-        return; // who is to get what is another question
+        return; // which client is to get what is another question
     }
     for client in &world.clients {
         let client = client.lock();
@@ -197,7 +197,7 @@ fn tells(rosters: &Rosters, user: usize, to: usize) -> bool {
     matches!(state, Some(Subscription::From | Subscription::Both))
 }
 
-/// Who hears of another is told by the other; and every client has the roster that is stored: most by pushes alone.
+/// A contact that hears of another is told by the other; and every client has the roster that is stored: most by pushes alone.
 fn symmetric(world: &World, rosters: &Rosters) {
     let mut told = 0;
     for user in 0..world.plan.users {
@@ -235,7 +235,7 @@ fn symmetric(world: &World, rosters: &Rosters) {
     }
 }
 
-/// Who hears of a user sees each of its clients as it is, and no other; nobody sees who is not there. As it was before the last
+/// A contact that hears of a user sees each of the user's clients as it is, and no other client. As the world was before the last
 /// logged in.
 fn presence(world: &World, rosters: &Rosters) {
     let views = world.views.lock();

@@ -138,7 +138,7 @@ fn not_resumed(visit: &Visit) {
         if client.refused < 4 && !short {
             return None;
         }
-        // It logs in anew, and knows nothing of what it had sent.
+        // The client logs in anew, and knows nothing of what it had sent.
         client.refused = 0;
         let told = client.life().is_some_and(|life| life.told.is_some());
         client.end_life(End::Refused);

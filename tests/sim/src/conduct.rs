@@ -41,9 +41,9 @@ pub(crate) enum Kind {
     Stalled,
     /// The store refuses and forgets a node's commits.
     Refusals,
-    /// It is slow.
+    /// The store is slow.
     Slow,
-    /// It can't be reached, at once.
+    /// The store can't be reached, at once.
     Unreachable,
     /// Nobody reaches it, for longer than a write waits.
     Stopped,
@@ -276,7 +276,7 @@ impl Conductor {
         }
     }
 
-    /// A node is no more: who was there looks for another.
+    /// A node is no more: its clients look for another.
     fn forget(&self, n: usize, in_order: bool) {
         let Some(place) = self.world.places.get(n) else { return };
         place.up.store(false, Ordering::Relaxed);

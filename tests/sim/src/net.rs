@@ -13,7 +13,7 @@ use turmoil::net::{TcpListener, TcpStream};
 
 /// The port on which nodes listen for each other.
 pub(crate) const PEERS: u16 = 7200;
-/// The store has a port for each node, so that it knows who writes.
+/// The store has a port for each node, so that the store knows which node writes.
 pub(crate) const STORE: u16 = 7300;
 
 /// Where nodes connect to each other.

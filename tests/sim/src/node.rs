@@ -55,7 +55,7 @@ async fn live(world: Arc<World>, n: usize) -> Result<(), Box<dyn std::error::Err
     let mut chance = Chance::new(world.plan.seed, 10_000 + 100 * boot + n as u64);
     let skew = (chance.next() % 10_000_000) as i64 - 5_000_000;
     let seams = seams(chance, skew);
-    // It is started again until it comes up, as systemd would.
+    // The node is started again until it comes up, as systemd would.
     let (cluster, host) = loop {
         match join(&world, n, &place.name, &seams).await {
             Ok(joined) => break joined,

@@ -1,4 +1,4 @@
-//! Echo rooms and the echo component, as clients see them: who was in which room when, what was said, and what came back.
+//! Echo rooms and the echo component, as clients see them: which client was in which room when, what was said, and what came back.
 
 use std::time::Duration;
 
@@ -55,7 +55,7 @@ pub(crate) struct Stay {
     pub(crate) asked: Duration,
     /// Its own presence came back.
     pub(crate) joined: Option<Duration>,
-    /// It said that it goes, or that it is unavailable, or its session ended.
+    /// The client said that it goes, or that it is unavailable, or its session ended.
     pub(crate) left: Option<Duration>,
     /// The room said so.
     pub(crate) out: Option<Duration>,
@@ -69,7 +69,7 @@ pub(crate) struct Heard {
     pub(crate) life: usize,
 }
 
-/// What a client has to do with the toys. It has a die of its own.
+/// What a client has to do with the toys, with a die of its own.
 #[derive(Clone, Debug)]
 pub(crate) struct Toys {
     pub(crate) chance: Chance,

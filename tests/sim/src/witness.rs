@@ -1,4 +1,4 @@
-//! What the store sees: who commits what, and whether that was its right.
+//! What the store sees: which node commits what, and whether that was its right.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::log::Log;
 
-/// Who owns which shard by the commits so far.
+/// Which node owns which shard by the commits so far.
 pub(crate) struct Witness {
     owners: Mutex<BTreeMap<u16, Owner>>,
     log: Log,

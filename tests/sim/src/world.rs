@@ -54,7 +54,7 @@ pub(crate) struct Place {
     pub(crate) visitors: Mutex<VecDeque<usize>>,
     pub(crate) order: Mutex<Option<Order>>,
     pub(crate) call: Notify,
-    /// It serves clients.
+    /// The node serves clients.
     pub(crate) up: AtomicBool,
     /// Nobody reaches it: not its clients either.
     pub(crate) severed: AtomicBool,
@@ -133,7 +133,7 @@ pub(crate) struct Asked {
 /// What a client sees when all is quiet, and what others may see of it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct View {
-    /// It is logged in and available.
+    /// The client is logged in and available.
     pub(crate) shown: bool,
     pub(crate) status: String,
     pub(crate) seen: std::collections::BTreeMap<String, String>,
@@ -147,7 +147,7 @@ pub(crate) enum Phase {
     Talking,
     /// Nobody starts anything; what was begun is ended.
     Quiet,
-    /// Everybody logs in who has not, and gets what waits.
+    /// Every client without a session logs in, and gets what waits.
     Draining,
 }
 
@@ -237,7 +237,7 @@ impl World {
         self.phase.load(Ordering::Relaxed) >= Phase::Quiet as u8
     }
 
-    /// All who are not logged in do so.
+    /// All clients without a session log in.
     pub(crate) fn draining(&self) -> bool {
         self.phase.load(Ordering::Relaxed) == Phase::Draining as u8
     }

@@ -206,7 +206,7 @@ impl<'a> Faults<'a> {
         self.log.push(Fault { what, node, well, at, until, held, homes, detected: None, whole: None });
     }
 
-    /// kill -9, unless that would leave nobody who is ready.
+    /// kill -9, unless that would leave no ready node.
     async fn kill(&mut self) -> Result<bool, Error> {
         let mut ready = Vec::new();
         for (at, node) in self.world.nodes.iter().enumerate() {
@@ -249,6 +249,7 @@ impl<'a> Faults<'a> {
     /// SIGTERM to a node, when all are there and have come to rest; the store stands `still` from then on for so long.
     async fn drain(&mut self, still: Duration) -> Result<(), Error> {
         self.all_up().await?;
+        // No event says that the last session is back where it belongs.
         sleep(Duration::from_secs(5)).await;
         let victim = self.dice.below(self.world.nodes.iter().filter(|node| node.is_up()).count());
         self.drain_node(victim, if still.is_zero() { What::Drain } else { What::DrainStill }, still).await
@@ -264,7 +265,7 @@ impl<'a> Faults<'a> {
         let stop = async {
             if let Some(store) = store.as_ref().filter(|_| !still.is_zero()) {
                 store.signal("STOP").await?;
-                sleep(still).await;
+                sleep(still).await; // the fault itself
                 store.signal("CONT").await?;
             }
             Ok::<(), Error>(())

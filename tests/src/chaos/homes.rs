@@ -1,4 +1,4 @@
-//! Who is at home where: the shard of a user by its name, and the node that holds it.
+//! The homes of users: the shard of a user by its name, and the node that holds it.
 
 use std::collections::HashSet;
 

@@ -70,10 +70,10 @@ pub struct Report {
     /// From a kill until another node knew; until every shard had a home.
     pub detected: Times,
     pub whole: Times,
-    /// From a kill to the first message, said after it, that a user got who was at home on the killed node: of kills that
+    /// From a kill to the first message, said after it, that a user of the killed node got: of kills that
     /// found all nodes ready, and were not followed by another within ten seconds.
     pub takeover: Times,
-    /// The same of all other kills: those that hit who was taking over, or who had just come.
+    /// The same of all other kills: those that hit a node that was taking over, or that had just come.
     pub mingled: Times,
     /// From the loss of a connection to the session's resumption.
     pub away: Times,
@@ -96,7 +96,7 @@ impl Report {
         verdict: Verdict,
     ) -> Report {
         let by_name: HashMap<&str, &Talker> = talkers.iter().map(|t| (t.name.as_str(), t)).collect();
-        // (when it was to be said, when it came, to whom)
+        // (when it was to be said, when it came, the recipient)
         let mut messages: Vec<(Instant, Instant, &str)> = Vec::new();
         for talker in talkers {
             let said = &by_name[talker.partner.as_str()].log.sent;

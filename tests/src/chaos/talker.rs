@@ -32,7 +32,7 @@ pub enum Phase {
     Over,
 }
 
-/// How far a talker is, for those who watch.
+/// How far a talker is, for its watchers.
 #[derive(Debug, Default)]
 pub struct Tally {
     pub sent: AtomicUsize,

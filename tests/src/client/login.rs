@@ -167,7 +167,7 @@ impl Client {
         Ok(enabled)
     }
 
-    /// Waits until the server has acknowledged all that was sent. It acknowledges only what is durable, and with it that there
+    /// Waits until the server has acknowledged all that was sent. The server acknowledges only what is durable, and with it that there
     /// is a session to resume.
     pub async fn all_acked(&mut self) -> Result<(), Error> {
         let automatic = std::mem::replace(&mut self.sm.automatic, false);

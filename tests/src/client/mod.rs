@@ -22,7 +22,7 @@ pub const SM: &str = "urn:xmpp:sm:3";
 /// XEP-0199.
 pub const PING: &str = "urn:xmpp:ping";
 
-/// How long a test waits for what must come. It is only ever used up by a failure.
+/// How long a test waits for what must come. Only a failure uses this time up.
 pub fn patience() -> Duration {
     let seconds = std::env::var("ROOKERY_TEST_PATIENCE").ok().and_then(|s| s.parse().ok());
     Duration::from_secs(seconds.unwrap_or(60))
@@ -73,7 +73,7 @@ pub struct Options {
     pub mechanism: Option<String>,
     /// The local address to connect from, if it matters.
     pub source: Option<IpAddr>,
-    /// The server wants to hear from a load balancer whom it talks to.
+    /// The server wants a load balancer to name the client.
     pub proxied: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Dialogue scripts: who sends what, and who must receive what, in XML, over real sockets.
+//! Dialogue scripts: what each client sends, and what each must receive, in XML, over real sockets.
 //!
 //! ```text
 //! # A comment.

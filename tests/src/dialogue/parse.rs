@@ -9,7 +9,7 @@ use crate::client::Security;
 pub struct Step {
     /// Where it stands, from 1.
     pub line: usize,
-    /// Who does it.
+    /// The client that does it.
     pub who: String,
     pub verb: Verb,
 }

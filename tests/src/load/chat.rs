@@ -69,7 +69,7 @@ pub async fn chat(site: &Site<'_>, pairs: usize, messages: usize, pace: Pace) ->
     Ok(Outcome { messages: delays.len(), seconds, cpu, p50: at(0.5), p99: at(0.99) })
 }
 
-/// Who sends, who receives, and that one's bare JID.
+/// The sender, the receiver, and the receiver's bare JID.
 type Pairs = Vec<(Client, Client, String)>;
 
 async fn round(clients: Pairs, each: usize, pace: Pace) -> Result<(Pairs, Vec<Duration>), Error> {

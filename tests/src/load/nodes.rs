@@ -162,7 +162,7 @@ async fn holders(world: &World, nodes: usize) -> Result<Vec<usize>, Error> {
         if !holds.contains(&usize::MAX) {
             return Ok(holds);
         }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await; // metrics are polled
     }
     Err(Error::Wrong("the shards find no rest".into()))
 }

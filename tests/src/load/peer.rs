@@ -26,7 +26,7 @@ pub struct Site<'a> {
     seat: Box<dyn Fn(usize) -> Seat + 'a>,
 }
 
-/// Where one of them connects, and as whom.
+/// Where one of them connects, and as which user.
 #[derive(Clone)]
 pub struct Seat {
     pub options: Options,

@@ -130,7 +130,7 @@ impl Default for Report {
 }
 
 impl Report {
-    /// Notes a number, and shows it to who waits.
+    /// Notes a number, and prints it.
     pub fn put(&mut self, server: &str, group: &str, figure: Figure, value: f64) {
         eprintln!("  {group} {figure:?}: {value:.3}");
         self.found.insert((server.to_owned(), group.to_owned(), figure), value);

@@ -64,7 +64,7 @@ pub async fn settle(roots: &[u32]) {
     let mut before = cpu_seconds(roots);
     let mut quiet = 0;
     for _ in 0..60 {
-        tokio::time::sleep(Duration::from_millis(250)).await;
+        tokio::time::sleep(Duration::from_millis(250)).await; // the kernel counts processor time, and tells nobody
         let now = cpu_seconds(roots);
         quiet = if now - before <= 0.011 { quiet + 1 } else { 0 };
         before = now;

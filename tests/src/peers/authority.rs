@@ -21,7 +21,7 @@ pub enum Kind {
     Valid,
     /// For servers only, as public authorities issue them today.
     ServerOnly,
-    /// It ended long ago.
+    /// The certificate ended long ago.
     Expired,
     /// For another domain.
     WrongName,

@@ -86,7 +86,7 @@ async fn measure(software: Software, quick: bool) -> Result<Figures, Error> {
     figures
 }
 
-/// Who sends sits at A, who receives at B: all messages go over one link.
+/// Senders are at A, receivers at B: all messages go over one link.
 fn site(world: &World) -> Site<'_> {
     let pids = [Side::A, Side::B].map(|side| world.server(side).pid()).to_vec();
     Site::new(pids, |number| {

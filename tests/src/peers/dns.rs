@@ -15,7 +15,7 @@ pub enum Record {
     Here { host: String },
     /// A service of `domain`, such as `_xmpp-server`; the target `.` says that there is none.
     Service { service: &'static str, domain: String, priority: u16, port: u16, host: String },
-    /// The key of whoever listens on that port of `host`, as `TLSA 3 1 1`.
+    /// The key of the server that listens on that port of `host`, as `TLSA 3 1 1`.
     Key { host: String, port: u16, hash: String },
 }
 

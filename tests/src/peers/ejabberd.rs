@@ -10,6 +10,7 @@ use tokio::process::Command;
 
 use super::server::{Plan, Proof, accounts, log_level, password};
 use crate::client::scram::{Hash, stored};
+use crate::server::ejabberd::erlang;
 use crate::server::{Error, need_program};
 
 pub(super) fn prepare(plan: &Plan) -> Result<(), Error> {
@@ -69,7 +70,7 @@ pub(super) fn prepare(plan: &Plan) -> Result<(), Error> {
     Ok(std::fs::write(plan.dir.join("users.eterm"), users)?)
 }
 
-/// It is there when the accounts are.
+/// The file that exists as soon as the accounts do.
 pub(super) fn ready_file(plan: &Plan) -> PathBuf {
     plan.dir.join("ready")
 }
@@ -85,19 +86,11 @@ pub(super) fn command(plan: &Plan) -> Result<Command, Error> {
         dir.join("users.eterm").display(),
         ready_file(plan).display()
     );
-    let mut command = Command::new(need_program("erl")?);
+    let mut command = erlang(&need_program("erl")?, dir, &load);
     command
-        .args(["-noinput", "+K", "true", "+P", "250000", "+Q", "65536", "-mnesia", "dir"])
-        .arg(format!("\"{}\"", dir.join("mnesia").display()))
-        .args(["-s", "ejabberd", "-eval", &load])
-        .env("EJABBERD_CONFIG_PATH", dir.join("ejabberd.yml"))
-        .env("EJABBERD_LOG_PATH", dir.join("ejabberd-own.log"))
-        .env("ERL_LIBS", "/usr/lib/x86_64-linux-gnu")
         .env("ERL_INETRC", dir.join("inetrc"))
         .env("LD_PRELOAD", need_file("libnss_wrapper.so")?)
-        .env("NSS_WRAPPER_HOSTS", dir.join("hosts"))
-        .env("HOME", dir)
-        .current_dir(dir);
+        .env("NSS_WRAPPER_HOSTS", dir.join("hosts"));
     Ok(command)
 }
 

@@ -52,7 +52,7 @@ pub enum Setting {
     Untrusted,
     /// TLS with certificates by nobody, and dialback.
     Dialback,
-    /// TLS, certificates for servers only, and dialback for whoever does not take them from a client.
+    /// TLS, certificates for servers only, and dialback for servers that do not take such a certificate from a client.
     ServerOnly,
     /// B's certificates are by nobody, and their keys are in signed DNS; no dialback.
     Dane,

@@ -64,22 +64,28 @@ impl Ejabberd {
             dir.join("users.eterm").display(),
             dir.join("ready").display()
         );
-        let mut command = Command::new(program);
-        command
-            .args(["-noinput", "+K", "true", "+P", "250000", "+Q", "65536", "-mnesia", "dir"])
-            .arg(format!("\"{}\"", dir.join("mnesia").display()))
-            .args(["-s", "ejabberd", "-eval", &load])
-            .env("EJABBERD_CONFIG_PATH", dir.join("ejabberd.yml"))
-            .env("EJABBERD_LOG_PATH", dir.join("ejabberd-own.log"))
-            .env("ERL_LIBS", "/usr/lib/x86_64-linux-gnu")
-            .env("HOME", dir)
-            .current_dir(dir);
+        let command = erlang(&program, dir, &load);
         let mut process = Process::start("ejabberd", command, &dir.join("ejabberd.log"))?;
         let ready = dir.join("ready");
         process.until(async || ready.is_file() && TcpStream::connect(c2s_tls).await.is_ok()).await?;
         let listening = Listening { domain: "localhost".into(), c2s, c2s_tls, http: None };
         Ok(Ejabberd { listening, process, _temp: temp })
     }
+}
+
+/// The command that runs ejabberd from its folder, and `load` in it.
+pub(crate) fn erlang(program: &Path, dir: &Path, load: &str) -> Command {
+    let mut command = Command::new(program);
+    command
+        .args(["-noinput", "+K", "true", "+P", "250000", "+Q", "65536", "-mnesia", "dir"])
+        .arg(format!("\"{}\"", dir.join("mnesia").display()))
+        .args(["-s", "ejabberd", "-eval", load])
+        .env("EJABBERD_CONFIG_PATH", dir.join("ejabberd.yml"))
+        .env("EJABBERD_LOG_PATH", dir.join("ejabberd-own.log"))
+        .env("ERL_LIBS", "/usr/lib/x86_64-linux-gnu")
+        .env("HOME", dir)
+        .current_dir(dir);
+    command
 }
 
 fn config(pem: &Path, c2s: u16, c2s_tls: u16, postgres: Option<&Postgres>) -> String {

@@ -28,7 +28,7 @@ pub enum Error {
     Missing(String),
     #[error("{0}")]
     Io(#[from] std::io::Error),
-    /// It ran and failed; the text has its log.
+    /// The server ran and failed; the text has its log.
     #[error("{0}")]
     Failed(String),
 }

@@ -57,7 +57,7 @@ impl Postgres {
                 .arg(address.port().to_string())
                 .args(["-d", database, "-c", statement]))
         };
-        // It accepts connections a moment before it answers queries.
+        // PostgreSQL accepts connections a moment before it answers queries.
         process.until(async || sql("postgres", "select 1").is_ok()).await?;
         let postgres = Postgres { process, address, _temp: temp };
         sql("postgres", "create role bench login password 'bench'")?;

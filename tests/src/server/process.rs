@@ -53,7 +53,7 @@ impl Process {
             if Instant::now() > give_up {
                 return Err(Error::Failed(format!("{} is not getting ready\n{}", self.name, self.tail())));
             }
-            sleep(Duration::from_millis(20)).await;
+            sleep(Duration::from_millis(20)).await; // another process: it gives no event
         }
     }
 

@@ -1,4 +1,4 @@
-//! What ends the stream of who sends it.
+//! What ends its sender's stream.
 
 use rookery_tests::server::rookery::Config;
 

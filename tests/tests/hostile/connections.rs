@@ -1,4 +1,4 @@
-//! Those who connect often, guess, idle, or make much of little: they get no further, and nobody else is slowed by them.
+//! Clients that connect often, guess, idle, or make much of little: they get no further, and slow no other client.
 
 use std::time::{Duration, Instant};
 
@@ -90,7 +90,7 @@ async fn who_idles_before_login_keeps_nobody_out() {
     let limits = "rookery_limits_hit_total{limit=\"connections_before_login";
     let all_came = async {
         while metric(&server, limits).await < 30.0 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await; // metrics are polled
         }
     };
     tokio::time::timeout(rookery_tests::client::patience(), all_came).await.expect("thirty go");

@@ -1,4 +1,4 @@
-//! Who asks much of somebody else does not fill the queue in which that user's own changes are made.
+//! Many requests from a stranger do not fill the queue in which a user's own changes are made.
 
 use rookery_tests::server::rookery::Config;
 

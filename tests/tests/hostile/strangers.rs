@@ -100,7 +100,7 @@ async fn names_can_not_be_told_by_their_answers() {
     }
 }
 
-/// Whoever knew the old password is out, and can't come back by what it was handed.
+/// A client with the old password is out, and can't come back by what it was handed.
 #[tokio::test]
 async fn a_new_password_ends_the_sessions_of_the_old_one() {
     let server = server(Config::default(), &["victim"]).await;

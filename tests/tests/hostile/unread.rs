@@ -1,4 +1,4 @@
-//! Those who ask and do not read, and those who write more than others can take.
+//! Clients that ask and do not read, and clients that write more than others can take.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ async fn metric(server: &Rookery, name: &str) -> f64 {
 async fn until(server: &Rookery, what: &str, reached: impl Fn(f64) -> bool) {
     let wait = async {
         while !reached(metric(server, what).await) {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await; // metrics are polled
         }
     };
     tokio::time::timeout(rookery_tests::client::patience(), wait).await.expect(what);
@@ -57,7 +57,7 @@ async fn what_nobody_reads_is_not_kept_in_memory() {
             until(&server, "rookery_stanzas_total{kind=\"iq\",direction=\"out\"}", |now| now >= all).await;
         }
     }
-    // The account is as good as ever for who reads.
+    // The account is as good as ever for a client that reads.
     for _ in 0..20 {
         let answer = reader.iq_ok("get", "", "<vCard xmlns='vcard-temp'/>").await.unwrap();
         assert!(answer.child("vCard", "vcard-temp").is_some(), "{answer}");

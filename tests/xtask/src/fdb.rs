@@ -21,7 +21,7 @@ pub(crate) fn libclang() -> bool {
     let headers = |folder: &Path| {
         entries(&folder.join("clang")).any(|version| version.join("include/stddef.h").is_file())
     };
-    // Who names the folder knows what is there.
+    // A user who names the folder knows what is there.
     if std::env::var_os("LIBCLANG_PATH").is_some_and(|folder| named(Path::new(&folder))) {
         return true;
     }

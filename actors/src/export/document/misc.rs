@@ -1,5 +1,5 @@
 //! What a file may hold besides elements and text, and what means nothing: comments, processing instructions and a document
-//! type (XML 1.0 sections 2.5, 2.6 and 2.8). It is dropped before anything else looks at the document. A stream may hold none
+//! type (XML 1.0 sections 2.5, 2.6 and 2.8). All that is dropped before anything else looks at the document. A stream may hold none
 //! of that, so that the checks of streams, which judge the rest, need not know it.
 
 use std::collections::VecDeque;

@@ -71,7 +71,7 @@ impl Registrations {
     }
 }
 
-/// Who has one IPv6 address has 2^64.
+/// A customer with one IPv6 address has 2^64 of them.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {
@@ -114,7 +114,7 @@ fn closed() -> StanzaError {
     StanzaError::new(Condition::NotAllowed).text("this server does not take registrations here")
 }
 
-/// Makes an account, for somebody at `address` who has proved nothing.
+/// Makes an account for an unauthenticated client at `address`.
 ///
 /// # Errors
 /// `<not-allowed/>` where registration is closed, `<not-acceptable/>` for a name or password that can be none,
@@ -212,7 +212,7 @@ mod tests {
         assert!(!limits.admit(v4, HOUR, 0));
     }
 
-    /// Whether a name is taken is not told to who has used up his attempts, nor for many names.
+    /// Whether a name is taken is not told to an address that has used up its attempts, nor for many names.
     #[test]
     fn names_are_not_for_asking() {
         let limits = Registrations::default();

@@ -13,7 +13,7 @@ use crate::host::Host;
 use crate::session::SessionId;
 use crate::user::{self, User};
 
-/// Who asks gets the result; then every stream of the account ends with `<not-authorized/>`.
+/// The requesting client gets the result; then every stream of the account ends with `<not-authorized/>`.
 pub(super) async fn remove(host: Host, request: Request) -> Result<Done, StanzaError> {
     erase(&host, &request.account).await?;
     tracing::info!(user = %request.account, "account removed by its user");
@@ -37,7 +37,7 @@ pub async fn remove_account(host: &Host, account: &BareJid) -> Result<(), Stanza
     Ok(())
 }
 
-/// Ends the sessions of a user who is no more. Only those who got directed presence must still be told.
+/// Ends the sessions of a removed user. Only entities that got directed presence must still be told.
 fn end(user: &mut User) {
     let sids: Vec<SessionId> = user.sessions().iter().map(|session| session.sid).collect();
     for sid in sids {

@@ -1,4 +1,4 @@
-//! Blocking and unblocking: first the store, then the user actor, then everybody who is to know.
+//! Blocking and unblocking: first the store, then the user actor, then all sessions and contacts that are to know.
 
 use std::sync::Arc;
 
@@ -59,7 +59,7 @@ pub(super) async fn block(host: Host, request: Request) -> Result<Done, StanzaEr
             for jid in wanted {
                 blocks::add(&mut **tx, user, jid.as_str(), now);
             }
-            // As if they had come later: nobody hears of them, and who is unblocked may ask again.
+            // As if they had come later: nobody hears of them, and an unblocked contact may ask again.
             let unwanted = |jid: &str| Jid::parse(jid).is_ok_and(|jid| new.matches(&jid));
             roster::drop_requests(&mut **tx, user, rows, unwanted).await
         })

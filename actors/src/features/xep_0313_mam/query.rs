@@ -89,7 +89,7 @@ impl Query {
         Ok(parsed)
     }
 
-    /// As the owner of this archive asks. Section 4.1.1: a full JID is whoever a message was sent to or from, so one of the
+    /// As the owner of this archive asks. Section 4.1.1: a full JID is the sender or the recipient of a message, so one of the
     /// owner's own too. (The owner's bare JID would match every message; it stands for those to oneself.)
     pub(super) fn of(self, owner: &BareJid) -> Self {
         let with = match self.with {

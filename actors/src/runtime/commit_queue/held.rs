@@ -1,7 +1,7 @@
 //! Commits that must be prepared, and those that wait behind one.
 //!
 //! A preparation reads what its step's writes depend on, and must see all that came before: it runs when its step is the front, so
-//! everything before is stored or refused. It may take its time: other entities do not wait for it, as they would if it read
+//! everything before is stored or refused. A preparation may take its time: other entities do not wait for it, as they would if it read
 //! within the batcher's transaction. The commits of later steps are held until it is done, so the order of the writes is that of the
 //! steps. Where no step asks for this, nothing is held and commits go to the batcher at once.
 
@@ -14,8 +14,8 @@ use tokio::sync::oneshot;
 use super::{Answer, CommitQueue, Committed, Outcome};
 use crate::runtime::actor::{Actor, Handle};
 
-/// Reads what an entity's writes depend on. Returns what the transaction is to do beside the writes ([`Edit`]). It may run more
-/// than once. If it fails, its step is not stored.
+/// Reads what an entity's writes depend on. Returns what the transaction is to do beside the writes ([`Edit`]). A preparation may run more
+/// than once. If a preparation fails, its step is not stored.
 pub(crate) type Preparation = Arc<dyn Fn() -> Fut<'static, Result<Vec<Edit>>> + Send + Sync>;
 
 /// What is committed with a step.

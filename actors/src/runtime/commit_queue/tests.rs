@@ -234,7 +234,7 @@ async fn of_what_the_fence_refused_nothing_is_said_for_a_while() {
         tokio::time::sleep(Duration::from_secs(10)).await;
         assert_eq!(scene.taken.lock().len(), 1, "the wheel has not turned");
         let after = if leaves {
-            // It has heard that it lives elsewhere: the answer finds nothing.
+            // The actor has heard that it lives elsewhere: the answer finds nothing.
             scene.send([Msg::Leave]);
             [(2, Elsewhere), (3, Elsewhere)]
         } else {

@@ -5,7 +5,7 @@ use rookery_cluster::invariant;
 
 use super::{Counted, Limits, Queued};
 
-/// Whose change it is.
+/// Where a change comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Lane {
     /// One of the entity's sources. What a source sends behind its change waits, so there is one of each, and those of

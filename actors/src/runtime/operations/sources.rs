@@ -28,9 +28,9 @@ pub(crate) enum Turn {
 /// What becomes of a read.
 #[derive(PartialEq, Eq, Debug)]
 pub(crate) enum Reading<R> {
-    /// It is to be started, and ends with [`Sources::read_done`].
+    /// The read is to be started, and ends with [`Sources::read_done`].
     Now(R),
-    /// It waits.
+    /// The read waits.
     Waits,
     /// There is no room.
     Full(R),

@@ -66,7 +66,7 @@ impl<R: Queued> Strangers<R> {
         Ok(())
     }
 
-    /// The next read, to be started, unless enough are. It ends with [`Strangers::done`].
+    /// The next read, to be started, unless enough are. The read ends with [`Strangers::done`].
     pub(crate) fn next(&mut self) -> Option<(Jid, R)> {
         if self.reading.len() >= self.limits.strangers_at_once {
             return None;

@@ -291,7 +291,7 @@ impl Host {
                         sent.told_all.notify_one();
                         sent.pipe.nudge();
                     }
-                    // It is not there any more. Dropped elsewhere: this is where the connection of two nodes is read.
+                    // The connection is not there any more. Dropped elsewhere: this is where the connection of two nodes is read.
                     Outcome::NotOwner { .. } => {
                         let host = host.clone();
                         host.clone().spawn(async move { host.forget_connection(&sent) });

@@ -94,7 +94,7 @@ impl Host {
                 drop(state);
                 match attach {
                     None => {
-                        // It never said what it takes to bring it back: it had just begun.
+                        // The session never said what it takes to bring it back: it had just begun.
                         let text = "the session was lost with its node; please log in again";
                         proxy.give_up(Close::Error(StreamCondition::InternalServerError, text.into()));
                     }

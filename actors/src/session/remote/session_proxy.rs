@@ -1,4 +1,4 @@
-//! A connection of this node whose session lives on another. It keeps what either side has not confirmed, so that when the
+//! A connection of this node whose session lives on another. The session proxy keeps what either side has not confirmed, so that when the
 //! session's home dies, the next one gets it: nothing is lost, nothing comes twice.
 
 use std::sync::{Arc, Weak};
@@ -92,7 +92,7 @@ impl SessionProxy {
         }
         self.catch_up(&mut state);
         drop(state);
-        // It may have moved while the answer was on its way.
+        // The session may have moved while the answer was on its way.
         self.host.look_at(self);
     }
 
@@ -171,7 +171,7 @@ impl SessionProxy {
                 drop(state);
                 self.forget();
             }
-            // Whoever takes the session over must know.
+            // The home that takes the session over must know.
             At::Home(..) | At::Looking { .. } => {}
         }
     }
@@ -200,7 +200,7 @@ impl Feeder for SessionProxy {
     fn drained(self: Arc<Self>, items: usize, all: bool) {
         let mut state = self.state.lock();
         state.taken = state.taken.saturating_add(u32::try_from(items).unwrap_or(u32::MAX));
-        // More may have come between the look at the pipe and the lock. It is counted, and still to be given back.
+        // More may have come between the look at the pipe and the lock. That is counted, and still to be given back.
         let all = all && self.pipe.room() == PIPE_ITEMS;
         let due = state.taken >= CREDIT || (all && state.bytes >= CREDIT_BYTES);
         if !due || !matches!(state.at(), At::Home(..)) {

@@ -2,8 +2,8 @@
 //! acknowledged: the error goes to the session that has sent the message, and the sender's archive forgets the message, as if one of
 //! this deployment's homes had refused it (`sent`).
 //!
-//! Whoever got a message can send such an error, and so take it out of the sender's archive. So only a young message is taken out,
-//! and only for an error of whom it was sent to.
+//! A recipient can send such an error at will, and so take the message out of the sender's archive. So only a young message is taken
+//! out, and only for an error that comes from the address the message was sent to.
 
 use std::collections::VecDeque;
 
@@ -42,7 +42,7 @@ impl Sent {
     }
 }
 
-/// By what a message and its error are known: whom the message went to, and its id.
+/// What identifies both a message and its error: the address the message went to, and its id.
 fn key(with: &str, id: &str) -> [u8; 16] {
     let digest = sha2::Sha256::new().chain_update(with).chain_update([0]).chain_update(id).finalize();
     digest.first_chunk().copied().unwrap_or_default()

@@ -1,4 +1,4 @@
-//! Who elsewhere asks for a user's presence (RFC 6121 section 4.3.2).
+//! Presence probes that come from other servers and services (RFC 6121 section 4.3.2).
 
 use rookery_cluster::tables::last::{self, Last};
 use rookery_proto::xml::write;
@@ -15,7 +15,7 @@ use crate::user::User;
 /// How many probes wait for the store; others are answered without.
 const LOOKING: u8 = 4;
 
-/// What a probe is answered by whoever is not there, or does not show itself.
+/// The presence that answers a probe for an account that is absent, or that the prober may not see.
 fn answer(probe: &Stanza, kind: PresenceType, from: Jid) -> Option<Stanza> {
     let mut answer = Stanza::new(Type::Presence(kind)).from(from).to(probe.from.clone()?);
     answer.id.clone_from(&probe.id);
@@ -23,8 +23,8 @@ fn answer(probe: &Stanza, kind: PresenceType, from: Jid) -> Option<Stanza> {
 }
 
 impl Host {
-    /// The one answer to a probe of somebody elsewhere who may not see the account, whether or not there is one (4.3.2, first rule).
-    /// It ends a subscription that the other side alone believes in, and changes nothing here.
+    /// Answers a probe of a prober elsewhere that may not see the account, whether or not the account exists (4.3.2, first rule). The
+    /// answer, `unsubscribed`, ends a subscription that only the other side believes in, and changes nothing here.
     pub(in crate::user) fn answer_probe(&self, probe: &Stanza, receipt: Receipt) {
         let account = probe.to.as_ref().map(|to| Jid::from(to.to_bare()));
         match account.and_then(|account| answer(probe, PresenceType::Unsubscribed, account)) {
@@ -39,8 +39,8 @@ impl User {
     pub(in crate::user) fn probed_from_elsewhere(&mut self, probe: &Stanza, from: &Jid, receipt: Receipt) {
         let sees = self.roster.sees_me(from);
         if !matches!(self.filter(Direction::In, probe, from), Verdict::Pass) {
-            // XEP-0191 section 3.3 wants no answer. Strangers who are blocked get the one that accounts give that do not exist: silence
-            // would say that there is somebody.
+            // XEP-0191 section 3.3 wants no answer to a blocked contact. A blocked stranger gets the answer of an account that does
+            // not exist: silence would tell that the account exists.
             return if sees { receipt.done() } else { self.host.answer_probe(probe, receipt) };
         }
         let full = probe.to.clone().filter(|to| to.resource().is_some());
@@ -50,7 +50,7 @@ impl User {
         if !sees {
             return self.host.answer_probe(probe, receipt);
         }
-        // Of one resource nothing is remembered.
+        // Last words are remembered for the account, never for one resource.
         let resource = full.is_some();
         let absent = full.unwrap_or_else(|| Jid::from(self.jid.clone()));
         match answer(probe, PresenceType::Unavailable, absent) {
@@ -60,7 +60,7 @@ impl User {
         }
     }
 
-    /// 4.3.2, third rule: who sees the user is told since when it is away, and its last words.
+    /// 4.3.2, third rule: a prober that may see the user is told since when the user is away, and the last status.
     fn tell_absence(&mut self, answer: Stanza, receipt: Receipt) {
         if self.foreign.looking >= LOOKING {
             return self.host.route(answer, receipt, None);

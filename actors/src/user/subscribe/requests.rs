@@ -59,7 +59,7 @@ fn short(request: &Stanza, most: usize) -> Option<Stanza> {
 }
 
 impl User {
-    /// Shows a session the requests that nobody has answered yet, those of whoever comes behind `after`, in portions that its
+    /// Shows a session the requests without an answer, from the contact behind `after` on, in portions that its
     /// client confirms. What was stored before its sender was blocked stays hidden.
     pub(in crate::user) fn show_requests(&self, sid: SessionId, after: Option<&BareJid>) {
         let Some(session) = self.session(sid).filter(|session| session.presence.is_some()) else { return };
@@ -102,7 +102,7 @@ impl User {
         shown.then(|| Outgoing::new(request))
     }
 
-    /// Shows the requests of those for whom `hidden` is true, who may be heard again.
+    /// Shows the requests of contacts for which `hidden` is true: they may be heard again.
     pub(crate) fn show_hidden(&self, hidden: impl Fn(&Jid) -> bool) {
         for (from, stored) in self.roster.requests().filter(|(from, _)| hidden(&Jid::from((*from).clone()))) {
             if let Some(request) = self.request(from, stored) {
@@ -111,7 +111,7 @@ impl User {
         }
     }
 
-    /// Forgets the requests of those for whom `unwanted` is true: the store has done so.
+    /// Forgets the requests of contacts for which `unwanted` is true: the store has done so.
     pub(crate) fn forget_requests(&mut self, unwanted: impl Fn(&Jid) -> bool) {
         self.roster.keep_requests(|from| !unwanted(&Jid::from(from.clone())));
     }

@@ -25,7 +25,7 @@ pub(super) enum Error {
     Late(&'static str),
     #[error("refused: {0}")]
     Refused(String),
-    /// This node was declared dead, or has a successor. It hears that by other ways, and says so once.
+    /// This node was declared dead, or has a successor. The node hears that by other ways, and says so once.
     #[error("refused: {0}")]
     Over(String),
     #[error("the peer violates the protocol: {0}")]

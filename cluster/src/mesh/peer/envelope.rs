@@ -23,11 +23,11 @@ const OVERHEAD: usize = 48;
 pub struct Envelope {
     /// The entity's shard.
     pub shard: Shard,
-    /// The epoch of the shard as the sender knows it: who is not the owner in it says so.
+    /// The epoch of the shard as the sender knows it: a receiver that is not the owner in that epoch says so.
     pub epoch: u64,
-    /// Whom it is for: a name or a hash, as the actors agree.
+    /// The addressee: a name or a hash, as the actors agree.
     pub entity: Bytes,
-    /// What it says. At the receiver it is a slice of the message that it came in: who keeps it long, copies it.
+    /// What it says. At the receiver, a slice of the message that it came in: code that keeps it long copies it.
     pub body: Bytes,
     /// Its number on the way from this sender. The channel counts; what a sender puts here is ignored.
     pub number: u64,
@@ -71,7 +71,7 @@ impl Envelope {
 /// What became of an envelope.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// It was taken. The reply is empty unless the receiver gave one.
+    /// The envelope was taken. The reply is empty unless the receiver gave one.
     Taken(Bytes),
     /// The node is not the shard's home. Refresh the map and send again, the same operation.
     NotOwner {
@@ -80,7 +80,7 @@ pub enum Outcome {
         /// The node that it takes for the home.
         hint: Option<NodeId>,
     },
-    /// Nobody knows whether it was taken: the peer is gone, has a new generation, or lost whoever had the envelope. Ask
+    /// Unknown whether it was taken: the peer is gone, has a new generation, or lost the actor that had the envelope. Ask
     /// the map and send again, the same operation: the receiver knows operations that it has seen.
     Lost,
 }
@@ -107,7 +107,7 @@ pub enum Why {
     /// The limit of what waits for that node is reached.
     #[error("the queue for the node is full")]
     Full,
-    /// It is larger than [`ENVELOPE_MAX`]. It will never be accepted.
+    /// The envelope is larger than [`ENVELOPE_MAX`], and will never be accepted.
     #[error("an envelope of {size} bytes is larger than the limit of {ENVELOPE_MAX}")]
     TooLarge {
         /// What it counts.

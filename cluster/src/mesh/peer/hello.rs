@@ -1,4 +1,4 @@
-//! The greeting: who may talk to whom.
+//! The greeting: which nodes may talk to each other.
 
 use rookery_rpc::mesh::v1 as wire;
 use rookery_rpc::mesh::v1::refusal::Reason;
@@ -55,7 +55,7 @@ impl Me {
     }
 }
 
-/// Who is at the other end.
+/// The node at the other end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Other {
     pub(super) node: NodeId,
@@ -103,7 +103,7 @@ pub(super) fn from_caller(me: &Me, hello: &wire::Hello, certified: &Certified) -
     Ok(other)
 }
 
-/// Whether who answers is the one that was called. That its certificate is right is known already.
+/// Whether the node that answers is the one that was called. That its certificate is right is known already.
 pub(super) fn from_called(me: &Me, called: &NodeId, hello: &wire::Hello) -> Result<Other, No> {
     let other = check(me, hello)?;
     if other.node != *called {

@@ -5,6 +5,8 @@
 //! is sent again after a break is taken once. An outcome is kept until the sender confirms the message it was in, and
 //! is sent again on a new stream. All that is bounded by the window: an envelope counts against it until its outcome is
 //! on its way, and outcomes do not go out while too many are not confirmed.
+//!
+//! Length: what was taken, its outcomes and the window are one state, and every step keeps all three in agreement.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -28,7 +30,7 @@ const UNCONFIRMED_BYTES: usize = 2 * MESSAGE_MAX;
 /// The most outcomes, and bytes of replies, of one message; a last reply may go beyond.
 const BATCH_OUTCOMES: usize = 1024;
 const BATCH_BYTES: usize = 64 * 1024;
-/// Pings and questions whose answers wait. Who sends more without reading does not get them answered.
+/// Pings and questions whose answers wait. A peer that sends more without reading does not get them answered.
 const ANSWERS: usize = 256;
 
 enum What {
@@ -379,7 +381,7 @@ impl Done {
         Ok(())
     }
 
-    /// This node is not the home of the shard: the newest epoch that it knows, and whom it takes for the home.
+    /// This node is not the home of the shard: the newest epoch that it knows, and the node it takes for the home.
     pub fn not_owner(mut self, epoch: u64, hint: Option<&NodeId>) {
         let hint = hint.map(|hint| hint.as_str().to_owned()).unwrap_or_default();
         let bytes = hint.len();

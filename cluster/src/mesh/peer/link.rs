@@ -1,4 +1,6 @@
 //! The way to one node: connects when there is something to send, sends what waits, tells outcomes, connects again.
+//!
+//! Length: connecting, sending and hearing outcomes are one loop over one outbox.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -389,7 +391,7 @@ impl Stream for Outgoing {
             return Poll::Ready(Some(wire::Forth { hello: Some(hello), ..wire::Forth::default() }));
         }
         let Some(link) = &this.link else { return Poll::Ready(None) };
-        // Whoever woke this task may have more: let it go on before the message is made.
+        // The code that woke this task may have more: let it go on before the message is made.
         if !std::mem::replace(&mut this.waited, true) {
             context.waker().wake_by_ref();
             return Poll::Pending;

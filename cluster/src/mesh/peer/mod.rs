@@ -9,7 +9,7 @@
 //! - Connections are made when there is something to send. Sockets, addresses, chance and time are passed in.
 //!
 //! Halves without I/O: `outbox` (sender) and `inbox` (receiver); around them `link` (one connection out) and `server`
-//! (connections in); `hello` says who may talk to whom, [`tls`] and [`authority`] make and check certificates.
+//! (connections in); `hello` says which nodes may talk to each other, [`tls`] and [`authority`] make and check certificates.
 
 use std::io;
 use std::sync::Arc;
@@ -50,7 +50,7 @@ use link::Link;
 use net::{Accept, Network};
 use shared::Shared;
 
-/// Who takes what other nodes send.
+/// Takes what other nodes send.
 pub trait Receiver: Send + Sync + 'static {
     /// Takes an envelope from a node, and sees to it that `done` says what became of it. Called for one node's envelopes
     /// one after another, in order. Must not block, and must not use [`Peers`] other than to send.
@@ -215,7 +215,7 @@ impl Peer {
     }
 
     /// Sends an envelope: exactly once, after all sent before. `on_outcome` is called once, with what became of it, by
-    /// the task that reads the connection: it must be quick. It may be called before this returns.
+    /// the task that reads the connection: the function must be quick, and may be called before this returns.
     ///
     /// # Errors
     /// The envelope and the callback, when too much waits for the node ([`Peer::room`] waits for room), when the

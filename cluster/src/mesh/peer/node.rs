@@ -7,7 +7,7 @@ use std::sync::Arc;
 /// The longest name of a node, in bytes: that of a DNS label, since names stand in certificates.
 pub const NAME_MAX: usize = 63;
 
-/// The name of a node: one DNS label in lower case (`rookery-0`). It stays when the node restarts; the generation
+/// The name of a node: one DNS label in lower case (`rookery-0`). The name stays when the node restarts; the generation
 /// does not.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(Arc<str>);

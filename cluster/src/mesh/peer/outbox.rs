@@ -4,6 +4,8 @@
 //! the same generation everything above the number that the peer has taken is sent again, in order, before anything
 //! else. Credit is what the peer's window leaves beside what is sent and without an outcome, so it needs no messages
 //! of its own: it comes back with outcomes.
+//!
+//! Length: numbers, credit and outcomes are one state, and every step keeps all three in agreement.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::task::Waker;
@@ -15,7 +17,7 @@ use super::node::NodeId;
 use super::options::{Limit, Options};
 use crate::invariant;
 
-/// Who wants to know what became of an envelope.
+/// Is told what became of an envelope.
 pub(super) type OnOutcome = Box<dyn FnOnce(Outcome) + Send>;
 
 /// What has been settled, to be told when no lock is held.
@@ -286,7 +288,7 @@ impl Outbox {
         settled
     }
 
-    /// The peer is dead: what it had is lost, and whoever comes next under its name knows nothing of it.
+    /// The peer is dead: what it had is lost, and the next process under its name knows nothing of it.
     pub(super) fn bury(&mut self) -> Settled {
         let settled = self.lose();
         self.forget_sent();

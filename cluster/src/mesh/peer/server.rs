@@ -1,4 +1,4 @@
-//! The ways from other nodes: accepts connections, checks who calls, hands envelopes on and sends outcomes back.
+//! The ways from other nodes: accepts connections, checks the callers, hands envelopes on and sends outcomes back.
 
 use std::io;
 use std::pin::Pin;
@@ -84,7 +84,7 @@ pub(super) async fn serve(
         }
     }
     stopped.send_replace(true);
-    // Streams end by themselves now; a connection that stays is of somebody who does not read.
+    // Streams end by themselves now; a connection that stays is one of a peer that does not read.
     match timeout(options.connect, server).await {
         Ok(served) => served.map_err(io::Error::other),
         Err(_) => Ok(()),
@@ -289,7 +289,7 @@ async fn read(
             }
         };
         for probe in message.probes.drain(..) {
-            // Who asks too much gets no answer, which counts as one.
+            // A caller that asks too much gets no answer, which counts as one.
             if let Ok(permit) = Arc::clone(&probes).try_acquire_owned() {
                 let (shared, inbox) = (Arc::clone(&shared), Arc::clone(&inbox));
                 tokio::spawn(async move {
@@ -338,7 +338,7 @@ impl Stream for Incoming {
         if let Some(hello) = self.hello.take() {
             return Poll::Ready(Some(Ok(wire::Back { hello: Some(hello), ..wire::Back::default() })));
         }
-        // Whoever woke this task may have more outcomes: let it go on before the message is made.
+        // The code that woke this task may have more outcomes: let it go on before the message is made.
         if !std::mem::replace(&mut self.waited, true) {
             context.waker().wake_by_ref();
             return Poll::Pending;

@@ -53,7 +53,7 @@ pub enum Error {
     /// A certificate could not be made.
     #[error("no certificate could be created for {name}: {source}")]
     Make {
-        /// For whom.
+        /// The node that it is for.
         name: String,
         /// Why not.
         source: rcgen::Error,
@@ -181,10 +181,10 @@ fn shown(connection: &rustls::CommonState) -> io::Result<CertificateDer<'static>
     Ok(first.ok_or_else(|| io::Error::other("no certificate"))?.clone().into_owned())
 }
 
-/// What is known of who called before it says a word.
+/// What is known of a caller before it says a word.
 #[derive(Debug, Clone)]
 pub(super) enum Certified {
-    /// It has this certificate, which the authority signed.
+    /// The caller has this certificate, which the authority signed.
     By(CertificateDer<'static>),
     /// Nothing.
     PlainText,

@@ -53,7 +53,7 @@ struct Seen {
     tally: BTreeMap<&'static str, u64>,
 }
 
-/// Writes for what the node owns, over and over. It reads nothing, so nothing but the fence can hold it up.
+/// Writes for what the node owns, over and over. The writer reads nothing, so nothing but the fence can hold it up.
 async fn keep_writing(store: Store, map: impl Fn() -> Arc<Map> + Send + Sync, dice: Seeded, ours: Ours) {
     loop {
         pass(Duration::from_millis(20 + dice.roll(60))).await;
@@ -277,7 +277,7 @@ impl Campaign {
 #[test]
 fn one_owner_for_each_shard_and_epoch_whatever_happens() {
     let mut total: BTreeMap<&'static str, u64> = BTreeMap::new();
-    // More of them for who has the time.
+    // More of them on request.
     let seeds = std::env::var("ROOKERY_MESH_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(3);
     for seed in 1..=seeds {
         let runtime =

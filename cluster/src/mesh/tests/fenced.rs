@@ -112,7 +112,7 @@ async fn the_dead_write_nothing() {
     let world = World::of(&["a", "b"]).await;
     let (shard, store) = (held_by(world.mesh("b")), world.mesh("b").store());
     world.mesh("a").evict(&id("b"), true).await.unwrap();
-    // It has not beaten since; neither kind of write goes through.
+    // The node has not beaten since; neither kind of write goes through.
     assert_eq!(write(&store, shard, b"x").await.unwrap_err().class, Class::Fenced);
     assert_eq!(write_plain(&store).await.unwrap_err().class, Class::Fenced);
     assert_eq!(stored(&world, shard).await, None);

@@ -33,7 +33,7 @@ async fn a_node_that_joins_takes_its_share_and_little_else_moves() {
     let before: Vec<Home> = (0..1024).map(|n| world.mesh("a").map().home(Shard(n))).collect();
     let joined = world.join("d").await;
     pass(Duration::from_secs(3)).await;
-    // It owns nothing, and the others move nothing, before it is activated.
+    // The node owns nothing, and the others move nothing, before it is activated.
     assert_eq!((joined.mesh.standing(), joined.mesh.map().held().count()), (Standing::Joining, 0));
     assert_eq!(world.mesh("a").status().moving, 0);
     drop(joined);
@@ -95,7 +95,7 @@ async fn a_drained_node_is_empty_and_can_come_back() {
     while !told.contains(&Event::Standing(Standing::Draining)) {
         told.push(events.next().await);
     }
-    // It still beats and writes what needs no shard.
+    // The node still beats and writes what needs no shard.
     assert!(world.mesh("c").lease().holds());
     write_plain(&world.mesh("c").store()).await.unwrap();
     world.mesh("b").undrain(&id("c")).await.unwrap();

@@ -182,7 +182,7 @@ async fn votes_for_an_older_beat_count_for_nothing() {
     assert!(!other.vote(&id("b"), b, new, 2).await.unwrap());
     assert!(core.vote(&id("b"), b, new, 2).await.unwrap());
     world.until("fenced", Duration::from_secs(3), || world.mesh("b").standing() == Standing::Fenced).await;
-    // Who is dead has no vote.
+    // A dead node has no vote.
     let voted = world.mesh("b").core.vote(&id("c"), world.mesh("c").generation(), new, 1).await;
     assert_eq!(voted.unwrap_err().class, Class::Fenced);
     world.check();

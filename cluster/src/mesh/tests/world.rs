@@ -1,4 +1,6 @@
 //! The world of these tests: a store, nodes, and what can be done to them.
+//!
+//! Length: the nodes, the network and the store between them: all that a test can break.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -182,7 +184,7 @@ pub(super) fn seams(seed: u64) -> Seams {
 /// What others see of a process: whether it answers, and whether its lease holds.
 type Peer = (Arc<Gate>, Arc<Lease>);
 
-/// Who can be reached.
+/// The nodes that can be reached.
 #[derive(Default)]
 pub(super) struct Network {
     peers: Mutex<HashMap<NodeId, Peer>>,
@@ -198,7 +200,7 @@ impl Probe for Network {
             }
             let peer = self.peers.lock().get(node).cloned();
             match peer {
-                // Who stands still does not refuse: it does not answer.
+                // A node that stands still does not refuse: it does not answer.
                 Some((gate, _)) if gate.is_frozen() => std::future::pending().await,
                 Some((_, lease)) => lease.holds(),
                 None => false,
@@ -207,7 +209,7 @@ impl Probe for Network {
     }
 }
 
-/// A shard that was given up, since when it was held, and for whom.
+/// A shard that was given up, since when it was held, and its next owner.
 type Handed = (Shard, Epoch, Option<NodeId>);
 
 /// Which handoffs there were.
@@ -229,7 +231,7 @@ impl Handoff for Handoffs {
     }
 }
 
-/// Who got which shard in which epoch; and what must not be.
+/// Which node got which shard in which epoch; and what must not be.
 #[derive(Default)]
 pub(super) struct Witness {
     pub(super) owners: HashMap<(Shard, Epoch), (NodeId, u64)>,

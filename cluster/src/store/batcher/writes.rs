@@ -7,8 +7,8 @@ use crate::entity::{Entity, Shard};
 use crate::store::{Class, Error, Fut, Op, Ops, Result, Transaction, runner};
 
 /// A write that depends on what is stored: a function that reads and writes in the transaction of a commit, behind the writes of
-/// all bodies. It shares that transaction with the bodies of others, so it reads a few rows by their keys and no ranges that may be
-/// long. It may run more than once: doing it twice must do nothing more than doing it once.
+/// all bodies. The function shares that transaction with the bodies of others, so it reads a few rows by their keys and no ranges that may be
+/// long. The function may run more than once: running twice must do nothing more than running once.
 #[derive(Clone)]
 pub struct Edit(Arc<EditFn>);
 
@@ -45,7 +45,7 @@ pub struct Writes {
     pub edits: Vec<Edit>,
     /// The shard of the entity they are about, for the fence.
     pub shard: Shard,
-    /// Whose refused writes they build on, if any.
+    /// The line that they belong to, if any: they are refused with the earlier writes of the line.
     pub line: Option<Line>,
 }
 

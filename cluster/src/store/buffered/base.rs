@@ -37,11 +37,11 @@ pub(crate) struct Commit {
     pub(crate) watches: Vec<Watched>,
 }
 
-/// A key, and who waits for another value of it than the transaction saw or wrote.
+/// A key, and the waiter for another value of it than the transaction saw or wrote.
 pub(crate) struct Watched {
     /// The key.
     pub(crate) key: Bytes,
-    /// Who waits.
+    /// The waiter.
     pub(crate) wake: oneshot::Sender<Result<()>>,
 }
 

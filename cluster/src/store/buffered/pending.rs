@@ -32,7 +32,7 @@ pub(crate) struct StampedKey {
     pub(crate) after: usize,
 }
 
-/// One write for who does them one after another.
+/// One write, for a caller that does them one after another.
 pub(crate) enum Step {
     /// Removes the keys from the first (included) to the second (excluded).
     ClearRange(Bytes, Bytes),

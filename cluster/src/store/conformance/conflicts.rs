@@ -29,7 +29,7 @@ pub async fn write_skew_is_prevented(subject: Subject) {
     assert_eq!(value(&subject.db, "a").await, None);
 }
 
-/// Commits of one batch share a version. Who reads at the version of a commit has not seen what others of its batch wrote behind it;
+/// Commits of one batch share a version. A reader at the version of a commit has not seen what others of its batch wrote behind it;
 /// so all that was written at that version counts as unseen.
 pub async fn what_was_written_at_a_version_that_is_set_conflicts(subject: Subject) {
     fill(&subject.db, &[("a", "1")]).await;

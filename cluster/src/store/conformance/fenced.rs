@@ -78,7 +78,7 @@ pub async fn a_fenced_write_goes_through_while_its_node_lives(subject: Subject) 
     assert_eq!(value(&subject.db, "k").await.as_deref(), Some(b"4".as_slice()));
 }
 
-/// One row, of the node or of the shard, ends all writes of who does not know it yet.
+/// One row, of the node or of the shard, ends all writes of a node that does not know it yet.
 pub async fn a_fenced_write_fails_after_the_takeover(subject: Subject) {
     for (row, taken) in [("node", "dead"), ("shard", "theirs")] {
         let (_, _, store) = start(&subject).await;
@@ -130,7 +130,7 @@ pub async fn a_fenced_body_that_writes_nothing_sees_the_newest(subject: Subject)
     };
     assert_eq!(look(false).await.as_deref(), Some(b"made elsewhere".as_slice()));
     assert_eq!(look(true).await.as_deref(), Some(b"made elsewhere".as_slice()));
-    // It was the cached version that made the difference.
+    // The cached version made the difference.
     let mut tx = subject.db.begin();
     tx.set_read_version(Version(beat.0.load(Ordering::Relaxed)), Version(beat.0.load(Ordering::Relaxed)));
     assert_eq!(expect(tx.get(b"account", SERIAL).await), None);

@@ -179,7 +179,7 @@ pub async fn random_faults_have_one_effect_each(subject: Subject) {
 pub async fn the_runner_keeps_its_deadline(subject: Subject) {
     let (faults, store) = faulty(&subject);
     let short = || Options::default().deadline(Duration::from_millis(500));
-    // It is not for making the connection.
+    // The deadline is not for making the connection.
     assert_eq!(expect(increment(&store, Options::default()).await), 1);
     faults.script([Fault::Hang]);
     assert_eq!(class(increment(&store, short()).await), Some(Class::MaybeCommitted));

@@ -259,7 +259,7 @@ async fn commit_and_watch(
     Ok(committed)
 }
 
-/// Wakes who waits, until there is nobody left or nothing more to hear.
+/// Wakes the waiters, until none is left or nothing more is to be heard.
 async fn forward(events: &mut Streaming<v1::WatchEvent>, waiting: &mut [Option<Watched>]) -> Error {
     use v1::watch_event::Kind;
     let lost = |detail: String| {

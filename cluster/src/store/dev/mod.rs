@@ -1,4 +1,4 @@
-//! The development store: any engine of this crate served over gRPC, and the client of it. It makes a cluster of one machine,
+//! The development store: any engine of this crate served over gRPC, and its client. The development store makes a cluster of one machine,
 //! with the semantics of FoundationDB and none of its safety: one process, no copies, no login, no encryption.
 //!
 //! A transaction lives in the client ([`super::buffered`]); the server runs each read and each commit as a transaction of its

@@ -23,7 +23,7 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Events of one stream that may wait to be sent.
 const EVENTS: usize = 16;
 
-/// Serves `db` to everybody who connects, until `stop` completes; then closes `db`, tells those who wait, and ends. The
+/// Serves `db` to everybody who connects, until `stop` completes; then closes `db`, tells the waiters, and ends. The
 /// sockets of `incoming` should have `TCP_NODELAY` set.
 ///
 /// # Errors

@@ -12,7 +12,7 @@ use crate::store::buffered::pending::{StampedKey, Step, Write};
 use crate::store::buffered::span::{Span, next_key};
 use crate::store::{Class, Committed, Error, Transaction, Version};
 
-/// What a transaction has gathered, as a message. The watches are only named; who waits stays behind.
+/// What a transaction has gathered, as a message. The watches are only named; the waiters stay behind.
 pub(super) fn request(version: Option<Version>, commit: &mut Commit) -> v1::CommitRequest {
     let mut pending = std::mem::take(&mut commit.pending);
     let place = |offset| u64::try_from(offset).unwrap_or(u64::MAX);

@@ -38,7 +38,7 @@ pub(super) fn bytes(rows: &Path) -> io::Result<u64> {
 ///
 /// After a failed write the writer's buffer still holds the rest of that batch, and writes it when it is dropped, maybe a moment later
 /// on a thread of fjall's. That must not fall into a journal that is written again: this way it goes into a file that has no name
-/// any more. It also makes up for a sync that failed: what was read from memory here is written once more.
+/// any more. A renewal also makes up for a sync that failed: what was read from memory here is written once more.
 pub(super) fn renew(rows: &Path) -> io::Result<()> {
     let path = active(rows)?;
     let bytes = fs::read(&path)?;

@@ -1,4 +1,4 @@
-//! The folder of the store as the operating system sees it: who may read it, what room there is, whether it can be written.
+//! The folder of the store as the operating system sees it: which users may read it, what room there is, whether it can be written.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
@@ -18,7 +18,7 @@ pub(super) fn make(folder: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(FOLDER).create(folder)
 }
 
-/// The same, and takes from others what they may do with what is in it. For who has the lock: nothing in it may go meanwhile.
+/// The same, and takes from others what they may do with what is in it. For the process that has the lock: nothing in it may go meanwhile.
 pub(super) fn own(folder: &Path) -> io::Result<()> {
     make(folder)?;
     let closed = close_to_others(folder)?;

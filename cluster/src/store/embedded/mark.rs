@@ -1,7 +1,7 @@
 //! The mark in the store's folder: it says that there was a store, and how far it had come.
 //!
 //! A journal that is gone, emptied or cut short looks like one of a store that has less in it, and a server would start with what
-//! is left, without its accounts if need be, and say nothing. The mark tells the difference. It is one line, written in place: that
+//! is left, without its accounts if need be, and say nothing. The mark tells the difference. The mark is one line, written in place: that
 //! needs no room and no file descriptor when both are short.
 
 use std::fs::File;

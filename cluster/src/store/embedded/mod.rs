@@ -37,7 +37,7 @@ use space::Space;
 /// When a commit counts as durable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Durability {
-    /// It is on the disk: survives a power cut.
+    /// A commit is on the disk: it survives a power cut.
     #[default]
     Sync,
     /// The operating system has it: survives the end of the process, not of the machine.

@@ -32,7 +32,7 @@ impl Space {
         #[allow(clippy::cast_precision_loss)] // a disk is below 2^52 bytes
         gauge!("rookery_store_free_bytes").set(free as f64);
         let was = self.full.load(Ordering::Relaxed);
-        // It opens a little above the mark at which it closes, so that it does not go to and fro.
+        // The store opens a little above the mark at which it closes, so that it does not go to and fro.
         let full = free < if was { self.least.saturating_add(self.least / 16) } else { self.least };
         if self.full.swap(full, Ordering::Relaxed) == full {
             return;

@@ -27,7 +27,7 @@ pub(crate) struct Request {
     pub(crate) watches: Vec<Watch>,
     /// When it was sent.
     pub(crate) now: Instant,
-    /// Who waits.
+    /// The waiter.
     pub(crate) done: oneshot::Sender<Result<Committed>>,
 }
 

@@ -80,7 +80,7 @@ impl<B: Backend> Local<B> {
 enum Sent {
     /// There was nothing to write.
     Nothing(Version),
-    /// It is on its way.
+    /// The commit is on its way.
     Request(oneshot::Receiver<Result<Committed>>),
 }
 

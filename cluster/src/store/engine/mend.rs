@@ -9,7 +9,7 @@ use super::window::Window;
 use super::{Engine, Published, Snapshot};
 use crate::store::{Class, Error, Result, Standing, Version};
 
-/// The error of commits while a write that failed is not made good. It may pass, so it is worth another attempt.
+/// The error of commits while a write that failed is not made good. The fault may pass, so another attempt is worth it.
 const BROKEN: Error =
     Error::new(Class::Unavailable, "a write to disk failed, and the disk does not take writes yet");
 
@@ -19,7 +19,7 @@ impl<B: Backend> Engine<B> {
         match &*self.standing.borrow() {
             Standing::Well | Standing::Full => Ok(()),
             Standing::Broken => Err(BROKEN),
-            // For good: whoever would try again would do so until the process ends.
+            // For good: a caller that tried again would do so until the process ends.
             Standing::Lost(why) => Err(Error::new(Class::Corrupt, "the store is lost").with(why)),
         }
     }
@@ -63,7 +63,7 @@ impl<B: Backend> Engine<B> {
         }
     }
 
-    /// It is well, or full.
+    /// The store is well, or full.
     fn stand(&self) {
         self.set_standing(if self.backend.room().is_err() { Standing::Full } else { Standing::Well });
     }

@@ -156,7 +156,7 @@ impl<B: Backend> Handle<B> {
 
     /// Commits on a thread of its own.
     pub(crate) fn threaded(engine: Engine<B>) -> Result<Self> {
-        engine.tend(); // whoever looks at it first shall see how it is
+        engine.tend(); // the first look at it must see how it is
         let engine = Arc::new(engine);
         let lane = Lane::threaded(Arc::clone(&engine))?;
         Ok(Self(Arc::new(Shared { engine, lane })))

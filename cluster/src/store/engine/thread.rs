@@ -45,7 +45,7 @@ impl<B: Backend> Lane<B> {
         }
     }
 
-    /// Starts the thread. It ends at [`Lane::close`] or when the lane is dropped.
+    /// Starts the thread, which ends at [`Lane::close`] or when the lane is dropped.
     pub(crate) fn threaded(engine: Arc<Engine<B>>) -> Result<Self> {
         let (sender, receiver) = sync_channel(QUEUE);
         let lane = Self { thread: Some(sender), ..Self::in_place() };

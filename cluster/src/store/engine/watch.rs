@@ -1,4 +1,4 @@
-//! Watches: who waits for a key to change.
+//! Watches: waiters for a key to change.
 
 use std::collections::HashMap;
 
@@ -17,7 +17,7 @@ pub(crate) struct Watch {
     pub(crate) expected: Option<Bytes>,
     /// The transaction wrote the key itself: it expects its own value.
     pub(crate) written: bool,
-    /// Who waits.
+    /// The waiter.
     pub(crate) wake: oneshot::Sender<Result<()>>,
 }
 

@@ -110,7 +110,7 @@ impl Clock {
 }
 
 /// Sequence ids into what clients see, and back: one AES-128 block under a key of the deployment, in base64url. An id
-/// says nothing about time or order to who lacks the key, and cannot be guessed (XEP-0359 section 4).
+/// says nothing about time or order without the key, and cannot be guessed (XEP-0359 section 4).
 #[derive(Clone)]
 pub struct IdCipher(Aes128);
 

@@ -200,7 +200,7 @@ mod tests {
         Entity::new("juliet@a")
     }
 
-    /// An archive with an entry at each microsecond from 10 on: from whom, of what size.
+    /// An archive with an entry at each microsecond from 10 on: the sender, the size.
     fn archive(entries: &[(&str, usize)]) -> (Double, Vec<(ArchiveId, Entry)>) {
         let mut tx = Double::new();
         let mut clock = Clock::default();

@@ -60,7 +60,7 @@ pub async fn purge_before(
     Ok(())
 }
 
-/// Removes all entries of one archive. Whoever appends to it must forget the last day (see [`super::append`]).
+/// Removes all entries of one archive. Code that appends to it must forget the last day (see [`super::append`]).
 pub async fn purge_all(tx: &mut dyn Transaction, collection: Collection, owner: &Entity) -> Result<()> {
     unindex_all(tx, collection, owner, None).await?;
     let range = Key::of(collection.entries(), owner).range();

@@ -75,7 +75,7 @@ async fn who_knows_a_version_is_told_what_is_new() {
     assert_eq!(since(&mut tx, &user, &two).await.unwrap(), ["b@b", "-a@b"]);
     let four = now(&mut tx, &user).await;
     assert_eq!(since(&mut tx, &user, &four).await, Some(vec![]));
-    // It comes back.
+    // The contact comes back.
     put(&mut tx, &user, &listed("a@b")).unwrap();
     assert_eq!(since(&mut tx, &user, &two).await.unwrap(), ["b@b", "a@b"]);
     assert_eq!(since(&mut tx, &user, &four).await.unwrap(), ["a@b"]);
@@ -174,7 +174,7 @@ fn no_domain_takes_the_room_of_all_others() {
     assert_eq!(displaced(&waiting, 4), []);
     assert_eq!(displaced(&waiting, 3), [0]);
     waiting.extend((0..5).map(flood));
-    // The flood alone, down to as many as others have; then whoever has waited longest.
+    // The flood alone, down to as many as others have; then the request that has waited longest.
     assert_eq!(displaced(&waiting, 6), [4, 5, 6]);
     assert_eq!(displaced(&waiting, 4), [4, 5, 6, 0, 7]);
     assert_eq!(displaced(&waiting, 0).len(), waiting.len());

@@ -23,7 +23,7 @@ pub(super) const REMOTE: &[Opt] = &[
         "refuse_networks",
         Kind::List(&["0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "::1/128", "fe80::/10"]),
         true,
-        "Networks in which no other server can be. Whoever has a domain says in DNS where its server is, and could lead connections to a service that only this machine should reach. Add the private networks (`10.0.0.0/8`, `172.16.0.0/12`, `192.168.0.0/16`, `fc00::/7`) if no other server is in yours. Static routes do not count.",
+        "Networks in which no other server can be. The owner of a domain says in DNS where its server is, and could lead connections to a service that only this machine should reach. Add the private networks (`10.0.0.0/8`, `172.16.0.0/12`, `192.168.0.0/16`, `fc00::/7`) if no other server is in yours. Static routes do not count.",
     ),
     opt(
         "dns",

@@ -12,7 +12,7 @@ pub(super) struct Expected<'a> {
     pub(super) serves: &'a dyn Fn(&str) -> bool,
     /// The domain of the stream before the restart, once the client has logged in to it.
     pub(super) domain: Option<&'a BareJid>,
-    /// Who the client has proved to be.
+    /// The user that the client has proved to be.
     pub(super) user: Option<&'a BareJid>,
 }
 
@@ -26,7 +26,7 @@ pub(super) fn judge(header: &StreamHeader, expected: &Expected<'_>) -> Result<Ba
     if header.version.is_none_or(|(major, _)| major < 1) {
         return Err(StreamCondition::UnsupportedVersion);
     }
-    // Section 4.7.2: the client must say to whom; sections 4.9.3.6 and 4.9.3.7.
+    // Section 4.7.2: the client must name the domain; sections 4.9.3.6 and 4.9.3.7.
     let to = header.to.as_ref().ok_or(StreamCondition::ImproperAddressing)?;
     if to.local().is_some() || to.resource().is_some() || !(expected.serves)(to.domain()) {
         return Err(StreamCondition::HostUnknown);

@@ -130,7 +130,7 @@ impl<W: Carrier> Running<W> {
                 self.nonza(&element)
             }
             Err(stanza::Error::Malformed(malformed)) => {
-                // It counts like any other (XEP-0198 section 4), and so does the answer: the session numbers it.
+                // A malformed stanza counts like any other (XEP-0198 section 4), and so does the answer: the session numbers the answer.
                 self.charge(now);
                 self.acks.count();
                 self.link.answer(malformed.reply());
@@ -152,8 +152,8 @@ impl<W: Carrier> Running<W> {
         }
     }
 
-    /// What is stored and sent on says who it is from, in which language, and what its prefixes mean. Where the client wrote
-    /// that once and sends little more, it pays for what becomes of it.
+    /// A stanza that is stored and sent on names its sender, its language and the meaning of its prefixes. Where the client wrote
+    /// that once and sends little more, the client pays for what the stanza becomes.
     fn charge_growth(&mut self, stanza: &Stanza, sent: usize, now: Instant) {
         let lang = self.lang.as_ref().filter(|_| stanza.lang.is_none()).map_or(0, |lang| lang.len());
         let from = if stanza.from.is_none() { self.link.jid().as_str().len() } else { 0 };

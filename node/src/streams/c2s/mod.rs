@@ -1,5 +1,5 @@
-//! A client's connection: bytes in, bytes out. It negotiates TLS, SASL and a session (RFC 6120), and from then on is a
-//! numbered pipe between a socket and a session actor. It decides nothing about a user.
+//! A client's connection: bytes in, bytes out. A connection negotiates TLS, SASL and a session (RFC 6120), and from then on is a
+//! numbered pipe between a socket and a session actor, which decides nothing about a user.
 //!
 //! The way of a connection: [`serve`] → `negotiate` (boxed: its state is large and short-lived) → `running` (small: this is
 //! what thousands of idle clients cost) → `closing`. Nothing here keeps a read buffer per connection: bytes are read into

@@ -136,7 +136,7 @@ pub(super) async fn run<T: Transport>(
         },
         _ = stop.wait_for(|stop| *stop) => End::error(StreamCondition::SystemShutdown),
         () = gate.is_shut() => End::error(StreamCondition::SystemShutdown),
-        // Without a word: whoever holds that many connections would only make us hold them longer.
+        // Without a word: the peer holds too many connections, and an answer would only keep this one open longer.
         () = standing.sent_away() => End::Abandon,
     };
     negotiation.close(end).await;
@@ -175,8 +175,8 @@ impl<T: Transport> Negotiation<T> {
         }
     }
 
-    /// A client that could come to its user's home straight is sent there (RFC 6120 section 4.9.3.19): it has logged in, so
-    /// it can trust who says so. It is never sent on to a node that would not keep it.
+    /// A client that could come to its user's home straight is sent there (RFC 6120 section 4.9.3.19), after login, so that
+    /// the client can trust the redirect. A client is never sent on to a node that would not keep it.
     fn elsewhere(&self) -> Result<(), End> {
         let Some(user) = &self.user else { return Ok(()) };
         let Some(mesh) = self.shared.mesh.as_ref().filter(|_| self.settings.redirect) else { return Ok(()) };

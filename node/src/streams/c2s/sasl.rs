@@ -17,7 +17,7 @@ use crate::transport::Transport;
 /// How one attempt ended.
 struct Failed {
     failure: SaslFailure,
-    /// It was a guess of a password; so many came from the address lately.
+    /// The attempt was a guess of a password; so many came from the address lately.
     guess: Option<u32>,
 }
 

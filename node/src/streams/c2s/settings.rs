@@ -36,7 +36,7 @@ impl From<&Config> for Settings {
         let bytes = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         Self {
             limits,
-            rates: InForce::from(&limits),
+            rates: InForce::from(limits.traffic),
             component_rates: InForce::of_component(&limits),
             before: xml::Limits::LOGIN.with_stanza_bytes(bytes(limits.stanza_bytes_before_login)),
             after: xml::Limits {

@@ -27,7 +27,7 @@ mod tests;
 
 /// The namespace of what components send.
 const CONTENT: &str = ns::COMPONENT_ACCEPT;
-/// A wrong secret is answered after this: whoever guesses does so slowly.
+/// A wrong secret is answered after this time, so that guessing is slow.
 const GUESS: Duration = Duration::from_secs(1);
 
 /// Programs that try again for ever fill no log.

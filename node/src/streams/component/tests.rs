@@ -163,9 +163,9 @@ async fn without_a_connection_stanzas_wait_a_moment() {
     let mut romeo = fixture.session("romeo", "orchard").await;
     let say =
         |id: u32| format!("<message to='a@irc.localhost' type='chat' id='{id}'><body>n{id}</body></message>");
-    // It has just started: the component may come at any moment.
+    // The node has just started: the component may come at any moment.
     romeo.send(&say(1)).await;
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    tokio::time::sleep(Duration::from_secs(5)).await; // the clock is paused
     let mut irc = component(&fixture, "irc.localhost").await;
     assert!(confirm(&mut irc).await.contains("n1"));
     // What a connection has not confirmed goes to the next one, in order.

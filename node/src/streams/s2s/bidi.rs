@@ -1,8 +1,9 @@
 //! Streams on which both sides send (XEP-0288 version 1.0.1).
 //!
-//! A stream that another server has opened so is lent to the link of its pair, if that is at home on this node; it spares a
-//! connection, and reaches servers that cannot be called. On streams that this node opens both sides send only if the other
-//! server cannot resume streams: what was sent and not confirmed is known over the death of a node only where one side sends.
+//! A stream that another server has opened with this feature is lent to the link of its pair, if that link is at home on this
+//! node. That spares a connection, and reaches servers that cannot be called. On streams that this node opens, both sides send
+//! only if the other server cannot resume streams: a node that takes over after a death knows what was sent and not confirmed
+//! only for streams on which one side sends.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -26,7 +27,7 @@ impl Knowledge {
         if resumes {
             known.remove(remote);
         } else if known.contains(remote) {
-            // It is known.
+            // Known already: nothing to do.
         } else {
             if known.len() >= REMEMBERED {
                 known.clear();

@@ -11,10 +11,11 @@ use rookery_proto::xmpp::ns;
 use rookery_proto::xmpp::stanza::{self, Malformed, Stanza};
 use rookery_proto::xmpp::toplevel::TopLevel;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
 use super::wire::Wire;
 use super::{CONTENT, Federation, Settings};
+use crate::streams::goodbye::{abandon, goodbye};
 use crate::streams::rate::Meter;
 
 /// How many elements the other server may send before it has proved a domain; honest ones need a handful.
@@ -231,9 +232,6 @@ pub(super) fn told(element: &Element) -> End {
     End::Told(condition.unwrap_or(StreamCondition::UndefinedCondition))
 }
 
-/// How long a connection without a proper end is kept for the close of TLS.
-const COURTESY: std::time::Duration = std::time::Duration::from_secs(1);
-
 /// Writes what is left in `out`, the error if there is one, and `</stream:stream>`; then waits, for `patience` at most, until the
 /// other side has closed.
 pub(super) async fn close(
@@ -244,7 +242,7 @@ pub(super) async fn close(
     patience: std::time::Duration,
 ) {
     let wait = match &end {
-        End::Lost | End::Abandon => return drop(timeout(patience.min(COURTESY), wire.shutdown()).await),
+        End::Lost | End::Abandon => return abandon(wire, patience).await,
         End::Error(error) => {
             let condition = error.condition.name();
             metrics::counter!("rookery_stream_errors_total", "condition" => condition).increment(1);
@@ -257,16 +255,5 @@ pub(super) async fn close(
     if opened {
         out.extend_from_slice(CLOSE);
     }
-    let goodbye = async {
-        wire.write_all(&out).await?;
-        wire.flush().await?;
-        if wait {
-            // What the other side still sends is read and dropped: a reset must not eat our last words.
-            wire.shutdown().await?;
-            let mut scrap = [0; 512];
-            while wire.read(&mut scrap).await? > 0 {}
-        }
-        wire.shutdown().await
-    };
-    let _ = timeout(patience, goodbye).await;
+    goodbye(wire, &out, wait, patience).await;
 }

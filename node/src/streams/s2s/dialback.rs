@@ -14,7 +14,7 @@ use super::{Federation, proof};
 use crate::config::Policy;
 use crate::net::seldom::Seldom;
 
-/// Anybody can come with a false key.
+/// Limits the log's lines about false keys, since any server can send false keys.
 static FALSE_KEYS: Seldom = Seldom::new();
 
 /// An error of dialback (section 2.5) with a text for the other operator.
@@ -129,7 +129,7 @@ impl Running {
                 (None, Some(place)) => (federation.verify(&pair, &id, key, place).await, proof::name(None)),
                 (None, None) => (Verdict::Error(Condition::NotAuthorized), ""),
             };
-            // If the stream has ended, nobody is interested.
+            // If the stream has ended, the verdict is of no use.
             let _ = orders.send(Order::Verified(pair, verdict, by)).await;
         });
         None

@@ -124,7 +124,7 @@ impl Incoming {
                 }
             },
             _ = stop.wait_for(|stop| *stop) => End::error(StreamCondition::SystemShutdown),
-            // Without a word: whoever holds that many connections would only make us hold them longer.
+            // Without a word: the peer holds too many connections, and an answer would only keep this one open longer.
             () = standing.sent_away() => End::Abandon,
         };
         let from = self.from();
@@ -138,7 +138,7 @@ impl Incoming {
         None
     }
 
-    /// In whose name we speak.
+    /// The domain of this deployment that stands in our header: the one the peer asked for, else the first.
     fn from(&self) -> Option<String> {
         let domain = self.local.as_ref().map(|local| local.as_str().to_owned());
         domain.or_else(|| self.federation.host.options().domains.first().map(|d| d.name.clone()))
@@ -219,7 +219,7 @@ impl Incoming {
             None => None,
         };
         if let Some(remote) = &remote {
-            // Nobody else speaks for us.
+            // No other server speaks for our domains.
             if host.answers(remote.as_str()) {
                 return Err(StreamCondition::InvalidFrom);
             }
@@ -304,7 +304,7 @@ impl Incoming {
         Ok(Next::Stage(Stage::Login))
     }
 
-    /// Another server asks about a key of ours (XEP-0220 section 2.2.2). It may log in afterwards.
+    /// Another server asks about a key of ours (XEP-0220 section 2.2.2). That server may log in afterwards.
     fn answer(&mut self, element: &Element) -> Result<(), End> {
         let request = super::dialback::read(element)?;
         if let (Kind::Verify { id }, Says::Key(key)) = (&request.kind, &request.says) {

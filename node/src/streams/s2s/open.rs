@@ -24,22 +24,22 @@ pub(super) struct Opened {
     pub(super) id: String,
     /// The last features.
     pub(super) features: Element,
-    /// Whether it knows dialback.
+    /// Whether the other server knows dialback.
     pub(super) dialback: bool,
-    /// What its certificate proves; enough for the policy.
+    /// What the other server's certificate proves; enough for the policy.
     pub(super) proof: Option<Proof>,
-    /// Where it is.
+    /// The other server's address.
     pub(super) address: String,
 }
 
-/// Why there is none.
+/// Why no stream could be opened.
 #[derive(Debug)]
 pub(super) enum Closed {
     /// No server is known, or policy forbids.
     Permanent(String),
-    /// It could not be reached, or the stream failed.
+    /// The server could not be reached, or the stream failed.
     Now(String),
-    /// It did not answer in time.
+    /// The server did not answer in time.
     Late(String),
 }
 
@@ -94,7 +94,7 @@ pub(super) async fn greet(conn: &mut Conn, federation: &Federation, pair: &Pair)
 }
 
 impl Federation {
-    /// Where the server of the pair's remote domain is.
+    /// The addresses of the servers of the pair's remote domain.
     async fn targets(&self, pair: &Pair) -> Result<Vec<Target>, Closed> {
         let settings = self.settings.load_full();
         let remote = pair.remote().domain();
@@ -108,7 +108,7 @@ impl Federation {
         if let Some(route) = settings.federation.route(remote) {
             let begin = if route.direct { Begin::Direct } else { Begin::Starttls };
             let target = self.finder.host(&route.host, route.port, begin).await;
-            // An operator who routes a domain to a name that is missing mends that: what waits need not go back.
+            // The operator can mend a route to a name that does not exist: the error is not permanent, and stanzas wait.
             return Ok(vec![target.map_err(|error| Closed::Now(error.to_string()))?]);
         }
         self.finder.find(remote).await.map(|found| found.list).map_err(known)

@@ -1,6 +1,6 @@
 //! Stream management (XEP-0198 version 1.6.3) on streams that other servers have opened: what is kept of a lost one, so that its
-//! next connection goes on where it was. It is kept on this node only; elsewhere, and after its time, the answer is honest:
-//! `<item-not-found/>`.
+//! next connection goes on where it was. A lost stream is kept on this node only. On other nodes, and after that time, a request to
+//! resume is answered by `<item-not-found/>`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,14 +18,14 @@ use super::table::Order;
 const GIVE_UP: Duration = Duration::from_secs(2);
 /// How many lost streams are kept.
 const PARKED: usize = 4_096;
-/// How often it is looked whether stanzas are settled.
+/// The pause between two looks at whether the stanzas are settled.
 const LOOK: Duration = Duration::from_millis(10);
 
 /// What both sides count on.
 pub(super) struct Managed {
     /// What of the other server's stanzas is settled.
     pub(super) ledger: Arc<Ledger>,
-    /// In whose name its stanzas are numbered: with the number it tells those that come again.
+    /// The name under which the stream's stanzas are numbered. Name and number together tell a stanza that comes again.
     pub(super) name: OriginName,
     /// The id for resumption, if there is one.
     pub(super) id: Option<String>,

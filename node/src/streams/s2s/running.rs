@@ -69,7 +69,7 @@ pub(super) struct Running {
     orders: Option<mpsc::Receiver<Order>>,
     /// The pairs that the other side may send for.
     pub(super) proved: Vec<(Pair, &'static str)>,
-    /// Those whose keys are being verified.
+    /// The pairs whose keys are being verified.
     pub(super) verifying: Vec<Pair>,
     pub(super) bidi: bool,
     /// The largest stanza that the other side takes on a stream in both directions.
@@ -77,7 +77,7 @@ pub(super) struct Running {
     pub(super) pass: Option<Pass>,
     pub(super) unproved: Option<Unproved>,
     is_incoming: bool,
-    /// Whose stanzas go out.
+    /// The pair and the link whose stanzas this stream sends.
     pub(super) link: Option<(Pair, LinkEnd)>,
     /// Whether the other side's counts are those of the link.
     pub(super) confirms: bool,

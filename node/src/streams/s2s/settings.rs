@@ -38,10 +38,7 @@ impl From<&Config> for Settings {
             u64::from(limits.new_streams_per_minute),
         );
         Self {
-            rates: InForce {
-                bytes: Rate::new(limits.bytes_per_second, limits.bytes_burst),
-                stanzas: Rate::new(limits.stanzas_per_second, limits.stanzas_burst),
-            },
+            rates: limits.traffic.into(),
             arrivals: InForce { bytes: arrivals, stanzas: arrivals },
             before: xml::Limits::LOGIN.with_stanza_bytes(BEFORE),
             after: xml::Limits {

@@ -120,10 +120,10 @@ impl Running {
         })
     }
 
-    /// It counts like any other (XEP-0198 section 4), and is answered by the way of all stanzas.
+    /// A malformed stanza counts like any other (XEP-0198 section 4). The error goes back by the way of all stanzas.
     fn malformed(&mut self, malformed: &Malformed) -> Result<(), End> {
         let from = malformed.from.as_ref();
-        // What is wrong may be `to`: then it is answered by whom the stream is for.
+        // If `to` is what is wrong, the error comes from the local domain that the stream is for.
         let local = || {
             let fits = |pair: &Pair| Some(pair.remote().domain()) == from.map(Jid::domain);
             let pair = self.proved.iter().map(|(pair, _)| pair).find(|pair| fits(pair));

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::verify::Verdict;
 
-/// Who has opened a stream.
+/// The side that opened a stream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Direction {
     /// Another server.
@@ -28,7 +28,7 @@ pub(super) enum Order {
     Lend(Pair, LinkEnd),
     /// What became of a key (XEP-0220 section 2.1.2), and what has proved the domain.
     Verified(Pair, Verdict, &'static str),
-    /// It is resumed by another connection: it gives up what it has.
+    /// Another connection resumes the stream: this one gives up what it has.
     GiveUp,
 }
 
@@ -40,7 +40,7 @@ const ORDERS: usize = 64;
 pub struct Info {
     /// Its number on this node.
     pub number: u64,
-    /// Who has opened it.
+    /// The side that opened the stream.
     pub direction: Direction,
     /// The pairs of domains that were proved on it, and how: `certificate`, `dane` or `dialback`.
     pub pairs: Vec<(Pair, &'static str)>,
@@ -52,7 +52,7 @@ pub struct Info {
     pub bidi: bool,
     /// Whether stanzas are counted (XEP-0198), and whether it can be resumed.
     pub managed: Option<bool>,
-    /// Since when it is.
+    /// When the stream began.
     pub since: Instant,
 }
 
@@ -108,7 +108,7 @@ impl Table {
         (Place { table: self.clone(), number, orders }, receiver)
     }
 
-    /// All of them, by number; those that `remote` has a part in, if it is given.
+    /// All streams, by number. With `remote`, only the streams on which that domain was proved.
     pub fn list(&self, remote: Option<&str>) -> Vec<Info> {
         let inner = self.0.lock();
         let fits = |info: &Info| {
@@ -139,7 +139,7 @@ impl Table {
         }
     }
 
-    /// Waits until there is none. Looked at now and then: only the end of the process asks.
+    /// Waits until no stream is left. Polls, since only the end of the process waits here.
     pub async fn emptied(&self) {
         while !self.0.lock().streams.is_empty() {
             tokio::time::sleep(Duration::from_millis(10)).await;

@@ -16,11 +16,11 @@ use super::open::{Closed, Opened};
 /// What the authoritative server says of a key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Verdict {
-    /// It is its own.
+    /// The key is the domain's own.
     Valid,
-    /// It is not.
+    /// The key is not the domain's own.
     Invalid,
-    /// Nobody could say.
+    /// No verdict: the authoritative server could not be asked, or could not say.
     Error(Condition),
 }
 

@@ -1,3 +1,7 @@
+//! Handshakes with other servers, and what their certificates prove.
+//!
+//! Length: one case for each thing that can be wrong with a certificate.
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -216,7 +220,7 @@ fn records_of_each_usage() {
         for matching in [0, 1, 2] {
             let of = |usage, certificate| tlsa(usage, selector, matching, certificate);
             let (dane, wrong) = (Ok(Proof::Dane), Err(NotProved::WrongRecord));
-            // DANE-EE: the certificate alone, whoever has signed it.
+            // DANE-EE: the certificate alone; its signer does not matter.
             assert_eq!(judged(&theirs, of(3, &theirs[0])), dane);
             assert_eq!(judged(&ours, of(3, &theirs[0])), wrong);
             // DANE-TA: the authority, which nobody else trusts.
@@ -374,7 +378,7 @@ async fn servers_of_every_kind_are_let_in_and_out() {
     assert!(client.is_err() && server.is_err());
 }
 
-/// Whoever shows a certificate without its key is nobody.
+/// A peer that shows a certificate without having its key is refused.
 #[tokio::test]
 async fn a_certificate_without_its_key_is_refused() {
     let folder = tempfile::tempdir().unwrap();

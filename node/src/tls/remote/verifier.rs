@@ -1,5 +1,5 @@
-//! Verifiers that let every well-formed certificate pass whose key the other side has: what it proves is judged afterwards,
-//! because other proofs than authorities count (DANE, dialback).
+//! A verifier that lets every well-formed certificate pass whose key the other side has. What the certificate proves is judged
+//! afterwards, because other proofs than authorities count (DANE, dialback).
 
 use std::sync::Arc;
 
@@ -14,6 +14,11 @@ use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 #[derive(Debug)]
 pub(super) struct AnyKey(pub(super) Arc<CryptoProvider>);
 
+/// Whether a certificate can be read. All that this check asks of a certificate, in both directions.
+fn well_formed(certificate: &CertificateDer<'_>) -> Result<(), Error> {
+    ParsedCertificate::try_from(certificate).map(drop)
+}
+
 impl ServerCertVerifier for AnyKey {
     fn verify_server_cert(
         &self,
@@ -23,7 +28,7 @@ impl ServerCertVerifier for AnyKey {
         _: &[u8],
         _: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        ParsedCertificate::try_from(end_entity).map(|_| ServerCertVerified::assertion())
+        well_formed(end_entity).map(|()| ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -50,12 +55,12 @@ impl ServerCertVerifier for AnyKey {
 }
 
 impl ClientCertVerifier for AnyKey {
-    /// Asked for, and not needed: without one there is still dialback.
+    /// A certificate is asked for, and not needed: a server without one can prove itself by dialback.
     fn client_auth_mandatory(&self) -> bool {
         false
     }
 
-    /// No hints: servers whose authority is not named here could send nothing.
+    /// No hints: a server whose authority is not among the hints would send no certificate.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }
@@ -66,7 +71,7 @@ impl ClientCertVerifier for AnyKey {
         _: &[CertificateDer<'_>],
         _: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        ParsedCertificate::try_from(end_entity).map(|_| ClientCertVerified::assertion())
+        well_formed(end_entity).map(|()| ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(

@@ -1,6 +1,6 @@
 //! Judges one complete frame: everything that XML 1.0, Namespaces in XML 1.0 and RFC 6120 section 11 forbid.
 //!
-//! One pass by hand, since it runs for every stanza: a 315-byte message costs well under a microsecond. Whoever needs
+//! One pass by hand, since it runs for every stanza: a 315-byte message costs well under a microsecond. Code that needs
 //! more than a yes (the index of a stanza's children, a stream header) listens to the pass as a [`Visitor`].
 
 mod namespaces;

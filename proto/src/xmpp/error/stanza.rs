@@ -46,7 +46,7 @@ conditions! {
         RemoteServerTimeout = "remote-server-timeout",
         /// The server or the recipient has not enough of something (8.3.3.18).
         ResourceConstraint = "resource-constraint",
-        /// Not served at this address: also the answer that hides who exists (8.3.3.19).
+        /// Not served at this address: also the answer that hides whether an account exists (8.3.3.19).
         ServiceUnavailable = "service-unavailable",
         /// The sender must subscribe first (8.3.3.20).
         SubscriptionRequired = "subscription-required",
@@ -116,7 +116,7 @@ pub struct StanzaError {
     pub text: Option<Cow<'static, str>>,
     /// The application-specific condition: one complete element, trusted XML, as it stands inside a stanza.
     pub app: Option<Cow<'static, [u8]>>,
-    /// Who found the error, if not the stanza's sender.
+    /// The entity that found the error, if not the stanza's sender.
     pub by: Option<Jid>,
     /// The other address, with [`Condition::Gone`] and [`Condition::Redirect`] only.
     pub uri: Option<Cow<'static, str>>,
@@ -156,7 +156,7 @@ impl StanzaError {
         self
     }
 
-    /// The same, saying who found it.
+    /// The same, naming the entity that found the error.
     #[must_use]
     pub fn by(mut self, by: impl Into<Jid>) -> Self {
         self.by = Some(by.into());

@@ -165,7 +165,7 @@ impl Jid {
         self.text.get(start..usize::from(self.bare)).unwrap_or_default()
     }
 
-    /// The resourcepart, if there is one: never empty. It may hold any character but controls: escape it.
+    /// The resourcepart, if there is one: never empty. A resourcepart may hold any character but controls: escape it.
     #[must_use]
     pub fn resource(&self) -> Option<&str> {
         if self.is_bare() { None } else { self.text.get(usize::from(self.bare) + 1..usize::from(self.end)) }

@@ -30,9 +30,9 @@ pub use crate::xml::Text;
 pub struct Stanza {
     /// What it is, and its `type`.
     pub type_: Type,
-    /// To whom; for a client's stanza, none means its own account.
+    /// The addressee; for a client's stanza, none means its own account.
     pub to: Option<Jid>,
-    /// From whom.
+    /// The sender.
     pub from: Option<Jid>,
     /// The sender's mark.
     pub id: Option<Text>,

@@ -49,7 +49,7 @@ pub struct Malformed {
     pub kind: Kind,
     /// Its id, for the answer.
     pub id: Option<Text>,
-    /// From whom.
+    /// The sender.
     pub from: Option<Jid>,
     /// Its recipient, unless that is what is wrong.
     pub to: Option<Jid>,
@@ -59,7 +59,7 @@ pub struct Malformed {
 }
 
 impl Malformed {
-    /// The error to send back: from whom the stanza was meant for, else without a `from` for the caller to set.
+    /// The error to send back, from the stanza's addressee; without an addressee, the caller sets `from`.
     /// `None` if it must not be answered, being an error or a result itself.
     #[must_use]
     pub fn reply(&self) -> Option<Stanza> {

@@ -1,4 +1,4 @@
-//! Who must get what, where clients have habits. A message that its sender's server acknowledged, and did not refuse, comes to some
+//! Which client must get what, where clients have habits. A message that its sender's server acknowledged, and did not refuse, comes to some
 //! device; to the session of its full JID, if that is there; else to every device that took messages when it came. Nothing
 //! comes twice to a session, nor to a device that was not there when another got it. What is refused comes to nobody.
 
@@ -124,7 +124,7 @@ impl Looked<'_> {
         }
     }
 
-    /// It comes to whom it is for.
+    /// A message comes to its recipients.
     fn delivered(&self, lists: &Lists) {
         if !self.sent.acked || self.sent.errors > 0 {
             return;
@@ -263,7 +263,7 @@ fn asked(world: &World, clients: &[parking_lot::MutexGuard<'_, Client>]) {
                 "[iq/twice] q{k} of c{from} ({target}) was answered {answers} times, seen by {seen:?}"
             ));
         }
-        // Who got it may be gone with the answer.
+        // The client that got it may be gone with the answer.
         let gone = seen.iter().any(|(n, number)| life(*n, *number).is_none_or(|life| life.ended.is_some()));
         if answers == 0 && !gone {
             let kind = if seen.is_empty() { "iq/request-lost" } else { "iq/answer-lost" };

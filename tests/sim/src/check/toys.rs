@@ -118,7 +118,7 @@ fn settled(world: &World, n: usize, line: &Line) {
     }
 }
 
-/// A line of somebody who never was in the room is refused. (Of somebody who was, the room may not have heard that it left.)
+/// A line of a client that never was in the room is refused. (Of a client that was, the room may not have heard that it left.)
 fn outside(world: &World, sender: &Client, n: usize, line: &Line) {
     let was_there = sender.toys.stays.iter().any(|stay| Some(stay.room) == line.room);
     let taken = line.acked_at.is_some() && !line.doubtful && line.errors.is_empty();
@@ -172,7 +172,7 @@ fn one_order(world: &World, n: usize, ears: &[Ear<'_>]) {
     }
 }
 
-/// Who was joined throughout has heard it.
+/// An occupant that was joined throughout has heard it.
 fn joined(world: &World, client: &Client, stay: &Stay, row: &Row, lines: &[Line]) {
     let Some(since) = stay.joined else { return };
     let life = stay.life.checked_sub(1).and_then(|at| client.lives.get(at));

@@ -12,11 +12,11 @@ use crate::world::jid;
 /// What a device is like.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Traits {
-    /// It asks for copies (XEP-0280).
+    /// The device asks for copies (XEP-0280).
     pub(crate) carbons: bool,
     /// That of its presence.
     pub(crate) priority: i8,
-    /// It asks for so many seconds in which its session may be resumed.
+    /// The device asks for so many seconds in which its session may be resumed.
     pub(crate) max: Option<u32>,
     /// How often, in a thousand, it loses its connection and stays away for a while, when it says something.
     pub(crate) sleeps: u64,
@@ -100,7 +100,7 @@ pub(crate) struct Life {
     pub(crate) ended: Option<(Duration, End)>,
     pub(crate) shown: Vec<Shown>,
     pub(crate) got: Vec<Got>,
-    /// It may expire while its client is away.
+    /// The session may expire while its client is away.
     pub(crate) short: bool,
 }
 
@@ -172,13 +172,13 @@ pub(crate) struct Client {
     pub(crate) loose: Duration,
     pub(crate) retry: Duration,
     pub(crate) cut: Option<Cut>,
-    /// It does not look for a connection before, unless all is to be quiet.
+    /// The device does not look for a connection before, unless all is to be quiet.
     pub(crate) sleeps: Duration,
-    /// It is not logged in, and wants not to be.
+    /// The device is not logged in, and wants not to be.
     pub(crate) out: bool,
-    /// It has said that it goes, and logs out when that is settled.
+    /// The device has said that it goes, and logs out when that is settled.
     pub(crate) leaving: bool,
-    /// It is unavailable until then.
+    /// The device is unavailable until then.
     pub(crate) hides: Option<Duration>,
     /// Resumption: its id, and what it has got.
     pub(super) id: String,
@@ -197,17 +197,17 @@ pub(crate) struct Client {
     pub(crate) closed: String,
     /// The presence of others, by full JID.
     pub(crate) seen: BTreeMap<String, String>,
-    /// It has said that it is there again, with this status, and has not seen that itself.
+    /// The device has said that it is there again, with this status, and has not seen that itself.
     pub(crate) comes: Option<String>,
     /// Its own.
     pub(crate) status: String,
     pub(super) statuses: u32,
     /// Its roster: what it was answered when it asked, and every push since.
     pub(crate) roster: Option<BTreeMap<String, String>>,
-    /// It has asked again when all was quiet, and was answered. Not all do: the others know what they were pushed.
+    /// The device has asked again when all was quiet, and was answered. Not all do: the others know what they were pushed.
     pub(crate) asked: bool,
     pub(crate) answered: bool,
-    /// It has said that it is there.
+    /// The device has said that it is there.
     pub(super) greeted: bool,
 }
 

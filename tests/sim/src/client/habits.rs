@@ -173,7 +173,7 @@ fn address(world: &World, client: &mut Client, user: usize) -> (String, Option<u
     let Some(device) = one.and_then(|n| world.clients.get(n)) else {
         return (format!("{}/gone", jid(user)), None, Target::NeverWas);
     };
-    // It is another user's, so this is another lock.
+    // The device is another user's, so this is another lock.
     let device = device.lock();
     let target = match device.life() {
         None => Target::NeverWas,

@@ -24,7 +24,7 @@ impl Faults<'_> {
         self.end().await
     }
 
-    /// Kills for so long; who was killed is started again, with the program that it had.
+    /// Kills for so long; a killed node is started again, with the program that it had.
     async fn kills(&mut self, length: Duration) -> Result<(), Error> {
         let end = Instant::now() + length;
         let mut next = Instant::now() + WARM_UP;

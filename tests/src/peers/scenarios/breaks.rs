@@ -201,7 +201,7 @@ async fn strike(world: &mut World, far: Side, how: Break) -> Result<(), Error> {
         Break::Paused => {
             let seconds = std::env::var("ROOKERY_TEST_PAUSE").ok().and_then(|s| s.parse().ok()).unwrap_or(5);
             server.signal("STOP").await?;
-            sleep(Duration::from_secs(seconds)).await;
+            sleep(Duration::from_secs(seconds)).await; // the fault itself
             server.signal("CONT").await?;
         }
         Break::Restarted => {
@@ -277,7 +277,7 @@ async fn receive(
                     last = Instant::now();
                     client = Some(again);
                 }
-                _ => sleep(Duration::from_millis(50)).await,
+                _ => sleep(Duration::from_millis(50)).await, // a server that restarts gives no event
             }
             continue;
         };
@@ -297,7 +297,7 @@ async fn receive(
                 known.extend(bounced.borrow_and_update().numbers.iter().copied());
                 last = Instant::now();
             }
-            () = sleep(Duration::from_secs(1)) => {}
+            () = sleep(Duration::from_secs(1)) => {} // to look at the end of patience
         }
         if known.len() == count {
             // A copy of one that we have may still come.

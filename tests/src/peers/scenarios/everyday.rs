@@ -72,7 +72,7 @@ pub(super) async fn subscription(world: &mut World, near: Side, number: usize) -
     away.await?;
     here.close().await?;
     presence(&mut there, &jid, Some("unavailable")).await?;
-    // Whoever comes back sees at once that the other is there: a probe has asked.
+    // A user who comes back sees at once that the other is there: a probe has asked.
     let mut here = world.person(near, Host::Main, number).await?;
     presence(&mut here, &there.jid.clone(), None).await?;
     presence(&mut there, &jid, None).await?;
@@ -117,7 +117,7 @@ pub(super) async fn offline(world: &mut World, near: Side, number: usize) -> Res
 
 pub(super) async fn blocking(world: &mut World, near: Side, number: usize) -> Result<(), Error> {
     let (mut here, mut there) = pair(world, near, number).await?;
-    // To the bare JID: Prosody does not answer for a full one, so that nobody learns by it who is there.
+    // To the bare JID: Prosody does not answer for a full one, so that nobody learns by it which resources are there.
     let (me, you) = (bare(&here), bare(&there));
     there.iq_ok("set", "", &format!("<block xmlns='{BLOCKING}'><item jid='{me}'/></block>")).await?;
     say(&mut here, &you, "blocked", "do you hear me?").await?;

@@ -17,9 +17,9 @@ pub enum Scenario {
     Messages,
     /// A contact on the other server: request, approval, presence, probe, removal.
     Subscription,
-    /// Messages to somebody who is not there.
+    /// Messages to an offline user.
     Offline,
-    /// Messages from somebody who is blocked (XEP-0191).
+    /// Messages from a blocked user (XEP-0191).
     Blocking,
     /// The vCard of somebody there (XEP-0054).
     VCard,
@@ -81,7 +81,7 @@ impl Scenario {
         }
     }
 
-    /// Plays it: whoever is near begins.
+    /// Plays it: the near side begins.
     pub async fn play(self, world: &mut World, near: Side) -> Result<(), Error> {
         // Accounts of its own, so that no scenario sees what another has left.
         let all = Scenario::of(world.setting);

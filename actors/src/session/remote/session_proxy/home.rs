@@ -113,7 +113,7 @@ impl SessionProxy {
         for item in down.items {
             match item.what {
                 Some(item::What::Stanza(stanza)) => {
-                    // It came in a larger message: what is kept must not keep that.
+                    // The stanza came in a larger message: what is kept must not keep that.
                     let bytes = Bytes::copy_from_slice(&stanza.stanza);
                     state.bytes += bytes.len();
                     state.note_answer(&bytes);

@@ -44,7 +44,7 @@ impl SessionProxy {
         }
         state.look(true);
         drop(state);
-        self.pipe.nudge(); // who waits for the old ledger looks at the new one
+        self.pipe.nudge(); // a reader that waits for the old ledger looks at the new one
         self.host.look_soon();
     }
 }

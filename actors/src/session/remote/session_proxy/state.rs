@@ -104,7 +104,7 @@ pub(crate) struct State {
     pub(super) bytes: usize,
     /// The last mark that was written out while there was no home to hear it.
     pub(crate) marked: Option<u64>,
-    /// What came before it was known who has taken the session. A home that gave it up meanwhile may have said something, too.
+    /// What came before it was known which home has taken the session. A home that gave it up meanwhile may have said something, too.
     pub(super) early: Vec<(NodeId, wire::Down)>,
 }
 

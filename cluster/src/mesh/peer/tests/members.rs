@@ -120,7 +120,7 @@ async fn who_is_out_of_reach_for_too_long_has_lost() {
     assert_eq!(wait(send(&to_b, numbered(3))).await, Outcome::Lost);
     assert!(a.peers.standings()[0].trouble.is_some());
     assert_ne!(there, "127.0.0.1:1");
-    // It can be reached again, still the same process: later envelopes arrive, those given up do not.
+    // The peer can be reached again, still the same process: later envelopes arrive, those given up do not.
     let listener = listen().await;
     book.set("b", &listener.local_addr().unwrap().to_string());
     let (sender, mut taken) = mpsc::channel(100);

@@ -1,4 +1,4 @@
-//! Who is not let in.
+//! Callers that are not let in.
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -113,7 +113,7 @@ async fn a_denied_certificate_ends_what_stands_on_it_and_begins_nothing() {
     let outcome = send(&a.peers.peer(&id("b")), numbered(1));
     b.next().await.2.taken();
     assert_eq!(wait(outcome).await, Outcome::Taken(Bytes::new()));
-    // Of the one called, by the caller and by itself: whoever is told first, the stream is over.
+    // Of the one called, by the caller and by itself: whichever is told first, the stream is over.
     let der = CertificateDer::from_pem_file(authority.folder().join("a.pem")).unwrap();
     b.peers.deny(Denied::new(move |shown| shown == der.as_ref()));
     let cut = async {

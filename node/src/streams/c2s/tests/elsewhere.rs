@@ -65,7 +65,7 @@ async fn a_client_is_sent_to_the_node_where_its_user_lives() {
     let fixture = fixture_in(Some(here.mesh().clone()), |config| redirecting(config, true)).await;
     let mut client = fixture.tls().await;
     client.send(&plain("romeo", "wrong")).await;
-    client.until("</failure>").await; // who has not logged in is told nothing
+    client.until("</failure>").await; // a client that has not logged in is told nothing
     client.send(&plain("romeo", "secret")).await;
     client.until("<success").await;
     client.send(HEADER).await;

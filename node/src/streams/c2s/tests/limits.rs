@@ -6,7 +6,7 @@ use super::*;
 
 #[tokio::test]
 async fn login_takes_too_long() {
-    let node = fixture(|_| ()).await;
+    let node = fixture(|config| config.limits.login = Duration::from_secs(30)).await;
     for sent in ["", HEADER, "<stream:stream x='"] {
         let mut client = node.connect(Start::InTheStream);
         client.send(sent).await;
@@ -60,8 +60,8 @@ async fn a_stanza_may_not_grow_beyond_its_limit() {
 #[tokio::test]
 async fn the_rate_is_the_account_s_and_counts_what_becomes_of_a_stanza() {
     let node = fixture(|config| {
-        config.limits.bytes_burst = 20_000;
-        config.limits.bytes_per_second = 10_000;
+        config.limits.traffic.bytes_burst = 20_000;
+        config.limits.traffic.bytes_per_second = 10_000;
     })
     .await;
     let attributes = format!("xmlns:p='urn:{}'", "x".repeat(500));
@@ -99,7 +99,7 @@ async fn the_rate_is_the_account_s_and_counts_what_becomes_of_a_stanza() {
 
 #[tokio::test]
 async fn a_byte_a_second_does_not_help() {
-    let node = fixture(|_| ()).await;
+    let node = fixture(|config| config.limits.login = Duration::from_secs(30)).await;
     let mut client = node.connect(Start::InTheStream);
     tokio::time::pause();
     let before = Instant::now();
@@ -176,8 +176,8 @@ async fn too_deep() {
 #[tokio::test]
 async fn too_fast_is_read_more_slowly() {
     let node = fixture(|config| {
-        config.limits.stanzas_per_second = 10;
-        config.limits.stanzas_burst = 5;
+        config.limits.traffic.stanzas_per_second = 10;
+        config.limits.traffic.stanzas_burst = 5;
     })
     .await;
     let mut client = node.session("romeo", "orchard").await;
@@ -196,8 +196,8 @@ async fn too_fast_is_read_more_slowly() {
 #[tokio::test]
 async fn too_many_bytes_are_read_more_slowly() {
     let node = fixture(|config| {
-        config.limits.bytes_per_second = 10_000;
-        config.limits.bytes_burst = 10_000;
+        config.limits.traffic.bytes_per_second = 10_000;
+        config.limits.traffic.bytes_burst = 10_000;
     })
     .await;
     let mut client = node.session("romeo", "orchard").await;

@@ -119,7 +119,7 @@ async fn nobody_logs_in_as_another_or_in_the_middle_of_an_exchange() {
     }
 }
 
-/// Whose password is from before `sasl.iterations` was raised is not the only one with the old count.
+/// A user with a password from before `sasl.iterations` was raised is not the only one with the old count.
 #[tokio::test]
 async fn the_count_of_iterations_does_not_tell_who_exists() {
     let node = fixture(|config| config.sasl.iterations = 8_192).await;
@@ -135,7 +135,7 @@ async fn the_count_of_iterations_does_not_tell_who_exists() {
         let count = text.split(',').find_map(|part| part.strip_prefix("i=")).unwrap();
         *counts.entry(count.to_owned()).or_default() += 1;
     }
-    // Two real accounts have the old one, and one part in three is for who comes next.
+    // Two real accounts have the old one, and one part in three is for the next account.
     assert!(counts["4096"] > 10 && counts["8192"] > 2, "{counts:?}");
 }
 

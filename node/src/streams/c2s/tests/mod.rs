@@ -57,6 +57,8 @@ pub(in crate::streams) async fn fixture_in(
     let mut config = Config::development();
     config.data_dir = folder.path().to_owned();
     config.sasl.iterations = 4_096;
+    // A login may take as long as a busy machine needs. Tests of this limit set their own.
+    config.limits.login = Duration::from_secs(1_800);
     change(&mut config);
     let seams = Seams::system();
     let store = store::open("memory:", folder.path(), Durability::Sync, seams.clone()).unwrap();
@@ -238,7 +240,7 @@ impl Client {
 
     async fn more(&mut self) -> bool {
         let mut buffer = [0; 4_096];
-        // Only a failing test waits that long. Real time: the tests' own may stand still.
+        // Only a failing test waits that long: a paused clock jumps over every wait, so this is longer than all limits.
         let read = self.io().read(&mut buffer);
         let n =
             tokio::time::timeout(Duration::from_secs(3_600), read).await.expect("nothing came").unwrap_or(0);

@@ -111,7 +111,7 @@ async fn a_stale_connection_that_takes_nothing_goes_all_the_same() {
     tokio::time::pause();
     let begun = tokio::time::Instant::now();
     while node.shared.gate.counts().0 > before {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await; // the clock is paused: only this moves it
     }
     assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
     romeo.end().await;
@@ -177,7 +177,7 @@ async fn what_was_asked_before_the_close_is_answered_before_it() {
             }
             assert!(got.ends_with("</stream:stream>"), "{got}");
             juliet.until("bye").await;
-            // It was closed: nobody can resume it, and its resource is free.
+            // The session was closed: nobody can resume it, and its resource is free.
             let sessions = node.shared.host.session_list("romeo").await;
             assert!(sessions.is_empty(), "{sessions:?}");
         }
@@ -253,7 +253,7 @@ async fn a_silent_client_is_asked_by_r() {
     romeo.until(R).await;
     assert!(romeo.end().await.contains("<connection-timeout "));
     tokio::time::resume();
-    // It is not to blame: it may come back.
+    // The client is not to blame, and may come back.
     let mut again = node.authenticated("romeo").await;
     again.send(&format!("<resume xmlns='urn:xmpp:sm:3' h='0' previd='{id}'/>")).await;
     again.until("<resumed ").await;

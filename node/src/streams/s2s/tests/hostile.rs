@@ -49,7 +49,7 @@ async fn nobody_speaks_for_us_or_without_a_proof() {
     let mut peer = Peer::tls(&a, &b, "b.example").await;
     peer.send(&header("a.example", "a.example")).await;
     refused(&mut peer, "invalid-from").await;
-    // EXTERNAL is not offered to whoever has another's certificate, and not taken.
+    // EXTERNAL is neither offered to nor taken from a server with another's certificate.
     let (mut peer, features) = Peer::opened(&a, &b, "c.example").await;
     assert!(!features.contains("EXTERNAL") && features.contains("urn:xmpp:features:dialback"), "{features}");
     peer.send("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='EXTERNAL'>=</auth>").await;
