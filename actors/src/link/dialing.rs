@@ -65,6 +65,8 @@ pub(super) struct Up {
     pub(super) unacked: VecDeque<Unacked>,
     pub(super) unacked_bytes: usize,
     pub(super) asked: Option<Asked>,
+    /// Since that, something was sent whose sender waits until it is confirmed.
+    pub(super) owed: bool,
     /// Numbers are being written down; nothing is sent meanwhile.
     pub(super) numbering_now: bool,
     /// They could not be: the next second tries again.
@@ -268,6 +270,7 @@ impl Link {
             unacked: VecDeque::new(),
             unacked_bytes: 0,
             asked: None,
+            owed: false,
             numbering_now: false,
             held: false,
             max_bytes: ready.max_bytes,
@@ -309,14 +312,8 @@ impl Link {
             Stream::Up(up) => {
                 up.outbox.end(Next::Abandon);
                 tracing::info!(link = %self.name, reason = why.text, unconfirmed = up.unacked.len(), "a stream to another server has ended");
-                self.retry.lasted(up.since.elapsed());
-                // At once, but not in a circle with a server that accepts and closes.
-                let again = Failure {
-                    permanent: false,
-                    condition: Condition::RemoteServerTimeout,
-                    text: why.text.clone(),
-                };
-                self.retry.failed(&again, u64::from_le_bytes(self.host.seams().bytes()));
+                let random = u64::from_le_bytes(self.host.seams().bytes());
+                self.retry.lost(up.since.elapsed(), why, random);
                 self.unsend(*up);
             }
         }

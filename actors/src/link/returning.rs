@@ -94,12 +94,25 @@ impl Link {
     /// A stanza goes back to its sender.
     pub(super) fn give_one_back(&mut self, mut item: Item, condition: Condition) {
         metrics::counter!("rookery_link_returned_total", "condition" => condition.name()).increment(1);
-        let receipt = std::mem::replace(&mut item.receipt, Receipt::none());
         if item::is_dropped(&item.stanza) {
-            receipt.done(); // nobody waits for an answer
-            return self.waiting.done(&item);
+            return self.waiting.done(item); // nobody waits for an answer
         }
         if item.kept != Kept::Yes {
+            if let Some(origin) = item.origin {
+                // Should the error be lost with the one who waits for it, the stanza comes again and is looked at anew.
+                self.seen.not_taken(origin);
+            }
+            // The last who sent it waits; those before are gone, or would get the error twice.
+            let first = std::mem::replace(&mut item.receipt, Receipt::none());
+            let last = item.again.pop();
+            item.settle();
+            let receipt = match last {
+                Some(last) => {
+                    first.done();
+                    last
+                }
+                None => first,
+            };
             return self.host.bounce(&item.stanza, receipt, condition);
         }
         let id = item.id;
@@ -192,7 +205,7 @@ impl Link {
                 returning.again = true;
             }
         } else if let Some(Returning { item, .. }) = self.waiting.returning.remove(&id) {
-            self.waiting.rows_went(1, item.size);
+            self.waiting.row_went(&item);
         }
     }
 
