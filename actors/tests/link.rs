@@ -336,7 +336,7 @@ async fn a_server_that_does_not_read_costs_little_memory() {
 async fn a_full_queue_is_an_error() {
     let few = |options: &mut Options| {
         options.federation =
-            Some(Federation { queue_stanzas: 10, memory_bytes: 8_000, ..Federation::default() });
+            Some(Federation { queue_stanzas: 20, memory_bytes: 8_000, ..Federation::default() });
     };
     let (world, foreign) = world(Ways { away: Some(unreachable()), ..Ways::default() }, few).await;
     let mut romeo = romeo(&world).await;

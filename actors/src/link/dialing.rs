@@ -126,8 +126,8 @@ impl Link {
     /// Opens a stream if one is wanted, and if it is time.
     pub(super) fn dial(&mut self) {
         let wanted = self.waiting.has_some() && self.waiting.refused.is_none() && self.leaving.is_none();
-        if !wanted || !matches!(self.stream, Stream::Down) || !self.retry.is_due() || self.host.is_stopping()
-        {
+        let may = self.host.has_lease() && !self.host.is_stopping();
+        if !wanted || !may || !matches!(self.stream, Stream::Down) || !self.retry.is_due() {
             return;
         }
         // The program gives its dialer before it serves; what was restored before waits for that.
@@ -339,8 +339,16 @@ impl Link {
         }
     }
 
-    /// Looks whether a dialer takes too long.
+    /// Looks whether a dialer takes too long, and whether this node may still have streams: without a lease another node may be about to
+    /// resume them.
     pub(super) fn look_at_dialer(&mut self) {
+        if !self.host.has_lease() && matches!(self.stream, Stream::Up(_)) {
+            return self.failed(&Failure {
+                condition: Condition::RemoteServerTimeout,
+                permanent: false,
+                text: "this node cannot reach the store, and another may speak for its domains".to_owned(),
+            });
+        }
         if matches!(&self.stream, Stream::Dialing(dialing) if dialing.since.elapsed() >= DIAL && !dialing.opened)
         {
             self.failed(&Failure {

@@ -93,6 +93,9 @@ impl Up {
 impl Link {
     /// Writes what waits, as far as the stream and the other server take it.
     pub(super) fn pump(&mut self) {
+        if !self.host.has_lease() {
+            return; // another home may send it by now
+        }
         let memory = self.memory();
         let mut count = 0;
         while let Stream::Up(up) = &mut self.stream {
