@@ -300,6 +300,34 @@ async fn without_resumption_what_was_not_confirmed_comes_again() {
     }
 }
 
+/// What waits for a server because that is slow has not waited for one that cannot be reached.
+#[tokio::test]
+async fn a_slow_server_whose_stream_is_lost_gets_what_has_waited_long() {
+    let limit = Duration::from_secs(5);
+    let change = |options: &mut Options| {
+        let federation = Federation { memory_bytes: 8 << 10, queue: limit, ..Federation::default() };
+        options.federation = Some(federation);
+    };
+    let (world, foreign) = world(Ways::default(), change).await;
+    let mut romeo = romeo(&world).await;
+    romeo.send(&chat(0));
+    foreign.got("m0.").await;
+    foreign.change(|ways| ways.reads = false);
+    for n in 1..600 {
+        romeo.send(&chat(n));
+        if n % 100 == 0 {
+            romeo.settled().await;
+        }
+    }
+    tokio::time::sleep(limit + Duration::from_millis(100)).await;
+    foreign.change(|ways| ways.reads = true);
+    foreign.got("m100.").await;
+    foreign.cut();
+    foreign.got("m599.").await;
+    assert_eq!(foreign.bodies(), bodies(0..600));
+    romeo.nothing().await;
+}
+
 /// A slow server: what waits for it waits in the store.
 #[tokio::test]
 async fn a_server_that_does_not_read_costs_little_memory() {

@@ -116,6 +116,8 @@ pub(crate) struct Link {
     leaving: Option<leave::Leaving>,
     /// Since when the link is here.
     since: Instant,
+    /// When the other server has confirmed something last.
+    reached: Option<Instant>,
     /// When senders were forgotten last.
     pruned: Instant,
     count: Counted,
@@ -327,6 +329,7 @@ impl PlacedActor for Link {
             timer: Timer::default(),
             leaving: None,
             since: Instant::now(),
+            reached: None,
             pruned: Instant::now(),
             count: Counted::new(host),
         }

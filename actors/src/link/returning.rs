@@ -49,6 +49,8 @@ impl Link {
         let limit = self.options().queue;
         // What has waited in the store while no process ran is tried before it goes back.
         let tried = !self.retry.is_new() || self.since.elapsed() >= limit;
+        // What waits for a slow server does not go back because one stream was lost.
+        let tried = tried && self.reached.is_none_or(|reached| reached.elapsed() >= limit);
         let refused = self.waiting.refused.is_some();
         let late = |item: &Item| refused || tried && item.since.elapsed() >= limit;
         if !self.waiting.queue.front().is_some_and(late) {

@@ -199,7 +199,7 @@ impl Link {
         match up.confirm(h) {
             Some(items) => {
                 up.ask();
-                items.into_iter().for_each(|item| self.waiting.done(item));
+                self.arrived(items);
             }
             None => {
                 tracing::info!(link = %self.name, h, sent = up.sent, "another server confirms stanzas that it was never sent; the stream is closed");
@@ -243,6 +243,14 @@ impl Link {
         };
         let Some(n) = asked(up).filter(|_| item::is_answer(answer)) else { return };
         let items = up.confirm(n).unwrap_or_default();
+        self.arrived(items);
+    }
+
+    /// The other server has these.
+    fn arrived(&mut self, items: Vec<Item>) {
+        if !items.is_empty() {
+            self.reached = Some(Instant::now());
+        }
         items.into_iter().for_each(|item| self.waiting.done(item));
     }
 
@@ -270,7 +278,7 @@ impl Link {
         up.asked = None;
         let items = up.confirm(n).unwrap_or_default();
         metrics::counter!("rookery_link_unproven_total").increment(items.len() as u64);
-        items.into_iter().for_each(|item| self.waiting.done(item));
+        self.arrived(items);
     }
 
     /// The timer has run out.
