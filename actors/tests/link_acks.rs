@@ -1,4 +1,5 @@
-//! What is acknowledged is safe: the other server has confirmed it, or the store has it. And nobody waits long for either.
+//! What is acknowledged is safe: the other server has confirmed it, or the store has it. And nobody waits long for either, nor does
+//! anything go back because another server is slow.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
 
 #[path = "support/foreign.rs"]
@@ -8,6 +9,7 @@ mod nodes;
 mod support;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use foreign::{Foreign, Ways, unreachable};
 use nodes::Nodes;
@@ -36,6 +38,10 @@ async fn romeo(world: &World) -> Client {
 
 fn iq(id: &str) -> String {
     format!("<iq to='foreign.example' type='set' id='{id}'><q xmlns='urn:q'/></iq>")
+}
+
+fn chat(n: usize) -> String {
+    format!("<message to='juliet@foreign.example' type='chat' id='{n}'><body>m{n}.</body></message>")
 }
 
 fn count(foreign: &Foreign, part: &str) -> usize {
@@ -96,6 +102,34 @@ async fn presence_for_a_server_that_is_away_holds_nobody_up() {
     foreign.change(|ways| ways.away = None);
     foreign.serves(&world.host);
     foreign.got("type='unavailable'").await;
+}
+
+/// What waits for a server because that is slow has not waited for one that cannot be reached.
+#[tokio::test]
+async fn a_slow_server_whose_stream_is_lost_gets_what_has_waited_long() {
+    let limit = Duration::from_secs(5);
+    let federation = Federation { memory_bytes: 8 << 10, queue: limit, ..Federation::default() };
+    let foreign = Foreign::new(Ways::default());
+    let world = World::with(|options| options.federation = Some(federation)).await;
+    foreign.serves(&world.host);
+    let mut romeo = romeo(&world).await;
+    romeo.send(&chat(0));
+    foreign.got("m0.").await;
+    foreign.change(|ways| ways.reads = false);
+    for n in 1..600 {
+        romeo.send(&chat(n));
+        if n % 100 == 0 {
+            romeo.settled().await;
+        }
+    }
+    tokio::time::sleep(limit + Duration::from_millis(100)).await;
+    foreign.change(|ways| ways.reads = true);
+    foreign.got("m100.").await;
+    foreign.cut();
+    foreign.got("m599.").await;
+    let all: Vec<String> = (0..600).map(|n| format!("m{n}.")).collect();
+    assert_eq!(foreign.bodies(), all);
+    romeo.nothing().await;
 }
 
 fn home_of_link(world: &Nodes) -> usize {

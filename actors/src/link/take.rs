@@ -202,13 +202,15 @@ impl Link {
         }
     }
 
-    /// Nothing is left of the link that must be found again.
+    /// Nothing is left of the link that must be found again. Nor are its senders: else each name that somebody tries leaves a row behind, which
+    /// nobody would look at again.
     pub(super) fn forget_record(&mut self) {
         if !self.recorded || !self.is_at_rest() {
             return;
         }
         let mut ops = Ops::new();
         links::clear(&mut ops, &self.name);
+        seen::clear_all(&mut ops, &self.name);
         (self.recorded, self.lost) = (false, None);
         let _ = self.submit(ops, Step::Pruned);
     }

@@ -49,6 +49,12 @@ pub fn clear(out: &mut (impl Mutate + ?Sized), user: &Entity, sender: &Sid) {
     out.delete(key(user, sender));
 }
 
+/// Forgets all senders' sessions: nothing that was taken may come again any more.
+pub fn clear_all(out: &mut (impl Mutate + ?Sized), user: &Entity) {
+    let range = Key::of(Kind::Seen, user).range();
+    out.delete_range(range.start, range.end);
+}
+
 /// What was taken from whom, at most `max` senders' sessions, from the one behind `after`.
 pub async fn page(
     tx: &mut dyn Transaction,
@@ -156,5 +162,8 @@ mod tests {
         let left: Vec<u8> =
             load(&mut tx, &user, 9).await.unwrap().rows.iter().map(|(sid, _)| sid[0]).collect();
         assert_eq!(left, [2, 5]);
+        clear_all(&mut tx as &mut dyn Transaction, &user);
+        assert_eq!(load(&mut tx, &user, 9).await.unwrap().rows, []);
+        assert_eq!(load(&mut tx, &Entity::new("juliet@aa"), 9).await.unwrap().rows.len(), 1);
     }
 }
