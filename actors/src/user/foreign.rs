@@ -15,6 +15,7 @@
 //! answered at once where the contact had granted it. One difference is not put right that way: a contact that was not told
 //! `unsubscribe` goes on sending presence in vain.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use rookery_cluster::mesh::peer::Outcome;
@@ -42,6 +43,8 @@ mod probes;
 pub(super) struct Foreign {
     /// The contacts whose subscription stanzas wait for the store, one entry for each stanza.
     changing: Vec<BareJid>,
+    /// Those that are tried again.
+    late: VecDeque<inbound::Late>,
     /// The contacts that could not be told of a change for the time being, with the change's name.
     unheard: Vec<(BareJid, u64)>,
     /// Stanzas about subscriptions of which the links have not said yet what became of them.
@@ -54,7 +57,7 @@ pub(super) struct Foreign {
 impl Foreign {
     /// Whether an answer is due: then the user stays, with or without sessions.
     pub(super) fn is_busy(&self) -> bool {
-        self.telling > 0 || self.looking > 0 || self.sent.is_busy()
+        self.telling > 0 || self.looking > 0 || !self.late.is_empty() || self.sent.is_busy()
     }
 }
 
