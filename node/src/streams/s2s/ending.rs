@@ -90,6 +90,7 @@ impl Running {
         {
             match end {
                 End::Lost if pass.is_some() && !resume.is_zero() => {
+                    let proved = proved.into_iter().map(|proved| (proved.pair, proved.by)).collect();
                     federation.resumable.park(id, State { ledger, name, proved }, resume);
                 }
                 _ => federation.resumable.leave(&id),

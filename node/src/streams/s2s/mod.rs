@@ -27,6 +27,7 @@ use crate::tls::Tls;
 use crate::tls::remote::Judge;
 
 mod bidi;
+mod claims;
 mod conn;
 mod dialback;
 mod ending;
@@ -79,6 +80,8 @@ pub struct Federation {
     rates: Rates,
     /// New streams, by address.
     arrivals: Rates,
+    /// On how many streams others have proved themselves.
+    claims: claims::Claims,
     /// Streams that can be resumed.
     resumable: resume::Registry,
     /// How many keys are being verified.
@@ -119,6 +122,7 @@ impl Federation {
             seams,
             rates: Rates::new(),
             arrivals: Rates::new(),
+            claims: claims::Claims::default(),
             resumable: resume::Registry::default(),
             verifying: Arc::default(),
             opening: Arc::new(Semaphore::new(OPENING)),
@@ -134,7 +138,13 @@ impl Federation {
     /// Takes over other limits and switches (SIGHUP).
     pub fn reload(&self, settings: Settings) {
         self.gate.set_stream_limits(&settings.federation.limits);
-        self.settings.store(Arc::new(settings));
+        // What is not wanted any more ends now, and what was proved by less than is wanted now.
+        let refused = |pair: &Pair, by: &str| !settings.federation.takes(pair.remote().domain(), by);
+        self.settings.store(Arc::new(settings.clone()));
+        let closed = self.table.close_if(|info| info.pairs.iter().any(|(pair, by)| refused(pair, by)));
+        if closed > 0 {
+            tracing::info!(streams = closed, "streams with other servers are closed: the configuration does not allow them any more");
+        }
     }
 
     /// The node cannot settle anything: no stream is taken, until the gate is opened again, and those that are there are closed.

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use super::conn::{Conn, End, Frame};
 use super::open::{Closed, Opened, greet};
 use super::resume::Managed;
-use super::running::{Running, Start};
+use super::running::{Proved, Running, Start};
 use super::{Federation, incoming, open, proof, sasl};
 
 /// The longest text of the other server that is remembered, bytes (XEP-0198 allows 4,000 for an id).
@@ -56,11 +56,11 @@ pub(super) async fn run(federation: Arc<Federation>, pair: Pair, resume: Option<
         conn,
         address,
         id,
-        proved: bidi.then(|| (pair.clone(), by)),
+        proved: bidi.then(|| Proved { pair: pair.clone(), by, _claim: None }),
         first: None,
         bidi: bidi.then_some(None),
         incoming: None,
-        link: Some((pair, link)),
+        link: Some((pair, link, by)),
         managed,
     });
     running.run().await;
