@@ -22,6 +22,7 @@ mod socks;
 mod srv;
 mod target;
 
+pub(crate) use connect::connect_to;
 pub use connect::{Connected, Unreachable};
 pub use target::{Begin, NotFound, Target, Targets, Tlsa};
 

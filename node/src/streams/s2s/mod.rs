@@ -11,14 +11,13 @@
 //!   version 1.0.1).
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
 use arc_swap::ArcSwap;
 use rookery_actors::Host;
 use rookery_actors::link::stream::{Dialer, LinkEnd, Pair, Resumable};
 use rookery_cluster::seams::Seams;
 use rookery_proto::xmpp::ns;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use super::rate::Rates;
 use crate::dns::Finder;
@@ -36,6 +35,7 @@ mod input;
 mod io;
 mod open;
 mod outgoing;
+mod places;
 mod proof;
 mod resume;
 mod running;
@@ -48,15 +48,14 @@ mod tests;
 mod verify;
 mod wire;
 
+use places::Places;
+
 pub use incoming::serve;
 pub use settings::Settings;
 pub use table::{Direction, Table};
 
 /// The namespace of what servers send each other (RFC 6120 section 4.8.2).
 const CONTENT: &str = ns::SERVER;
-
-/// How many streams to others are opened at the same time; further ones wait for their turn.
-const OPENING: usize = 256;
 
 /// What all streams between servers share.
 pub struct Federation {
@@ -84,9 +83,10 @@ pub struct Federation {
     claims: claims::Claims,
     /// Streams that can be resumed.
     resumable: resume::Registry,
-    /// How many keys are being verified.
-    verifying: Arc<AtomicUsize>,
-    opening: Arc<Semaphore>,
+    /// Keys that are being verified.
+    verifying: Arc<Places>,
+    /// Streams that are being opened.
+    opening: Arc<Places>,
     /// Servers that do without resumption.
     one_way: bidi::Knowledge,
     /// Turns true when the node stops.
@@ -124,8 +124,8 @@ impl Federation {
             arrivals: Rates::new(),
             claims: claims::Claims::default(),
             resumable: resume::Registry::default(),
-            verifying: Arc::default(),
-            opening: Arc::new(Semaphore::new(OPENING)),
+            verifying: Places::new("federation.verifications"),
+            opening: Places::new("opening_streams"),
             one_way: bidi::Knowledge::default(),
             stop,
             meters: Meters {

@@ -22,6 +22,9 @@ use super::{Federation, incoming, open, proof, sasl};
 /// The longest text of the other server that is remembered, bytes (XEP-0198 allows 4,000 for an id).
 const LONGEST: usize = 4_000;
 
+/// How many streams to others are opened at the same time; further ones wait for their turn.
+const OPENING: usize = 1_024;
+
 /// A stream on which we may send.
 struct Authenticated {
     opened: Opened,
@@ -72,7 +75,18 @@ async fn authenticated(
     pair: &Pair,
     resume: Option<&Resumable>,
 ) -> Result<Authenticated, Closed> {
-    let _turn = federation.turn().await;
+    let place = federation.opening.take(OPENING).await;
+    tokio::select! {
+        done = attempts(federation, pair, resume) => done,
+        () = place.sent_away() => Err(Closed::Late("it took too long, while others waited".to_owned())),
+    }
+}
+
+async fn attempts(
+    federation: &Federation,
+    pair: &Pair,
+    resume: Option<&Resumable>,
+) -> Result<Authenticated, Closed> {
     let wait = federation.settings.load().federation.limits.negotiation;
     let late = || Closed::Late("authentication took too long".to_owned());
     for external in [true, false] {
