@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use rookery_cluster::store::Ops;
 use rookery_cluster::tables::links;
-use rookery_proto::xmpp::error::Condition;
 use tokio::time::Instant;
 
 use super::sending::{Asked, Unacked};
@@ -142,11 +141,7 @@ impl Link {
             opened: false,
         });
         if !self.host.federates(pair.remote().domain()) {
-            return self.failed(&Failure {
-                condition: Condition::RemoteServerNotFound,
-                permanent: true,
-                text: "this server does not federate with that domain".to_owned(),
-            });
+            return self.failed(&Failure::permanent("this server does not federate with that domain"));
         }
         let me = me.downgrade();
         let end = LinkEnd::new(outbox, move |word| {
@@ -174,11 +169,7 @@ impl Link {
             Word::Room => {} // there is more to send
             Word::Handled => self.goes_both_ways(),
             Word::Failed(failure) => self.failed(&failure),
-            Word::Lost => self.failed(&Failure {
-                condition: Condition::RemoteServerTimeout,
-                permanent: false,
-                text: "the stream was lost".to_owned(),
-            }),
+            Word::Lost => self.failed(&Failure::passing("the stream was lost")),
         }
     }
 
@@ -192,11 +183,7 @@ impl Link {
         match ready.managed.clone() {
             Managed::Resumed { h } => {
                 let Some(numbering) = resumes else {
-                    return self.failed(&Failure {
-                        condition: Condition::RemoteServerTimeout,
-                        permanent: false,
-                        text: "a stream was resumed that was not to be".to_owned(),
-                    });
+                    return self.failed(&Failure::passing("a stream was resumed that was not to be"));
                 };
                 metrics::counter!("rookery_link_resumptions_total", "outcome" => "resumed").increment(1);
                 self.waiting.confirm((numbering, h));
@@ -311,11 +298,7 @@ impl Link {
                 tracing::info!(link = %self.name, reason = why.text, unconfirmed = up.unacked.len(), "a stream to another server has ended");
                 self.retry.lasted(up.since.elapsed());
                 // At once, but not in a circle with a server that accepts and closes.
-                let again = Failure {
-                    permanent: false,
-                    condition: Condition::RemoteServerTimeout,
-                    text: why.text.clone(),
-                };
+                let again = Failure::passing(why.text.clone());
                 self.retry.failed(&again, u64::from_le_bytes(self.host.seams().bytes()));
                 self.unsend(*up);
             }
@@ -346,11 +329,7 @@ impl Link {
     pub(super) fn look_at_dialer(&mut self) {
         if matches!(&self.stream, Stream::Dialing(dialing) if dialing.since.elapsed() >= DIAL && !dialing.opened)
         {
-            self.failed(&Failure {
-                condition: Condition::RemoteServerTimeout,
-                permanent: false,
-                text: "no stream could be opened in time".to_owned(),
-            });
+            self.failed(&Failure::passing("no stream could be opened in time"));
         }
     }
 }

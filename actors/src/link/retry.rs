@@ -27,6 +27,8 @@ pub(super) struct Retry {
     at: Option<Instant>,
     /// Until `at` everything that comes goes back at once.
     permanent: bool,
+    /// Since when the other server does not prove its domain.
+    unproved: Option<Instant>,
     /// Why the last stream could not be opened: what senders are told, and the operator.
     pub(super) condition: Option<Condition>,
     pub(super) text: String,
@@ -52,6 +54,11 @@ impl Retry {
         self.condition.filter(|_| self.permanent && !self.is_due())
     }
 
+    /// For how long the other server has been there and has not proved its domain, if it is so.
+    pub(super) fn unproved(&self) -> Option<Duration> {
+        self.unproved.map(|since| since.elapsed())
+    }
+
     /// Whether nothing has failed since the last stream.
     pub(super) fn is_new(&self) -> bool {
         self.failed.is_none()
@@ -75,6 +82,7 @@ impl Retry {
         let now = Instant::now();
         (self.failed, self.at) = (Some(now), Some(now + jittered(self.pause, random)));
         (self.permanent, self.condition) = (failure.permanent, Some(failure.condition));
+        self.unproved = failure.unproved.then(|| self.unproved.unwrap_or(now));
         self.text.clone_from(&failure.text);
     }
 }
@@ -91,8 +99,7 @@ mod tests {
     #[test]
     fn pauses_grow_and_differ() {
         let mut retry = Retry::default();
-        let failure =
-            Failure { condition: Condition::RemoteServerTimeout, permanent: false, text: String::new() };
+        let failure = Failure::passing("");
         assert!(retry.is_due());
         let mut pauses = Vec::new();
         for _ in 0..12 {

@@ -3,7 +3,7 @@
 
 use rookery_actors::link::stream::Failure;
 use rookery_proto::xml::header::CLOSE;
-use rookery_proto::xmpp::error::{Condition, StreamCondition, StreamError};
+use rookery_proto::xmpp::error::{StreamCondition, StreamError};
 use tokio::time::Instant;
 
 use super::conn::{self, End};
@@ -97,7 +97,7 @@ impl Running {
             }
         }
         if let (Some((_, link)), Some(text)) = (link, failure(&end)) {
-            link.failed(Failure { condition: Condition::RemoteServerTimeout, permanent: false, text });
+            link.failed(Failure::passing(text));
         }
         let said = closing.is_some_and(|closing| closing.said);
         let end = if said { End::Abandon } else { end };

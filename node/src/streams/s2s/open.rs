@@ -38,6 +38,8 @@ pub(super) enum Closed {
     Permanent(String),
     /// It could not be reached, or the stream failed.
     Now(String),
+    /// It was reached, and does not prove its domain.
+    Unproved(String),
     /// It did not answer in time.
     Late(String),
 }
@@ -45,18 +47,18 @@ pub(super) enum Closed {
 impl Closed {
     /// For a link.
     pub(super) fn failure(self) -> Failure {
-        let (condition, permanent, text) = match self {
-            Self::Permanent(text) => (Condition::RemoteServerNotFound, true, text),
-            Self::Now(text) | Self::Late(text) => (Condition::RemoteServerTimeout, false, text),
-        };
-        Failure { condition, permanent, text }
+        match self {
+            Self::Permanent(text) => Failure::permanent(text),
+            Self::Now(text) | Self::Late(text) => Failure::passing(text),
+            Self::Unproved(text) => Failure { unproved: true, ..Failure::passing(text) },
+        }
     }
 
     /// For an error of dialback (XEP-0220 section 2.5).
     pub(super) fn condition(&self) -> Condition {
         match self {
             Self::Late(_) => Condition::RemoteServerTimeout,
-            Self::Permanent(_) | Self::Now(_) => Condition::RemoteServerNotFound,
+            Self::Permanent(_) | Self::Now(_) | Self::Unproved(_) => Condition::RemoteServerNotFound,
         }
     }
 }
@@ -121,16 +123,21 @@ impl Federation {
     pub(super) async fn open(&self, pair: &Pair) -> Result<Opened, Closed> {
         let targets = self.targets(pair).await?;
         let mut rest = targets.as_slice();
-        let mut failed: Option<Closed> = None;
+        let (mut failed, mut only_unproved): (Option<Closed>, bool) = (None, true);
         while !rest.is_empty() {
             let connected = match self.finder.connect(rest).await {
                 Ok(connected) => connected,
-                Err(error) => return Err(failed.unwrap_or_else(|| Closed::Now(error.to_string()))),
+                Err(error) => {
+                    only_unproved = false;
+                    failed.get_or_insert_with(|| Closed::Now(error.to_string()));
+                    break;
+                }
             };
             let Some((target, behind)) = rest.get(connected.target..).and_then(<[_]>::split_first) else {
                 break;
             };
             rest = behind;
+            only_unproved &= connected.target == 0;
             let address = connected.address;
             // A server that says nothing must not use up the time of those behind it.
             let whole: Duration = self.settings.load().federation.limits.negotiation;
@@ -139,13 +146,22 @@ impl Federation {
             let called = self.call(pair, stream, target, Origin::from(address.ip()));
             match timeout_at(Instant::now() + wait, called).await {
                 Ok(Ok(opened)) => return Ok(Opened { address: address.to_string(), ..opened }),
-                Ok(Err(error)) => failed = Some(with_address(error, &address.to_string())),
+                Ok(Err(error)) => {
+                    only_unproved &= matches!(error, Closed::Unproved(_));
+                    failed = Some(with_address(error, &address.to_string()));
+                }
                 Err(_) => {
+                    only_unproved = false;
                     failed = Some(Closed::Late(format!("{address}: the stream was not opened in time")))
                 }
             }
         }
-        Err(failed.unwrap_or_else(|| Closed::Now("no server could be reached".to_owned())))
+        Err(match failed {
+            // Another target that is only away may be the one that proves the domain.
+            Some(Closed::Unproved(text)) if !only_unproved => Closed::Now(text),
+            Some(failed) => failed,
+            None => Closed::Now("no server could be reached".to_owned()),
+        })
     }
 
     /// One connection.
@@ -176,7 +192,7 @@ impl Federation {
         if !proof::suffices(policy, proof) {
             let why = judged.err().unwrap_or_else(|| "it is not secured by DANE".to_owned());
             drop(conn);
-            return Err(Closed::Now(format!("the certificate does not prove the domain: {why}")));
+            return Err(Closed::Unproved(format!("the certificate does not prove the domain: {why}")));
         }
         conn.restart();
         greet(&mut conn, self, pair).await?;
@@ -191,6 +207,7 @@ fn with_address(closed: Closed, address: &str) -> Closed {
     match closed {
         Closed::Permanent(text) => Closed::Permanent(format!("{address}: {text}")),
         Closed::Now(text) => Closed::Now(format!("{address}: {text}")),
+        Closed::Unproved(text) => Closed::Unproved(format!("{address}: {text}")),
         Closed::Late(text) => Closed::Late(format!("{address}: {text}")),
     }
 }
