@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use foreign::{Foreign, Ways, is_error, not_there, unreachable};
 use rookery_actors::Options;
+use rookery_actors::link::stream::Failure;
 use rookery_actors::options::Federation;
 use rookery_cluster::entity::Entity;
 use rookery_cluster::tables::{links, seen};
@@ -473,4 +474,23 @@ async fn any_node_verifies_the_keys_of_all() {
     assert!(world.host.is_dialback_key("foreign.example", "localhost", "id1", &key));
     assert!(!world.host.is_dialback_key("foreign.example", "localhost", "id2", &key));
     assert!(!world.host.is_dialback_key("foreign.example", "localhost", "id1", &key[1..]));
+}
+
+#[tokio::test]
+async fn what_is_for_a_server_without_a_valid_certificate_goes_back_soon() {
+    let soon = |options: &mut Options| {
+        let unproved = Duration::from_secs(1);
+        options.federation = Some(Federation { unproved, ..Federation::default() });
+    };
+    let away = Failure { unproved: true, ..Failure::passing("the certificate has expired") };
+    let (world, foreign) = world(Ways { away: Some(away), ..Ways::default() }, soon).await;
+    let mut romeo = romeo(&world).await;
+    romeo.send(&chat(1));
+    let error = romeo.recv().await;
+    assert!(is_error(&error, "remote-server-timeout") && error.contains("certificate"), "{error}");
+    // The certificate is another: what comes now is sent.
+    foreign.change(|ways| ways.away = None);
+    romeo.send(&chat(2));
+    foreign.got("m2.").await;
+    assert_eq!(foreign.bodies(), ["m2."]);
 }

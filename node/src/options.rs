@@ -81,6 +81,7 @@ fn federation(federation: &crate::config::Federation) -> options::Federation {
         idle: federation.limits.idle,
         refuse: federation.refuse.clone(),
         allow: federation.allow.clone(),
+        ..options::Federation::default()
     }
 }
 

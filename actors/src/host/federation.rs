@@ -55,7 +55,10 @@ pub struct Federation {
     /// How long a stanza waits for a server that cannot be reached before it goes back to its sender as
     /// `<remote-server-timeout/>`.
     pub queue: Duration,
-    /// Stanzas that wait for one domain; more are refused with `<resource-constraint/>`, and so are those of a sender who has more there
+    /// How long a stanza waits, if that is shorter, for a server that can be reached and does not prove its domain: a certificate that
+    /// is not valid stays so until somebody mends it.
+    pub unproved: Duration,
+    /// Stanzas that wait for one domain. More are refused with `<resource-constraint/>`, and so are those of a sender that has more there
     /// than is free: one alone gets half.
     pub queue_stanzas: usize,
     /// The same in bytes.
@@ -75,6 +78,7 @@ impl Default for Federation {
         Self {
             links: 10_000,
             queue: Duration::from_secs(300),
+            unproved: Duration::from_secs(30),
             queue_stanzas: 10_000,
             queue_bytes: 32 << 20,
             memory_bytes: 1 << 20,

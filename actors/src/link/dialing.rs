@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use rookery_cluster::store::Ops;
 use rookery_cluster::tables::links;
-use rookery_proto::xmpp::error::Condition;
 use tokio::time::Instant;
 
 use super::sending::{Asked, Unacked};
@@ -144,11 +143,7 @@ impl Link {
             opened: false,
         });
         if !self.host.federates(pair.remote().domain()) {
-            return self.failed(&Failure {
-                condition: Condition::RemoteServerNotFound,
-                permanent: true,
-                text: "this server does not federate with that domain".to_owned(),
-            });
+            return self.failed(&Failure::permanent("this server does not federate with that domain"));
         }
         let me = me.downgrade();
         let end = LinkEnd::new(outbox, move |word| {
@@ -176,11 +171,7 @@ impl Link {
             Word::Room => {} // there is more to send
             Word::Handled => self.goes_both_ways(),
             Word::Failed(failure) => self.failed(&failure),
-            Word::Lost => self.failed(&Failure {
-                condition: Condition::RemoteServerTimeout,
-                permanent: false,
-                text: "the stream was lost".to_owned(),
-            }),
+            Word::Lost => self.failed(&Failure::passing("the stream was lost")),
         }
     }
 
@@ -194,11 +185,7 @@ impl Link {
         match ready.managed.clone() {
             Managed::Resumed { h } => {
                 let Some(numbering) = resumes else {
-                    return self.failed(&Failure {
-                        condition: Condition::RemoteServerTimeout,
-                        permanent: false,
-                        text: "a stream was resumed that was not to be".to_owned(),
-                    });
+                    return self.failed(&Failure::passing("a stream was resumed that was not to be"));
                 };
                 metrics::counter!("rookery_link_resumptions_total", "outcome" => "resumed").increment(1);
                 self.waiting.confirm((numbering, h));
@@ -343,19 +330,12 @@ impl Link {
     /// resume them.
     pub(super) fn look_at_dialer(&mut self) {
         if !self.host.has_lease() && matches!(self.stream, Stream::Up(_)) {
-            return self.failed(&Failure {
-                condition: Condition::RemoteServerTimeout,
-                permanent: false,
-                text: "this node cannot reach the store, and another may speak for its domains".to_owned(),
-            });
+            let text = "this node cannot reach the store, and another may speak for its domains";
+            return self.failed(&Failure::passing(text));
         }
         if matches!(&self.stream, Stream::Dialing(dialing) if dialing.since.elapsed() >= DIAL && !dialing.opened)
         {
-            self.failed(&Failure {
-                condition: Condition::RemoteServerTimeout,
-                permanent: false,
-                text: "no stream could be opened in time".to_owned(),
-            });
+            self.failed(&Failure::passing("no stream could be opened in time"));
         }
     }
 }

@@ -28,6 +28,8 @@ pub(super) struct Retry {
     at: Option<Instant>,
     /// Until `at` everything that comes goes back at once.
     permanent: bool,
+    /// Since when the other server does not prove its domain.
+    unproved: Option<Instant>,
     /// Why the last stream could not be opened: what senders are told, and the operator.
     pub(super) condition: Option<Condition>,
     pub(super) text: String,
@@ -53,6 +55,11 @@ impl Retry {
         self.condition.filter(|_| self.permanent && !self.is_due())
     }
 
+    /// For how long the other server has been there and has not proved its domain, if it is so.
+    pub(super) fn unproved(&self) -> Option<Duration> {
+        self.unproved.map(|since| since.elapsed())
+    }
+
     /// Whether nothing has failed since the last stream.
     pub(super) fn is_new(&self) -> bool {
         self.failed.is_none()
@@ -64,10 +71,7 @@ impl Retry {
             return *self = Self::default();
         }
         // That there was one shows that trying is of use, whatever it was that ended it.
-        self.failed(
-            &Failure { permanent: false, condition: Condition::RemoteServerTimeout, ..why.clone() },
-            random,
-        );
+        self.failed(&Failure::passing(why.text.clone()), random);
     }
 
     /// A stream has come.
@@ -81,6 +85,7 @@ impl Retry {
         let now = Instant::now();
         (self.failed, self.at) = (Some(now), Some(now + jittered(self.pause, random)));
         (self.permanent, self.condition) = (failure.permanent, Some(failure.condition));
+        self.unproved = failure.unproved.then(|| self.unproved.unwrap_or(now));
         self.text.clone_from(&failure.text);
     }
 }
@@ -97,8 +102,7 @@ mod tests {
     #[test]
     fn pauses_grow_and_differ() {
         let mut retry = Retry::default();
-        let failure =
-            Failure { condition: Condition::RemoteServerTimeout, permanent: false, text: String::new() };
+        let failure = Failure::passing("");
         assert!(retry.is_due());
         let mut pauses = Vec::new();
         for _ in 0..12 {
@@ -119,7 +123,7 @@ mod tests {
     #[test]
     fn after_a_good_stream_the_next_is_opened_at_once() {
         let why =
-            Failure { condition: Condition::RemoteServerNotFound, permanent: true, text: String::new() };
+            Failure::permanent("");
         let mut retry = Retry::default();
         for round in 0..2 {
             let mut pauses = Vec::new();

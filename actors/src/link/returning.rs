@@ -6,6 +6,7 @@
 //! a time.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use rookery_cluster::store::Ops;
 use rookery_cluster::tables::archive::ArchiveId;
@@ -29,6 +30,9 @@ const RETURNING: usize = 256;
 /// The same for one sender. When this process dies, these errors may come twice.
 const FOR_ONE: usize = 16;
 
+/// What senders are told of a server that does not prove its domain.
+const UNPROVED: &str = "the other server could not prove that it serves this domain: its certificate is not valid for it";
+
 /// A stanza on its way back.
 pub(super) struct Returning {
     item: Item,
@@ -47,7 +51,7 @@ impl Link {
         if matches!(self.stream, Stream::Up(_)) {
             return;
         }
-        let limit = self.options().queue;
+        let limit = self.limit();
         // What has waited in the store while no process ran is tried before it goes back.
         let tried = !self.retry.is_new() || self.since.elapsed() >= limit;
         // What waits for a slow server does not go back because one stream was lost.
@@ -87,6 +91,24 @@ impl Link {
         self.all_refused();
     }
 
+    /// How long a stanza waits.
+    fn limit(&self) -> Duration {
+        let options = self.options();
+        match self.retry.unproved() {
+            Some(since) if since >= options.unproved => options.queue.min(options.unproved),
+            _ => options.queue,
+        }
+    }
+
+    /// What a sender is told.
+    fn error(&self, condition: Condition) -> StanzaError {
+        let error = StanzaError::new(condition);
+        match self.retry.unproved() {
+            Some(_) if condition == Condition::RemoteServerTimeout => error.text(UNPROVED),
+            _ => error,
+        }
+    }
+
     /// When everything has gone back, what comes is tried again.
     fn all_refused(&mut self) {
         if self.waiting.refused.is_some() && !self.waiting.has_some() && self.settling == 0 {
@@ -116,7 +138,7 @@ impl Link {
                 }
                 None => first,
             };
-            return self.host.bounce(&item.stanza, receipt, condition);
+            return self.host.bounce_with(&item.stanza, receipt, &self.error(condition));
         }
         let id = item.id;
         self.waiting
@@ -159,7 +181,7 @@ impl Link {
     /// Sends the error; the row goes when the error is safe. After a crash the error comes again, and is known by its origin.
     fn send_back(&mut self, id: ArchiveId) {
         let Some(Returning { item, condition, .. }) = self.waiting.returning.get(&id) else { return };
-        let Some(error) = item.stanza.error_reply(&StanzaError::new(*condition)) else { return };
+        let Some(error) = item.stanza.error_reply(&self.error(*condition)) else { return };
         metrics::counter!("rookery_stanza_errors_total", "condition" => condition.name()).increment(1);
         let Some(me) = self.me.as_ref().map(Handle::downgrade) else { return };
         let receipt = Receipt::owed(

@@ -203,11 +203,7 @@ impl Link {
             }
             None => {
                 tracing::info!(link = %self.name, h, sent = up.sent, "another server confirms stanzas that it was never sent; the stream is closed");
-                self.failed(&Failure {
-                    condition: Condition::RemoteServerTimeout,
-                    permanent: false,
-                    text: "the other server's count is too high".to_owned(),
-                });
+                self.failed(&Failure::passing("the other server's count is too high"));
                 self.lost = None;
             }
         }
@@ -261,11 +257,7 @@ impl Link {
         let written = up.outbox.written();
         let taken = up.unacked.front().is_some_and(|unacked| unacked.place <= written);
         if up.managed || !taken {
-            return self.failed(&Failure {
-                condition: Condition::RemoteServerTimeout,
-                permanent: false,
-                text: "the other server did not confirm in time what it was sent".to_owned(),
-            });
+            return self.failed(&Failure::passing("the other server did not confirm in time what it was sent"));
         }
         // A server that cannot reach this one cannot answer. What has left the socket, and the stream lives: nobody will say more.
         let asked = asked.n;

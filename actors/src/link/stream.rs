@@ -89,8 +89,24 @@ pub struct Failure {
     pub condition: Condition,
     /// Trying again is of no use now: the name does not exist, or policy forbids. Everything that waits goes back at once.
     pub permanent: bool,
+    /// The other server was reached, and did not prove its domain. What waits goes back sooner, and its senders are told so.
+    pub unproved: bool,
     /// For the operator: what failed, without secrets. Senders are not told.
     pub text: String,
+}
+
+impl Failure {
+    /// One that may pass soon: [`Condition::RemoteServerTimeout`].
+    pub fn passing(text: impl Into<String>) -> Self {
+        let condition = Condition::RemoteServerTimeout;
+        Self { condition, permanent: false, unproved: false, text: text.into() }
+    }
+
+    /// One that stays for now: [`Condition::RemoteServerNotFound`].
+    pub fn permanent(text: impl Into<String>) -> Self {
+        let condition = Condition::RemoteServerNotFound;
+        Self { condition, permanent: true, unproved: false, text: text.into() }
+    }
 }
 
 /// What [`LinkEnd::next`] wants.

@@ -195,8 +195,13 @@ impl Host {
 
     /// Answers a stanza with an error, if it may be answered, and settles it.
     pub(crate) fn bounce(&self, stanza: &Stanza, receipt: Receipt, condition: Condition) {
-        metrics::counter!("rookery_stanza_errors_total", "condition" => condition.name()).increment(1);
-        match stanza.error_reply(&StanzaError::new(condition)) {
+        self.bounce_with(stanza, receipt, &StanzaError::new(condition));
+    }
+
+    /// The same, with all that the error says.
+    pub(crate) fn bounce_with(&self, stanza: &Stanza, receipt: Receipt, error: &StanzaError) {
+        metrics::counter!("rookery_stanza_errors_total", "condition" => error.condition.name()).increment(1);
+        match stanza.error_reply(error) {
             Some(reply) => self.refuse(reply, receipt),
             // Errors and results have no answer (RFC 6120 section 8.3.1), whatever becomes of them.
             None => receipt.done(),

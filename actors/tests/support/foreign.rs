@@ -15,7 +15,6 @@ use std::time::Duration;
 use rookery_actors::link::stream::{Dialer, Failure, LinkEnd, Managed, Next, Pair, Ready, Resumable};
 use rookery_actors::{Host, Receipt};
 use rookery_proto::xml::{Limits, Scope};
-use rookery_proto::xmpp::error::Condition;
 use rookery_proto::xmpp::jid::BareJid;
 use rookery_proto::xmpp::stanza::{Stanza, Type};
 use tokio::sync::watch;
@@ -56,11 +55,11 @@ impl Default for Ways {
 }
 
 pub fn not_there() -> Failure {
-    Failure { condition: Condition::RemoteServerNotFound, permanent: true, text: "no such name".into() }
+    Failure::permanent("no such name")
 }
 
 pub fn unreachable() -> Failure {
-    Failure { condition: Condition::RemoteServerTimeout, permanent: false, text: "nobody answers".into() }
+    Failure::passing("nobody answers")
 }
 
 #[derive(Default)]

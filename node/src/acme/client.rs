@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::schedule::PATIENCE;
-use crate::net::Tcp;
+use crate::dns::connect_to;
 
 /// How long a request may take, from the connection to the end of the answer.
 const REQUEST: Duration = Duration::from_secs(30);
@@ -87,7 +87,7 @@ impl Client {
         let host = authority.host();
         let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
         let at = |what: &str, error: &dyn std::fmt::Display| format!("{what} {authority}: {error}");
-        let socket = Tcp::connect(bare, authority.port_u16().unwrap_or(443)).await;
+        let socket = connect_to(bare, authority.port_u16().unwrap_or(443)).await;
         let socket = socket.map_err(|e| at("no connection to", &e))?;
         let stream = self.connector.connect(ServerName::try_from(bare.to_owned())?, socket).await;
         let stream = stream.map_err(|e| at("no TLS with", &e))?;
@@ -173,7 +173,7 @@ mod tests {
         let mut config = crate::config::Config::development();
         config.data_dir = folder.path().to_owned();
         let tls = crate::tls::Tls::load(&config, Seams::system()).unwrap();
-        let listener = crate::net::Net::bind(&Tcp, "127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = crate::net::Net::bind(&crate::net::Tcp, "127.0.0.1:0".parse().unwrap()).unwrap();
         let at = listener.local_addr().unwrap();
         let serve = async {
             let (socket, _) = listener.accept().await.unwrap();

@@ -120,7 +120,7 @@ impl Acme {
             let (certificate, state) = self.read(&name).await?;
             let state = schedule::as_of(state, &acme.directory);
             let current = certificate.as_ref().is_some_and(|c| c.directory == acme.directory);
-            let next = schedule::next(&state, current);
+            let next = schedule::next(&state, current, self.now());
             if next.at() > self.now() {
                 soonest = soonest.min(next.at());
             } else if busy.len() < AT_ONCE {
@@ -288,12 +288,14 @@ impl Acme {
                 (None, schedule::ask(now, client.after().unwrap_or(0)))
             }
         };
+        let life = certificate.and_then(|certificate| self.tls.check(name, &keep::issued(certificate)).ok());
+        let life = life.map(|identity| (identity.not_before, identity.not_after));
         let told = self.update(name, move |state| {
             state.ask = ask;
-            if let Some((start, end)) = window
-                && !(start..=end).contains(&state.renew)
+            if let (Some(window), Some(life)) = (window, life)
+                && !(window.0..=window.1).contains(&state.renew)
             {
-                state.renew = schedule::within(start, end, chance);
+                state.renew = schedule::within(window, life, chance);
             }
         });
         let hours = (told.await?.renew - now) / 3_600;

@@ -16,6 +16,8 @@ const LONGEST: i64 = 12 * HOUR;
 pub(super) const PATIENCE: i64 = 7 * DAY;
 /// How often an authority is asked when to renew: not more often, and not less.
 const ASK: (i64, i64) = (HOUR, DAY);
+/// A certificate is not renewed before it is so old, whatever the authority says.
+const YOUNG: i64 = 6 * HOUR;
 /// An order that began before this is given up: the authority has forgotten it, or will.
 const ORDER: i64 = DAY;
 
@@ -25,9 +27,13 @@ pub(super) fn renew(not_before: i64, not_after: i64, chance: u16) -> i64 {
     not_after - third - part(third / 10, chance)
 }
 
-/// When to renew within the window that the authority suggests (RFC 9773 section 4.2).
-pub(super) fn within(start: i64, end: i64, chance: u16) -> i64 {
-    start + part((end - start).max(0), chance)
+/// When to renew a certificate within the window that the authority suggests (RFC 9773 section 4.2): not so late that it ends before,
+/// and not so soon that an authority with wrong windows is asked for one certificate after the other.
+pub(super) fn within(window: (i64, i64), life: (i64, i64), chance: u16) -> i64 {
+    let (start, end) = window;
+    let length = life.1.saturating_sub(life.0).max(0);
+    let drawn = start.saturating_add(part(end.saturating_sub(start).max(0), chance));
+    drawn.min(life.1 - length / 10).max(life.0 + YOUNG.min(length / 3))
 }
 
 /// When to ask the authority again; it wants to be asked `after` so many seconds.
@@ -65,17 +71,20 @@ impl Next {
 }
 
 /// What comes next for a name. `current`: there is a certificate of the authority that is configured.
-pub(super) fn next(state: &State, current: bool) -> Next {
+pub(super) fn next(state: &State, current: bool, now: i64) -> Next {
+    // Longer waits than are ever given were noted by a clock that was wrong.
+    let sane = |at: i64, longest: i64| if at > now.saturating_add(longest) { now } else { at };
+    let not_before = sane(state.not_before, PATIENCE.max(LONGEST + LONGEST / 4));
     if state.wanted {
         Next::Order(0)
     } else if !current || !state.order.is_empty() {
-        Next::Order(state.not_before)
+        Next::Order(not_before)
     } else if !state.revoked.is_empty() {
-        Next::Revoke(state.not_before)
+        Next::Revoke(not_before)
     } else if state.ask > 0 && state.ask < state.renew {
-        Next::Ask(state.ask.max(state.not_before))
+        Next::Ask(sane(state.ask, ASK.1).max(not_before))
     } else {
-        Next::Order(state.renew.max(state.not_before))
+        Next::Order(state.renew.max(not_before))
     }
 }
 
@@ -133,11 +142,21 @@ mod tests {
         assert_eq!(again(5, 1, Some(10), 0), 125);
         assert_eq!(again(5, 1, Some(i64::MAX), 0), 5 + PATIENCE);
         assert_eq!((ask(0, 0), ask(0, 6 * HOUR), ask(0, i64::MAX)), (HOUR, 6 * HOUR, DAY));
-        assert_eq!((within(10, 20, 0), within(10, 20, u16::MAX), within(20, 10, 9)), (10, 20, 20));
+        let life = (0, 90 * DAY);
+        let window = |start: i64, end: i64, chance| within((start, end), life, chance);
+        assert_eq!(window(10 * DAY, 20 * DAY, 0), 10 * DAY);
+        assert_eq!(window(10 * DAY, 20 * DAY, u16::MAX), 20 * DAY);
+        assert_eq!(window(20 * DAY, 10 * DAY, 9), 20 * DAY);
+        // A window that has passed with each new certificate; one after the certificate's end; and nonsense.
+        assert_eq!(window(-5 * DAY, -4 * DAY, 9), YOUNG);
+        assert_eq!(window(100 * DAY, 200 * DAY, 9), 81 * DAY);
+        assert_eq!((window(i64::MIN, i64::MAX, 9), window(i64::MAX, i64::MIN, 9)), (YOUNG, 81 * DAY));
+        assert_eq!(within((0, 0), (0, 60), 0), 20);
     }
 
     #[test]
     fn what_comes_next() {
+        let next = |state: &State, current| super::next(state, current, 0);
         let state = |change: fn(&mut State)| {
             let mut state = State { renew: 1_000, ..State::default() };
             change(&mut state);
@@ -154,6 +173,19 @@ mod tests {
         // An operator does not wait for the end of a pause.
         let wanted = state(|s| (s.wanted, s.not_before) = (true, 9_000));
         assert_eq!(next(&wanted, true), Next::Order(0));
+    }
+
+    #[test]
+    fn a_clock_that_was_wrong_holds_nothing_up() {
+        let now = 10 * DAY;
+        let state = State { renew: 60 * DAY, not_before: now + 400 * DAY, ..State::default() };
+        assert_eq!(super::next(&state, false, now), Next::Order(now));
+        assert_eq!(super::next(&state, true, now), Next::Order(60 * DAY));
+        let state = State { renew: 600 * DAY, ask: 400 * DAY, ..State::default() };
+        assert_eq!(super::next(&state, true, now), Next::Ask(now));
+        // What an authority may ask for is kept.
+        let state = State { not_before: now + PATIENCE, ..State::default() };
+        assert_eq!(super::next(&state, false, now), Next::Order(now + PATIENCE));
     }
 
     #[test]

@@ -109,6 +109,16 @@ impl Federation {
         self.enabled && !among(&self.refuse) && (self.allow.is_empty() || among(&self.allow))
     }
 
+    /// Whether `domain` is talked to if it was proved by `proof` (`certificate`, `dane` or `dialback`).
+    pub fn takes(&self, domain: &str, proof: &str) -> bool {
+        let enough = match self.policy(domain) {
+            Policy::Dialback => true,
+            Policy::Certificate => proof != "dialback",
+            Policy::Dane => proof == "dane",
+        };
+        enough && self.admits(domain)
+    }
+
     /// The route to `domain`, if there is one.
     pub fn route(&self, domain: &str) -> Option<&Route> {
         let fits = |route: &&Route| route.domain.as_ref().is_none_or(|pattern| pattern.matches(domain));

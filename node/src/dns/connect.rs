@@ -9,7 +9,8 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::Target;
+use super::services::alternate;
+use super::{Begin, Target};
 use crate::config::Proxy;
 use crate::net::tcp;
 
@@ -46,6 +47,25 @@ struct Attempt {
     address: Option<IpAddr>,
     /// How long the one before is alone.
     pause: Duration,
+}
+
+/// A connection to the first address of `host` that accepts: a name that the operating system resolves, or an address. An address that
+/// never answers holds nobody up. Takes 30 s at most, beside the time of the name's resolution.
+pub(crate) async fn connect_to(host: &str, port: u16) -> io::Result<TcpStream> {
+    let found = tokio::net::lookup_host((host, port)).await?;
+    let (v6, v4) = found.map(|at| at.ip()).partition(IpAddr::is_ipv6);
+    let addresses = alternate(v6, v4);
+    let begin = Begin::Direct;
+    let target = Target {
+        begin,
+        host: host.to_owned(),
+        port,
+        addresses,
+        secure: false,
+        tlsa: Vec::new(),
+        proxied: false,
+    };
+    connect(&[target], None).await.map(|connected| connected.stream).map_err(io::Error::other)
 }
 
 pub(super) async fn connect(targets: &[Target], proxy: Option<Proxy>) -> Result<Connected, Unreachable> {

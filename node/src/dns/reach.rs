@@ -23,8 +23,27 @@ impl Reach {
         };
         match self.loopback {
             true => address.is_loopback(),
-            false => !nobody && !self.refused.iter().any(|network| network.contains(address)),
+            false => {
+                let refused = |address| self.refused.iter().any(|network| network.contains(address));
+                !nobody && !refused(address) && !embedded(address).is_some_and(refused)
+            }
         }
+    }
+}
+
+/// The IPv4 address that a translator or a tunnel would lead to: NAT64 (RFC 6052 section 2.1), 6to4 (RFC 3056 section 2), and the old
+/// form of RFC 4291 section 2.5.5.1.
+fn embedded(address: IpAddr) -> Option<IpAddr> {
+    let IpAddr::V6(v6) = address else { return None };
+    let pair = |high: u16, low: u16| {
+        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+        Some(IpAddr::from([a, b, c, d]))
+    };
+    match v6.segments() {
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => pair(high, low),
+        [0x2002, high, low, ..] => pair(high, low),
+        [0, 0, 0, 0, 0, 0, high, low] if high > 0 => pair(high, low),
+        _ => None,
     }
 }
 
@@ -46,6 +65,11 @@ mod tests {
             assert!(!permits(&closed, bad), "{bad}");
         }
         assert!(permits(&closed, "192.0.2.1"));
+        // The same addresses, in the clothes of IPv6.
+        for bad in ["64:ff9b::127.0.0.1", "::127.0.0.1", "2002:7f00:1::", "2002:7f00:1::5"] {
+            assert!(!permits(&closed, bad), "{bad}");
+        }
+        assert!(permits(&closed, "64:ff9b::192.0.2.1") && permits(&closed, "2002:c000:201::1"));
         let trial = Reach { loopback: true, ..closed };
         assert!(permits(&trial, "127.0.0.1") && permits(&trial, "::1") && !permits(&trial, "192.0.2.1"));
     }

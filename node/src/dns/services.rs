@@ -165,7 +165,7 @@ fn record(record: &RData) -> Option<Tlsa> {
 }
 
 /// One of each in turn, IPv6 first (RFC 8305 section 4).
-fn alternate(v6: Vec<IpAddr>, v4: Vec<IpAddr>) -> Vec<IpAddr> {
+pub(super) fn alternate(v6: Vec<IpAddr>, v4: Vec<IpAddr>) -> Vec<IpAddr> {
     let (mut v6, mut v4, mut all) = (v6.into_iter(), v4.into_iter(), Vec::new());
     loop {
         let pair = (v6.next(), v4.next());

@@ -16,15 +16,6 @@ const BACKLOG: i32 = 4_096;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tcp;
 
-impl Tcp {
-    /// Connects to the first address of `host` that accepts: a name that the operating system resolves, or an address. The caller
-    /// limits the time.
-    #[allow(clippy::disallowed_methods)] // sockets are made here
-    pub(crate) async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
-        TcpStream::connect((host, port)).await
-    }
-}
-
 impl Net for Tcp {
     type Listener = TcpListener;
 

@@ -6,8 +6,9 @@ use rookery_proto::xmpp::dialback::{Dialback, Error, Kind, Says};
 use rookery_proto::xmpp::element::Element;
 use rookery_proto::xmpp::error::{Condition, ErrorType, StanzaError, StreamCondition};
 
+use super::claims::Claim;
 use super::conn::End;
-use super::running::Running;
+use super::running::{Proved, Running};
 use super::table::Order;
 use super::verify::Verdict;
 use super::{Federation, proof};
@@ -106,7 +107,7 @@ impl Running {
             metrics::counter!("rookery_limits_hit_total", "limit" => limit).increment(1);
             return Some(later(Condition::ResourceConstraint, "too many domains on one stream"));
         }
-        if !self.federation.has_room(pair.remote()) {
+        if !self.federation.has_room(&pair) {
             return Some(later(Condition::ResourceConstraint, "too many streams of this domain"));
         }
         self.verify(pair, key.to_owned())
@@ -135,6 +136,15 @@ impl Running {
         None
     }
 
+    /// Counts a pair that is proved, if another server has opened the stream.
+    fn claim(&self, pair: &Pair) -> Result<Option<Claim>, Says> {
+        if !self.incoming() {
+            return Ok(None);
+        }
+        let none = || later(Condition::ResourceConstraint, "too many streams of this domain");
+        self.federation.claim(pair).map(Some).ok_or_else(none)
+    }
+
     /// What became of a key.
     pub(super) fn verified(&mut self, pair: Pair, verdict: Verdict, by: &'static str) -> Result<(), End> {
         let Some(at) = self.verifying.iter().position(|one| *one == pair) else { return Ok(()) };
@@ -145,10 +155,13 @@ impl Running {
         let admitted = self.settings.federation.admits(from.domain());
         let says = match verdict {
             _ if !admitted => error(Condition::PolicyViolation, "this server does not talk to the domain"),
-            Verdict::Valid => {
-                self.prove(pair, by);
-                Says::Valid
-            }
+            Verdict::Valid => match self.claim(&pair) {
+                Ok(claim) => {
+                    self.prove(Proved { pair, by, _claim: claim });
+                    Says::Valid
+                }
+                Err(says) => says,
+            },
             Verdict::Invalid => {
                 if let Some(others) = FALSE_KEYS.now() {
                     tracing::warn!(

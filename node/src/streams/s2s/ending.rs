@@ -3,7 +3,7 @@
 
 use rookery_actors::link::stream::Failure;
 use rookery_proto::xml::header::CLOSE;
-use rookery_proto::xmpp::error::{Condition, StreamCondition, StreamError};
+use rookery_proto::xmpp::error::{StreamCondition, StreamError};
 use tokio::time::Instant;
 
 use super::conn::{self, End};
@@ -90,13 +90,14 @@ impl Running {
         {
             match end {
                 End::Lost if pass.is_some() && !resume.is_zero() => {
+                    let proved = proved.into_iter().map(|proved| (proved.pair, proved.by)).collect();
                     federation.resumable.park(id, State { ledger, name, proved }, resume);
                 }
                 _ => federation.resumable.leave(&id),
             }
         }
         if let (Some((_, link)), Some(text)) = (link, failure(&end)) {
-            link.failed(Failure { condition: Condition::RemoteServerTimeout, permanent: false, text });
+            link.failed(Failure::passing(text));
         }
         let said = closing.is_some_and(|closing| closing.said);
         let end = if said { End::Abandon } else { end };

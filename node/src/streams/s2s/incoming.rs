@@ -16,7 +16,8 @@ use rookery_proto::xmpp::ns;
 use tokio::time::{Instant, timeout_at};
 
 use super::conn::{Conn, End, Frame};
-use super::running::{Running, Start};
+use super::claims::Claim;
+use super::running::{Proved, Running, Start};
 use super::wire::Wire;
 use super::{CONTENT, Federation, Settings, proof, sasl};
 use crate::dns::Begin;
@@ -65,7 +66,7 @@ pub fn serve(
         local: None,
         remote: None,
         proof: None,
-        authenticated: false,
+        claim: None,
         bidi: None,
         id: String::new(),
     };
@@ -92,7 +93,8 @@ struct Incoming {
     remote: Option<BareJid>,
     /// What the certificate proves `remote` by, if that is enough.
     proof: Option<Proof>,
-    authenticated: bool,
+    /// Taken when the other server has logged in.
+    claim: Option<Claim>,
     bidi: Option<Bidi>,
     id: String,
 }
@@ -327,17 +329,16 @@ impl Incoming {
     /// SASL EXTERNAL. Whether the other server has logged in.
     fn login(&mut self, auth: &Element) -> bool {
         let proved = self.remote.as_ref().filter(|_| self.proof.is_some());
-        let room = proved.is_none_or(|remote| self.federation.has_room(remote));
-        let judged = match sasl::judge(auth, proved) {
-            Ok(()) if !room => Err(SaslFailure::TemporaryAuthFailure),
-            judged => judged,
-        };
+        let judged = sasl::judge(auth, proved).and_then(|()| {
+            let claim = self.pair().and_then(|pair| self.federation.claim(&pair));
+            self.claim = Some(claim.ok_or(SaslFailure::TemporaryAuthFailure)?);
+            Ok(())
+        });
         let outcome = if judged.is_ok() { "ok" } else { "failed" };
         metrics::counter!("rookery_logins_total", "mechanism" => "EXTERNAL", "outcome" => outcome)
             .increment(1);
         match judged {
             Ok(()) => {
-                self.authenticated = true;
                 self.conn.out.extend_from_slice(b"<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>");
             }
             Err(failure) => failure.write(None, &mut self.conn.out),
@@ -345,10 +346,16 @@ impl Incoming {
         judged.is_ok()
     }
 
-    fn start(self, first: Option<Frame>, pass: Pass, deadline: Instant) -> Box<Running> {
-        let Self { federation, conn, peer, local, remote, proof, authenticated, bidi, id, .. } = self;
-        let pair = local.as_ref().zip(remote.as_ref()).and_then(|(local, remote)| Pair::new(local, remote));
-        let proved = pair.filter(|_| authenticated).map(|pair| (pair, proof::name(proof)));
+    /// The domains of the header.
+    fn pair(&self) -> Option<Pair> {
+        Pair::new(self.local.as_ref()?, self.remote.as_ref()?)
+    }
+
+    fn start(mut self, first: Option<Frame>, pass: Pass, deadline: Instant) -> Box<Running> {
+        let proved = self.pair().zip(self.claim.take());
+        let Self { federation, conn, peer, proof, bidi, id, .. } = self;
+        let by = proof::name(proof);
+        let proved = proved.map(|(pair, claim)| Proved { pair, by, _claim: Some(claim) });
         Running::new(Start {
             federation,
             conn,
@@ -381,15 +388,3 @@ pub(super) fn limit(element: &Element) -> Option<usize> {
         .ok()
 }
 
-impl Federation {
-    /// Whether a remote domain may prove itself on one more stream.
-    pub(super) fn has_room(&self, remote: &BareJid) -> bool {
-        let most = self.settings.load().federation.limits.streams_per_domain;
-        let room = self.table.from(remote.domain()) < most;
-        if !room {
-            let limit = "federation.streams_per_domain";
-            metrics::counter!("rookery_limits_hit_total", "limit" => limit).increment(1);
-        }
-        room
-    }
-}

@@ -11,14 +11,13 @@
 //!   version 1.0.1).
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
 use arc_swap::ArcSwap;
 use rookery_actors::Host;
 use rookery_actors::link::stream::{Dialer, LinkEnd, Pair, Resumable};
 use rookery_cluster::seams::Seams;
 use rookery_proto::xmpp::ns;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use super::rate::Rates;
 use crate::dns::Finder;
@@ -27,6 +26,7 @@ use crate::tls::Tls;
 use crate::tls::remote::Judge;
 
 mod bidi;
+mod claims;
 mod conn;
 mod dialback;
 mod ending;
@@ -35,6 +35,7 @@ mod input;
 mod io;
 mod open;
 mod outgoing;
+mod places;
 mod proof;
 mod resume;
 mod running;
@@ -47,15 +48,14 @@ mod tests;
 mod verify;
 mod wire;
 
+use places::Places;
+
 pub use incoming::serve;
 pub use settings::Settings;
 pub use table::{Direction, Table};
 
 /// The namespace of what servers send each other (RFC 6120 section 4.8.2).
 const CONTENT: &str = ns::SERVER;
-
-/// How many streams to others are opened at the same time; further ones wait for their turn.
-const OPENING: usize = 256;
 
 /// What all streams between servers share.
 pub struct Federation {
@@ -79,11 +79,14 @@ pub struct Federation {
     rates: Rates,
     /// New streams, by address.
     arrivals: Rates,
+    /// On how many streams others have proved themselves.
+    claims: claims::Claims,
     /// Streams that can be resumed.
     resumable: resume::Registry,
-    /// How many keys are being verified.
-    verifying: Arc<AtomicUsize>,
-    opening: Arc<Semaphore>,
+    /// Keys that are being verified.
+    verifying: Arc<Places>,
+    /// Streams that are being opened.
+    opening: Arc<Places>,
     /// Servers that do without resumption.
     one_way: bidi::Knowledge,
     /// Turns true when the node stops.
@@ -119,9 +122,10 @@ impl Federation {
             seams,
             rates: Rates::new(),
             arrivals: Rates::new(),
+            claims: claims::Claims::default(),
             resumable: resume::Registry::default(),
-            verifying: Arc::default(),
-            opening: Arc::new(Semaphore::new(OPENING)),
+            verifying: Places::new("federation.verifications"),
+            opening: Places::new("opening_streams"),
             one_way: bidi::Knowledge::default(),
             stop,
             meters: Meters {
@@ -134,7 +138,13 @@ impl Federation {
     /// Takes over other limits and switches (SIGHUP).
     pub fn reload(&self, settings: Settings) {
         self.gate.set_stream_limits(&settings.federation.limits);
-        self.settings.store(Arc::new(settings));
+        // What is not wanted any more ends now, and what was proved by less than is wanted now.
+        let refused = |pair: &Pair, by: &str| !settings.federation.takes(pair.remote().domain(), by);
+        self.settings.store(Arc::new(settings.clone()));
+        let closed = self.table.close_if(|info| info.pairs.iter().any(|(pair, by)| refused(pair, by)));
+        if closed > 0 {
+            tracing::info!(streams = closed, "streams with other servers are closed: the configuration does not allow them any more");
+        }
     }
 
     /// The node cannot settle anything: no stream is taken, until the gate is opened again, and those that are there are closed.

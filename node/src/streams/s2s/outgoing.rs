@@ -16,11 +16,14 @@ use tokio::time::timeout;
 use super::conn::{Conn, End, Frame};
 use super::open::{Closed, Opened, greet};
 use super::resume::Managed;
-use super::running::{Running, Start};
+use super::running::{Proved, Running, Start};
 use super::{Federation, incoming, open, proof, sasl};
 
 /// The longest text of the other server that is remembered, bytes (XEP-0198 allows 4,000 for an id).
 const LONGEST: usize = 4_000;
+
+/// How many streams to others are opened at the same time; further ones wait for their turn.
+const OPENING: usize = 1_024;
 
 /// A stream on which we may send.
 struct Authenticated {
@@ -56,11 +59,11 @@ pub(super) async fn run(federation: Arc<Federation>, pair: Pair, resume: Option<
         conn,
         address,
         id,
-        proved: bidi.then(|| (pair.clone(), by)),
+        proved: bidi.then(|| Proved { pair: pair.clone(), by, _claim: None }),
         first: None,
         bidi: bidi.then_some(None),
         incoming: None,
-        link: Some((pair, link)),
+        link: Some((pair, link, by)),
         managed,
     });
     running.run().await;
@@ -72,7 +75,18 @@ async fn authenticated(
     pair: &Pair,
     resume: Option<&Resumable>,
 ) -> Result<Authenticated, Closed> {
-    let _turn = federation.turn().await;
+    let place = federation.opening.take(OPENING).await;
+    tokio::select! {
+        done = attempts(federation, pair, resume) => done,
+        () = place.sent_away() => Err(Closed::Late("it took too long, while others waited".to_owned())),
+    }
+}
+
+async fn attempts(
+    federation: &Federation,
+    pair: &Pair,
+    resume: Option<&Resumable>,
+) -> Result<Authenticated, Closed> {
     let wait = federation.settings.load().federation.limits.negotiation;
     let late = || Closed::Late("authentication took too long".to_owned());
     for external in [true, false] {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rookery_actors::link::stream::Pair;
 use rookery_actors::{Ledger, OriginName};
+use rookery_proto::xmpp::jid::BareJid;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, timeout};
 
@@ -40,7 +41,8 @@ pub(super) struct State {
 }
 
 enum Slot {
-    Live(mpsc::Sender<Order>),
+    /// With the remote domains that were proved on it.
+    Live(Vec<BareJid>, mpsc::Sender<Order>),
     Parked(Box<State>, Instant),
 }
 
@@ -52,9 +54,9 @@ pub(super) struct Registry {
 }
 
 impl Registry {
-    /// A stream that is there, and can be resumed should it be lost.
-    pub(super) fn enter(&self, id: String, orders: mpsc::Sender<Order>) {
-        self.slots.lock().insert(id, Slot::Live(orders));
+    /// A stream that is there, on which `remotes` have proved themselves, and that can be resumed should it be lost.
+    pub(super) fn enter(&self, id: String, remotes: Vec<BareJid>, orders: mpsc::Sender<Order>) {
+        self.slots.lock().insert(id, Slot::Live(remotes, orders));
     }
 
     /// The stream is over.
@@ -68,7 +70,7 @@ impl Registry {
         let now = Instant::now();
         let mut slots = self.slots.lock();
         slots.retain(|_, slot| {
-            matches!(slot, Slot::Live(_)) || matches!(slot, Slot::Parked(_, until) if *until > now)
+            matches!(slot, Slot::Live(..)) || matches!(slot, Slot::Parked(_, until) if *until > now)
         });
         let parked = slots.values().filter(|slot| matches!(slot, Slot::Parked(..))).count();
         if parked >= PARKED {
@@ -102,10 +104,15 @@ impl Registry {
                         let Some(Slot::Parked(state, _)) = slots.remove(id) else { return None };
                         return Some(*state);
                     }
-                    Slot::Live(orders) => orders.clone(),
+                    Slot::Live(remotes, orders) => {
+                        // Whoever has come by the id cannot end another's stream with it.
+                        if !remotes.iter().any(|proved| proved.domain() == remote) {
+                            return None;
+                        }
+                        orders.clone()
+                    }
                 }
             };
-            // The stream itself checks nothing: without the remote's proof on it, the look above says no.
             orders.send(Order::GiveUp).await.ok()?;
             changed.await;
         }
@@ -124,8 +131,6 @@ pub(super) async fn settled(ledger: Arc<Ledger>) -> Arc<Ledger> {
 
 #[cfg(test)]
 mod tests {
-    use rookery_proto::xmpp::jid::BareJid;
-
     use super::*;
 
     fn state(remote: &str) -> State {
@@ -155,7 +160,10 @@ mod tests {
     async fn a_stream_that_is_there_gives_up() {
         let registry = Arc::new(Registry::default());
         let (orders, mut told) = mpsc::channel(1);
-        registry.enter("a".into(), orders);
+        let theirs = || vec![BareJid::parse("theirs.example").unwrap()];
+        registry.enter("a".into(), theirs(), orders);
+        // Not for somebody else.
+        assert!(registry.take("a", "other.example").await.is_none() && told.try_recv().is_err());
         let taking = tokio::spawn({
             let registry = registry.clone();
             async move { registry.take("a", "theirs.example").await }
@@ -165,7 +173,7 @@ mod tests {
         assert!(taking.await.unwrap().is_some());
         // And one that does not answer is not waited for.
         let (orders, _told) = mpsc::channel(1);
-        registry.enter("b".into(), orders);
+        registry.enter("b".into(), theirs(), orders);
         assert!(registry.take("b", "theirs.example").await.is_none());
         let ledger = Ledger::new(0);
         let receipt = ledger.enter();

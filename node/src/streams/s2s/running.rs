@@ -13,6 +13,7 @@ use rookery_proto::xmpp::error::StreamCondition;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
+use super::claims::Claim;
 use super::conn::{Conn, End, Frame};
 use super::ending::Closing;
 use super::incoming::Bidi;
@@ -37,6 +38,15 @@ pub(super) struct Unproved {
     pub(super) deadline: Instant,
 }
 
+/// A pair that the other side may send for.
+pub(super) struct Proved {
+    pub(super) pair: Pair,
+    /// `certificate`, `dane` or `dialback`.
+    pub(super) by: &'static str,
+    /// Counts it, on streams that other servers have opened.
+    pub(super) _claim: Option<Claim>,
+}
+
 /// What a stream begins with.
 pub(super) struct Start {
     pub(super) federation: Arc<Federation>,
@@ -45,16 +55,16 @@ pub(super) struct Start {
     pub(super) address: String,
     /// The id that the receiving server gave the stream.
     pub(super) id: String,
-    /// The pair that the other side may send for already, and how that was proved.
-    pub(super) proved: Option<(Pair, &'static str)>,
+    /// The pair that the other side may send for already.
+    pub(super) proved: Option<Proved>,
     /// What was read already.
     pub(super) first: Option<Frame>,
     /// Whether both sides send.
     pub(super) bidi: Option<Bidi>,
     /// For a stream that another server has opened: its place at the gate, and by when it must have proved a domain.
     pub(super) incoming: Option<(Pass, Instant)>,
-    /// For a stream that we have opened: for which link.
-    pub(super) link: Option<(Pair, LinkEnd)>,
+    /// For a stream that we have opened: for which link, and how the other server was proved.
+    pub(super) link: Option<(Pair, LinkEnd, &'static str)>,
     /// The same: what both sides count on.
     pub(super) managed: Option<Managed>,
 }
@@ -68,7 +78,7 @@ pub(super) struct Running {
     pub(super) place: Place,
     orders: Option<mpsc::Receiver<Order>>,
     /// The pairs that the other side may send for.
-    pub(super) proved: Vec<(Pair, &'static str)>,
+    pub(super) proved: Vec<Proved>,
     /// The pairs whose keys are being verified.
     pub(super) verifying: Vec<Pair>,
     pub(super) bidi: bool,
@@ -155,12 +165,13 @@ impl Running {
         if direction == Direction::Outgoing {
             running.framer.set_limits(running.settings.after);
         }
-        if let Some((pair, link)) = link {
+        if let Some((pair, link, by)) = link {
             running.meter = running.federation.rates.account(pair.remote());
+            running.place.change(|info| info.pairs.push((pair.clone(), by)));
             running.link = Some((pair, link));
         }
-        if let Some((pair, by)) = proved {
-            running.prove(pair, by);
+        if let Some(proved) = proved {
+            running.prove(proved);
         }
         if let Some(managed) = managed {
             running.manage(managed);
@@ -179,7 +190,7 @@ impl Running {
     }
 
     pub(super) fn is_proved(&self, pair: &Pair) -> bool {
-        self.proved.iter().any(|(proved, _)| proved == pair)
+        self.proved.iter().any(|proved| proved.pair == *pair)
     }
 
     /// Whether our end of the stream is out.
@@ -188,7 +199,9 @@ impl Running {
     }
 
     /// From now on the other side may send for the pair.
-    pub(super) fn prove(&mut self, pair: Pair, by: &'static str) {
+    pub(super) fn prove(&mut self, proved: Proved) {
+        let Proved { pair, by, .. } = &proved;
+        let by = *by;
         let direction = if self.is_incoming { "in" } else { "out" };
         metrics::counter!("rookery_stream_proofs_total", "proof" => by, "direction" => direction)
             .increment(1);
@@ -201,9 +214,11 @@ impl Running {
             self.meter = self.federation.rates.account(pair.remote());
         }
         self.place.change(|info| {
-            info.pairs.push((pair.clone(), by));
+            if !info.pairs.iter().any(|(known, _)| known == pair) {
+                info.pairs.push((pair.clone(), by));
+            }
         });
-        self.proved.push((pair, by));
+        self.proved.push(proved);
         self.offer();
     }
 
@@ -215,7 +230,7 @@ impl Running {
 
     /// A link has been lent the stream.
     fn lent(&mut self, pair: Pair, end: LinkEnd) {
-        let by = self.proved.iter().find(|(proved, _)| *proved == pair).map(|(_, by)| *by);
+        let by = self.proved.iter().find(|proved| proved.pair == pair).map(|proved| proved.by);
         let (Some(proof), None, None) = (by, &self.link, &self.closing) else {
             return; // dropped: the link tries again
         };

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::conn::{self, End, Frame};
 use super::resume::{self, Managed};
-use super::running::{Running, Sm};
+use super::running::{Proved, Running, Sm};
 use crate::streams::acks::Acks;
 
 impl Running {
@@ -85,8 +85,8 @@ impl Running {
         };
         let fits =
             |pair: &Pair| pair.remote().domain() == from.domain() && pair.local().domain() == to.domain();
-        match self.proved.iter().find(|(pair, _)| fits(pair)) {
-            Some((pair, _)) => Ok(pair.clone()),
+        match self.proved.iter().map(|proved| &proved.pair).find(|pair| fits(pair)) {
+            Some(pair) => Ok(pair.clone()),
             None if !self.federation.host.answers(to.domain()) => {
                 Err(End::error(StreamCondition::HostUnknown))
             }
@@ -126,7 +126,7 @@ impl Running {
         // If `to` is what is wrong, the error comes from the local domain that the stream is for.
         let local = || {
             let fits = |pair: &Pair| Some(pair.remote().domain()) == from.map(Jid::domain);
-            let pair = self.proved.iter().map(|(pair, _)| pair).find(|pair| fits(pair));
+            let pair = self.proved.iter().map(|proved| &proved.pair).find(|pair| fits(pair));
             pair.map(|pair| Jid::from(pair.local().clone()))
         };
         let to = malformed.to.clone().or_else(local);
@@ -171,7 +171,8 @@ impl Running {
         self.earlier = Some(std::mem::replace(&mut self.ledger, managed.ledger.clone()));
         self.acks = Acks::new(managed.ledger.received());
         if let Some(id) = &managed.id {
-            self.federation.resumable.enter(id.clone(), self.place.orders().clone());
+            let remotes = self.proved.iter().map(|proved| proved.pair.remote().clone()).collect();
+            self.federation.resumable.enter(id.clone(), remotes, self.place.orders().clone());
         }
         let resumes = managed.id.is_some();
         self.place.change(|info| info.managed = Some(resumes));
@@ -182,8 +183,8 @@ impl Running {
     fn resume(&mut self, element: &Element) {
         let known = element.attr("previd").zip(self.proved.first());
         match known {
-            Some((id, (pair, _))) if matches!(self.sm, Sm::Off) && self.incoming() => {
-                self.resuming = Some((id.to_owned(), pair.remote().domain().to_owned()));
+            Some((id, proved)) if matches!(self.sm, Sm::Off) && self.incoming() => {
+                self.resuming = Some((id.to_owned(), proved.pair.remote().domain().to_owned()));
             }
             _ => failed(&mut self.own, "unexpected-request", None),
         }
@@ -199,8 +200,14 @@ impl Running {
         let ledger = resume::settled(state.ledger).await;
         let h = ledger.settled();
         for (pair, by) in state.proved {
-            if !self.is_proved(&pair) {
-                self.prove(pair, by);
+            // What proved them then may not be enough now.
+            let holds = self.federation.settings.load().federation.takes(pair.remote().domain(), by);
+            if !holds || self.is_proved(&pair) {
+                continue;
+            }
+            let claim = self.federation.claim(&pair);
+            if claim.is_some() {
+                self.prove(Proved { pair, by, _claim: claim });
             }
         }
         for part in ["<resumed xmlns='urn:xmpp:sm:3' previd='", &id, "' h='", &h.to_string(), "'/>"] {

@@ -42,7 +42,8 @@ pub struct Info {
     pub number: u64,
     /// The side that opened the stream.
     pub direction: Direction,
-    /// The pairs of domains that were proved on it, and how: `certificate`, `dane` or `dialback`.
+    /// The pairs of domains that were proved on it, and how: `certificate`, `dane` or `dialback`. On a stream that this node has opened
+    /// the first is the one that it was opened for.
     pub pairs: Vec<(Pair, &'static str)>,
     /// The other server's address.
     pub address: String,
@@ -121,16 +122,6 @@ impl Table {
         all
     }
 
-    /// How many streams `remote` has opened and proved itself on.
-    pub(super) fn from(&self, remote: &str) -> usize {
-        let inner = self.0.lock();
-        let fits = |info: &Info| {
-            info.direction == Direction::Incoming
-                && info.pairs.iter().any(|(pair, _)| pair.remote().domain() == remote)
-        };
-        inner.streams.values().filter(|known| fits(&known.info)).count()
-    }
-
     /// Cuts a connection as a network does.
     #[cfg(test)]
     pub(super) fn cut(&self, number: u64) {
@@ -148,12 +139,16 @@ impl Table {
 
     /// Closes streams in order. How many there were.
     pub fn close(&self, which: Which<'_>) -> usize {
-        let inner = self.0.lock();
-        let fits = |info: &Info| match which {
+        self.close_if(|info| match which {
             Which::Incoming => info.direction == Direction::Incoming,
             Which::Number(number) => info.number == number,
             Which::Remote(remote) => info.pairs.iter().any(|(pair, _)| pair.remote().domain() == remote),
-        };
+        })
+    }
+
+    /// Closes in order the streams for which `fits` is true. How many there were.
+    pub(super) fn close_if(&self, fits: impl Fn(&Info) -> bool) -> usize {
+        let inner = self.0.lock();
         let told = inner.streams.values().filter(|known| fits(&known.info));
         told.filter(|known| known.orders.try_send(Order::Close).is_ok()).count()
     }

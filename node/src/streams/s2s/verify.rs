@@ -1,9 +1,6 @@
 //! Asking the server that is authoritative for a domain whether a key is its own (XEP-0220 section 2.1.2). Each question has a
 //! connection of its own, which is closed with the answer: it must not be the one that the key came on.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use rookery_actors::link::stream::Pair;
 use rookery_proto::xmpp::dialback::{Dialback, Kind, Says};
 use rookery_proto::xmpp::error::Condition;
@@ -12,6 +9,7 @@ use tokio::time::timeout;
 use super::Federation;
 use super::conn::{End, Frame};
 use super::open::{Closed, Opened};
+use super::places::Place;
 
 /// What the authoritative server says of a key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,39 +22,31 @@ pub(super) enum Verdict {
     Error(Condition),
 }
 
-/// A place among those that verify; it goes with the drop.
-pub(super) struct Verifying(Arc<AtomicUsize>);
-
-impl Drop for Verifying {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
 impl Federation {
-    /// A place among those that verify, if one is free.
-    pub(super) fn may_verify(&self) -> Option<Verifying> {
-        let most = self.settings.load().federation.limits.verifications;
-        let claim = |now: usize| (now < most).then_some(now + 1);
-        if self.verifying.fetch_update(Ordering::AcqRel, Ordering::Acquire, claim).is_err() {
+    /// A place among those that verify, if one can be had.
+    pub(super) fn may_verify(&self) -> Option<Place> {
+        let place = self.verifying.try_take(self.settings.load().federation.limits.verifications);
+        if place.is_none() {
             let limit = "federation.verifications";
             metrics::counter!("rookery_limits_hit_total", "limit" => limit).increment(1);
-            return None;
         }
-        Some(Verifying(self.verifying.clone()))
+        place
     }
 
     /// Whether `key` is what the pair's remote domain gave for our stream `id`. Takes twice `negotiation_seconds` at most.
-    pub(super) async fn verify(&self, pair: &Pair, id: &str, key: String, _: Verifying) -> Verdict {
+    pub(super) async fn verify(&self, pair: &Pair, id: &str, key: String, place: Place) -> Verdict {
         let wait = self.settings.load().federation.limits.negotiation.saturating_mul(2);
-        let asked = timeout(wait, self.ask(pair, id, key));
-        let verdict = match asked.await {
-            Ok(Ok(verdict)) => verdict,
-            Ok(Err(closed)) => {
+        let asked = tokio::select! {
+            asked = timeout(wait, self.ask(pair, id, key)) => asked.ok(),
+            () = place.sent_away() => None,
+        };
+        let verdict = match asked {
+            Some(Ok(verdict)) => verdict,
+            Some(Err(closed)) => {
                 tracing::debug!(pair = %pair, ?closed, "a dialback key could not be verified");
                 Verdict::Error(closed.condition())
             }
-            Err(_) => Verdict::Error(Condition::RemoteServerTimeout),
+            None => Verdict::Error(Condition::RemoteServerTimeout),
         };
         let outcome = match verdict {
             Verdict::Valid => "valid",

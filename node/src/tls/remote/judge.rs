@@ -179,16 +179,22 @@ struct Case<'a> {
 impl Case<'_> {
     /// A chain to an authority, and the name.
     fn pkix(&self) -> Result<(), NotProved> {
-        self.chain(&self.judge.roots.anchors)?;
-        self.name()
+        let constrained = self.chain(&self.judge.roots.anchors)?;
+        self.name(constrained)
     }
 
-    fn name(&self) -> Result<(), NotProved> {
+    /// `constrained`: the chain's authorities may not sign every name. That was checked of DNS names and addresses alone, so no others
+    /// count.
+    fn name(&self, constrained: bool) -> Result<(), NotProved> {
         let ascii = match names::address(self.domain) {
             Some(_) => Some(self.domain.to_owned()),
             None => names::ascii(self.domain),
         };
-        let domain = ascii.is_some_and(|name| self.names.cover(&name));
+        let cover = |name: &str| match constrained && names::address(name).is_none() {
+            true => self.names.cover_host(name),
+            false => self.names.cover(name),
+        };
+        let domain = ascii.is_some_and(|name| cover(&name));
         let delegated = || self.targets.iter().any(|t| t.secure && self.names.cover_host(&t.host));
         if domain || delegated() {
             return Ok(());
@@ -197,12 +203,15 @@ impl Case<'_> {
     }
 
     /// A chain to one of `anchors`. serverAuth alone will do for a server that connects, as public authorities give no
-    /// clientAuth any more; so does clientAuth alone.
-    fn chain(&self, anchors: &[TrustAnchor<'_>]) -> Result<(), NotProved> {
+    /// clientAuth any more; so does clientAuth alone. Whether an authority of the chain is bound to certain names.
+    fn chain(&self, anchors: &[TrustAnchor<'_>]) -> Result<bool, NotProved> {
         let usage = |usage: KeyUsage| {
             self.certificate
                 .verify_for_usage(self.judge.algorithms, anchors, self.rest, self.now, usage, None, None)
-                .map(|_| ())
+                .map(|path| {
+                    let mut between = path.intermediate_certificates();
+                    path.anchor().name_constraints.is_some() || between.any(|one| constrains(&one.der()))
+                })
         };
         let verified = match usage(KeyUsage::server_auth()) {
             Err(webpki::Error::RequiredEkuNotFoundContext(_)) => usage(KeyUsage::client_auth()),
@@ -218,22 +227,30 @@ impl Case<'_> {
             // Names and dates do not count (RFC 7671 section 5.1).
             dane::DANE_EE => ends_here(),
             dane::PKIX_EE => ends_here() && self.pkix().is_ok(),
-            dane::DANE_TA => self.below(record, &[]) && self.name().is_ok(),
-            dane::PKIX_TA => self.below(record, &self.judge.roots.certificates) && self.pkix().is_ok(),
+            dane::DANE_TA => {
+                self.below(record, &[]).is_some_and(|constrained| self.name(constrained).is_ok())
+            }
+            dane::PKIX_TA => {
+                self.below(record, &self.judge.roots.certificates).is_some() && self.pkix().is_ok()
+            }
             _ => false,
         }
     }
 
     /// Whether the certificate is below an authority that the record is of: one of the chain, one of `others`, or one that the
-    /// record holds.
-    fn below(&self, record: &Tlsa, others: &[CertificateDer<'_>]) -> bool {
+    /// record holds. Whether the chain is bound to certain names.
+    fn below(&self, record: &Tlsa, others: &[CertificateDer<'_>]) -> Option<bool> {
         let whole = dane::whole(record);
         let sent = self.rest.iter().chain(others).filter(|one| dane::matches(record, one));
         let mut authorities = sent.chain(whole.as_ref());
-        authorities.any(|authority| {
-            webpki::anchor_from_trusted_cert(authority).is_ok_and(|anchor| self.chain(&[anchor]).is_ok())
-        })
+        authorities.find_map(|authority| self.chain(&[webpki::anchor_from_trusted_cert(authority).ok()?]).ok())
     }
+}
+
+/// Whether an authority is bound to certain names (RFC 5280 section 4.2.1.10). One that cannot be read is.
+fn constrains(certificate: &CertificateDer<'_>) -> bool {
+    X509Certificate::from_der(certificate)
+        .map_or(true, |(_, parsed)| !matches!(parsed.name_constraints(), Ok(None)))
 }
 
 fn anchor(certificate: &CertificateDer<'static>) -> Option<TrustAnchor<'static>> {

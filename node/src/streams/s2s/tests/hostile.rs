@@ -4,7 +4,7 @@ use super::peer::{Peer, header, id};
 use super::*;
 
 /// The stream error that ends it.
-async fn refused(peer: &mut Peer, condition: &str) {
+pub(super) async fn refused(peer: &mut Peer, condition: &str) {
     let end = peer.end().await;
     assert!(end.contains(&format!("<{condition} ")), "{condition} is not in {end}");
     assert!(end.ends_with("</stream:stream>"), "{end}");

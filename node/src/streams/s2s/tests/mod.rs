@@ -19,13 +19,15 @@ use tokio::task::JoinHandle;
 
 use super::{Federation, serve};
 use crate::admin::Accounts;
-use crate::config::{Authorities, CertificateFiles, Config, Policy, Route};
+use crate::config::{self, Authorities, CertificateFiles, Config, Policy, Route};
 use crate::dns::Begin;
 use crate::net::{Net as _, Tcp, accept};
 use crate::tls::Tls;
 use crate::{options, start};
 
+mod crowd;
 mod exchange;
+mod forged;
 mod hostile;
 mod managed;
 mod peer;

@@ -39,6 +39,16 @@ impl Peer {
     /// By direct TLS to `node`, with the certificate that `as_node` has for `local`.
     pub(super) async fn tls(node: &Node, as_node: &Node, local: &str) -> Self {
         let Self { io, .. } = Self::plain(node.at_tls).await;
+        Self::on(io, node, as_node, local).await
+    }
+
+    /// The same on a socket that is there.
+    pub(super) async fn on(
+        io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        node: &Node,
+        as_node: &Node,
+        local: &str,
+    ) -> Self {
         let to = node.host.options().domains[0].name.clone();
         let secured = remote::connect(&as_node.federation.tls, io, local, &to, Begin::Direct).await.unwrap();
         Self { io: Box::new(secured.stream), text: String::new() }
@@ -59,14 +69,20 @@ impl Peer {
 
     /// The same, logged in by the certificate.
     pub(super) async fn authenticated(node: &Node, as_node: &Node, from: &str) -> Self {
-        let (mut peer, features) = Self::opened(node, as_node, from).await;
-        assert!(features.contains("EXTERNAL"), "{features}");
-        peer.send("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='EXTERNAL'>=</auth>").await;
-        peer.until("<success").await;
-        let to = node.host.options().domains[0].name.clone();
-        peer.send(&header(from, &to)).await;
-        peer.until("</stream:features>").await;
+        let mut peer = Self::tls(node, as_node, from).await;
+        peer.log_in(from, &node.host.options().domains[0].name).await;
         peer
+    }
+
+    /// Headers, and a login by the certificate.
+    pub(super) async fn log_in(&mut self, from: &str, to: &str) {
+        self.send(&header(from, to)).await;
+        let features = self.until("</stream:features>").await;
+        assert!(features.contains("EXTERNAL"), "{features}");
+        self.send("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='EXTERNAL'>=</auth>").await;
+        self.until("<success").await;
+        self.send(&header(from, to)).await;
+        self.until("</stream:features>").await;
     }
 
     /// One that was called by direct TLS, and answers with what `as_node` has.
@@ -88,6 +104,11 @@ impl Peer {
         // The other side may have hung up: what it said tells.
         let _ = self.io.write_all(text.as_bytes()).await;
         let _ = self.io.flush().await;
+    }
+
+    /// The same; whether the other side still took it.
+    pub(super) async fn try_send(&mut self, text: &str) -> bool {
+        self.io.write_all(text.as_bytes()).await.is_ok() && self.io.flush().await.is_ok()
     }
 
     /// Reads until `needle` has come; returns everything up to its end.
