@@ -72,9 +72,9 @@ servers = ["{dns}"]
         let _ =
             write!(config, "[[domain]]\nname = \"{domain}\"\ncertificate = \"{cert}\"\nkey = \"{key}\"\n");
     }
-    if plan.generous {
-        config.push_str("[log]\nlevel = \"warn\"\n");
-    }
+    // What is confirmed is in the log: whoever loses a message is found by it.
+    let level = if plan.generous { "warn" } else { "info,rookery_actors::link=trace" };
+    let _ = write!(config, "[log]\nlevel = \"{level}\"\n");
     Ok(std::fs::write(plan.dir.join("rookery.toml"), config)?)
 }
 

@@ -172,11 +172,16 @@ impl Server {
         self.process.as_ref().and_then(Process::pid).unwrap_or_default()
     }
 
+    /// All that it has said since it was started.
+    pub fn whole_log(&self) -> String {
+        let text = std::fs::read(self.plan.dir.join("log")).unwrap_or_default();
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
     /// What it said last.
     pub fn log(&self) -> String {
-        let text = std::fs::read(self.plan.dir.join("log")).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
-        let lines: Vec<&str> = text.lines().collect();
+        let text = self.whole_log();
+        let lines: Vec<&str> = text.lines().filter(|line| !line.contains(" TRACE ")).collect();
         let from = lines.len().saturating_sub(40);
         format!("--- the end of {}'s log ---\n{}\n", self.software, lines[from..].join("\n"))
     }
