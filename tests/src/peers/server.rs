@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::authority::Files;
 use super::{ejabberd, prosody, rookery};
-use crate::client::Options;
+use crate::client::{Io, Options, Wire};
 use crate::load::peer::PASSWORD;
 use crate::server::{Error, Process, free_port};
 
@@ -134,7 +134,21 @@ impl Server {
             })
             .await?;
         self.process = Some(process);
-        Ok(())
+        match self.software {
+            Software::Ejabberd => self.use_certificate().await,
+            _ => Ok(()),
+        }
+    }
+
+    /// ejabberd 23.01 has one TLS context for each certificate and uses it in both directions. If the first use is by a stream of its own,
+    /// the context never looks at a caller's SNI, and all domains on the port with TLS from the first byte get the first domain's
+    /// certificate. So the first use is a call from here.
+    async fn use_certificate(&self) -> Result<(), Error> {
+        let (Some((domain, _)), false) = (self.plan.domains.first(), self.plan.proof == Proof::Clear) else {
+            return Ok(());
+        };
+        let tcp = tokio::net::TcpStream::connect(self.plan.ports.s2s_tls).await?;
+        Ok(Wire::new(Io::Plain(tcp)).secure(&self.options(domain).tls, domain).await?)
     }
 
     /// How a client of that domain connects.
