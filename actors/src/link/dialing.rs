@@ -312,6 +312,8 @@ impl Link {
             Some(lost) if up.numbering.is_some() => lost.resumable.h = up.outbox.handled(),
             lost => *lost = None,
         }
+        let first = up.unacked.iter().find_map(|unacked| unacked.item.stanza.id.as_deref());
+        tracing::debug!(link = %self.name, stanzas = up.unacked.len(), first, "what was sent and not confirmed waits again");
         for Unacked { item, .. } in up.unacked.into_iter().rev() {
             self.waiting.back(item);
         }

@@ -1,10 +1,14 @@
 //! What is written to the stream, and how it is known to have arrived.
 //!
 //! With XEP-0198 the other server is asked by `<r/>` and says by `<a/>` what it has. Without, it is pinged (XEP-0199): a server
-//! takes what comes on a stream in order, so its answer, of any kind, says that everything before was taken.
+//! takes what comes on a stream in order, so its answer says that everything before was taken. An error is such an answer too (a server
+//! need not know pings), unless it says that the domain does not work now: a server that stops may have dropped what came before as well.
 //!
-//! Whoever has sent what is in no row waits until the other server has confirmed that, for the death of this home would lose it. If the
-//! other server takes its time, the stanza gets a row after all ([`late`](super::late)).
+//! What was confirmed is the other server's, and is never sent again. Should that server lose it, as ejabberd 23.01 may while it stops, this one
+//! cannot know: to send again what was confirmed shortly before an end would double messages at each restart of each server without XEP-0198.
+//!
+//! The sender of a stanza that is in no row waits until the other server has confirmed the stanza, for the death of this home would lose it. If
+//! the other server takes its time, the stanza gets a row after all ([`late`](super::late)).
 
 use std::time::Duration;
 
@@ -12,7 +16,7 @@ use rookery_cluster::store::Ops;
 use rookery_cluster::tables::archive::{ArchiveId, Sent};
 use rookery_cluster::tables::links;
 use rookery_proto::xml::write;
-use rookery_proto::xmpp::error::Condition;
+use rookery_proto::xmpp::error::{Condition, ErrorType};
 use rookery_proto::xmpp::ns;
 use rookery_proto::xmpp::stanza::{IqType, Stanza, Type};
 use tokio::time::Instant;
@@ -56,6 +60,8 @@ pub(super) struct Asked {
     at: Instant,
     /// The id of the ping; none on a managed stream.
     ping: Option<String>,
+    /// The answer was no proof: the next second asks again.
+    refused: bool,
 }
 
 /// Whether the number `n` is among the first `h`. Numbers wrap (XEP-0198 section 4).
@@ -85,7 +91,7 @@ impl Up {
     fn ask(&mut self) {
         if self.managed && self.asked.is_none() && !self.unacked.is_empty() {
             self.outbox.put(|out| out.extend_from_slice(b"<r xmlns='urn:xmpp:sm:3'/>"));
-            self.asked = Some(Asked { n: self.sent, at: Instant::now(), ping: None });
+            self.asked = Some(Asked { n: self.sent, at: Instant::now(), ping: None, refused: false });
         }
     }
 }
@@ -213,7 +219,8 @@ impl Link {
     fn ping(&mut self) {
         let Some(pair) = &self.pair else { return };
         let Stream::Up(up) = &mut self.stream else { return };
-        if up.managed || up.asked.is_some() || up.unacked.is_empty() {
+        let waits = up.asked.as_ref().is_some_and(|asked| !asked.refused);
+        if up.managed || waits || up.unacked.is_empty() {
             return;
         }
         let id = format!("{PING_ID}{}", self.host.random_id());
@@ -227,7 +234,9 @@ impl Link {
             .payload(payload);
         up.outbox.put(|out| ping.write(out));
         up.owed = false;
-        up.asked = Some(Asked { n: up.sent, at: Instant::now(), ping: Some(id) });
+        // A server that never says more than that it does not work is waited for as long as one that says nothing.
+        let at = up.asked.as_ref().map_or_else(Instant::now, |asked| asked.at);
+        up.asked = Some(Asked { n: up.sent, at, ping: Some(id), refused: false });
     }
 
     /// The other server answers this one: a ping.
@@ -238,12 +247,22 @@ impl Link {
             (asked.ping.as_deref() == answer.id.as_deref() && asked.ping.is_some()).then_some(asked.n)
         };
         let Some(n) = asked(up).filter(|_| item::is_answer(answer)) else { return };
+        if !is_proof(answer) {
+            let error = answer.error().map(|error| error.condition.name().to_string());
+            tracing::debug!(link = %self.name, error, "another server answers a ping, but does not work: nothing is confirmed by that");
+            if let Some(asked) = &mut up.asked {
+                asked.refused = true;
+            }
+            return;
+        }
         let items = up.confirm(n).unwrap_or_default();
         self.arrived(items);
     }
 
     /// The other server has these.
     fn arrived(&mut self, items: Vec<Item>) {
+        let last = items.iter().rev().find_map(|item| item.stanza.id.as_deref());
+        tracing::trace!(link = %self.name, stanzas = items.len(), last, "another server has confirmed what it was sent");
         if !items.is_empty() {
             self.reached = Some(Instant::now());
         }
@@ -326,6 +345,15 @@ impl Link {
     }
 }
 
+/// Whether the answer to a ping says that the other server takes what comes.
+fn is_proof(answer: &Stanza) -> bool {
+    use Condition::{InternalServerError, RemoteServerNotFound, RemoteServerTimeout};
+    answer.error().is_none_or(|error| {
+        let works = !matches!(error.condition, InternalServerError | RemoteServerNotFound | RemoteServerTimeout);
+        works && error.type_ != ErrorType::Wait
+    })
+}
+
 /// Whether an IQ may be an answer to a link's ping.
 pub(super) fn may_be_pong(stanza: &Stanza) -> bool {
     matches!(stanza.type_, Type::Iq(IqType::Result | IqType::Error))
@@ -336,7 +364,29 @@ pub(super) fn may_be_pong(stanza: &Stanza) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use rookery_proto::xmpp::error::StanzaError;
+
     use super::*;
+
+    #[test]
+    fn an_error_proves_that_a_server_takes_stanzas_unless_it_says_that_it_does_not() {
+        let ping = Stanza::new(IqType::Get).id("link-1");
+        let answer = |error: StanzaError| ping.error_reply(&error).unwrap();
+        assert!(is_proof(&Stanza::new(IqType::Result)));
+        for (condition, proves) in [
+            (Condition::ServiceUnavailable, true),
+            (Condition::FeatureNotImplemented, true),
+            (Condition::NotAllowed, true),
+            (Condition::RemoteServerNotFound, false),
+            (Condition::RemoteServerTimeout, false),
+            (Condition::InternalServerError, false),
+            (Condition::ResourceConstraint, false),
+        ] {
+            assert_eq!(is_proof(&answer(StanzaError::new(condition))), proves, "{condition:?}");
+        }
+        let later = StanzaError::new(Condition::ServiceUnavailable).type_(ErrorType::Wait);
+        assert!(!is_proof(&answer(later)));
+    }
 
     #[test]
     fn counts_wrap() {

@@ -8,6 +8,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use tokio::sync::watch;
 
+mod awake;
 pub mod batcher;
 mod buffered;
 #[doc(hidden)]

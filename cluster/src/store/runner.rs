@@ -17,10 +17,12 @@ use std::time::Duration;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use metrics::counter;
 use parking_lot::Mutex;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::sleep;
 
 use super::keys::{Key, Kind};
-use super::{Class, Database, Error, Fut, Isolation, Result, Transaction, Tx, Version, Versionstamp};
+use super::{
+    Class, Database, Error, Fut, Isolation, Result, Transaction, Tx, Version, Versionstamp, awake,
+};
 use crate::entity::{Entity, Shard};
 use crate::seams::Seams;
 
@@ -49,7 +51,7 @@ pub struct Options {
     /// Given if the body does more when it is done twice (adds, versionstamped keys, fresh ids). Made anew for each
     /// call by [`Store::operation`].
     pub operation: Option<OperationId>,
-    /// All attempts together; the answer is [`Class::Unavailable`] then, or [`Class::MaybeCommitted`] if a commit was
+    /// All attempts together, in time in which this process runs; the answer is [`Class::Unavailable`] then, or [`Class::MaybeCommitted`] if a commit was
     /// under way.
     pub deadline: Duration,
     /// The shards whose ownership the fence must prove. None = the transaction needs no owner.
@@ -206,7 +208,7 @@ impl Store {
             }
             Err(late(&last))
         };
-        timeout_at(Instant::now() + DEADLINE, work).await.unwrap_or_else(|_| Err(late(&last)))
+        awake::within(DEADLINE, work).await.unwrap_or_else(|| Err(late(&last)))
     }
 
     /// The value of `key` right now.
@@ -237,11 +239,10 @@ impl Store {
         mut body: impl Body<'env, T>,
     ) -> Result<(T, Versionstamp)> {
         let (doubt, last) = (AtomicBool::new(false), Last::default());
-        let deadline = Instant::now() + options.deadline;
         let id = options.operation.unwrap_or_else(|| self.operation());
         let run = Run { store: self, options: &options, own: own_key(id), doubt: &doubt, last: &last };
-        let outcome = timeout_at(deadline, run.repeat(&mut body)).await;
-        match outcome.unwrap_or_else(|_| Err(late(&last))) {
+        let outcome = awake::within(options.deadline, run.repeat(&mut body)).await;
+        match outcome.unwrap_or_else(|| Err(late(&last))) {
             Err(error) if doubt.load(Ordering::Acquire) => {
                 run.leave_behind();
                 Err(Error { class: Class::MaybeCommitted, ..error })

@@ -64,7 +64,7 @@ pub(super) fn prepare(plan: &Plan) -> Result<(), Error> {
     for (user, domain) in accounts(plan) {
         let _ = writeln!(
             users,
-            "{{<<\"{user}\">>, <<\"{domain}\">>, <<\"{stored_key}\">>, <<\"{server_key}\">>, <<\"{salt}\">>, 4096}}."
+            "{{<<\"{user}\">>, <<\"{domain}\"/utf8>>, <<\"{stored_key}\">>, <<\"{server_key}\">>, <<\"{salt}\">>, 4096}}."
         );
     }
     Ok(std::fs::write(plan.dir.join("users.eterm"), users)?)

@@ -32,7 +32,7 @@ pub(super) fn prepare(plan: &Plan) -> Result<(), Error> {
         r#"data_dir = "{dir}/data"
 [store]
 url = "embedded:"
-durability = "buffered"
+durability = "{durability}"
 [listen]
 c2s = ["{c2s}"]
 c2s_tls = ["{c2s_tls}"]
@@ -41,7 +41,7 @@ s2s_tls = ["{s2s_tls}"]
 http = ["{http}"]
 admin = "unix:{dir}/admin.sock"
 [archive]
-default = "always"
+default = "{archive}"
 [limits]
 {GENEROUS}
 [federation]
@@ -66,15 +66,18 @@ servers = ["{dns}"]
         queue_seconds = plan.queue_seconds,
         anchor = anchor.unwrap_or_default(),
         limits = if plan.generous { FREE } else { "" },
+        // What is measured promises what it promises to people, and keeps no more than the others.
+        durability = if plan.generous { "sync" } else { "buffered" },
+        archive = if plan.generous { "never" } else { "always" },
     );
     for (domain, files) in &plan.domains {
         let (cert, key) = (files.cert.display(), files.key.display());
         let _ =
             write!(config, "[[domain]]\nname = \"{domain}\"\ncertificate = \"{cert}\"\nkey = \"{key}\"\n");
     }
-    if plan.generous {
-        config.push_str("[log]\nlevel = \"warn\"\n");
-    }
+    // What is confirmed is in the log: whoever loses a message is found by it.
+    let level = if plan.generous { "warn" } else { "info,rookery_actors::link=trace" };
+    let _ = write!(config, "[log]\nlevel = \"{level}\"\n");
     Ok(std::fs::write(plan.dir.join("rookery.toml"), config)?)
 }
 

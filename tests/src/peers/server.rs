@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::authority::Files;
 use super::{ejabberd, prosody, rookery};
-use crate::client::Options;
+use crate::client::{Io, Options, Wire};
 use crate::load::peer::PASSWORD;
 use crate::server::{Error, Process, free_port};
 
@@ -134,7 +134,21 @@ impl Server {
             })
             .await?;
         self.process = Some(process);
-        Ok(())
+        match self.software {
+            Software::Ejabberd => self.use_certificate().await,
+            _ => Ok(()),
+        }
+    }
+
+    /// ejabberd 23.01 has one TLS context for each certificate and uses it in both directions. If the first use is by a stream of its own,
+    /// the context never looks at a caller's SNI, and all domains on the port with TLS from the first byte get the first domain's
+    /// certificate. So the first use is a call from here.
+    async fn use_certificate(&self) -> Result<(), Error> {
+        let (Some((domain, _)), false) = (self.plan.domains.first(), self.plan.proof == Proof::Clear) else {
+            return Ok(());
+        };
+        let tcp = tokio::net::TcpStream::connect(self.plan.ports.s2s_tls).await?;
+        Ok(Wire::new(Io::Plain(tcp)).secure(&self.options(domain).tls, domain).await?)
     }
 
     /// How a client of that domain connects.
@@ -172,11 +186,16 @@ impl Server {
         self.process.as_ref().and_then(Process::pid).unwrap_or_default()
     }
 
+    /// All that it has said since it was started.
+    pub fn whole_log(&self) -> String {
+        let text = std::fs::read(self.plan.dir.join("log")).unwrap_or_default();
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
     /// What it said last.
     pub fn log(&self) -> String {
-        let text = std::fs::read(self.plan.dir.join("log")).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
-        let lines: Vec<&str> = text.lines().collect();
+        let text = self.whole_log();
+        let lines: Vec<&str> = text.lines().filter(|line| !line.contains(" TRACE ")).collect();
         let from = lines.len().saturating_sub(40);
         format!("--- the end of {}'s log ---\n{}\n", self.software, lines[from..].join("\n"))
     }

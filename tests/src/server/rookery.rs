@@ -27,6 +27,8 @@ pub struct Config {
     pub archive: String,
     /// Lines for the `[limits]` table.
     pub limits: String,
+    /// Lines for the `[listen]` table.
+    pub listen: String,
     /// Anything else, after all tables.
     pub more: String,
     /// Fixed ports (c2s, c2s_tls, http) instead of any free ones.
@@ -46,6 +48,7 @@ impl Default for Config {
             registration: "open".into(),
             archive: "always".into(),
             limits: GENEROUS.into(),
+            listen: String::new(),
             more: String::new(),
             ports: [0; 3],
             component: None,
@@ -236,7 +239,7 @@ fn build(fdb: bool) -> Result<PathBuf, Error> {
 }
 
 fn text(dir: &Path, config: &Config) -> String {
-    let Config { domain, store, durability, registration, archive, limits, more, ports, .. } = config;
+    let Config { domain, store, durability, registration, archive, limits, listen, more, ports, .. } = config;
     let address = config.address;
     let component = config.component.map(|port| format!("component = [\"127.0.0.1:{port}\"]\n"));
     let component = component.unwrap_or_default();
@@ -252,7 +255,8 @@ c2s = ["{address}:{c2s}"]
 c2s_tls = ["{address}:{c2s_tls}"]
 http = ["127.0.0.1:{http}"]
 admin = "unix:{dir}/admin.sock"
-{component}[[domain]]
+{component}{listen}
+[[domain]]
 name = "{domain}"
 registration = "{registration}"
 [domain.contact]

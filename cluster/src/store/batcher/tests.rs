@@ -73,6 +73,21 @@ async fn what_was_meant_for_another_epoch_is_not_written() {
     assert_eq!(second.await.unwrap(), None);
 }
 
+/// A process that was stopped while writes waited has not heard that the store is slow.
+#[tokio::test(start_paused = true)]
+async fn a_stopped_process_refuses_nothing_when_it_goes_on() {
+    let store = Store::new(Arc::new(Memory::new()), Seams::system());
+    let pace = Duration::from_secs(1);
+    let batcher = Batcher::start(store.clone(), Settings { pace, ..Settings::default() });
+    let entity = Entity::new("juliet@localhost");
+    batcher.write(Writes::new(&entity, put("first".to_owned()))).await.unwrap();
+    let second = batcher.write(Writes::new(&entity, put("second".to_owned())));
+    let stop = tokio::time::advance(Duration::from_secs(60));
+    let (second, ()) = tokio::join!(second, stop);
+    second.unwrap();
+    assert!(store.get(b"second").await.unwrap().is_some());
+}
+
 fn put(key: String) -> Ops {
     let mut ops = Ops::new();
     ops.put(key.into(), Bytes::from_static(b"value"));

@@ -112,6 +112,10 @@ impl Scenario {
             (_, Scenario::Good(Host::ServerOnly), Ejabberd, Prosody | Rookery) => {
                 Some("ejabberd 23.01 takes no certificate for servers only from a server that connects")
             }
+            // Nor does it try the next target when the first takes the connection and TLS fails: it does so only if TCP fails.
+            (_, Scenario::Good(Host::DirectWrong), Ejabberd, _) => {
+                Some("ejabberd 23.01 gives a domain up when the first target has no TLS from the first byte")
+            }
             (Setting::Dane, _, Prosody | Ejabberd, Prosody | Ejabberd) => {
                 Some("Prosody 0.12 proves by DANE only where it connects to, and ejabberd 23.01 nowhere")
             }
