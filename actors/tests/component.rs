@@ -249,6 +249,7 @@ async fn requests_in_the_name_of_users() {
 
 fn delegating(options: &mut rookery_actors::Options) {
     configure(options, "pep.localhost", |component| {
+        component.privileges.iq = vec![("urn:pep".into(), BOTH)];
         component.delegations = vec![
             Delegation { ns: "urn:pep".into(), attributes: Vec::new() },
             Delegation { ns: "jabber:iq:version".into(), attributes: vec!["node".into()] },
@@ -309,6 +310,14 @@ async fn delegated_requests_are_answered_by_the_component() {
     assert!(romeo.until("id='v'").await.contains("<name>"));
     pep.send("<iq type='get' id='self' from='pep.localhost' to='localhost'><items xmlns='urn:pep'/></iq>");
     assert!(pep.until("id='self'").await.contains("service-unavailable"));
+    // Nor what it asks in the name of a user: the two would ask each other for ever.
+    for to in ["", " to='localhost'"] {
+        pep.send(&format!(
+            "<iq type='get' id='named' from='pep.localhost' to='romeo@localhost'><privileged_iq xmlns='urn:xmpp:privilege:2'><iq xmlns='jabber:client' type='get' id='inner' from='romeo@localhost'{to}><items xmlns='urn:pep'/></iq></privileged_iq></iq>"
+        ));
+        let answer = pep.next().await;
+        assert!(answer.contains("id='named'") && answer.contains("service-unavailable"), "{answer}");
+    }
 }
 
 #[tokio::test]

@@ -54,17 +54,21 @@ async fn subscriptions_go_both_ways() {
 async fn while_the_component_is_away_senders_are_told() {
     let world = World::with(|options| {
         configure(options, NAME, |_| {});
-        options.limits.component_stanzas = 3;
+        options.limits.component_stanzas = 6;
     })
     .await;
     let mut romeo = world.online("romeo", "phone").await;
     let say = |id: &str| format!("<message to='a@{NAME}' type='chat' id='{id}'><body>x</body></message>");
-    // More than may wait.
+    // More than may wait of one sender.
     for id in ["1", "2", "3", "4"] {
         romeo.send(&say(id));
     }
     let refused = romeo.until("<error").await;
     assert!(refused.contains("id='4'") && refused.contains("resource-constraint"), "{refused}");
+    // That was its share: others may wait as well.
+    let mut nurse = world.online("nurse", "phone").await;
+    nurse.send(&say("n"));
+    assert!(nurse.until("<error").await.contains("remote-server-timeout"));
     for id in ["1", "2", "3"] {
         let refused = romeo.until("<error").await;
         assert!(

@@ -11,6 +11,8 @@ use std::time::Duration;
 use foreign::{Foreign, Ways, is_error, not_there, unreachable};
 use rookery_actors::Options;
 use rookery_actors::options::Federation;
+use rookery_cluster::entity::Entity;
+use rookery_cluster::tables::{links, seen};
 use support::{Client, World};
 
 fn federated(options: &mut Options) {
@@ -115,6 +117,23 @@ async fn a_name_that_does_not_exist_is_an_error_at_once() {
     romeo.settled().await;
     assert!(foreign.all().is_empty());
     romeo.nothing().await;
+    // Nothing is left of it in the store: whoever tries names would fill that.
+    let link = &Entity::new("localhost@foreign.example");
+    let left = async {
+        loop {
+            let read = world.store.read(|tx| {
+                Box::pin(async move {
+                    let senders = seen::load(&mut **tx, link, 1).await?.rows.len();
+                    Ok((links::get(&mut **tx, link).await?, links::last_id(&mut **tx, link).await?, senders))
+                })
+            });
+            if read.await.unwrap() == (None, None, 0) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), left).await.expect("something is left");
 }
 
 #[tokio::test]
@@ -336,7 +355,7 @@ async fn a_server_that_does_not_read_costs_little_memory() {
 async fn a_full_queue_is_an_error() {
     let few = |options: &mut Options| {
         options.federation =
-            Some(Federation { queue_stanzas: 10, memory_bytes: 8_000, ..Federation::default() });
+            Some(Federation { queue_stanzas: 20, memory_bytes: 8_000, ..Federation::default() });
     };
     let (world, foreign) = world(Ways { away: Some(unreachable()), ..Ways::default() }, few).await;
     let mut romeo = romeo(&world).await;

@@ -88,3 +88,27 @@ async fn a_link_moves_with_its_shard() {
     romeo.settled().await;
     assert_eq!(foreign.bodies(), bodies(0..150));
 }
+
+/// The home of the link is cut off from the store, and lives: the next home goes on with the stream, and nobody takes that away again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_home_that_is_cut_off_opens_no_stream() {
+    let world = Nodes::with(3, federated).await;
+    let foreign = Foreign::new(Ways { confirms: false, ..Ways::default() });
+    serve_all(&foreign, &world);
+    let link = home_of_link(&world);
+    let name = world.user((link + 1) % 3, "romeo").await;
+    let mut romeo = world.nodes[(link + 1) % 3].phone(&name).await;
+    romeo.send(&chat(0));
+    foreign.got("m0.").await;
+    romeo.settled().await;
+    let (cut_off, other) = (&world.nodes[link], Foreign::new(Ways::default()));
+    cut_off.faults.set_reachable(false);
+    cut_off.cluster.mesh().lease().watch().wait_for(|holds| !holds).await.unwrap();
+    other.serves(&cut_off.host);
+    foreign.change(|ways| ways.confirms = true);
+    foreign.cut();
+    romeo.send(&chat(1));
+    foreign.got("m1.").await;
+    romeo.settled().await;
+    assert_eq!((foreign.bodies(), foreign.resumed(), other.dials()), (bodies(0..2), 1, 0));
+}

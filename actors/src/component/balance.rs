@@ -2,8 +2,11 @@
 
 use std::collections::HashMap;
 
-use rookery_proto::xmpp::jid::Jid;
+use rookery_proto::xmpp::jid::{BareJid, Jid};
+use rookery_proto::xmpp::stanza::Stanza;
 use sha2::Digest as _;
+
+use crate::host::Host;
 
 /// How many users a home remembers with their connections, and a connection with its home. Beyond, a user's connection follows from
 /// the user's name and the connections that there are.
@@ -25,6 +28,15 @@ fn hash(parts: &[&[u8]]) -> u64 {
     parts.iter().for_each(|part| hash.update(part));
     let [a, b, c, d, e, f, g, h, ..]: [u8; 32] = hash.finalize().into();
     u64::from_le_bytes([a, b, c, d, e, f, g, h])
+}
+
+/// In whose share of a component's queue a stanza is: an account's, or another server's for all who live there.
+pub(super) fn sender(host: &Host, component: &BareJid, stanza: &Stanza) -> BareJid {
+    match &stanza.from {
+        Some(from) if host.serves(from.domain()) => from.to_bare(),
+        Some(from) => from.to_bare().to_domain(),
+        None => component.clone(),
+    }
 }
 
 /// Users and their connections.

@@ -14,12 +14,13 @@ use rookery_proto::xmpp::jid::BareJid;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::balance::{Balance, UserKey};
+use super::balance::{Balance, UserKey, sender};
 use super::messages::{ConnId, Msg, Offer};
 use crate::host::Host;
 use crate::host::kind::{Inbound, PlacedActor};
 use crate::placement::LostShards;
 use crate::runtime::actor::{Actor, Handle, Idle};
+use crate::runtime::shares::{Amount, Full, Shares};
 
 /// Stanzas that one connection has been handed and whose outcome is not known.
 const WINDOW: usize = 256;
@@ -38,6 +39,7 @@ const LEAVE: Duration = Duration::from_secs(2);
 struct Waiting {
     inbound: Box<Inbound>,
     size: usize,
+    sender: BareJid,
     since: Instant,
 }
 
@@ -63,8 +65,8 @@ pub(crate) struct Component {
     balance: Balance,
     /// For which there is no connection.
     homeless: VecDeque<Waiting>,
-    stanzas: usize,
-    bytes: usize,
+    /// What waits, or is on its way.
+    shares: Shares,
     /// Since when there is no connection.
     absent: Instant,
     /// Until when nothing is handed out.
@@ -82,16 +84,18 @@ impl Component {
         if options.component(self.name.as_str()).is_none() {
             return self.host.bounce(&inbound.stanza, inbound.receipt, Condition::ItemNotFound);
         }
-        let size = inbound.stanza.size();
-        if self.stanzas >= limits.component_stanzas || self.bytes + size > limits.component_bytes {
-            metrics::counter!("rookery_limits_hit_total", "limit" => "component_queue").increment(1);
+        let (size, sender) = (inbound.stanza.size(), sender(&self.host, &self.name, &inbound.stanza));
+        let limit = Amount { stanzas: limits.component_stanzas, bytes: limits.component_bytes };
+        if let Err(full) = self.shares.fits(&sender, size, limit, Amount::default()) {
+            let limit = if full == Full::All { "component_queue" } else { "component_sender" };
+            metrics::counter!("rookery_limits_hit_total", "limit" => limit).increment(1);
             return self.host.bounce(&inbound.stanza, inbound.receipt, Condition::ResourceConstraint);
         }
         if self.conns.is_empty() && self.absent.elapsed() >= limits.component_wait {
             return self.host.bounce(&inbound.stanza, inbound.receipt, Condition::ServiceUnavailable);
         }
-        (self.stanzas, self.bytes) = (self.stanzas + 1, self.bytes + size);
-        self.place(Waiting { inbound, size, since: Instant::now() });
+        self.shares.came(&sender, size);
+        self.place(Waiting { inbound, size, sender, since: Instant::now() });
         self.go_on();
     }
 
@@ -169,8 +173,7 @@ impl Component {
 
     /// The stanza does not wait any more.
     fn settled(&mut self, waiting: &Waiting) {
-        self.stanzas = self.stanzas.saturating_sub(1);
-        self.bytes = self.bytes.saturating_sub(waiting.size);
+        self.shares.went(&waiting.sender, waiting.size);
     }
 
     /// A connection is no more: what it was handed and has not confirmed goes to others, in order.
@@ -284,7 +287,7 @@ impl Component {
             rest.extend(conn.queue);
         }
         rest.extend(std::mem::take(&mut self.homeless));
-        (self.stanzas, self.bytes) = (0, 0);
+        self.shares = Shares::default();
         for waiting in rest {
             self.host.forward::<Self>(&self.name, *waiting.inbound);
         }
@@ -352,8 +355,7 @@ impl PlacedActor for Component {
             conns: Vec::new(),
             balance: Balance::default(),
             homeless: VecDeque::new(),
-            stanzas: 0,
-            bytes: 0,
+            shares: Shares::default(),
             absent: Instant::now(),
             settling: None,
             ticking: false,

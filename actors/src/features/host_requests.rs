@@ -62,7 +62,7 @@ fn dispatch(host: &Host, stanza: &Stanza) -> Result<Answer, StanzaError> {
     let (Some(child), None) = (children.next(), children.next()) else {
         return Err(StanzaError::new(Condition::BadRequest));
     };
-    if let Some(work) = xep_0355_delegation::delegated(host, stanza, &child) {
+    if let Some(work) = xep_0355_delegation::delegated(host, stanza, &child, None) {
         return Ok(Answer::Later(work));
     }
     let handler = features::iq_handler(Scope::Host, method, child.name(), child.ns());

@@ -38,8 +38,14 @@ const FRESH: Duration = Duration::from_secs(30);
 /// Features of one component and namespace, and the length of one, bytes.
 const MOST: (usize, usize) = (256, 512);
 
-/// The work of a component's answer to a request, if the request is one that a component answers.
-pub(crate) fn delegated(host: &Host, stanza: &Stanza, child: &ChildRef<'_>) -> Option<Work> {
+/// The work of a component's answer to a request, if the request is one that a component answers. `asker`: the component that asks in
+/// somebody's name.
+pub(crate) fn delegated(
+    host: &Host,
+    stanza: &Stanza,
+    child: &ChildRef<'_>,
+    asker: Option<&str>,
+) -> Option<Work> {
     let options = host.options();
     if options.components.is_empty() {
         return None;
@@ -49,9 +55,10 @@ pub(crate) fn delegated(host: &Host, stanza: &Stanza, child: &ChildRef<'_>) -> O
         return None;
     }
     let (component, delegation) = options.delegated(to.domain(), child.ns())?;
-    // Section 4.3.1: what the component asks itself is the server's to answer.
+    // Section 4.3.1: what the component asks itself is the server's to answer, also in the name of a user: else the two would ask each
+    // other for ever.
     let fits = delegation.attributes.iter().all(|name| child.attr(name).is_some());
-    if !fits || from.domain() == component.name {
+    if !fits || from.domain() == component.name || asker == Some(&component.name) {
         return None;
     }
     let (host, component, stanza) = (host.clone(), component.clone(), stanza.clone());

@@ -55,8 +55,8 @@ pub struct Federation {
     /// How long a stanza waits for a server that cannot be reached before it goes back to its sender as
     /// `<remote-server-timeout/>`.
     pub queue: Duration,
-    /// Stanzas that wait for one domain; more are refused with `<resource-constraint/>`. After the death of a link's home, what lies in
-    /// the store already is not counted.
+    /// Stanzas that wait for one domain; more are refused with `<resource-constraint/>`, and so are those of a sender who has more there
+    /// than is free: one alone gets half.
     pub queue_stanzas: usize,
     /// The same in bytes.
     pub queue_bytes: usize,

@@ -12,6 +12,12 @@ impl Host {
         self.placement().is_none_or(|placement| placement.is_here(shard_of(user)))
     }
 
+    /// Whether this node may say something to those whom the store's fence does not reach, as other servers. A node that cannot prove that it
+    /// belongs to the cluster says nothing: another may have taken over.
+    pub(crate) fn has_lease(&self) -> bool {
+        self.placement().is_none_or(|placement| placement.cluster.mesh().lease().holds())
+    }
+
     /// The epoch of archive ids of `entity`: that of its shard.
     pub(crate) fn epoch(&self, entity: &Entity) -> u32 {
         let epoch =

@@ -65,6 +65,8 @@ pub(super) struct Up {
     pub(super) unacked: VecDeque<Unacked>,
     pub(super) unacked_bytes: usize,
     pub(super) asked: Option<Asked>,
+    /// Since that, something was sent whose sender waits until it is confirmed.
+    pub(super) owed: bool,
     /// Numbers are being written down; nothing is sent meanwhile.
     pub(super) numbering_now: bool,
     /// They could not be: the next second tries again.
@@ -124,8 +126,8 @@ impl Link {
     /// Opens a stream if one is wanted, and if it is time.
     pub(super) fn dial(&mut self) {
         let wanted = self.waiting.has_some() && self.waiting.refused.is_none() && self.leaving.is_none();
-        if !wanted || !matches!(self.stream, Stream::Down) || !self.retry.is_due() || self.host.is_stopping()
-        {
+        let may = self.host.has_lease() && !self.host.is_stopping();
+        if !wanted || !may || !matches!(self.stream, Stream::Down) || !self.retry.is_due() {
             return;
         }
         // The program gives its dialer before it serves; what was restored before waits for that.
@@ -268,6 +270,7 @@ impl Link {
             unacked: VecDeque::new(),
             unacked_bytes: 0,
             asked: None,
+            owed: false,
             numbering_now: false,
             held: false,
             max_bytes: ready.max_bytes,
@@ -309,14 +312,8 @@ impl Link {
             Stream::Up(up) => {
                 up.outbox.end(Next::Abandon);
                 tracing::info!(link = %self.name, reason = why.text, unconfirmed = up.unacked.len(), "a stream to another server has ended");
-                self.retry.lasted(up.since.elapsed());
-                // At once, but not in a circle with a server that accepts and closes.
-                let again = Failure {
-                    permanent: false,
-                    condition: Condition::RemoteServerTimeout,
-                    text: why.text.clone(),
-                };
-                self.retry.failed(&again, u64::from_le_bytes(self.host.seams().bytes()));
+                let random = u64::from_le_bytes(self.host.seams().bytes());
+                self.retry.lost(up.since.elapsed(), why, random);
                 self.unsend(*up);
             }
         }
@@ -342,8 +339,16 @@ impl Link {
         }
     }
 
-    /// Looks whether a dialer takes too long.
+    /// Looks whether a dialer takes too long, and whether this node may still have streams: without a lease another node may be about to
+    /// resume them.
     pub(super) fn look_at_dialer(&mut self) {
+        if !self.host.has_lease() && matches!(self.stream, Stream::Up(_)) {
+            return self.failed(&Failure {
+                condition: Condition::RemoteServerTimeout,
+                permanent: false,
+                text: "this node cannot reach the store, and another may speak for its domains".to_owned(),
+            });
+        }
         if matches!(&self.stream, Stream::Dialing(dialing) if dialing.since.elapsed() >= DIAL && !dialing.opened)
         {
             self.failed(&Failure {

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use rookery_cluster::tables::archive::{ArchiveId, Sent};
 use rookery_cluster::tables::links;
+use rookery_proto::xmpp::jid::BareJid;
 use rookery_proto::xmpp::ns;
 use rookery_proto::xmpp::stanza::{IqType, MessageType, PresenceType, Stanza, Type};
 use tokio::time::Instant;
 
 use crate::connection::ledger::Receipt;
+use crate::host::Host;
 use crate::routing::stored;
 use crate::runtime::origin::Origin;
 use crate::session::worth::worth_keeping;
@@ -32,8 +34,14 @@ pub(super) struct Item {
     pub(super) stanza: Arc<Stanza>,
     /// About how many bytes it takes.
     pub(super) size: usize,
+    /// In whose share of the queue it is.
+    pub(super) sender: BareJid,
+    /// It was not to be stored when it came.
+    pub(super) passing: bool,
     /// Whom it is owed to that the stanza is safe.
     pub(super) receipt: Receipt,
+    /// The same stanza came again by another way, whose sender waits too.
+    pub(super) again: Vec<Receipt>,
     pub(super) origin: Option<Origin>,
     /// Since when it waits, and the same for the store: microseconds since 1970.
     pub(super) since: Instant,
@@ -66,18 +74,21 @@ impl Item {
     /// One that has just come.
     pub(super) fn new(
         id: ArchiveId,
-        stanza: Arc<Stanza>,
+        (stanza, sender): (Arc<Stanza>, BareJid),
         receipt: Receipt,
         origin: Option<Origin>,
         now: u64,
     ) -> Self {
-        let (size, since) = (stanza.size(), Instant::now());
+        let (size, since, passing) = (stanza.size(), Instant::now(), !is_durable(&stanza));
         let (kept, row, sent) = (Kept::No, None, None);
         Self {
             id,
             stanza,
             size,
+            sender,
+            passing,
             receipt,
+            again: Vec::new(),
             origin,
             since,
             stored_at: now,
@@ -89,14 +100,32 @@ impl Item {
     }
 
     /// One that the store has kept; `None` if its bytes are no stanza. `now`: microseconds since 1970.
-    pub(super) fn stored(id: ArchiveId, row: &links::Waiting, now: u64) -> Option<Self> {
+    pub(super) fn stored(
+        id: ArchiveId,
+        row: &links::Waiting,
+        now: u64,
+        sender: impl FnOnce(&Stanza) -> BareJid,
+    ) -> Option<Self> {
         let stanza = Arc::new(stored::stanza(&row.stanza)?);
         let age = Duration::from_micros(now.saturating_sub(row.since));
-        let mut item = Self::new(id, stanza, Receipt::none(), None, row.since);
+        let sender = sender(&stanza);
+        let mut item = Self::new(id, (stanza, sender), Receipt::none(), None, row.since);
+        item.passing = false;
         item.since = item.since.checked_sub(age).unwrap_or(item.since);
         item.kept = Kept::Yes;
         item.row = (row.numbering != 0).then_some(Sent { numbering: row.numbering, n: row.n });
         Some(item)
+    }
+
+    /// Whether somebody waits to hear that the stanza is safe.
+    pub(super) fn is_owed(&self) -> bool {
+        self.receipt.is_open() || !self.again.is_empty()
+    }
+
+    /// The stanza is safe, or nobody is to wait any longer.
+    pub(super) fn settle(&mut self) {
+        std::mem::replace(&mut self.receipt, Receipt::none()).done();
+        self.again.drain(..).for_each(Receipt::done);
     }
 
     /// The row that keeps it, with this number.
@@ -117,6 +146,13 @@ impl Item {
     }
 }
 
+/// In whose share of a link's queue a stanza is: an account's, a room's; a component's for all addresses that it speaks for.
+pub(super) fn sender(host: &Host, link: &BareJid, stanza: &Stanza) -> BareJid {
+    let Some(from) = &stanza.from else { return link.clone() }; // nothing comes to a link without
+    let whole = host.options().service(from.domain()).is_some_and(|service| service.whole);
+    if whole { from.to_bare().to_domain() } else { from.to_bare() }
+}
+
 /// Whether a stanza is kept in the store until the other server has it: messages that are worth it, and what changes a subscription.
 pub(super) fn is_durable(stanza: &Stanza) -> bool {
     match stanza.type_ {
@@ -135,9 +171,10 @@ pub(super) fn is_durable(stanza: &Stanza) -> bool {
     }
 }
 
-/// Whether a stanza that is not [`is_durable`] is kept all the same when it has waited, so that its sender need not.
+/// Whether a stanza that is not [`is_durable`] is kept all the same when it has waited, so that its sender need not. Of presence only the
+/// last word: without that somebody would seem to be there for ever.
 pub(super) fn is_kept_late(stanza: &Stanza) -> bool {
-    matches!(stanza.type_, Type::Iq(_) | Type::Message(_))
+    matches!(stanza.type_, Type::Iq(_) | Type::Message(_) | Type::Presence(PresenceType::Unavailable))
 }
 
 /// Whether nobody is told when a stanza is given up: it says what will be said again, or answers.

@@ -26,6 +26,7 @@ impl Link {
     /// What is under way is sent and confirmed, if that does not take long. Then the link goes.
     pub(super) fn leave(&mut self, told: oneshot::Sender<()>) {
         self.leaving = Some(Leaving { told, since: Instant::now() });
+        self.keep_late(Duration::ZERO); // in its place, with the number under which it was sent
         self.remove_confirmed(true);
     }
 
@@ -48,9 +49,9 @@ impl Link {
         if matches!(&self.stream, Stream::Up(up) if up.unacked.is_empty()) {
             self.close();
         }
+        let unstored = self.take_unstored();
         self.stream.abandon(); // the next home resumes it
         self.lifecycle = Lifecycle::Moved;
-        let unstored = self.waiting.take_unstored();
         self.send_on(unstored);
         let _ = leaving.told.send(());
     }
@@ -59,8 +60,8 @@ impl Link {
     pub(super) fn lose(&mut self) {
         self.lifecycle = Lifecycle::Moved;
         self.leaving = None;
+        let mut items = self.take_unstored();
         self.stream.abandon();
-        let mut items = self.waiting.take_unstored();
         for step in self.commits.take_all() {
             match step {
                 // If it is stored after all, the next home knows it by its origin.
@@ -75,8 +76,11 @@ impl Link {
     /// To where the link lives now.
     fn send_on(&self, items: Vec<Item>) {
         for item in items {
-            let Item { stanza, receipt, origin, .. } = item;
-            self.host.forward::<Self>(&self.jid, Inbound { stanza, receipt, origin, change: None });
+            let Item { stanza, receipt, again, origin, .. } = item;
+            for receipt in std::iter::once(receipt).chain(again) {
+                let stanza = stanza.clone();
+                self.host.forward::<Self>(&self.jid, Inbound { stanza, receipt, origin, change: None });
+            }
         }
     }
 }

@@ -13,7 +13,7 @@
 //! - [`stream`]: the seam between a link and the program, which opens streams and knows sockets, TLS and DNS.
 //! - [`incoming`]: stanzas of other servers on their way in.
 //! - [`dialback`]: keys of server dialback (XEP-0220, XEP-0185).
-//! - `take`: what comes, and the store's answers. `waiting`: what waits. `returning`: what goes back to its sender. `sending`: what is
+//! - `take`: what comes, and the store's answers. `late`: what is stored because its sender waits. `waiting`: what waits. `returning`: what goes back to its sender. `sending`: what is
 //!   written, and how it is known to have arrived. `dialing`, `retry`: streams come and go. `load`: what the store knows, and who must be
 //!   there without being asked. `leave`: links go.
 //!
@@ -54,6 +54,7 @@ pub mod dialback;
 mod dialing;
 pub mod incoming;
 mod item;
+mod late;
 mod leave;
 mod load;
 mod retry;
@@ -115,6 +116,10 @@ pub(crate) struct Link {
     leaving: Option<leave::Leaving>,
     /// Since when the link is here.
     since: Instant,
+    /// When the other server has confirmed something last.
+    reached: Option<Instant>,
+    /// When senders were forgotten last.
+    pruned: Instant,
     count: Counted,
 }
 
@@ -324,6 +329,8 @@ impl PlacedActor for Link {
             timer: Timer::default(),
             leaving: None,
             since: Instant::now(),
+            reached: None,
+            pruned: Instant::now(),
             count: Counted::new(host),
         }
     }

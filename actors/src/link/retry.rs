@@ -15,8 +15,9 @@ const LONGEST: Duration = Duration::from_secs(300);
 const SOON: Duration = FIRST;
 const REFUSED: Duration = Duration::from_secs(5);
 
-/// A stream that has lasted so long was a good one: the next pause is the first again.
-const GOOD: Duration = Duration::from_secs(60);
+/// A stream that has lasted so long was a good one: the next is opened at once. After one that broke sooner the pauses go on growing, or a
+/// server that accepts and closes would be called in a circle.
+const GOOD: Duration = Duration::from_secs(5);
 
 /// When to try again.
 #[derive(Default)]
@@ -57,11 +58,16 @@ impl Retry {
         self.failed.is_none()
     }
 
-    /// A stream has lasted so long.
-    pub(super) fn lasted(&mut self, time: Duration) {
+    /// A stream that had come is lost, after that time.
+    pub(super) fn lost(&mut self, time: Duration, why: &Failure, random: u64) {
         if time >= GOOD {
-            self.pause = Duration::ZERO;
+            return *self = Self::default();
         }
+        // That there was one shows that trying is of use, whatever it was that ended it.
+        self.failed(
+            &Failure { permanent: false, condition: Condition::RemoteServerTimeout, ..why.clone() },
+            random,
+        );
     }
 
     /// A stream has come.
@@ -108,5 +114,28 @@ mod tests {
         assert!(retry.at < at && retry.refuses().is_none());
         retry.failed(&Failure { permanent: true, ..failure }, 0);
         assert_eq!(retry.refuses(), Some(Condition::RemoteServerTimeout));
+    }
+
+    #[test]
+    fn after_a_good_stream_the_next_is_opened_at_once() {
+        let why =
+            Failure { condition: Condition::RemoteServerNotFound, permanent: true, text: String::new() };
+        let mut retry = Retry::default();
+        for round in 0..2 {
+            let mut pauses = Vec::new();
+            for _ in 0..5 {
+                // It opens well, and breaks.
+                retry.opened();
+                retry.lost(GOOD / 2, &why, 0);
+                assert!(!retry.is_due() && retry.refuses().is_none() && !retry.is_new());
+                pauses.push(retry.pause.as_secs());
+            }
+            assert_eq!(pauses, [1, 2, 4, 8, 16], "round {round}");
+            retry.opened();
+            retry.lost(GOOD, &why, 0);
+            assert!(retry.is_due() && retry.is_new());
+        }
+        retry.failed(&why, 0);
+        assert_eq!(retry.pause, FIRST, "the pauses begin anew");
     }
 }

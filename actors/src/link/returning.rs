@@ -49,6 +49,8 @@ impl Link {
         let limit = self.options().queue;
         // What has waited in the store while no process ran is tried before it goes back.
         let tried = !self.retry.is_new() || self.since.elapsed() >= limit;
+        // What waits for a slow server does not go back because one stream was lost.
+        let tried = tried && self.reached.is_none_or(|reached| reached.elapsed() >= limit);
         let refused = self.waiting.refused.is_some();
         let late = |item: &Item| refused || tried && item.since.elapsed() >= limit;
         if !self.waiting.queue.front().is_some_and(late) {
@@ -94,12 +96,25 @@ impl Link {
     /// A stanza goes back to its sender.
     pub(super) fn give_one_back(&mut self, mut item: Item, condition: Condition) {
         metrics::counter!("rookery_link_returned_total", "condition" => condition.name()).increment(1);
-        let receipt = std::mem::replace(&mut item.receipt, Receipt::none());
         if item::is_dropped(&item.stanza) {
-            receipt.done(); // nobody waits for an answer
-            return self.waiting.done(&item);
+            return self.waiting.done(item); // nobody waits for an answer
         }
         if item.kept != Kept::Yes {
+            if let Some(origin) = item.origin {
+                // Should the error be lost with the one who waits for it, the stanza comes again and is looked at anew.
+                self.seen.not_taken(origin);
+            }
+            // The last who sent it waits; those before are gone, or would get the error twice.
+            let first = std::mem::replace(&mut item.receipt, Receipt::none());
+            let last = item.again.pop();
+            item.settle();
+            let receipt = match last {
+                Some(last) => {
+                    first.done();
+                    last
+                }
+                None => first,
+            };
             return self.host.bounce(&item.stanza, receipt, condition);
         }
         let id = item.id;
@@ -192,7 +207,7 @@ impl Link {
                 returning.again = true;
             }
         } else if let Some(Returning { item, .. }) = self.waiting.returning.remove(&id) {
-            self.waiting.rows_went(1, item.size);
+            self.waiting.row_went(&item);
         }
     }
 

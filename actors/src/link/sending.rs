@@ -2,6 +2,9 @@
 //!
 //! With XEP-0198 the other server is asked by `<r/>` and says by `<a/>` what it has. Without, it is pinged (XEP-0199): a server
 //! takes what comes on a stream in order, so its answer, of any kind, says that everything before was taken.
+//!
+//! Whoever has sent what is in no row waits until the other server has confirmed that, for the death of this home would lose it. If the
+//! other server takes its time, the stanza gets a row after all ([`late`](super::late)).
 
 use std::time::Duration;
 
@@ -16,16 +19,16 @@ use tokio::time::Instant;
 
 use super::dialing::{Stream, Up};
 use super::item::{self, Item, Kept};
+use super::late::KEEP;
 use super::stream::Failure;
 use super::take::Step;
 use super::{Link, Msg};
-use crate::connection::ledger::Receipt;
 use crate::runtime::actor::Handle;
 
 /// Stanzas that may be sent and not confirmed.
 const WINDOW: usize = 1_000;
 
-/// So many stanzas are not confirmed: a ping need not wait for the next second.
+/// So many stanzas are not confirmed: a ping need not wait for the next second. Nor does it where a sender waits.
 const PING: u32 = 100;
 
 /// How long the other server may take to confirm.
@@ -90,6 +93,9 @@ impl Up {
 impl Link {
     /// Writes what waits, as far as the stream and the other server take it.
     pub(super) fn pump(&mut self) {
+        if !self.host.has_lease() {
+            return; // another home may send it by now
+        }
         let memory = self.memory();
         let mut count = 0;
         while let Stream::Up(up) = &mut self.stream {
@@ -120,23 +126,19 @@ impl Link {
             let place = up.outbox.put(|out| item.stanza.write(out));
             (up.sent, item.sent) = (n, sent);
             up.unacked_bytes += item.size;
-            if item.kept == Kept::No {
-                std::mem::replace(&mut item.receipt, Receipt::none()).done();
-            }
+            up.owed |= item.is_owed();
             up.unacked.push_back(Unacked { n, place, item });
             count += 1;
         }
-        if count == 0 {
-            return;
-        }
-        metrics::counter!("rookery_remote_stanzas_total", "direction" => "out").increment(count);
-        if let Stream::Up(up) = &mut self.stream {
+        let Stream::Up(up) = &mut self.stream else { return };
+        if count > 0 {
+            metrics::counter!("rookery_remote_stanzas_total", "direction" => "out").increment(count);
             up.used = Instant::now();
             up.ask();
-            let first = up.unacked.front().map_or(up.sent, |unacked| unacked.n);
-            if !up.managed && up.sent.wrapping_sub(first) >= PING {
-                self.ping();
-            }
+        }
+        let first = up.unacked.front().map_or(up.sent, |unacked| unacked.n);
+        if !up.managed && (up.owed || up.sent.wrapping_sub(first) >= PING) {
+            self.ping();
         }
     }
 
@@ -197,7 +199,7 @@ impl Link {
         match up.confirm(h) {
             Some(items) => {
                 up.ask();
-                items.iter().for_each(|item| self.waiting.done(item));
+                self.arrived(items);
             }
             None => {
                 tracing::info!(link = %self.name, h, sent = up.sent, "another server confirms stanzas that it was never sent; the stream is closed");
@@ -228,6 +230,7 @@ impl Link {
             .id(id.as_str())
             .payload(payload);
         up.outbox.put(|out| ping.write(out));
+        up.owed = false;
         up.asked = Some(Asked { n: up.sent, at: Instant::now(), ping: Some(id) });
     }
 
@@ -240,7 +243,15 @@ impl Link {
         };
         let Some(n) = asked(up).filter(|_| item::is_answer(answer)) else { return };
         let items = up.confirm(n).unwrap_or_default();
-        items.iter().for_each(|item| self.waiting.done(item));
+        self.arrived(items);
+    }
+
+    /// The other server has these.
+    fn arrived(&mut self, items: Vec<Item>) {
+        if !items.is_empty() {
+            self.reached = Some(Instant::now());
+        }
+        items.into_iter().for_each(|item| self.waiting.done(item));
     }
 
     /// Looks whether the other server takes too long to confirm.
@@ -267,7 +278,7 @@ impl Link {
         up.asked = None;
         let items = up.confirm(n).unwrap_or_default();
         metrics::counter!("rookery_link_unproven_total").increment(items.len() as u64);
-        items.iter().for_each(|item| self.waiting.done(item));
+        self.arrived(items);
     }
 
     /// The timer has run out.
@@ -280,7 +291,8 @@ impl Link {
         self.look_at_dialer();
         self.look_at_confirmations();
         self.return_again();
-        self.keep_what_waits();
+        self.keep_late(KEEP);
+        self.prune();
         let idle = self.options().idle;
         let mut closes = false;
         if let Stream::Up(up) = &mut self.stream {

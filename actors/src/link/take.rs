@@ -4,13 +4,15 @@ use rookery_cluster::store::Ops;
 use rookery_cluster::tables::archive::{ArchiveId, Sent};
 use rookery_cluster::tables::{links, seen};
 use rookery_proto::xmpp::error::Condition;
+use rookery_proto::xmpp::jid::BareJid;
+use rookery_proto::xmpp::stanza::Stanza;
 
 use super::Link;
 use super::dialing::{Opening, Stream};
 use super::item::{self, Item, Kept};
-use crate::connection::ledger::Receipt;
 use crate::host::kind::Inbound;
 use crate::runtime::commit_queue::{Committed, Outcome, Settled};
+use crate::runtime::shares::Full;
 
 /// What is done when a commit is there, and everything before it.
 pub(super) enum Step {
@@ -50,14 +52,15 @@ impl Link {
         if inbound.origin.is_some_and(|origin| self.seen.has(origin)) {
             return self.follow(Step::Again(Box::new(inbound)));
         }
-        if let Some(condition) = self.refuses(&inbound.stanza) {
+        let sender = item::sender(&self.host, &self.jid, &inbound.stanza);
+        if let Some(condition) = self.refuses(&inbound.stanza, &sender) {
             return self.host.bounce(&inbound.stanza, inbound.receipt, condition);
         }
         let Inbound { stanza, receipt, origin, .. } = inbound;
         let (now, epoch) = (self.now_micros(), self.host.epoch(&self.name));
         let idle = !self.waiting.has_some() && self.settling == 0;
-        let mut item = Item::new(self.clock.next(now, epoch), stanza, receipt, origin, now);
-        if item::is_durable(&item.stanza) {
+        let mut item = Item::new(self.clock.next(now, epoch), (stanza, sender), receipt, origin, now);
+        if !item.passing {
             item.kept = Kept::Writing;
             item.row = self.predicted();
             let mut ops = Ops::new();
@@ -68,7 +71,7 @@ impl Link {
                 seen::put(&mut ops, &self.name, &origin.name.0, self.seen.take_kept(origin, now));
             }
             self.put_record(&mut ops);
-            self.waiting.rows_came(1, item.size);
+            self.waiting.row_came(&item);
             self.settling += 1;
             if let Err(step) = self.submit(ops, Step::Stanza(Box::new(item))) {
                 self.step(step, Outcome::Later);
@@ -77,6 +80,7 @@ impl Link {
             if let Some(origin) = item.origin {
                 self.seen.take(origin);
             }
+            self.waiting.passing_came(&item);
             self.settling += 1;
             self.follow(Step::Stanza(Box::new(item)));
         }
@@ -86,21 +90,26 @@ impl Link {
     }
 
     /// Why a stanza is not taken, if it is not.
-    fn refuses(&self, stanza: &rookery_proto::xmpp::stanza::Stanza) -> Option<Condition> {
+    fn refuses(&self, stanza: &Stanza, sender: &BareJid) -> Option<Condition> {
         if let Some(condition) = self.retry.refuses() {
             return Some(condition);
         }
-        let options = self.options();
-        let full = if self.count.all() > options.links && self.is_at_rest() {
-            Some("links")
-        } else if self.max_bytes().is_some_and(|max| stanza.size() > max) {
+        let (options, size) = (self.options(), stanza.size());
+        let limit = if self.count.all() > options.links && self.is_at_rest() {
+            "links"
+        } else if self.max_bytes().is_some_and(|max| size > max) {
             return Some(Condition::PolicyViolation);
-        } else if item::is_durable(stanza) {
-            self.waiting.is_full(&options, stanza.size()).then_some("link_queue")
         } else {
-            (self.waiting.bytes() + stanza.size() > self.memory()).then_some("link_memory")
+            let (limit, room) = match item::is_durable(stanza) {
+                true => ("link_queue", self.waiting.has_room_for_row(&options, sender, size)),
+                false => ("link_memory", self.waiting.has_room_for_passing(self.memory(), sender, size)),
+            };
+            match room {
+                Ok(()) => return None,
+                Err(Full::All) => limit,
+                Err(Full::Sender) => "link_sender",
+            }
         };
-        let limit = full?;
         metrics::counter!("rookery_limits_hit_total", "limit" => limit).increment(1);
         Some(Condition::ResourceConstraint)
     }
@@ -129,7 +138,7 @@ impl Link {
         }
     }
 
-    fn step(&mut self, step: Step, outcome: Outcome) {
+    pub(super) fn step(&mut self, step: Step, outcome: Outcome) {
         let stored = outcome == Outcome::Stored;
         match step {
             Step::Stanza(item) => {
@@ -137,10 +146,11 @@ impl Link {
                 self.settled(*item, outcome);
             }
             Step::Again(inbound) => {
-                if inbound.origin.is_some_and(|origin| self.seen.has(origin)) && stored {
-                    inbound.receipt.done();
-                } else {
-                    self.host.bounce(&inbound.stanza, inbound.receipt, Condition::ResourceConstraint);
+                let origin = inbound.origin.filter(|origin| self.seen.has(*origin) && stored);
+                match (origin, origin.and_then(|origin| self.unsafe_one(origin))) {
+                    (Some(_), Some(item)) => item.again.push(inbound.receipt),
+                    (Some(_), None) => inbound.receipt.done(),
+                    _ => self.host.bounce(&inbound.stanza, inbound.receipt, Condition::ResourceConstraint),
                 }
             }
             Step::Kept(id) => self.kept(id, stored),
@@ -156,9 +166,7 @@ impl Link {
     /// A stanza has come to its place, and is stored if it was to be.
     fn settled(&mut self, mut item: Item, outcome: Outcome) {
         if outcome != Outcome::Stored {
-            if item.kept == Kept::Writing {
-                self.waiting.rows_went(1, item.size);
-            }
+            self.waiting.gave_up(&item);
             self.recorded = false; // the record may have gone with it
             if let Some(origin) = item.origin {
                 self.seen.not_kept(origin);
@@ -172,7 +180,7 @@ impl Link {
         }
         if item.kept == Kept::Writing {
             item.kept = Kept::Yes;
-            std::mem::replace(&mut item.receipt, Receipt::none()).done();
+            item.settle();
         }
         let memory = self.memory();
         self.waiting.enter(item, memory);
@@ -187,58 +195,24 @@ impl Link {
     }
 
     /// Writes the record if there is none.
-    fn put_record(&mut self, ops: &mut Ops) {
+    pub(super) fn put_record(&mut self, ops: &mut Ops) {
         if !self.recorded {
             let record = self.lost.as_ref().map(super::dialing::Lost::record).unwrap_or_default();
             self.recorded = links::put(ops, &self.name, &record).is_ok();
         }
     }
 
-    /// Nothing is left of the link that must be found again.
+    /// Nothing is left of the link that must be found again. Nor are its senders: else each name that somebody tries leaves a row behind, which
+    /// nobody would look at again.
     pub(super) fn forget_record(&mut self) {
         if !self.recorded || !self.is_at_rest() {
             return;
         }
         let mut ops = Ops::new();
         links::clear(&mut ops, &self.name);
+        seen::clear_all(&mut ops, &self.name);
         (self.recorded, self.lost) = (false, None);
         let _ = self.submit(ops, Step::Pruned);
-    }
-
-    /// Stores what waits and was not to be stored, so that its sender need not wait: a second or two are enough.
-    pub(super) fn keep_what_waits(&mut self) {
-        let now = self.now_micros();
-        for (id, row, origin) in self.waiting.keep_late() {
-            let mut ops = Ops::new();
-            if links::put_waiting(&mut ops, &self.name, id, &row).is_err() {
-                continue;
-            }
-            if let Some(origin) = origin {
-                seen::put(&mut ops, &self.name, &origin.name.0, self.seen.take_kept(origin, now));
-            }
-            self.put_record(&mut ops);
-            if let Err(step) = self.submit(ops, Step::Kept(id)) {
-                self.step(step, Outcome::Later);
-            }
-        }
-    }
-
-    fn kept(&mut self, id: ArchiveId, stored: bool) {
-        let unacked = match &mut self.stream {
-            Stream::Up(up) => up.unacked.iter_mut().map(|sent| &mut sent.item).find(|item| item.id == id),
-            _ => None,
-        };
-        match unacked.or(self.waiting.find(id)) {
-            Some(item) if stored => {
-                item.kept = Kept::Yes;
-                std::mem::replace(&mut item.receipt, Receipt::none()).done();
-                let size = item.size;
-                self.waiting.rows_came(1, size);
-            }
-            Some(item) => item.kept = Kept::No,
-            None if stored => self.waiting.confirmed.push(id), // it has gone meanwhile
-            None => {}
-        }
     }
 
     /// Removes what the other server has, or what has gone back: many at once, or all that there is.

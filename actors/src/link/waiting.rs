@@ -4,19 +4,19 @@
 //! page; what is not stored waits beside them in its place.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::Duration;
 
 use rookery_cluster::store;
 use rookery_cluster::tables::archive::ArchiveId;
 use rookery_cluster::tables::links;
 use rookery_proto::xmpp::error::Condition;
+use rookery_proto::xmpp::jid::BareJid;
 
 use super::item::{self, Item, Kept};
 use super::load::Page;
 use super::returning::Returning;
 use super::{Link, Msg};
 use crate::host::options::Federation;
-use crate::runtime::origin::Origin;
+use crate::runtime::shares::{Amount, Full, Shares};
 
 /// Stanzas that one transaction reads.
 pub(super) const PAGE: usize = 100;
@@ -26,12 +26,6 @@ const LOW: usize = 32;
 
 /// From so many on, what the other server has is removed at once; fewer wait for the next second.
 pub(super) const REMOVE: usize = 64;
-
-/// How long a stanza waits before it is stored, if it was not to be and its sender waits for it.
-const KEEP: Duration = Duration::from_millis(1_500);
-
-/// Stanzas that are stored so in one second.
-const KEEP_AT_ONCE: usize = 256;
 
 /// What waits in the store alone.
 struct Behind {
@@ -53,18 +47,17 @@ pub(super) struct Waiting {
     behind: Option<Behind>,
     /// Up to here, what the store has is in memory, or was.
     read: Option<ArchiveId>,
-    /// The last that a former process has stored.
-    loaded: Option<ArchiveId>,
     /// Tells a page that was asked for from one of another time.
     turn: u64,
     pub(super) returning: HashMap<ArchiveId, Returning>,
     /// What the other server has, or has gone back: to be removed from the store.
     pub(super) confirmed: Vec<ArchiveId>,
-    /// Bytes in `queue` and `late`.
+    /// Bytes in `queue`, of what was stored when it came.
     bytes: usize,
-    /// Stanzas in the store, as far as this process knows, and their bytes.
-    rows: usize,
-    rows_bytes: usize,
+    /// What is in the store.
+    pub(super) rows: Shares,
+    /// What was not stored when it came, and is in memory: in `queue`, in `late`, or behind a commit that is under way.
+    passing: Shares,
     /// What comes in pages and is covered by this count was confirmed.
     pub(super) covered: Option<(u64, u32)>,
     /// Everything goes back with this error.
@@ -88,58 +81,93 @@ impl Waiting {
     }
 
     /// Bytes in memory.
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
+    fn bytes(&self) -> usize {
+        self.bytes + self.passing.all().bytes
     }
 
-    pub(super) fn rows_came(&mut self, rows: usize, bytes: usize) {
-        self.rows += rows;
-        self.rows_bytes += bytes;
+    pub(super) fn row_came(&mut self, item: &Item) {
+        self.rows.came(&item.sender, item.size);
     }
 
-    pub(super) fn rows_went(&mut self, rows: usize, bytes: usize) {
-        self.rows = self.rows.saturating_sub(rows);
-        self.rows_bytes = self.rows_bytes.saturating_sub(bytes);
+    pub(super) fn row_went(&mut self, item: &Item) {
+        self.rows.went(&item.sender, item.size);
     }
 
-    /// Whether one more stanza of that size is too much for the store.
-    pub(super) fn is_full(&self, options: &Federation, size: usize) -> bool {
-        self.rows >= options.queue_stanzas || self.rows_bytes + size > options.queue_bytes
+    /// What is not stored has come: it takes memory from now on.
+    pub(super) fn passing_came(&mut self, item: &Item) {
+        self.passing.came(&item.sender, item.size);
+    }
+
+    /// Whether one more stanza of a sender is too much for the store.
+    pub(super) fn has_room_for_row(
+        &self,
+        options: &Federation,
+        sender: &BareJid,
+        size: usize,
+    ) -> Result<(), Full> {
+        let limit = Amount { stanzas: options.queue_stanzas, bytes: options.queue_bytes };
+        self.rows.fits(sender, size, limit, Amount::default())
+    }
+
+    /// The same of what is not stored, and memory.
+    pub(super) fn has_room_for_passing(
+        &self,
+        memory: usize,
+        sender: &BareJid,
+        size: usize,
+    ) -> Result<(), Full> {
+        let limit = Amount { stanzas: usize::MAX, bytes: memory };
+        self.passing.fits(sender, size, limit, Amount { stanzas: 0, bytes: self.bytes })
     }
 
     pub(super) fn shrink(&mut self) {
         self.queue.shrink_to_fit();
         self.late.shrink_to_fit();
         self.returning.shrink_to_fit();
+        self.rows.shrink();
+        self.passing.shrink();
     }
 
     /// There is something in the store, up to this.
     pub(super) fn begin_behind(&mut self, last: ArchiveId) {
-        self.loaded = Some(last);
         self.behind = Some(Behind { last, reading: Some(last), failed: false });
     }
 
-    /// Whether a stored stanza is counted already.
-    fn counts(&self, id: ArchiveId) -> bool {
-        self.loaded < Some(id)
+    /// A stanza is in memory.
+    fn hold(&mut self, item: &Item) {
+        if item.passing { self.passing.came(&item.sender, item.size) } else { self.bytes += item.size }
     }
 
-    /// A stanza waits behind all others; what is stored may wait in the store alone.
+    /// It is not any more.
+    fn release(&mut self, item: &Item) {
+        if item.passing {
+            self.passing.went(&item.sender, item.size);
+        } else {
+            self.bytes = self.bytes.saturating_sub(item.size);
+        }
+    }
+
+    /// A stanza that had come is not kept after all.
+    pub(super) fn gave_up(&mut self, item: &Item) {
+        if item.passing { self.release(item) } else { self.row_went(item) }
+    }
+
+    /// A stanza waits behind all others; what is stored may wait in the store alone, so that room is left for what is not.
     pub(super) fn enter(&mut self, item: Item, memory: usize) {
         let stored = item.kept == Kept::Yes;
+        let full = self.bytes() + item.size > memory - memory / 4;
         match &mut self.behind {
-            Some(_) if !stored => {
-                self.bytes += item.size;
-                insert(&mut self.late, item);
-            }
+            Some(_) if !stored => insert(&mut self.late, item),
             _ if stored && self.read >= Some(item.id) => {} // a page had it already
             Some(behind) => behind.last = behind.last.max(item.id),
-            None if stored && self.bytes + item.size > memory => {
+            None if stored && full => {
                 self.read = Some(item.id.before());
                 self.behind = Some(Behind { last: item.id, reading: None, failed: false });
             }
             None => {
-                self.bytes += item.size;
+                if !item.passing {
+                    self.hold(&item); // what is passing takes memory since it came
+                }
                 insert(&mut self.queue, item);
             }
         }
@@ -147,35 +175,29 @@ impl Waiting {
 
     /// A stanza that was sent waits again, before all others.
     pub(super) fn back(&mut self, item: Item) {
-        self.bytes += item.size;
+        self.hold(&item);
         self.queue.push_front(item);
     }
 
     /// The next stanza, which goes.
     pub(super) fn pop(&mut self) -> Option<Item> {
-        let item = self.queue.pop_front()?;
-        self.bytes = self.bytes.saturating_sub(item.size);
-        Some(item)
+        self.take_at(0)
     }
 
     /// The stanza at a place, which goes.
     pub(super) fn take_at(&mut self, at: usize) -> Option<Item> {
         let item = self.queue.remove(at)?;
-        self.bytes = self.bytes.saturating_sub(item.size);
+        self.release(&item);
         Some(item)
     }
 
-    /// The other server has a stanza, or it has gone back.
-    pub(super) fn done(&mut self, item: &Item) {
+    /// The other server has a stanza, or it is given up.
+    pub(super) fn done(&mut self, mut item: Item) {
+        item.settle();
         if item.kept == Kept::Yes {
             self.confirmed.push(item.id);
-            self.rows_went(1, item.size);
+            self.row_went(&item);
         }
-    }
-
-    /// The stanza of that id, if it is in memory.
-    pub(super) fn find(&mut self, id: ArchiveId) -> Option<&mut Item> {
-        self.queue.iter_mut().chain(&mut self.late).find(|item| item.id == id)
     }
 
     /// What the other server has by its count is confirmed.
@@ -183,8 +205,8 @@ impl Waiting {
         self.covered = Some(count);
         for item in std::mem::take(&mut self.queue) {
             if item.is_covered(count) {
-                self.bytes = self.bytes.saturating_sub(item.size);
-                self.done(&item);
+                self.release(&item);
+                self.done(item);
             } else {
                 self.queue.push_back(item);
             }
@@ -192,26 +214,14 @@ impl Waiting {
     }
 
     /// Takes all that is in memory and not in the store.
-    pub(super) fn take_unstored(&mut self) -> Vec<Item> {
-        self.bytes = 0;
+    pub(super) fn take_unstored(&mut self) -> impl Iterator<Item = Item> {
         let all = self.queue.drain(..).chain(self.late.drain(..));
-        all.filter(|item| item.kept != Kept::Yes && item.sent.is_none()).collect()
+        all.filter(|item| item.kept != Kept::Yes)
     }
 
-    /// What has waited long enough to be stored, with its rows.
-    pub(super) fn keep_late(&mut self) -> Vec<(ArchiveId, links::Waiting, Option<Origin>)> {
-        let waits = |item: &&mut Item| {
-            item.kept == Kept::No
-                && item.receipt.is_open()
-                && item.since.elapsed() >= KEEP
-                && item::is_kept_late(&item.stanza)
-        };
-        let all = self.queue.iter_mut().chain(&mut self.late).filter(waits).take(KEEP_AT_ONCE);
-        all.map(|item| {
-            item.kept = Kept::Writing;
-            (item.id, item.row(None), item.origin)
-        })
-        .collect()
+    /// All that is in memory.
+    pub(super) fn all_mut(&mut self) -> impl Iterator<Item = &mut Item> {
+        self.queue.iter_mut().chain(&mut self.late)
     }
 
     /// The next second has come: what failed is tried again.
@@ -241,7 +251,7 @@ impl Link {
 
     /// Reads on in the store, if there is more and little is left in memory.
     pub(super) fn read_on(&mut self) {
-        let room = self.waiting.queue.len() < LOW && self.waiting.bytes < self.memory() / 2;
+        let room = self.waiting.queue.len() < LOW && self.waiting.bytes() < self.memory() / 2;
         let Some(behind) = &mut self.waiting.behind else { return };
         if !room || behind.failed || behind.reading.is_some() {
             return;
@@ -289,26 +299,18 @@ impl Link {
             if waiting.queue.back().is_some_and(|last| last.id == *id) || waiting.returning.contains_key(id) {
                 continue;
             }
-            match Item::stored(*id, row, now) {
+            match Item::stored(*id, row, now, |stanza| item::sender(&self.host, &self.jid, stanza)) {
                 Some(item) if waiting.covered.is_none_or(|count| !item.is_covered(count)) => {
-                    if !waiting.counts(*id) {
-                        waiting.rows_came(1, item.size);
-                    }
                     match Condition::from_name(&row.returned) {
                         Some(condition) => returned.push((item, condition)),
                         None => {
-                            waiting.bytes += item.size;
+                            waiting.hold(&item);
                             waiting.queue.push_back(item);
                         }
                     }
                 }
-                _ => {
-                    // The other server has it, or it is no stanza.
-                    waiting.confirmed.push(*id);
-                    if waiting.counts(*id) {
-                        waiting.rows_went(1, row.stanza.len());
-                    }
-                }
+                Some(item) => waiting.done(item), // the other server has it
+                None => waiting.confirmed.push(*id), // it is no stanza, and not counted
             }
         }
         if let Some(behind) = &mut waiting.behind {

@@ -72,7 +72,7 @@ impl World {
                             &mut **tx,
                             entity,
                             &sid,
-                            seen::Seen { last: 1, at: n * DAY, before: None, refused: Vec::new() },
+                            seen::Seen { last: 1, at: n * DAY, ..seen::Seen::default() },
                         );
                     }
                     Ok(())

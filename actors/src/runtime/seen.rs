@@ -7,36 +7,47 @@ use rookery_cluster::tables::seen as table;
 
 use super::origin::{Origin, OriginName};
 
-/// How many senders are remembered, and how many of them are forgotten to make room.
-const SENDERS: usize = 4_096;
-const FORGET: usize = 1_024;
+/// How many senders are remembered after newer ones have come; twice as many are at most.
+const SENDERS: usize = 2_048;
 
-/// Whose stanzas an entity has taken.
+/// Whose stanzas an entity has taken. Of so many that have sent something last each is known: what comes again was taken a short time ago.
 #[derive(Default)]
-pub(crate) struct Senders(HashMap<OriginName, Known>);
+pub(crate) struct Senders {
+    young: HashMap<OriginName, Known>,
+    /// Those of whom nothing came while the young ones came. They go when there are too many of these.
+    old: HashMap<OriginName, Known>,
+}
 
 impl Senders {
     /// What the rows say.
     pub(crate) fn of_rows(rows: impl IntoIterator<Item = ([u8; 16], table::Seen)>) -> Self {
-        Self(rows.into_iter().map(|(name, row)| (OriginName(name), Known::row(row))).collect())
+        let old = rows.into_iter().map(|(name, row)| (OriginName(name), Known::row(row))).collect();
+        Self { young: HashMap::new(), old }
+    }
+
+    fn known(&self, name: &OriginName) -> Option<&Known> {
+        self.young.get(name).or_else(|| self.old.get(name))
+    }
+
+    fn known_mut(&mut self, name: &OriginName) -> Option<&mut Known> {
+        self.young.get_mut(name).or_else(|| self.old.get_mut(name))
     }
 
     /// Whether this stanza was taken before.
     pub(crate) fn has(&self, origin: Origin) -> bool {
-        self.0.get(&origin.name).is_some_and(|known| known.taken.has(origin.number))
+        self.known(&origin.name).is_some_and(|known| known.taken.has(origin.number))
     }
 
     /// This stanza is taken.
     pub(crate) fn take(&mut self, Origin { name, number }: Origin) {
-        if self.0.len() >= SENDERS && !self.0.contains_key(&name) {
-            // The rows in the store are pruned by age; memory may forget any of them, at the price of one read at the
-            // next activation.
-            let forget: Vec<OriginName> = self.0.keys().take(FORGET).copied().collect();
-            for name in forget {
-                self.0.remove(&name);
+        if !self.young.contains_key(&name) {
+            let known = self.old.remove(&name).unwrap_or_else(|| Known::before(number));
+            if self.young.len() >= SENDERS {
+                self.old = std::mem::take(&mut self.young);
             }
+            self.young.insert(name, known);
         }
-        let known = self.0.entry(name).or_insert_with(|| Known::before(number));
+        let Some(known) = self.young.get_mut(&name) else { return };
         known.taken.take(number);
         invariant!("taken_is_known", known.taken.has(number), "{number} is not in {known:?}");
     }
@@ -45,7 +56,7 @@ impl Senders {
     pub(crate) fn take_kept(&mut self, origin: Origin, at: u64) -> table::Seen {
         self.take(origin);
         let Origin { name, number } = origin;
-        let Some(known) = self.0.get_mut(&name) else {
+        let Some(known) = self.known_mut(&name) else {
             return Known::before(number).to_row(Seen::only(number), at);
         };
         let kept = known.kept.get_or_insert(Seen::only(number));
@@ -56,7 +67,7 @@ impl Senders {
 
     /// The store did not take what goes with this stanza: no later row may say that it is there.
     pub(crate) fn not_kept(&mut self, origin: Origin) {
-        if let Some(kept) = self.0.get_mut(&origin.name).and_then(|known| known.kept.as_mut()) {
+        if let Some(kept) = self.known_mut(&origin.name).and_then(|known| known.kept.as_mut()) {
             kept.untake(origin.number);
         }
     }
@@ -64,19 +75,19 @@ impl Senders {
     /// A message is refused, for good: if its sender has not heard so when this home dies, it comes again behind what was sent
     /// later.
     pub(crate) fn refuse(&mut self, origin: Origin) {
-        if let Some(known) = self.0.get_mut(&origin.name) {
+        if let Some(known) = self.known_mut(&origin.name) {
             known.refuse(origin.number);
         }
     }
 
     /// Whether that was said of this message, here or by a home before.
     pub(crate) fn was_refused(&self, origin: Origin) -> bool {
-        self.0.get(&origin.name).is_some_and(|known| known.refused.contains(&origin.number))
+        self.known(&origin.name).is_some_and(|known| known.refused.contains(&origin.number))
     }
 
     /// A stanza that was taken is refused: no answer may say that it was taken.
     pub(crate) fn not_taken(&mut self, origin: Origin) {
-        if let Some(known) = self.0.get_mut(&origin.name) {
+        if let Some(known) = self.known_mut(&origin.name) {
             known.taken.untake(origin.number);
         }
     }
@@ -84,7 +95,7 @@ impl Senders {
     /// The same of one that was stored, and is removed; returns the row that goes with that.
     pub(crate) fn taken_out(&mut self, origin: Origin, at: u64) -> Option<table::Seen> {
         self.not_taken(origin);
-        let known = self.0.get_mut(&origin.name)?;
+        let known = self.known_mut(&origin.name)?;
         let kept = known.kept.as_mut()?;
         kept.untake(origin.number);
         let kept = *kept;
@@ -93,7 +104,8 @@ impl Senders {
 
     /// Keeps no more room than is needed.
     pub(crate) fn shrink(&mut self) {
-        self.0.shrink_to_fit();
+        self.young.shrink_to_fit();
+        self.old.shrink_to_fit();
     }
 }
 
@@ -114,8 +126,10 @@ const REFUSED: usize = 32;
 impl Known {
     /// What a row says.
     fn row(row: table::Seen) -> Self {
-        let kept =
-            Seen { last: u32::try_from(row.last).unwrap_or(0), before: row.before.unwrap_or(u64::MAX) };
+        let words = row.before.into_iter().chain(row.older);
+        let mut before = [u64::MAX; WORDS]; // where a row says nothing, all were taken
+        before.iter_mut().zip(words).for_each(|(word, known)| *word = known);
+        let kept = Seen { last: u32::try_from(row.last).unwrap_or(0), before };
         Self { taken: kept, kept: Some(kept), refused: row.refused }
     }
 
@@ -133,48 +147,76 @@ impl Known {
 
     /// The row of what is kept.
     fn to_row(&self, kept: Seen, at: u64) -> table::Seen {
-        table::Seen { last: kept.last.into(), at, before: Some(kept.before), refused: self.refused.clone() }
+        let [before, older @ ..] = kept.before;
+        let older = if older == [u64::MAX; WORDS - 1] { Vec::new() } else { older.to_vec() };
+        table::Seen { last: kept.last.into(), at, before: Some(before), refused: self.refused.clone(), older }
     }
 }
+
+/// Words of 64 numbers each of which it is known whether they were taken: as many numbers as a sender may have open. What is further
+/// behind is settled.
+const WORDS: usize = 4;
+const WINDOW: u32 = 64 * 4;
 
 /// Which of a sender's numbers were taken. Most come in order; one that another node held up may come late.
 #[derive(Clone, Copy, Debug)]
 struct Seen {
     last: u32,
     /// Those before the last, the next one lowest.
-    before: u64,
+    before: [u64; WORDS],
+}
+
+/// The word and the bit of the number so far behind the last.
+fn place(behind: u32) -> Option<(usize, u32)> {
+    let at = behind.checked_sub(1).filter(|at| *at < WINDOW)?;
+    Some(((at / 64) as usize, at % 64))
 }
 
 impl Seen {
     /// One number, and nothing before it.
     fn only(n: u32) -> Self {
-        Self { last: n, before: 0 }
+        Self { last: n, before: [0; WORDS] }
     }
 
     /// Numbers wrap (XEP-0198 section 4): older means behind by less than half the circle.
     fn has(self, n: u32) -> bool {
         let behind = self.last.wrapping_sub(n);
-        match behind {
-            0 => true,
-            1..=64 => self.before >> (behind - 1) & 1 == 1,
-            _ => behind < u32::MAX / 2,
+        match place(behind) {
+            Some((word, bit)) => self.before.get(word).is_some_and(|word| word >> bit & 1 == 1),
+            None => behind < u32::MAX / 2,
         }
+    }
+
+    fn mark(&mut self, behind: u32, taken: bool) {
+        let Some((word, bit)) = place(behind) else { return };
+        let Some(word) = self.before.get_mut(word) else { return };
+        if taken { *word |= 1 << bit } else { *word &= !(1 << bit) }
+    }
+
+    /// Moves what is known by so many numbers: further behind, or nearer. Where nothing is known, `fill` stands.
+    fn shift(&mut self, by: u32, nearer: bool, fill: u64) {
+        let (words, bits) = ((by / 64) as usize, by % 64);
+        let before = self.before;
+        let word = |at: Option<usize>| at.and_then(|at| before.get(at)).copied().unwrap_or(fill);
+        self.before = std::array::from_fn(|at| match nearer {
+            true => {
+                let (low, high) = (word(at.checked_add(words)), word(at.checked_add(words + 1)));
+                low >> bits | high.checked_shl(64 - bits).unwrap_or(0)
+            }
+            false => {
+                let (high, low) = (word(at.checked_sub(words)), word(at.checked_sub(words + 1)));
+                high << bits | low.checked_shr(64 - bits).unwrap_or(0)
+            }
+        });
     }
 
     fn take(&mut self, n: u32) {
         let ahead = n.wrapping_sub(self.last);
         if ahead == 0 || ahead > u32::MAX / 2 {
-            let behind = self.last.wrapping_sub(n);
-            if (1..=64).contains(&behind) {
-                self.before |= 1 << (behind - 1);
-            }
-            return;
+            return self.mark(self.last.wrapping_sub(n), true);
         }
-        self.before = match ahead {
-            1..=63 => self.before << ahead | 1 << (ahead - 1),
-            64 => 1 << 63,
-            _ => 0,
-        };
+        self.shift(ahead.min(WINDOW), false, 0);
+        self.mark(ahead, true);
         self.last = n;
     }
 
@@ -182,15 +224,14 @@ impl Seen {
     fn untake(&mut self, n: u32) {
         match self.last.wrapping_sub(n) {
             0 => {
-                // The next one before it is the last; with none among 64, the first of those of which nothing is known.
-                let step = self.before.trailing_zeros() + 1;
-                let shifted = self.before.checked_shr(step).unwrap_or(0);
-                let unknown = u64::MAX.checked_shl(64u32.saturating_sub(step)).unwrap_or(u64::MAX);
-                self.before = if step > 64 { u64::MAX } else { shifted | unknown };
+                // The next one before it is the last; with none in the window, the first of those of which nothing is known.
+                let zeros = self.before.iter().take_while(|word| **word == 0).count();
+                let bits = self.before.get(zeros).map_or(0, |word| word.trailing_zeros());
+                let step = u32::try_from(zeros * 64).unwrap_or(WINDOW) + bits + 1;
+                self.shift(step, true, u64::MAX);
                 self.last = self.last.wrapping_sub(step);
             }
-            behind @ 1..=64 => self.before &= !(1 << (behind - 1)),
-            _ => {}
+            behind => self.mark(behind, false),
         }
     }
 }
@@ -202,40 +243,85 @@ mod tests {
     #[test]
     fn what_comes_late_is_taken_once() {
         let mut seen = Seen::only(u32::MAX);
-        for n in [2, 4, 70] {
+        for n in [2, 4, 270] {
             assert!(!seen.has(n));
             seen.take(n);
         }
         // Too far behind to say: taken.
         for (n, had) in [
-            (70, true),
-            (69, false),
-            (6, false),
+            (270, true),
+            (269, false),
+            (206, false),
+            (100, false),
+            (14, false),
+            (13, true),
             (4, true),
-            (3, true),
-            (2, true),
             (u32::MAX, true),
-            (71, false),
+            (271, false),
         ] {
             assert_eq!(seen.has(n), had, "{n}");
         }
-        seen.take(69);
-        assert!(seen.has(69) && !seen.has(68));
+        seen.take(269);
+        assert!(seen.has(269) && !seen.has(268));
+        seen.take(400);
+        assert!(seen.has(144) && !seen.has(145) && seen.has(270) && seen.has(269) && !seen.has(399));
         seen.take(200);
-        assert!(seen.has(100) && !seen.has(150) && !seen.has(199) && !seen.has(201));
-        for n in [199, 200, 64, 300] {
+        for n in [399, 400, 270, 200, 144, 500] {
             let mut other = seen;
             other.untake(n);
-            for number in [1u32, 63, 64, 65, 69, 134, 135, 136, 198, 199, 200, 201] {
-                assert_eq!(other.has(number), seen.has(number) && number != n || n == 64 && number == 64);
+            for number in [1u32, 143, 144, 145, 200, 206, 207, 268, 269, 270, 271, 399, 400, 401] {
+                let same = other.has(number) == seen.has(number);
+                assert_eq!(same, number != n || !seen.has(n) || n == 144, "{n} {number}");
             }
         }
-        seen.take(198);
-        seen.untake(200);
-        assert!(seen.has(198) && !seen.has(200) && !seen.has(199) && !seen.has(197) && seen.has(134));
+        seen.take(398);
+        seen.untake(400);
+        assert!(seen.has(398) && !seen.has(400) && !seen.has(399) && !seen.has(397) && seen.has(142));
+        let mut none = Seen::only(1_000);
+        none.untake(1_000);
+        assert!(!none.has(1_000) && !none.has(744) && none.has(743));
         let row = |before| Known::row(table::Seen { last: 7, before, ..table::Seen::default() }).taken;
         assert!((0..=7).all(|n| row(None).has(n)) && !row(None).has(8));
         assert!(row(Some(2)).has(7) && !row(Some(2)).has(6) && row(Some(2)).has(5));
+    }
+
+    /// The same as a list of all numbers would say.
+    #[test]
+    fn the_window_says_what_was_taken() {
+        let (mut seen, mut taken) = (Seen::only(1_000), std::collections::BTreeSet::from([1_000u32]));
+        let mut n = 12_345u32;
+        for step in 0..4_000 {
+            n = n.wrapping_mul(1_103_515_245).wrapping_add(12_345);
+            let number =
+                seen.last.wrapping_add(n >> 16 & 127).wrapping_sub(if step % 3 == 0 { 0 } else { 100 });
+            if seen.last.wrapping_sub(number) > WINDOW && number < seen.last {
+                continue;
+            }
+            seen.take(number);
+            taken.insert(number);
+            for behind in 0..=WINDOW {
+                let number = seen.last.wrapping_sub(behind);
+                let known = number >= 1_000 - WINDOW;
+                assert!(!known || seen.has(number) == taken.contains(&number), "{number} after {step}");
+            }
+            let known = Known { taken: seen, kept: Some(seen), refused: Vec::new() };
+            let again = Known::row(known.to_row(seen, 1)).taken;
+            assert_eq!((again.last, again.before), (seen.last, seen.before));
+        }
+    }
+
+    #[test]
+    fn who_has_sent_something_last_is_known() {
+        let mut senders = Senders::default();
+        let origin = |n: u32| Origin { name: OriginName(u128::from(n).to_be_bytes()), number: 1 };
+        let many = u32::try_from(SENDERS).unwrap();
+        for n in 0..10 * many {
+            senders.take(origin(0)); // speaks all the time
+            senders.take(origin(n + 1));
+            let first = (n + 1).saturating_sub(many - 2).max(1);
+            assert!(senders.has(origin(0)) && senders.has(origin(first)), "{n}");
+        }
+        assert!(senders.young.len() + senders.old.len() <= 2 * SENDERS);
     }
 
     #[test]

@@ -177,7 +177,7 @@ impl User {
         if to.as_str() != self.jid.as_str() && !to_host {
             return self.ask_in_name(outer, inner, receipt);
         }
-        let asked = inner.clone();
+        let (asked, component) = (inner.clone(), outer.from.clone());
         let answer = move |user: &User, result: Result<Vec<u8>, StanzaError>| {
             let answer = match result {
                 Ok(reply) => Some(asked.result(reply)),
@@ -187,7 +187,7 @@ impl User {
                 user.host.route(xml::answer(&outer, &answer), Receipt::none(), None);
             }
         };
-        match self.dispatch(None, &inner) {
+        match self.dispatch(None, &inner, component.as_ref().map(Jid::domain)) {
             Ok(Dispatch::Now(reply)) => {
                 answer(self, Ok(reply));
                 receipt.done();

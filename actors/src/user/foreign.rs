@@ -14,6 +14,7 @@
 //! may not see the other is told `unsubscribed`; a request without an answer is sent again (3.1.2), and answered at once where it was
 //! granted. What is not put right that way: a contact who was not told `unsubscribe` goes on sending presence in vain.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use rookery_cluster::mesh::peer::Outcome;
@@ -41,6 +42,8 @@ mod probes;
 pub(super) struct Foreign {
     /// Whose subscription stanzas wait for the store; a name for each.
     changing: Vec<BareJid>,
+    /// Those that are tried again.
+    late: VecDeque<inbound::Late>,
     /// Who could not be told of a change for the time being, with the change's name.
     unheard: Vec<(BareJid, u64)>,
     /// Stanzas about subscriptions of which the links have not said yet what became of them.
@@ -53,7 +56,7 @@ pub(super) struct Foreign {
 impl Foreign {
     /// Whether an answer is due: then the user stays, with or without sessions.
     pub(super) fn is_busy(&self) -> bool {
-        self.telling > 0 || self.looking > 0 || self.sent.is_busy()
+        self.telling > 0 || self.looking > 0 || !self.late.is_empty() || self.sent.is_busy()
     }
 }
 

@@ -150,7 +150,7 @@ impl User {
     /// Answers an IQ request to this account or, from one of its sessions, to the host. What others have asked is settled when
     /// the answer has come there.
     pub(super) fn answer(&mut self, sid: Option<SessionId>, stanza: &Stanza, receipt: Receipt) {
-        let result = self.dispatch(sid, stanza);
+        let result = self.dispatch(sid, stanza, None);
         let read = |start, receipt| Read { start, stanza: Box::new(stanza.clone()), receipt };
         match (result, sid) {
             (Ok(Dispatch::Now(reply)), Some(sid)) => {
@@ -192,6 +192,7 @@ impl User {
         &mut self,
         sid: Option<SessionId>,
         stanza: &Stanza,
+        component: Option<&str>,
     ) -> Result<Dispatch, StanzaError> {
         let method = match stanza.type_ {
             Type::Iq(IqType::Get) => Method::Get,
@@ -207,7 +208,7 @@ impl User {
             return Err(StanzaError::new(Condition::BadRequest));
         };
         let scope = if to.local().is_some() { Scope::Account } else { Scope::Host };
-        if let Some(work) = xep_0355_delegation::delegated(&self.host, stanza, &child) {
+        if let Some(work) = xep_0355_delegation::delegated(&self.host, stanza, &child, component) {
             return Ok(Dispatch::Read(Box::new(move || work)));
         }
         let handler = features::iq_handler(scope, method, child.name(), child.ns());

@@ -104,11 +104,16 @@ impl User {
     /// Tries something again that the store did not answer, or for which there was no room. Not if too much is tried again
     /// already: it is then made good by the next change, or when the user is loaded anew.
     pub(super) fn later(&mut self, again: impl FnOnce(&mut User) + Send + 'static) {
+        self.try_later(again);
+    }
+
+    /// The same; `false` if it will not be done.
+    pub(super) fn try_later(&mut self, again: impl FnOnce(&mut User) + Send + 'static) -> bool {
         if self.retries >= RETRIES {
             metrics::counter!("rookery_limits_hit_total", "limit" => "user_retries").increment(1);
-            return;
+            return false;
         }
-        let Some(me) = self.me.as_ref().map(Handle::downgrade) else { return };
+        let Some(me) = self.me.as_ref().map(Handle::downgrade) else { return false };
         self.retries += 1;
         self.host.wheel().after(AGAIN, move || {
             if let Some(me) = me.upgrade() {
@@ -119,6 +124,7 @@ impl User {
                 let _ = me.cast_always(Msg::Then(Box::new(again)));
             }
         });
+        true
     }
 
     /// Pushes what was read of the changes since a version. Sessions whose clients have less have come since then, and are

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rookery_actors::link::stream::{Dialer, LinkEnd, Pair, Resumable};
 use rookery_actors::options::{Archive, Domain};
 use rookery_actors::{Authenticated, Close, ConnInfo, Down, Host, Options, Pipe, SessionHandle};
 use rookery_cluster::entity::Entity;
@@ -19,6 +20,15 @@ use rookery_proto::xmpp::stanza::Stanza;
 
 /// Only how long a failing test hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The dialer of a process that is no more.
+struct Dead;
+
+impl Dialer for Dead {
+    fn dial(&self, _: &Pair, _: Option<Resumable>, end: LinkEnd) {
+        drop(end);
+    }
+}
 
 pub struct World {
     pub memory: Arc<Memory>,
@@ -67,9 +77,10 @@ impl World {
     }
 
     /// As if the process had been killed and started again: nothing of the memory survives, all of the store does. What still
-    /// runs of the old host is cut off from the store for good.
+    /// runs of the old host is cut off from the store for good, and opens no streams to other servers.
     pub async fn restart(self) -> Self {
         self.faults.set_reachable(false);
+        self.host.set_dialer(Arc::new(Dead));
         Self::on(self.memory, self.options).await
     }
 

@@ -19,6 +19,7 @@ use rookery_cluster::entity::Entity;
 use rookery_cluster::mesh::peer::{self, Done, Envelope, NodeId, Receiver, Security, net};
 use rookery_cluster::mesh::{Cluster, Config, Setup, Timing};
 use rookery_cluster::seams::Seams;
+use rookery_cluster::store::faults::Faults;
 use rookery_cluster::store::memory::Memory;
 use rookery_cluster::store::{self, Store};
 use rookery_cluster::tables::accounts;
@@ -34,6 +35,8 @@ pub struct Node {
     pub name: NodeId,
     pub host: Host,
     pub cluster: Cluster,
+    /// Its way to the store.
+    pub faults: Arc<Faults>,
     runtime: Option<Runtime>,
     stop: Option<oneshot::Sender<()>>,
 }
@@ -107,7 +110,8 @@ impl Node {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let name = NodeId::new(name).unwrap();
-        let (db, node) = (Arc::clone(db), name.clone());
+        let (faults, node) = (Arc::new(Faults::new(Arc::clone(db) as Arc<_>)), name.clone());
+        let db = faults.clone();
         let (host, cluster, stop) = runtime.block_on(async move {
             #[allow(clippy::disallowed_methods)] // a free port of the loopback interface
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -148,7 +152,7 @@ impl Node {
             cluster.mesh().activate().await.unwrap();
             (host, cluster, stop)
         });
-        Self { name, host, cluster, runtime: Some(runtime), stop: Some(stop) }
+        Self { name, host, cluster, faults, runtime: Some(runtime), stop: Some(stop) }
     }
 
     pub fn handle(&self) -> Handle {

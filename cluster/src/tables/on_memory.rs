@@ -65,7 +65,7 @@ async fn an_archive_written_by_the_batcher_is_read_in_order() {
             &mut ops,
             &owner,
             &[7; 16],
-            seen::Seen { last: u64::try_from(n).unwrap(), at: 1, before: None, refused: Vec::new() },
+            seen::Seen { last: u64::try_from(n).unwrap(), at: 1, ..seen::Seen::default() },
         );
         let (batcher, owner) = (batcher.clone(), owner.clone());
         commits.push(tokio::spawn(async move { batcher.write(Writes::new(&owner, ops)).await }));

@@ -25,6 +25,9 @@ pub struct Seen {
     /// come behind what was sent later.
     #[prost(uint32, repeated, tag = "4")]
     pub refused: Vec<u32>,
+    /// The same as `before` of the numbers before those, 64 in each; where nothing is said, all of them.
+    #[prost(fixed64, repeated, tag = "5")]
+    pub older: Vec<u64>,
 }
 
 /// What [`prune`] did.
@@ -44,6 +47,22 @@ pub fn put(out: &mut (impl Mutate + ?Sized), user: &Entity, sender: &Sid, seen: 
 /// Forgets a sender's session.
 pub fn clear(out: &mut (impl Mutate + ?Sized), user: &Entity, sender: &Sid) {
     out.delete(key(user, sender));
+}
+
+/// Forgets all senders' sessions: nothing that was taken may come again any more.
+pub fn clear_all(out: &mut (impl Mutate + ?Sized), user: &Entity) {
+    let range = Key::of(Kind::Seen, user).range();
+    out.delete_range(range.start, range.end);
+}
+
+/// What was taken from whom, at most `max` senders' sessions, from the one behind `after`.
+pub async fn page(
+    tx: &mut dyn Transaction,
+    user: &Entity,
+    after: Option<&Sid>,
+    max: usize,
+) -> Result<Rows<(Sid, Seen)>> {
+    read(tx, user, after, max).await
 }
 
 /// What was taken from whom, at most `max` senders' sessions.
@@ -107,7 +126,7 @@ mod tests {
     fn old_records_decode() {
         still_decodes(
             "08ac02108080f9c0c1c48203",
-            &Seen { last: 300, at: 1_700_000_000_000_000, before: None, refused: Vec::new() },
+            &Seen { last: 300, at: 1_700_000_000_000_000, ..Seen::default() },
         );
     }
 
@@ -121,20 +140,20 @@ mod tests {
                 &mut ops,
                 &user,
                 &[n; 16],
-                Seen { last: u64::from(n) + 1, at: u64::from(n % 3), before: None, refused: Vec::new() },
+                Seen { last: u64::from(n) + 1, at: u64::from(n % 3), before: None, ..Seen::default() },
             );
         }
-        put(&mut ops, &user, &[0; 16], Seen { last: 9, at: 0, before: Some(1), refused: Vec::new() });
+        put(&mut ops, &user, &[0; 16], Seen { last: 9, at: 0, before: Some(1), ..Seen::default() });
         put(
             &mut ops,
             &Entity::new("juliet@aa"),
             &[0; 16],
-            Seen { last: 1, at: 0, before: None, refused: Vec::new() },
+            Seen { last: 1, at: 0, before: None, ..Seen::default() },
         );
         ops.iter().for_each(|op| op.apply(&mut tx));
         let all = load(&mut tx, &user, 99).await.unwrap();
         assert_eq!((all.rows.len(), all.more), (7, false));
-        assert_eq!(all.rows[0], ([0; 16], Seen { last: 9, at: 0, before: Some(1), refused: Vec::new() }));
+        assert_eq!(all.rows[0], ([0; 16], Seen { last: 9, at: 0, before: Some(1), ..Seen::default() }));
         assert!(load(&mut tx, &user, 6).await.unwrap().more);
         let first = prune(&mut tx, &user, 2, None, 4).await.unwrap();
         assert_eq!(first, Pruned { removed: 3, next: Some([3; 16]) });
@@ -143,5 +162,8 @@ mod tests {
         let left: Vec<u8> =
             load(&mut tx, &user, 9).await.unwrap().rows.iter().map(|(sid, _)| sid[0]).collect();
         assert_eq!(left, [2, 5]);
+        clear_all(&mut tx as &mut dyn Transaction, &user);
+        assert_eq!(load(&mut tx, &user, 9).await.unwrap().rows, []);
+        assert_eq!(load(&mut tx, &Entity::new("juliet@aa"), 9).await.unwrap().rows.len(), 1);
     }
 }

@@ -27,6 +27,23 @@ struct Said {
     displaced: usize,
 }
 
+/// A subscription stanza that could not be stored, or that came behind one. What a contact sends takes effect in its order.
+pub(super) struct Late {
+    kind: Kind,
+    stanza: Arc<Stanza>,
+    contact: BareJid,
+    receipt: Receipt,
+}
+
+/// How many of these wait.
+const LATE: usize = 256;
+
+impl foreign::Foreign {
+    fn is_late(&self, contact: &BareJid) -> bool {
+        self.late.iter().any(|late| late.contact == *contact)
+    }
+}
+
 /// One stanza of a contact, as its transaction sees it.
 struct Hears<'a> {
     user: &'a rookery_cluster::entity::Entity,
@@ -90,18 +107,29 @@ impl User {
         contact: BareJid,
         receipt: Receipt,
     ) {
-        if !self.others_may_change() {
-            return self.later(move |user| user.hear_foreign(kind, stanza, contact, receipt));
+        let late = Late { kind, stanza, contact, receipt };
+        if !self.others_may_change() || self.foreign.is_late(&late.contact) {
+            return self.hear_later(late, false);
         }
+        let Late { stanza, contact, receipt, .. } = late;
         self.foreign.changing.push(contact.clone());
         let heard = receipt.split();
         self.operation(receipt, move |user| {
+            let behind = user.foreign.is_late(&contact);
             // Whatever it was addressed to: section 3.1.3 has it treated as between bare JIDs.
             let stanza = Stanza::clone(&stanza).from(Jid::from(contact.clone())).to(Jid::from(user.jid.clone()));
             let (host, own) = (user.host.clone(), user.entity.clone());
             // Both are changes, of which one runs at a time: the block list is that of this moment.
             let unheard = kind == Kind::Subscribe && user.is_shut_out(&stanza, &contact);
             async move {
+                if behind {
+                    // One that the contact sent before could not be stored, and comes again first.
+                    return Ok(Done::then(move |user: &mut User| {
+                        user.foreign_changed(&contact);
+                        let stanza = Arc::new(stanza);
+                        user.hear_later(Late { kind, stanza, contact, receipt: heard }, false);
+                    }));
+                }
                 if unheard {
                     // XEP-0191: nobody hears of the request, now or later, and it is not approved.
                     return Ok(Done::then(move |user: &mut User| {
@@ -134,12 +162,37 @@ impl User {
                         Done::then(move |user: &mut User| {
                             user.foreign_changed(&contact);
                             let stanza = Arc::new(stanza);
-                            user.later(move |user| user.hear_foreign(kind, stanza, contact, heard));
+                            user.hear_later(Late { kind, stanza, contact, receipt: heard }, true);
                         })
                     }
                 })
             }
         });
+    }
+
+    /// A subscription stanza is tried again in a second: behind those that wait so, or `first` of its contact's.
+    fn hear_later(&mut self, stanza: Late, first: bool) {
+        let late = &mut self.foreign.late;
+        if late.len() >= LATE {
+            // It counts as lost, and comes again with the connection on which it came.
+            metrics::counter!("rookery_limits_hit_total", "limit" => "user_retries").increment(1);
+            return;
+        }
+        let idle = late.is_empty();
+        if first {
+            late.push_front(stanza)
+        } else {
+            late.push_back(stanza)
+        }
+        if idle && !self.try_later(User::hear_late) {
+            self.foreign.late.clear();
+        }
+    }
+
+    fn hear_late(&mut self) {
+        for Late { kind, stanza, contact, receipt } in std::mem::take(&mut self.foreign.late) {
+            self.hear_foreign(kind, stanza, contact, receipt);
+        }
     }
 
     /// One of the contact's stanzas waits no longer.

@@ -58,7 +58,7 @@ pub(super) const FEDERATION: &[Opt] = &[
         10_000,
         100,
         10_000_000,
-        "Stanzas that wait for one domain. Further ones are returned at once with `resource-constraint`.",
+        "Stanzas that wait for one domain. Further ones are returned at once with `resource-constraint`; so are those of a sender who has more there than is free.",
     ),
     limit("queue_bytes", 33_554_432, 1_000_000, 100_000_000_000, "The same in bytes."),
     limit(

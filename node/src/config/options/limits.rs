@@ -216,7 +216,7 @@ pub(super) const LIMITS: &[Opt] = &[
         10_000,
         1,
         1_000_000,
-        "Stanzas for one component that are not confirmed: sent to a connection, or waiting for one. Beyond, senders get `resource-constraint`.",
+        "Stanzas for one component that are not confirmed: sent to a connection, or waiting for one. Beyond, senders get `resource-constraint`; so does a sender who has more there than is free.",
     ),
     limit("component_queue_bytes", 16_777_216, 65_536, 1_000_000_000, "The same, in bytes."),
     limit(
