@@ -11,6 +11,7 @@ use rookery_cluster::tables::roster::{self, Subscription};
 use crate::chance::{Chance, seams};
 use crate::world::{View, World, jid};
 
+mod foreign;
 mod messages;
 mod toys;
 
@@ -36,6 +37,9 @@ pub(crate) fn all(world: &Arc<World>) {
         }
         if world.plan.toys {
             toys::all(world, &store).await;
+        }
+        if world.plan.foreign {
+            foreign::all(world, &store).await;
         }
         match rosters(&store, world.plan.users).await {
             Ok(rosters) => {

@@ -10,6 +10,7 @@ use rookery_proto::xmpp::stanza::Stanza;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::chance::now;
+use crate::foreign::clients;
 use crate::reading::{attribute, items, message, presence, push};
 use crate::world::{World, jid};
 
@@ -18,8 +19,7 @@ mod device;
 mod habits;
 mod toys;
 
-use device::What;
-pub(crate) use device::{Client, End, Got, Life, Traits, Way};
+pub(crate) use device::{Client, End, Got, Life, Traits, Way, What};
 
 /// How long a client waits for an acknowledgement before it looks for another node.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -264,6 +264,8 @@ impl Running<'_> {
                 }
             }
             What::Line(n) => crate::toys::acked(world, n),
+            What::Far(n) => clients::acked(world, n),
+            What::FarAsked(n) => clients::ask_acked(world, n),
             What::Asked(k) => {
                 if let Some(asked) = world.asked.lock().get_mut(k) {
                     asked.acked = true;
@@ -334,6 +336,8 @@ impl Running<'_> {
             world.log.note(client.name(), format_args!("gets {} {text}", client.handled));
             if world.plan.toys && crate::toys::take(world, client, &text, &id) {
                 None
+            } else if let Some(answer) = clients::take(world, client, &text, &id) {
+                answer
             } else if text.starts_with("<message") {
                 message(world, client, &text);
                 None

@@ -113,6 +113,7 @@ impl Conductor {
     pub(crate) fn step(&mut self, sim: &mut Sim<'_>, now: Duration) -> bool {
         self.connect(now);
         self.revive(sim, now);
+        crate::foreign::step(&self.world, now);
         match self.stage {
             Stage::Assembling(limit) => {
                 if self.is_whole() && self.all_live() {
@@ -141,7 +142,7 @@ impl Conductor {
             }
             Stage::Calming(limit) => {
                 let calm = *self.world.stirred.lock() + REST < now;
-                if calm && self.is_whole() && self.all_live() && self.all_told() {
+                if calm && self.is_at_rest() {
                     self.world.log.note("world", "is at rest");
                     self.world.look();
                     self.stage = match self.world.plan.habits {
@@ -159,7 +160,7 @@ impl Conductor {
             }
             Stage::Draining(limit) => {
                 let calm = *self.world.stirred.lock() + REST < now;
-                if calm && self.is_whole() && self.all_live() && self.all_told() {
+                if calm && self.is_at_rest() {
                     self.stage = Stage::Over;
                 } else if now > limit {
                     self.restless();
@@ -205,6 +206,11 @@ impl Conductor {
             let client = client.lock();
             client.out || (told(&client) && !client.leaving)
         })
+    }
+
+    /// Nothing is under way, as far as one can see from outside.
+    fn is_at_rest(&self) -> bool {
+        self.is_whole() && self.all_live() && self.all_told() && crate::foreign::is_at_rest(&self.world)
     }
 
     fn restless(&self) {

@@ -8,6 +8,7 @@ mod chance;
 mod check;
 mod client;
 mod conduct;
+mod foreign;
 mod log;
 mod many;
 mod net;
@@ -76,6 +77,9 @@ struct Options {
     /// Whether there are echo rooms and an echo component, which clients use; from the seed if not given.
     #[arg(long)]
     toys: Option<bool>,
+    /// Whether there is a far server, with which clients talk; from the seed if not given.
+    #[arg(long)]
+    foreign: Option<bool>,
     /// What clients say to rooms are groupchats. These are archived nowhere, and not promised to come once: to see how far that is.
     #[arg(long)]
     groupchat: bool,
@@ -112,6 +116,8 @@ fn plan(options: &Options) -> Plan {
         groupchat: options.groupchat,
         // A die of its own: a world without toys is what it was before there were any.
         toys: options.toys.unwrap_or_else(|| Chance::new(options.seed, 6).hits(400)),
+        // The same.
+        foreign: options.foreign.unwrap_or_else(|| !options.plain && Chance::new(options.seed, 7).hits(250)),
     }
 }
 

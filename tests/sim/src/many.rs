@@ -126,6 +126,7 @@ fn arguments(options: &Options) -> Vec<String> {
     all.extend(number("--trouble", options.trouble.map(|n| n.to_string())));
     all.extend(number("--sleepy", options.sleepy.map(|sleepy| sleepy.to_string())));
     all.extend(number("--toys", options.toys.map(|toys| toys.to_string())));
+    all.extend(number("--foreign", options.foreign.map(|foreign| foreign.to_string())));
     let name = |kind: &Kind| kind.to_possible_value().map(|value| value.get_name().to_owned());
     let faults = options.faults.as_ref().map(|faults| faults.iter().filter_map(name).collect::<Vec<_>>());
     all.extend(number("--faults", faults.map(|faults| faults.join(","))));

@@ -68,6 +68,7 @@ async fn live(world: Arc<World>, n: usize) -> Result<(), Box<dyn std::error::Err
     let listener = Listener(turmoil::net::TcpListener::bind(("0.0.0.0", PEERS)).await?);
     let (serving, receiver) = (cluster.clone(), host.receiver());
     tokio::spawn(async move { serving.serve(listener, receiver, std::future::pending()).await });
+    crate::foreign::serve(&world, &host, n);
     watch(&world, n, &cluster);
     while let Err(error) = cluster.mesh().activate().await {
         world.log.note(&place.name, format_args!("can't be activated: {error}"));
@@ -138,6 +139,7 @@ async fn join(
     let domain = Domain { name: "localhost".into(), open_registration: false, contact: vec![] };
     let mut options = Options::new(vec![domain]);
     options.archive = Archive::Always;
+    options.federation = world.plan.foreign.then(|| world.far.nature.federation());
     options.services = if world.plan.toys { crate::toys::services() } else { Vec::new() };
     let store = cluster.mesh().store();
     let host = Host::start_in(options, store, seams.clone(), cluster.clone()).await?;

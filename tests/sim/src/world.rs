@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use crate::chance::Chance;
 use crate::client::{Client, Traits};
+use crate::foreign::Far;
 use crate::log::Log;
 use crate::toys::{Line, Toys};
 use crate::witness::{Watched, Witness};
@@ -36,6 +37,8 @@ pub(crate) struct Plan {
     pub(crate) sleepy: bool,
     /// There are echo rooms and an echo component, which clients use.
     pub(crate) toys: bool,
+    /// There is a far server, with which they talk.
+    pub(crate) foreign: bool,
     /// What they say to rooms is kept in no archive.
     pub(crate) groupchat: bool,
 }
@@ -164,6 +167,7 @@ pub(crate) struct World {
     pub(crate) asked: Mutex<Vec<Asked>>,
     /// What clients said to rooms and to the component.
     pub(crate) lines: Mutex<Vec<Line>>,
+    pub(crate) far: Far,
     /// What clients saw when all was quiet, before the last logged in.
     pub(crate) views: Mutex<Vec<View>>,
     /// When something last came to a client.
@@ -210,7 +214,9 @@ impl World {
                     .collect()
             })
             .collect();
+        let far = Far::new(plan.seed, plan.nodes, plan.users, clients.len());
         Arc::new(Self {
+            far,
             plan,
             log,
             memory,
@@ -250,6 +256,7 @@ impl World {
             View { shown, status, seen: client.seen.clone() }
         };
         *self.views.lock() = self.clients.iter().map(view).collect();
+        self.far.look();
     }
 
     pub(crate) fn talking(&self) -> bool {

@@ -50,7 +50,7 @@ fn named(arguments: &[&str]) {
 /// A world that once went wrong.
 fn well(arguments: &[&str]) {
     // As it was when there were no rooms.
-    let (well, text) = sim(&[arguments, &["--toys", "false"]].concat());
+    let (well, text) = sim(&[arguments, &["--toys", "false", "--foreign", "false"]].concat());
     assert!(well, "{text}");
 }
 

@@ -29,6 +29,7 @@ impl Running<'_> {
             match what {
                 What::Message(n) => self.doubt(n),
                 What::Line(n) => crate::toys::doubt(&self.visit.world, n),
+                What::Far(n) => crate::foreign::clients::doubt(&self.visit.world, n),
                 _ => {}
             }
         }

@@ -150,6 +150,9 @@ pub(crate) enum What {
     Asked(usize),
     /// To a room or the component.
     Line(usize),
+    /// To one of the far server's people: a message, a request.
+    Far(usize),
+    FarAsked(usize),
     Other,
 }
 

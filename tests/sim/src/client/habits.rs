@@ -43,6 +43,11 @@ impl Running<'_> {
             {
                 return Some(said);
             }
+            if world.plan.foreign
+                && let Some(said) = crate::foreign::clients::play(world, client)
+            {
+                return Some(said);
+            }
             Some(usual(world, client))
         });
         if let Some(Some((xml, what))) = what {
