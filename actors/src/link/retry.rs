@@ -122,8 +122,7 @@ mod tests {
 
     #[test]
     fn after_a_good_stream_the_next_is_opened_at_once() {
-        let why =
-            Failure::permanent("");
+        let why = Failure::permanent("");
         let mut retry = Retry::default();
         for round in 0..2 {
             let mut pauses = Vec::new();

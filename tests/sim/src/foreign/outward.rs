@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rookery_actors::link::stream::{Dialer, Failure, LinkEnd, Managed, Next, Pair, Ready, Resumable};
-use rookery_proto::xmpp::error::Condition;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
@@ -31,8 +30,9 @@ impl Dialer for Way {
 }
 
 fn failure(permanent: bool) -> Failure {
-    let condition = if permanent { Condition::RemoteServerNotFound } else { Condition::RemoteServerTimeout };
-    Failure { condition, permanent, text: "the far server is not to be had".into() }
+    let text = "the far server is not to be had";
+    if permanent { Failure::permanent(text) } else { Failure::passing(text) }
+}
 }
 
 /// A connection of a link's stream; however it ends, the far server knows.
