@@ -30,7 +30,8 @@ const RETURNING: usize = 256;
 const FOR_ONE: usize = 16;
 
 /// What senders are told of a server that does not prove its domain.
-const UNPROVED: &str = "the other server could not prove that it serves this domain: its certificate is not valid for it";
+const UNPROVED: &str =
+    "the other server could not prove that it serves this domain: its certificate is not valid for it";
 
 /// A stanza on its way back.
 pub(super) struct Returning {

@@ -246,7 +246,8 @@ impl Link {
         let written = up.outbox.written();
         let taken = up.unacked.front().is_some_and(|unacked| unacked.place <= written);
         if up.managed || !taken {
-            return self.failed(&Failure::passing("the other server did not confirm in time what it was sent"));
+            return self
+                .failed(&Failure::passing("the other server did not confirm in time what it was sent"));
         }
         // A server that cannot reach this one cannot answer. What has left the socket, and the stream lives: nobody will say more.
         let asked = asked.n;

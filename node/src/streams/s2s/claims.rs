@@ -113,8 +113,9 @@ mod tests {
     fn each_pair_has_room_of_its_own() {
         let claims = Claims::default();
         // A hundred domains of ours, and one stream for each.
-        let all: Vec<_> =
-            (0..100).map(|n| claims.claim(&pair(&format!("a{n}.example"), "b.example"), 3).unwrap()).collect();
+        let all: Vec<_> = (0..100)
+            .map(|n| claims.claim(&pair(&format!("a{n}.example"), "b.example"), 3).unwrap())
+            .collect();
         // One of the pairs has three streams, and no fourth; that is nothing to another remote domain.
         let first = pair("a0.example", "b.example");
         let two = [claims.claim(&first, 3), claims.claim(&first, 3)];

@@ -15,8 +15,8 @@ use rookery_proto::xmpp::jid::{BareJid, Jid};
 use rookery_proto::xmpp::ns;
 use tokio::time::{Instant, timeout_at};
 
-use super::conn::{Conn, End, Frame};
 use super::claims::Claim;
+use super::conn::{Conn, End, Frame};
 use super::running::{Proved, Running, Start};
 use super::wire::Wire;
 use super::{CONTENT, Federation, Settings, proof, sasl};
@@ -387,4 +387,3 @@ pub(super) fn limit(element: &Element) -> Option<usize> {
         .parse()
         .ok()
 }
-

@@ -143,7 +143,10 @@ impl Federation {
         self.settings.store(Arc::new(settings.clone()));
         let closed = self.table.close_if(|info| info.pairs.iter().any(|(pair, by)| refused(pair, by)));
         if closed > 0 {
-            tracing::info!(streams = closed, "streams with other servers are closed: the configuration does not allow them any more");
+            tracing::info!(
+                streams = closed,
+                "streams with other servers are closed: the configuration does not allow them any more"
+            );
         }
     }
 

@@ -223,4 +223,3 @@ async fn starttls(conn: &mut Conn, federation: &Federation) -> Result<(), End> {
     // What came in the clear behind <proceed/> must not be taken for something encrypted (section 5.4.3.3).
     if conn.tail.is_empty() { Ok(()) } else { Err(End::Abandon) }
 }
-

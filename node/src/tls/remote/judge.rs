@@ -243,7 +243,8 @@ impl Case<'_> {
         let whole = dane::whole(record);
         let sent = self.rest.iter().chain(others).filter(|one| dane::matches(record, one));
         let mut authorities = sent.chain(whole.as_ref());
-        authorities.find_map(|authority| self.chain(&[webpki::anchor_from_trusted_cert(authority).ok()?]).ok())
+        authorities
+            .find_map(|authority| self.chain(&[webpki::anchor_from_trusted_cert(authority).ok()?]).ok())
     }
 }
 

@@ -10,7 +10,8 @@ const MANY: usize = 60;
 /// `a.example` and 59 more.
 fn many(config: &mut Config) {
     let first = config.domains[0].clone();
-    let other = |n: usize| config::Domain { name: format!("a{n}.example"), certificate: None, ..first.clone() };
+    let other =
+        |n: usize| config::Domain { name: format!("a{n}.example"), certificate: None, ..first.clone() };
     config.domains.extend((1..MANY).map(other));
 }
 
@@ -49,8 +50,7 @@ async fn sixty_domains_may_hear_one_other_server() {
 async fn sixty_domains_talk_to_one_other_server() {
     let (a, b) = ((Port::new(), Port::new()), (Port::new(), Port::new()));
     let (at_a, at_b) = (a.0.at, b.0.at);
-    let plan =
-        |domain, routes| Plan { domain, authority: None, routes, policy: Policy::Dialback };
+    let plan = |domain, routes| Plan { domain, authority: None, routes, policy: Policy::Dialback };
     let to_b = vec![("b.example", at_b, Begin::Starttls)];
     let _a = Node::start(plan("a.example", to_b), a, many).await;
     let b = Node::start(plan("b.example", vec![("*", at_a, Begin::Starttls)]), b, |_| {}).await;

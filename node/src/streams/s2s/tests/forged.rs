@@ -168,10 +168,7 @@ async fn only_the_right_answer_of_the_right_server_verifies_a_key() {
     let authoritative = Port::new();
     let b = (Port::new(), Port::new());
     let plan = |domain, routes| Plan { domain, authority: None, routes, policy: Policy::Dialback };
-    let routes = vec![
-        ("c.example", authoritative.at, Begin::Direct),
-        ("b.example", b.0.at, Begin::Starttls),
-    ];
+    let routes = vec![("c.example", authoritative.at, Begin::Direct), ("b.example", b.0.at, Begin::Starttls)];
     let extra = |config: &mut Config| {
         let other = config::Domain { name: "a2.example".into(), ..config.domains[0].clone() };
         config.domains.push(other);
