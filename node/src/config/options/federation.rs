@@ -51,7 +51,7 @@ pub(super) const FEDERATION: &[Opt] = &[
         300,
         1,
         604_800,
-        "Seconds that a stanza for a server which cannot be reached waits. Then it is returned to its sender with an error.",
+        "Seconds that a stanza for a server which cannot be reached waits. Then it is returned to its sender with an error. For a server that is reached and whose certificate is not valid it is 30 seconds.",
     ),
     limit(
         "queue_stanzas",
@@ -83,8 +83,20 @@ pub(super) const FEDERATION: &[Opt] = &[
         "The largest stanza from another server, in bytes (XEP-0478). Not smaller than `limits.stanza_bytes`, if users of two such servers are to send each other what they may send here.",
     ),
     limit("streams", 10_000, 1, 1_000_000, "Streams from other servers, in total."),
-    limit("streams_per_address", 200, 1, 1_000_000, "Streams from one IPv4 address or one IPv6 /64 network."),
-    limit("streams_per_domain", 20, 1, 100_000, "Streams on which one remote domain has proved itself."),
+    limit(
+        "streams_per_address",
+        1_000,
+        1,
+        1_000_000,
+        "Streams from one IPv4 address or one IPv6 /64 network. A server with many domains opens one for each pair of its domains and yours.",
+    ),
+    limit(
+        "streams_per_domain",
+        20,
+        1,
+        100_000,
+        "Streams on which one remote domain has proved itself to one domain of this server. Over all domains of this server it may have as many, and four more for each of them that it talks to.",
+    ),
     limit(
         "streams_unproved",
         1_000,
@@ -94,14 +106,14 @@ pub(super) const FEDERATION: &[Opt] = &[
     ),
     limit(
         "streams_unproved_per_address",
-        50,
+        200,
         1,
         1_000_000,
         "`streams_unproved` from one IPv4 address or one IPv6 /64 network. One /56 may have twice as many, one /48 four times as many.",
     ),
     limit(
         "new_streams_per_minute",
-        120,
+        600,
         1,
         1_000_000,
         "New streams from one IPv4 address or one IPv6 /64 network in a minute. Further ones are closed at once.",
@@ -118,7 +130,7 @@ pub(super) const FEDERATION: &[Opt] = &[
         200,
         1,
         100_000,
-        "Dialback keys of other servers that are being verified at the same time. Above the limit the other server is told to come back later.",
+        "Dialback keys of other servers that are being verified at the same time. Above the limit, the oldest makes room once it has had 5 seconds; until then the other server is told to come back later.",
     ),
     limit(
         "bytes_per_second",
@@ -153,7 +165,7 @@ pub(super) const FEDERATION: &[Opt] = &[
         60,
         1,
         3_600,
-        "Seconds that a stream, from another server or to one, may take until a domain is proved on it.",
+        "Seconds that a stream, from another server or to one, may take until a domain is proved on it. A target of several has a quarter of it, so that one that says nothing leads to the next.",
     ),
     limit(
         "idle_seconds",

@@ -21,6 +21,8 @@ use crate::net::{Origin, Pass, Standing};
 use crate::streams::c2s::Shared;
 use crate::transport::{Frames as _, Transport};
 
+#[cfg(test)]
+mod hostile;
 mod running;
 #[cfg(test)]
 mod tests;

@@ -9,9 +9,9 @@ use crate::config::Config;
 use crate::streams::c2s::tests::{Client, Fixture, fixture};
 use crate::transport::tcp::Start;
 
-const SECRET: &str = "correct horse";
+pub(super) const SECRET: &str = "correct horse";
 
-fn configured(config: &mut Config) {
+pub(super) fn configured(config: &mut Config) {
     let component = |name: &str| Component {
         name: name.into(),
         secret: Secret::new(SECRET),
@@ -22,7 +22,7 @@ fn configured(config: &mut Config) {
     config.components = vec![component("irc.localhost"), component("other.localhost")];
 }
 
-fn header(to: &str) -> String {
+pub(super) fn header(to: &str) -> String {
     format!(
         "<stream:stream xmlns='jabber:component:accept' xmlns:stream='http://etherx.jabber.org/streams' to='{to}'>"
     )

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
-    IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints, SanType,
 };
 use rookery_cluster::mesh::peer::authority::validity;
 use sha2::{Digest as _, Sha256, Sha512};
@@ -39,11 +39,16 @@ fn ca(name: &str, depth: u8) -> CertificateParams {
 
 impl Authority {
     fn new(name: &str) -> Self {
+        Self::bound(name, None, None)
+    }
+
+    /// One whose root, or what is below it, may not sign every name.
+    fn bound(name: &str, root: Option<NameConstraints>, below: Option<NameConstraints>) -> Self {
         let root_key = KeyPair::generate().unwrap();
-        let params = ca(name, 1);
+        let params = CertificateParams { name_constraints: root, ..ca(name, 1) };
         let root = params.self_signed(&root_key).unwrap();
         let key = KeyPair::generate().unwrap();
-        let below = ca(&format!("{name} 2"), 0);
+        let below = CertificateParams { name_constraints: below, ..ca(&format!("{name} 2"), 0) };
         let intermediate = below.signed_by(&key, &Issuer::new(params, root_key)).unwrap();
         Self { root, issuer: Issuer::new(below, key), intermediate }
     }
@@ -176,6 +181,29 @@ fn names_of_every_kind() {
     let address = authority.issue(&["192.0.2.1", "::1"], |_| ());
     check(address, &["192.0.2.1", "[::1]"], &["192.0.2.2", "a.example"]);
     check(authority.issue(&[], |_| ()), &[], &["common.example", ""]);
+}
+
+#[test]
+fn an_authority_for_some_names_signs_no_others() {
+    let company = || {
+        let permitted_subtrees = vec![GeneralSubtree::DnsName("company.example".into())];
+        Some(NameConstraints { permitted_subtrees, excluded_subtrees: Vec::new() })
+    };
+    for (root, below) in [(company(), None), (None, company())] {
+        let authority = Authority::bound("A", root, below);
+        let judge = authority.judge();
+        let plain = authority.issue(&["chat.company.example"], |_| ());
+        assert_eq!(judge.judge(&plain, "chat.company.example", &[]), Ok(Proof::Pkix));
+        let outside = authority.issue(&["bank.example"], |_| ());
+        assert!(matches!(judge.judge(&outside, "bank.example", &[]), Err(NotProved::Invalid(_))));
+        // Names that the rule of the authority says nothing about.
+        let odd = authority.issue(&["chat.company.example"], |p| {
+            p.subject_alt_names.push(other_name(5, "bank.example"));
+            p.subject_alt_names.push(other_name(7, "_xmpp-server.bank.example"));
+        });
+        assert!(matches!(judge.judge(&odd, "bank.example", &[]), Err(NotProved::WrongName { .. })));
+        assert_eq!(judge.judge(&odd, "chat.company.example", &[]), Ok(Proof::Pkix));
+    }
 }
 
 #[test]

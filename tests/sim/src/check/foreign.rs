@@ -123,8 +123,10 @@ fn outward(world: &World, state: &State, n: usize, out: &Out, archives: &[Archiv
         match excused {
             true => world.log.count("came twice, since its stream was lost"),
             false => {
-                let fates: Vec<_> =
-                    before.iter().map(|(s, at)| (s, at, state.streams.get(s).map(|kept| kept.fate))).collect();
+                let fates: Vec<_> = before
+                    .iter()
+                    .map(|(s, at)| (s, at, state.streams.get(s).map(|kept| kept.fate)))
+                    .collect();
                 let unasked = before.iter().any(|(s, _)| s == stream);
                 let kind = if unasked { "twice-on-stream" } else { "twice" };
                 wrong(kind, &format!("came again on s{stream} at {when:?}, after {fates:?}"));
@@ -149,10 +151,16 @@ fn outward_order(world: &World, state: &State) {
     for (p, came) in state.came.iter().enumerate() {
         let (mut seen, mut last) = (BTreeSet::new(), BTreeMap::new());
         for n in came {
-            let Some(out) = state.outs.get(*n).filter(|out| !out.doubtful && seen.insert(*n)) else { continue };
+            let Some(out) = state.outs.get(*n).filter(|out| !out.doubtful && seen.insert(*n)) else {
+                continue;
+            };
             let before = last.insert(out.from, *n);
             if let Some(before) = before.filter(|before| before > n) {
-                world.log.wrong(format_args!("[foreign/order] f{n} of c{} came to {} after f{before}", out.from, person(p)));
+                world.log.wrong(format_args!(
+                    "[foreign/order] f{n} of c{} came to {} after f{before}",
+                    out.from,
+                    person(p)
+                ));
             }
         }
     }
@@ -161,7 +169,10 @@ fn outward_order(world: &World, state: &State) {
 fn inward(world: &World, n: usize, sent: &In, archives: &[Archived]) {
     let wrong = |kind: &str, what: &str| {
         let (from, to) = (person(sent.from), sent.to);
-        world.log.wrong(format_args!("[foreign-in/{kind}] g{n} of {from} to user {to} ({:?}) {what}", sent.device));
+        world.log.wrong(format_args!(
+            "[foreign-in/{kind}] g{n} of {from} to user {to} ({:?}) {what}",
+            sent.device
+        ));
     };
     let kept = archives.get(sent.to).and_then(|archive| archive.1.get(&n).copied()).unwrap_or_default();
     if sent.confirmed && sent.errors == 0 && sent.got.is_empty() {
@@ -204,16 +215,20 @@ fn inward_order(world: &World, state: &State) {
         let user = one.user;
         let shown = life.shown.first().map(|shown| shown.said);
         let others = world.clients.iter().filter(|other| !std::ptr::eq(*other, &world.clients[client]));
-        let ended = life.ended.is_some() || number > 1 || others.map(|other| other.lock()).any(|other| {
-            other.user == user && other.lives.iter().any(|life| life.ended.is_some())
-        });
+        let ended = life.ended.is_some()
+            || number > 1
+            || others
+                .map(|other| other.lock())
+                .any(|other| other.user == user && other.lives.iter().any(|life| life.ended.is_some()));
         if ended {
             continue;
         }
         all.sort_by_key(|(at, _)| *at);
         let mut last: BTreeMap<(usize, Option<usize>), usize> = BTreeMap::new();
         for (at, n) in all {
-            let Some(sent) = state.ins.get(n).filter(|_| shown.is_some_and(|shown| at > shown)) else { continue };
+            let Some(sent) = state.ins.get(n).filter(|_| shown.is_some_and(|shown| at > shown)) else {
+                continue;
+            };
             let before = last.insert((sent.from, sent.device), n);
             if let Some(before) = before.filter(|before| *before > n) {
                 world.log.wrong(format_args!("[foreign-in/order] c{client} got g{n} after g{before}"));
@@ -234,17 +249,22 @@ fn requests(world: &World, state: &State) {
         }
         if asked.answers == 0 && world.far.nature.managed {
             world.log.wrong(format_args!(
-                "[foreign/iq-lost] h{n} of c{} was never answered; seen {} times", asked.client, asked.seen
+                "[foreign/iq-lost] h{n} of c{} was never answered; seen {} times",
+                asked.client, asked.seen
             ));
         }
         if asked.answers > 1 && !doubtful {
-            world.log.wrong(format_args!("[foreign/iq-twice] h{n} of c{} was answered {} times", asked.client, asked.answers));
+            world.log.wrong(format_args!(
+                "[foreign/iq-twice] h{n} of c{} was answered {} times",
+                asked.client, asked.answers
+            ));
         }
     }
     for (n, asked) in state.asked.iter().enumerate() {
         if asked.acked && asked.answers == 0 {
             world.log.wrong(format_args!(
-                "[foreign-in/iq-lost] i{n} to c{} was never answered; seen {} times", asked.client, asked.seen
+                "[foreign-in/iq-lost] i{n} to c{} was never answered; seen {} times",
+                asked.client, asked.seen
             ));
         }
     }
@@ -267,10 +287,16 @@ fn subscriptions(world: &World, state: &State, rosters: &[Roster]) {
             let (from, to) = (one.from.get(user) == Some(&true), one.to.get(user) == Some(&true));
             let (hears, tells) = (hears(rosters, user, p), tells(rosters, user, p));
             if hears != from {
-                world.log.wrong(format_args!("[foreign/roster-to] user {user} hears of {}: {hears}, and is told: {from}", person(p)));
+                world.log.wrong(format_args!(
+                    "[foreign/roster-to] user {user} hears of {}: {hears}, and is told: {from}",
+                    person(p)
+                ));
             }
             if tells != to {
-                world.log.wrong(format_args!("[foreign/roster-from] user {user} tells {}: {tells}, and is heard: {to}", person(p)));
+                world.log.wrong(format_args!(
+                    "[foreign/roster-from] user {user} tells {}: {tells}, and is heard: {to}",
+                    person(p)
+                ));
             }
         }
     }
@@ -302,7 +328,11 @@ fn presence(world: &World, state: &State, rosters: &[Roster]) {
                 _ => continue,
             };
             world.log.wrong(format_args!(
-                "[foreign/presence-{kind}] c{} of user {} sees {} as {sees:?}, who is {:?}", client.n, client.user, person(p), one.status
+                "[foreign/presence-{kind}] c{} of user {} sees {} as {sees:?}, who is {:?}",
+                client.n,
+                client.user,
+                person(p),
+                one.status
             ));
         }
     }
@@ -313,7 +343,12 @@ fn presence(world: &World, state: &State, rosters: &[Roster]) {
             let is = online.get(&user).cloned().unwrap_or_default();
             let contact = tells(rosters, user, p) && one.to.get(user) == Some(&true);
             let wrong = |kind: &str, jid: &str| {
-                world.log.wrong(format_args!("[far/presence-{kind}] {} sees {jid} as {:?}, who is {:?}", person(p), one.seen.get(jid), is.get(jid)));
+                world.log.wrong(format_args!(
+                    "[far/presence-{kind}] {} sees {jid} as {:?}, who is {:?}",
+                    person(p),
+                    one.seen.get(jid),
+                    is.get(jid)
+                ));
             };
             for (jid, status) in &seen {
                 match is.get(*jid) {

@@ -33,7 +33,6 @@ fn failure(permanent: bool) -> Failure {
     let text = "the far server is not to be had";
     if permanent { Failure::permanent(text) } else { Failure::passing(text) }
 }
-}
 
 /// A connection of a link's stream; however it ends, the far server knows.
 struct Connection {
@@ -138,8 +137,7 @@ fn open(world: &World, resume: Option<&Resumable>) -> (u64, u64, Managed) {
         }
         world.log.count("resumption refused by the far server");
     }
-    let kept =
-        Kept { h: 0, connection, fate: Fate::Open, lost: vec![], resumed: vec![], opened: now() };
+    let kept = Kept { h: 0, connection, fate: Fate::Open, lost: vec![], resumed: vec![], opened: now() };
     state.streams.insert(connection, kept);
     let id = nature.keeps.then(|| format!("s{connection}"));
     let managed = match nature.managed {

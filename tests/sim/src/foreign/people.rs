@@ -143,7 +143,8 @@ pub(super) fn step(world: &World, at: Duration) {
         let mut state = world.far.state.lock();
         let Some(person) = state.people.get_mut(p).filter(|person| person.next <= at) else { continue };
         let first = person.next == Duration::ZERO;
-        let pause = if person.chance.hits(200) { person.chance.millis(1, 20) } else { person.chance.millis(80, 900) };
+        let pause =
+            if person.chance.hits(200) { person.chance.millis(1, 20) } else { person.chance.millis(80, 900) };
         person.next = at + pause;
         if first {
             state.comes(p);
@@ -180,13 +181,16 @@ fn act(world: &World, p: usize) {
         58..72 if state.is_there(p) && other => state.goes(p),
         58..72 => state.comes(p),
         72..84 => {
-            let Some((device, to)) = device.and_then(|device| Some((device, address(device)?))) else { return };
+            let Some((device, to)) = device.and_then(|device| Some((device, address(device)?))) else {
+                return;
+            };
             let life = world.clients.get(device).map_or(0, |client| client.lock().lives.len());
             let n = state.asked.len();
             let (acked, answers, seen) = (false, 0, 0);
             state.asked.push(Request { client: device, life, acked, answers, seen });
             let from = super::person(p);
-            let xml = format!("<iq from='{from}/x' to='{to}' type='get' id='i{n}'><ask xmlns='sim:ask'/></iq>");
+            let xml =
+                format!("<iq from='{from}/x' to='{to}' type='get' id='i{n}'><ask xmlns='sim:ask'/></iq>");
             state.say(xml, Sent::Request(n));
         }
         84..94 => state.presence_of_type(p, user, "subscribe"),
@@ -241,7 +245,11 @@ fn message(world: &World, state: &mut State, stream: u64, xml: &str, (id, kind):
     let Some(n) = n else { return };
     let Some(out) = state.outs.get_mut(n) else { return };
     out.came.push((stream, now()));
-    world.log.count(if out.came.len() == 1 { "message to the far server" } else { "message to the far server again" });
+    world.log.count(if out.came.len() == 1 {
+        "message to the far server"
+    } else {
+        "message to the far server again"
+    });
     if let Some(came) = state.came.get_mut(out.to) {
         came.push(n);
     }
