@@ -326,7 +326,8 @@ impl Link {
                 up.outbox.end(Next::Abandon);
                 tracing::info!(link = %self.name, reason = why.text, unconfirmed = up.unacked.len(), "a stream to another server has ended");
                 let random = u64::from_le_bytes(self.host.seams().bytes());
-                self.retry.lost(up.since.elapsed(), why, random);
+                let confirmed = self.reached.is_some_and(|reached| reached > up.since);
+                self.retry.lost(up.since.elapsed(), confirmed, why, random);
                 self.unsend(*up);
             }
         }
