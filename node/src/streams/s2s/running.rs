@@ -1,5 +1,7 @@
 //! The loop of every stream between servers, in both directions: what the link has is written, what the other server sends is
 //! framed, checked and handed on, and the only timer is looked at.
+//!
+//! Length: one loop; its arms share the state of the stream.
 
 use std::future::{pending, poll_fn};
 use std::pin::pin;
