@@ -125,7 +125,7 @@ impl Sender {
             let sm = &client.sm;
             let room = at < COUNT && sm.unacked.len() < AHEAD;
             let step: Result<(), Error> = tokio::select! {
-                _ = over.wait_for(|over| *over) => return self,
+                _ = over.changed() => return self,
                 event = client.fresh() => match event {
                     Ok(Event::Element(element)) => {
                         self.heard(&element);
