@@ -148,7 +148,17 @@ pub(super) fn step(world: &World, now: Duration) {
             let (stream, name, resumes, held) = (0, [0; 16], false, false);
             let (sent, confirmed, closes, used) = (0, 0, false, now);
             let going = Going {
-                node, connection, stream, name, resumes, held, since: now, sent, confirmed, closes, used,
+                node,
+                connection,
+                stream,
+                name,
+                resumes,
+                held,
+                since: now,
+                sent,
+                confirmed,
+                closes,
+                used,
             };
             state.going = Some(going);
         }
@@ -327,10 +337,7 @@ async fn incoming(at: &At, host: &Host, registry: &mut Registry) {
                 };
                 at.note(format_args!("sends {xml}"));
                 let receipt = ledger.enter();
-                let origin = far
-                    .nature
-                    .managed
-                    .then(|| Origin::new(OriginName::new(name), receipt.number()));
+                let origin = far.nature.managed.then(|| Origin::new(OriginName::new(name), receipt.number()));
                 if let Err(error) = host.from_remote(&domain, stanza, receipt, origin) {
                     at.world.log.wrong(format_args!("[foreign/refused] {xml}: {error}"));
                     return;

@@ -19,6 +19,8 @@ pub(crate) struct Person {
     /// Whose presence it hears, and who hears its own.
     pub(crate) to: Vec<bool>,
     pub(crate) from: Vec<bool>,
+    /// Whom it has asked, without an answer yet.
+    asks: Vec<bool>,
     /// The presence of users, by full JID.
     pub(crate) seen: BTreeMap<String, String>,
 }
@@ -32,6 +34,7 @@ impl Person {
             statuses: 0,
             to: vec![false; users],
             from: vec![false; users],
+            asks: vec![false; users],
             seen: BTreeMap::new(),
         }
     }
@@ -99,8 +102,10 @@ impl State {
     /// Whether somebody's half of a subscription holds; and it holds from now on, or not.
     fn hears(&mut self, p: usize, user: usize, holds: bool) {
         if let Some(person) = self.people.get_mut(p) {
+            // RFC 6121 section 3.1.6: what was not asked for is not granted.
+            let asked = person.asks.get_mut(user).is_some_and(std::mem::take);
             if let Some(to) = person.to.get_mut(user) {
-                *to = holds;
+                *to = holds && (asked || *to);
             }
             if !holds {
                 person.forget(user);
@@ -143,7 +148,8 @@ pub(super) fn step(world: &World, at: Duration) {
         let mut state = world.far.state.lock();
         let Some(person) = state.people.get_mut(p).filter(|person| person.next <= at) else { continue };
         let first = person.next == Duration::ZERO;
-        let pause = if person.chance.hits(200) { person.chance.millis(1, 20) } else { person.chance.millis(80, 900) };
+        let pause =
+            if person.chance.hits(200) { person.chance.millis(1, 20) } else { person.chance.millis(80, 900) };
         person.next = at + pause;
         if first {
             state.comes(p);
@@ -169,8 +175,8 @@ fn act(world: &World, p: usize) {
             let device = device.filter(|_| full);
             let to = device.and_then(address).unwrap_or_else(|| jid(user));
             let n = state.ins.len();
-            let (confirmed, again, errors, got) = (false, false, 0, Vec::new());
-            state.ins.push(In { from: p, to: user, device, confirmed, again, errors, got });
+            let (confirmed, again, errors, got, copies) = (false, false, 0, Vec::new(), 0);
+            state.ins.push(In { from: p, to: user, device, confirmed, again, errors, got, copies });
             let from = super::person(p);
             let xml = format!(
                 "<message from='{from}/x' to='{to}' type='chat' id='g{n}'><body>g{n}</body></message>"
@@ -180,16 +186,23 @@ fn act(world: &World, p: usize) {
         58..72 if state.is_there(p) && other => state.goes(p),
         58..72 => state.comes(p),
         72..84 => {
-            let Some((device, to)) = device.and_then(|device| Some((device, address(device)?))) else { return };
+            let Some((device, to)) = device.and_then(|device| Some((device, address(device)?))) else {
+                return;
+            };
             let life = world.clients.get(device).map_or(0, |client| client.lock().lives.len());
             let n = state.asked.len();
             let (acked, answers, seen) = (false, 0, 0);
             state.asked.push(Request { client: device, life, acked, answers, seen });
             let from = super::person(p);
-            let xml = format!("<iq from='{from}/x' to='{to}' type='get' id='i{n}'><ask xmlns='sim:ask'/></iq>");
+            let xml =
+                format!("<iq from='{from}/x' to='{to}' type='get' id='i{n}'><ask xmlns='sim:ask'/></iq>");
             state.say(xml, Sent::Request(n));
         }
-        84..94 => state.presence_of_type(p, user, "subscribe"),
+        84..94 => {
+            let asks = state.people.get_mut(p).and_then(|person| person.asks.get_mut(user));
+            asks.into_iter().for_each(|asks| *asks = true);
+            state.presence_of_type(p, user, "subscribe");
+        }
         94..97 => {
             state.hears(p, user, false);
             state.presence_of_type(p, user, "unsubscribe");
@@ -241,7 +254,11 @@ fn message(world: &World, state: &mut State, stream: u64, xml: &str, (id, kind):
     let Some(n) = n else { return };
     let Some(out) = state.outs.get_mut(n) else { return };
     out.came.push((stream, now()));
-    world.log.count(if out.came.len() == 1 { "message to the far server" } else { "message to the far server again" });
+    world.log.count(if out.came.len() == 1 {
+        "message to the far server"
+    } else {
+        "message to the far server again"
+    });
     if let Some(came) = state.came.get_mut(out.to) {
         came.push(n);
     }
