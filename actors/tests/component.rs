@@ -247,6 +247,20 @@ async fn requests_in_the_name_of_users() {
     }
 }
 
+/// processone/ejabberd 4336: privileges do not keep a component from asking in its own name.
+#[tokio::test]
+async fn a_privileged_component_asks_in_its_own_name_too() {
+    let world = world(all()).await;
+    let mut gate = connect(&world, NAME);
+    let mut phone = world.online("romeo", "phone").await;
+    gate.send(&format!(
+        "<iq type='get' id='v' from='{NAME}' to='romeo@localhost/phone'><query xmlns='jabber:iq:version'/></iq>"
+    ));
+    assert!(phone.until("id='v'").await.contains(&format!("from='{NAME}'")));
+    phone.send(&format!("<iq type='result' id='v' to='{NAME}'/>"));
+    gate.until("id='v'").await;
+}
+
 fn delegating(options: &mut rookery_actors::Options) {
     configure(options, "pep.localhost", |component| {
         component.privileges.iq = vec![("urn:pep".into(), BOTH)];

@@ -104,6 +104,31 @@ async fn presence_for_a_server_that_is_away_holds_nobody_up() {
     foreign.got("type='unavailable'").await;
 }
 
+/// A server that resumes a stream with more than it was ever sent is not believed.
+#[tokio::test]
+async fn a_count_that_is_too_high_loses_nothing() {
+    let (world, foreign) = world(Ways::default()).await;
+    let mut romeo = romeo(&world).await;
+    for n in 0..10 {
+        romeo.send(&chat(n));
+    }
+    foreign.got("m9.").await;
+    foreign.change(|ways| ways.takes = false);
+    let read = foreign.bytes_read();
+    for n in 10..20 {
+        romeo.send(&chat(n));
+    }
+    romeo.settled().await;
+    foreign.read(read + 500).await;
+    foreign.miscount(100);
+    foreign.change(|ways| ways.takes = true);
+    foreign.cut();
+    foreign.got("m19.").await;
+    for n in 0..20 {
+        assert!(count(&foreign, &format!("m{n}.")) > 0, "m{n} is lost");
+    }
+}
+
 /// What waits for a server because that is slow has not waited for one that cannot be reached.
 #[tokio::test]
 async fn a_slow_server_whose_stream_is_lost_gets_what_has_waited_long() {

@@ -9,7 +9,7 @@ use rookery_cluster::tables::links;
 use rookery_proto::xmpp::error::Condition;
 use tokio::time::Instant;
 
-use super::sending::{Asked, Unacked};
+use super::sending::{Asked, Unacked, covers};
 use super::stream::{Failure, LinkEnd, Managed, Next, Outbox, Ready, Resumable, Word};
 use super::take::Step;
 use super::{Link, Msg};
@@ -98,6 +98,8 @@ impl Drop for Counted {
 pub(super) struct Lost {
     pub(super) resumable: Resumable,
     pub(super) numbering: u64,
+    /// How many stanzas were sent on it, if it was this process that sent them.
+    sent: Option<u32>,
 }
 
 impl Lost {
@@ -105,7 +107,7 @@ impl Lost {
     pub(super) fn of_record(record: links::Record) -> Option<Self> {
         let location = Some(record.location).filter(|location| !location.is_empty());
         let resumable = Resumable { id: record.id, h: 0, location };
-        (!resumable.id.is_empty()).then_some(Self { resumable, numbering: record.numbering })
+        (!resumable.id.is_empty()).then_some(Self { resumable, numbering: record.numbering, sent: None })
     }
 
     pub(super) fn record(&self) -> links::Record {
@@ -191,7 +193,18 @@ impl Link {
             return;
         }
         let (attempt, resumes) = (dialing.attempt, dialing.resumes);
+        let sent = self.lost.as_ref().and_then(|lost| lost.sent);
+        let too_high = |h: u32| sent.is_some_and(|sent| !covers(sent, h));
         match ready.managed.clone() {
+            Managed::Resumed { h } if too_high(h) => {
+                tracing::info!(link = %self.name, h, sent, "another server resumes a stream with stanzas that it was never sent; a new stream is opened");
+                self.failed(&Failure {
+                    condition: Condition::RemoteServerTimeout,
+                    permanent: false,
+                    text: "the other server's count is too high".to_owned(),
+                });
+                self.lost = None;
+            }
             Managed::Resumed { h } => {
                 let Some(numbering) = resumes else {
                     return self.failed(&Failure {
@@ -207,7 +220,7 @@ impl Link {
             Managed::Enabled { id, location, last, .. } => {
                 if let Some(numbering) = resumes {
                     metrics::counter!("rookery_link_resumptions_total", "outcome" => "failed").increment(1);
-                    if let Some(last) = last {
+                    if let Some(last) = last.filter(|last| !too_high(*last)) {
                         self.waiting.confirm((numbering, last));
                     }
                 }
@@ -216,7 +229,7 @@ impl Link {
                     return self.up(&ready, true, None, 0);
                 };
                 let numbering = u64::from_le_bytes(self.host.seams().bytes()).max(1);
-                let lost = Lost { resumable: Resumable { id, h: 0, location }, numbering };
+                let lost = Lost { resumable: Resumable { id, h: 0, location }, numbering, sent: None };
                 let mut ops = Ops::new();
                 if links::put(&mut ops, &self.name, &lost.record()).is_err() {
                     self.lost = None; // an id of megabytes
@@ -313,7 +326,8 @@ impl Link {
                 up.outbox.end(Next::Abandon);
                 tracing::info!(link = %self.name, reason = why.text, unconfirmed = up.unacked.len(), "a stream to another server has ended");
                 let random = u64::from_le_bytes(self.host.seams().bytes());
-                self.retry.lost(up.since.elapsed(), why, random);
+                let confirmed = self.reached.is_some_and(|reached| reached > up.since);
+                self.retry.lost(up.since.elapsed(), confirmed, why, random);
                 self.unsend(*up);
             }
         }
@@ -322,7 +336,9 @@ impl Link {
     /// What was sent and not confirmed waits again, before all others.
     fn unsend(&mut self, up: Up) {
         match &mut self.lost {
-            Some(lost) if up.numbering.is_some() => lost.resumable.h = up.outbox.handled(),
+            Some(lost) if up.numbering.is_some() => {
+                (lost.resumable.h, lost.sent) = (up.outbox.handled(), Some(up.sent));
+            }
             lost => *lost = None,
         }
         for Unacked { item, .. } in up.unacked.into_iter().rev() {

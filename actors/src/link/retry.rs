@@ -16,7 +16,7 @@ const SOON: Duration = FIRST;
 const REFUSED: Duration = Duration::from_secs(5);
 
 /// A stream that has lasted so long was a good one: the next is opened at once. After one that broke sooner the pauses go on growing, or a
-/// server that accepts and closes would be called in a circle.
+/// server that accepts and closes would be called in a circle; but if that had confirmed something, they begin anew.
 const GOOD: Duration = Duration::from_secs(5);
 
 /// When to try again.
@@ -58,10 +58,13 @@ impl Retry {
         self.failed.is_none()
     }
 
-    /// A stream that had come is lost, after that time.
-    pub(super) fn lost(&mut self, time: Duration, why: &Failure, random: u64) {
+    /// A stream that had come is lost, after that time; the other server had confirmed something on it, or not.
+    pub(super) fn lost(&mut self, time: Duration, confirmed: bool, why: &Failure, random: u64) {
         if time >= GOOD {
             return *self = Self::default();
+        }
+        if confirmed {
+            self.pause = Duration::ZERO; // each such stream brings something there
         }
         // That there was one shows that trying is of use, whatever it was that ended it.
         self.failed(
@@ -126,13 +129,15 @@ mod tests {
             for _ in 0..5 {
                 // It opens well, and breaks.
                 retry.opened();
-                retry.lost(GOOD / 2, &why, 0);
+                retry.lost(GOOD / 2, false, &why, 0);
                 assert!(!retry.is_due() && retry.refuses().is_none() && !retry.is_new());
                 pauses.push(retry.pause.as_secs());
             }
             assert_eq!(pauses, [1, 2, 4, 8, 16], "round {round}");
+            retry.lost(GOOD / 2, true, &why, 0);
+            assert!(!retry.is_due() && retry.pause == FIRST);
             retry.opened();
-            retry.lost(GOOD, &why, 0);
+            retry.lost(GOOD, false, &why, 0);
             assert!(retry.is_due() && retry.is_new());
         }
         retry.failed(&why, 0);

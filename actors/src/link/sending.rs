@@ -59,7 +59,7 @@ pub(super) struct Asked {
 }
 
 /// Whether the number `n` is among the first `h`. Numbers wrap (XEP-0198 section 4).
-fn covers(h: u32, n: u32) -> bool {
+pub(super) fn covers(h: u32, n: u32) -> bool {
     h.wrapping_sub(n) < u32::MAX / 2
 }
 

@@ -135,6 +135,11 @@ impl Foreign {
         self.state.lock().unwrap().streams.clear();
     }
 
+    /// It believes that it has got so many more on each stream.
+    pub fn miscount(&self, by: u32) {
+        self.state.lock().unwrap().streams.values_mut().for_each(|count| *count += by);
+    }
+
     fn tell(&self) {
         self.changed.send_modify(|changed| *changed += 1);
     }
