@@ -189,11 +189,7 @@ impl Link {
         match ready.managed.clone() {
             Managed::Resumed { h } if too_high(h) => {
                 tracing::info!(link = %self.name, h, sent, "another server resumes a stream with stanzas that it was never sent; a new stream is opened");
-                self.failed(&Failure {
-                    condition: Condition::RemoteServerTimeout,
-                    permanent: false,
-                    text: "the other server's count is too high".to_owned(),
-                });
+                self.failed(&Failure::passing("the other server's count is too high"));
                 self.lost = None;
             }
             Managed::Resumed { h } => {

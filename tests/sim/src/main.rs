@@ -163,6 +163,9 @@ fn run_once(options: &Options) -> bool {
         }
     }
     let world = World::new(plan.clone(), log.clone());
+    if plan.foreign {
+        log.note("far", format_args!("{:?}", world.far.nature));
+    }
     accounts(&world);
     let lived = {
         let _clocks = mad_turmoil::time::SimClocksGuard::init();

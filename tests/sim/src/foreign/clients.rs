@@ -1,6 +1,6 @@
 //! What clients do with people of the far server, and what they read of them.
 
-use super::{DOMAIN, Out, PEOPLE, Request, person};
+use super::{DOMAIN, Out, PEOPLE, Request, number, person};
 use crate::chance::now;
 use crate::client::{Client, What};
 use crate::reading::{attribute, between};
@@ -83,10 +83,19 @@ pub(crate) fn take(world: &World, client: &Client, text: &str, id: &str) -> Opti
         }
         let n = between(text, "<body>g", "</body>").and_then(|n| n.parse::<usize>().ok())?;
         let sent = state.ins.get_mut(n)?;
-        if !text.contains("urn:xmpp:carbons:2") {
-            sent.got.push((client.n, client.lives.len(), now()));
-            world.log.count("message of the far server");
+        match text.contains("urn:xmpp:carbons:2") {
+            true => sent.copies += 1,
+            false => {
+                sent.got.push((client.n, client.lives.len(), now()));
+                world.log.count("message of the far server");
+            }
         }
+        return Some(None);
+    }
+    if text.starts_with("<presence") && kind == "error" {
+        let p = attribute(text, "from").and_then(|from| number(&from, "p"))?;
+        state.refused.insert((client.user, p));
+        world.log.count("presence for the far server refused");
         return Some(None);
     }
     if !text.starts_with("<iq") {

@@ -2,7 +2,7 @@
 //! the far server by a [`Dialer`](rookery_actors::link::stream::Dialer) (`outward`), its own streams come to any node (`inward`). What its people do is
 //! in `people`, what goes wrong is in `trouble`, what clients do with it is in `clients`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -55,6 +55,8 @@ pub(crate) struct Nature {
     pub(crate) queue: Duration,
     /// After how long the nodes close a stream without use.
     pub(crate) idle: Duration,
+    /// Its name vanishes from time to time, so that nothing waits for it.
+    pub(crate) vanishes: bool,
     /// How many bytes a link holds in memory.
     memory: usize,
 }
@@ -66,7 +68,13 @@ impl Nature {
         let queue = Duration::from_secs(if chance.hits(300) { 6 } else { 300 });
         let idle = Duration::from_secs(if chance.hits(500) { 3 } else { 600 });
         let memory = if chance.hits(300) { 16 << 10 } else { 1 << 20 };
-        Self { managed, keeps, queue, idle, memory }
+        let vanishes = chance.hits(250);
+        Self { managed, keeps, queue, idle, vanishes, memory }
+    }
+
+    /// Whether links give up what waits: then what both sides know of each other may differ.
+    pub(crate) fn gives_up(self) -> bool {
+        self.vanishes || self.queue < Duration::from_secs(60)
     }
 
     /// The options of nodes.
@@ -111,8 +119,6 @@ pub(crate) struct Kept {
     /// When it was lost, and when it was resumed.
     pub(crate) lost: Vec<Duration>,
     pub(crate) resumed: Vec<Duration>,
-    /// A node could not write down how the stream is resumed, or does not ask.
-    pub(crate) opened: Duration,
 }
 
 /// A message of a client to one of the people.
@@ -142,6 +148,8 @@ pub(crate) struct In {
     pub(crate) errors: u32,
     /// Clients that got it directly, in which life, and when.
     pub(crate) got: Vec<(usize, usize, Duration)>,
+    /// Copies of it that other clients got.
+    pub(crate) copies: u32,
 }
 
 /// A request from one side to the other.
@@ -214,6 +222,8 @@ pub(crate) struct State {
     next: Duration,
     cures: Vec<(Duration, trouble::Cure)>,
     healed: bool,
+    /// Users and people between whom the nodes have refused presence, and said so.
+    pub(crate) refused: BTreeSet<(usize, usize)>,
     /// What people saw, and were, when all was quiet.
     pub(crate) views: Vec<Person>,
     looked: Duration,
@@ -250,6 +260,7 @@ impl Far {
             next: Duration::ZERO,
             cures: Vec::new(),
             healed: false,
+            refused: BTreeSet::new(),
             views: Vec::new(),
             looked: Duration::ZERO,
         };
@@ -299,25 +310,28 @@ pub(crate) fn is_at_rest(world: &World) -> bool {
 }
 
 /// How many stanzas wait in the store for the far server, and whether the link has a record.
-pub(crate) fn rows(world: &World) -> (usize, bool) {
+fn rows(world: &World) -> (usize, bool) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let Ok(runtime) = runtime else { return (0, false) };
     let store = Store::new(world.memory.clone(), seams(Chance::new(world.plan.seed, 2), 0));
-    runtime.block_on(async {
-        let link = link();
-        let read = store.read(|tx| {
-            let link = &link;
-            Box::pin(async move {
-                let rows = links::waiting(&mut **tx, link, None, 10_000, usize::MAX).await?;
-                Ok((rows.rows.len(), links::get(&mut **tx, link).await?.is_some()))
-            })
-        });
-        match read.await {
-            Ok(found) => found,
-            Err(error) => {
-                world.log.wrong(format_args!("the link's rows: {error}"));
-                (0, false)
-            }
+    runtime.block_on(left(world, &store))
+}
+
+/// The same, where something runs already.
+pub(crate) async fn left(world: &World, store: &Store) -> (usize, bool) {
+    let link = link();
+    let read = store.read(|tx| {
+        let link = &link;
+        Box::pin(async move {
+            let rows = links::waiting(&mut **tx, link, None, 10_000, usize::MAX).await?;
+            Ok((rows.rows.len(), links::get(&mut **tx, link).await?.is_some()))
+        })
+    });
+    match read.await {
+        Ok(found) => found,
+        Err(error) => {
+            world.log.wrong(format_args!("the link's rows: {error}"));
+            (0, false)
         }
-    })
+    }
 }

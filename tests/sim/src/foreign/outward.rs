@@ -137,7 +137,7 @@ fn open(world: &World, resume: Option<&Resumable>) -> (u64, u64, Managed) {
         }
         world.log.count("resumption refused by the far server");
     }
-    let kept = Kept { h: 0, connection, fate: Fate::Open, lost: vec![], resumed: vec![], opened: now() };
+    let kept = Kept { h: 0, connection, fate: Fate::Open, lost: vec![], resumed: vec![] };
     state.streams.insert(connection, kept);
     let id = nature.keeps.then(|| format!("s{connection}"));
     let managed = match nature.managed {

@@ -19,6 +19,8 @@ pub(crate) struct Person {
     /// Whose presence it hears, and who hears its own.
     pub(crate) to: Vec<bool>,
     pub(crate) from: Vec<bool>,
+    /// Whom it has asked, without an answer yet.
+    asks: Vec<bool>,
     /// The presence of users, by full JID.
     pub(crate) seen: BTreeMap<String, String>,
 }
@@ -32,6 +34,7 @@ impl Person {
             statuses: 0,
             to: vec![false; users],
             from: vec![false; users],
+            asks: vec![false; users],
             seen: BTreeMap::new(),
         }
     }
@@ -99,8 +102,10 @@ impl State {
     /// Whether somebody's half of a subscription holds; and it holds from now on, or not.
     fn hears(&mut self, p: usize, user: usize, holds: bool) {
         if let Some(person) = self.people.get_mut(p) {
+            // RFC 6121 section 3.1.6: what was not asked for is not granted.
+            let asked = person.asks.get_mut(user).is_some_and(std::mem::take);
             if let Some(to) = person.to.get_mut(user) {
-                *to = holds;
+                *to = holds && (asked || *to);
             }
             if !holds {
                 person.forget(user);
@@ -170,8 +175,8 @@ fn act(world: &World, p: usize) {
             let device = device.filter(|_| full);
             let to = device.and_then(address).unwrap_or_else(|| jid(user));
             let n = state.ins.len();
-            let (confirmed, again, errors, got) = (false, false, 0, Vec::new());
-            state.ins.push(In { from: p, to: user, device, confirmed, again, errors, got });
+            let (confirmed, again, errors, got, copies) = (false, false, 0, Vec::new(), 0);
+            state.ins.push(In { from: p, to: user, device, confirmed, again, errors, got, copies });
             let from = super::person(p);
             let xml = format!(
                 "<message from='{from}/x' to='{to}' type='chat' id='g{n}'><body>g{n}</body></message>"
@@ -193,7 +198,11 @@ fn act(world: &World, p: usize) {
                 format!("<iq from='{from}/x' to='{to}' type='get' id='i{n}'><ask xmlns='sim:ask'/></iq>");
             state.say(xml, Sent::Request(n));
         }
-        84..94 => state.presence_of_type(p, user, "subscribe"),
+        84..94 => {
+            let asks = state.people.get_mut(p).and_then(|person| person.asks.get_mut(user));
+            asks.into_iter().for_each(|asks| *asks = true);
+            state.presence_of_type(p, user, "subscribe");
+        }
         94..97 => {
             state.hears(p, user, false);
             state.presence_of_type(p, user, "unsubscribe");

@@ -73,9 +73,9 @@ pub(super) fn step(world: &World, now: Duration) {
     if now < state.next {
         return;
     }
-    let pause = state.trouble.millis(600, 4_000);
+    let pause = state.trouble.millis(300, 2_500);
     let first = std::mem::replace(&mut state.next, now + pause) == Duration::ZERO;
-    if first || !state.cures.is_empty() {
+    if first || state.cures.len() > 1 {
         return;
     }
     let dice = state.trouble.below(100);
@@ -92,7 +92,7 @@ pub(super) fn step(world: &World, now: Duration) {
             ("loses its own stream", None)
         }
         38..52 => ("cannot be reached", Some((long, Cure::Back))),
-        52..56 => {
+        52..56 if far.nature.vanishes => {
             far.ways.send_modify(|ways| ways.away = Some(true));
             ("has no name", Some((short, Cure::Back)))
         }
