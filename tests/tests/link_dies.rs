@@ -168,7 +168,8 @@ impl Sender {
         let begun = Instant::now();
         for options in self.nodes.clone().iter().cycle() {
             assert!(begun.elapsed() < PATIENCE, "{} does not come back", self.name());
-            let again = Client::resume(options, &self.name(), PASSWORD, lost.clone());
+            let name = self.name();
+            let again = Client::resume(options, &name, PASSWORD, lost.clone());
             match timeout(Duration::from_secs(20), again).await {
                 Ok(Ok((mut client, answer))) if answer.is("resumed", SM) => {
                     client.sm.automatic = true;
