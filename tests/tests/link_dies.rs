@@ -165,10 +165,9 @@ impl Sender {
 
     async fn come_back(&mut self, client: Client) -> Client {
         let lost = client.lose();
-        let begun = Instant::now();
+        let (begun, name) = (Instant::now(), self.name());
         for options in self.nodes.clone().iter().cycle() {
-            assert!(begun.elapsed() < PATIENCE, "{} does not come back", self.name());
-            let name = self.name();
+            assert!(begun.elapsed() < PATIENCE, "{name} does not come back");
             let again = Client::resume(options, &name, PASSWORD, lost.clone());
             match timeout(Duration::from_secs(20), again).await {
                 Ok(Ok((mut client, answer))) if answer.is("resumed", SM) => {
