@@ -41,6 +41,15 @@ pub(super) struct Claim {
     pair: Pair,
 }
 
+/// A pair that the other side may send for.
+pub(super) struct Proved {
+    pub(super) pair: Pair,
+    /// `certificate`, `dane` or `dialback`.
+    pub(super) by: &'static str,
+    /// Counts it, on streams that other servers have opened.
+    pub(super) _claim: Option<Claim>,
+}
+
 impl Claims {
     fn has_room(&self, pair: &Pair, most: usize) -> bool {
         let all = self.0.lock();

@@ -6,9 +6,9 @@ use rookery_proto::xmpp::dialback::{Dialback, Error, Kind, Says};
 use rookery_proto::xmpp::element::Element;
 use rookery_proto::xmpp::error::{Condition, ErrorType, StanzaError, StreamCondition};
 
-use super::claims::Claim;
+use super::claims::{Claim, Proved};
 use super::conn::End;
-use super::running::{Proved, Running};
+use super::running::Running;
 use super::table::Order;
 use super::verify::Verdict;
 use super::{Federation, proof};

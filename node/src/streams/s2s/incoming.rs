@@ -15,9 +15,9 @@ use rookery_proto::xmpp::jid::{BareJid, Jid};
 use rookery_proto::xmpp::ns;
 use tokio::time::{Instant, timeout_at};
 
-use super::claims::Claim;
+use super::claims::{Claim, Proved};
 use super::conn::{Conn, End, Frame};
-use super::running::{Proved, Running, Start};
+use super::running::{Running, Start};
 use super::wire::Wire;
 use super::{CONTENT, Federation, Settings, proof, sasl};
 use crate::dns::Begin;

@@ -13,10 +13,11 @@ use rookery_proto::xmpp::ns;
 use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
 
+use super::claims::Proved;
 use super::conn::{Conn, End, Frame};
 use super::open::{Closed, Opened, greet};
 use super::resume::Managed;
-use super::running::{Proved, Running, Start};
+use super::running::{Running, Start};
 use super::{Federation, incoming, open, proof, sasl};
 
 /// The longest text of the other server that is remembered, bytes (XEP-0198 allows 4,000 for an id).

@@ -15,7 +15,7 @@ use rookery_proto::xmpp::error::StreamCondition;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::claims::Claim;
+use super::claims::Proved;
 use super::conn::{Conn, End, Frame};
 use super::ending::Closing;
 use super::incoming::Bidi;
@@ -38,15 +38,6 @@ pub(super) struct Unproved {
     pub(super) pass: Pass,
     pub(super) standing: Standing,
     pub(super) deadline: Instant,
-}
-
-/// A pair that the other side may send for.
-pub(super) struct Proved {
-    pub(super) pair: Pair,
-    /// `certificate`, `dane` or `dialback`.
-    pub(super) by: &'static str,
-    /// Counts it, on streams that other servers have opened.
-    pub(super) _claim: Option<Claim>,
 }
 
 /// What a stream begins with.

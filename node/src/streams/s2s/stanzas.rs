@@ -10,9 +10,10 @@ use rookery_proto::xmpp::ns;
 use rookery_proto::xmpp::stanza::{Kind, Malformed, Stanza};
 use tokio::time::Instant;
 
+use super::claims::Proved;
 use super::conn::{self, End, Frame};
 use super::resume::{self, Managed};
-use super::running::{Proved, Running, Sm};
+use super::running::{Running, Sm};
 use crate::streams::acks::Acks;
 
 impl Running {
