@@ -217,7 +217,7 @@ impl Got {
 fn home(nodes: &[Rookery], but: Option<usize>) -> Option<usize> {
     let has = |node: &Rookery| {
         let log = node.whole_log();
-        log.lines().any(|line| line.contains("a stream to another server is open"))
+        log.lines().any(|line| line.contains("a stream to another server is open "))
     };
     (0..nodes.len()).find(|at| Some(*at) != but && has(&nodes[*at]))
 }
@@ -267,7 +267,7 @@ async fn a_link_survives_the_node_that_has_it() {
     let after = home(&nodes, Some(killed)).expect("the link came back");
     let log = nodes[after].whole_log();
     let opened: Vec<&str> =
-        log.lines().filter(|l| l.contains("a stream to another server is open")).collect();
+        log.lines().filter(|l| l.contains("a stream to another server is open ")).collect();
     println!("n{} was killed; on n{}: {}", killed + 1, after + 1, opened.join("\n"));
 
     for sender in senders.join_all().await {
