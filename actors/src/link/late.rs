@@ -8,6 +8,7 @@ use std::time::Duration;
 use rookery_cluster::store::Ops;
 use rookery_cluster::tables::archive::ArchiveId;
 use rookery_cluster::tables::{links, seen};
+use rookery_proto::xmpp::stanza::Stanza;
 
 use super::Link;
 use super::dialing::Stream;
@@ -41,9 +42,19 @@ impl Link {
     /// dies, it is lost.
     pub(super) fn keep_late(&mut self, age: Duration) {
         let late = |item: &&mut Item| item.is_owed() && item.kept == Kept::No && item.since.elapsed() >= age;
+        self.keep(late, item::is_kept_late);
+    }
+
+    /// Stores all that is in memory alone, as far as one goes at once: the next home has it in its place. Presence that is forwarded instead may
+    /// come behind what was said later.
+    pub(super) fn keep_all(&mut self) {
+        self.keep(|item| item.kept == Kept::No, |_| true);
+    }
+
+    fn keep(&mut self, late: impl Fn(&&mut Item) -> bool, is_kept: impl Fn(&Stanza) -> bool) {
         let mut rows = Vec::new();
         for item in self.in_memory().filter(late) {
-            if !item::is_kept_late(&item.stanza) {
+            if !is_kept(&item.stanza) {
                 item.settle();
             } else if rows.len() < AT_ONCE {
                 (item.kept, item.row) = (Kept::Writing, item.sent);

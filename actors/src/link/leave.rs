@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rookery_proto::xmpp::stanza::{PresenceType, Type};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -26,7 +27,7 @@ impl Link {
     /// What is under way is sent and confirmed, if that does not take long. Then the link goes.
     pub(super) fn leave(&mut self, told: oneshot::Sender<()>) {
         self.leaving = Some(Leaving { told, since: Instant::now() });
-        self.keep_late(Duration::ZERO); // in its place, with the number under which it was sent
+        self.keep_all(); // in its place, with the number under which it was sent
         self.remove_confirmed(true);
     }
 
@@ -76,6 +77,10 @@ impl Link {
     /// To where the link lives now.
     fn send_on(&self, items: Vec<Item>) {
         for item in items {
+            // Nobody waits for it, and it would come behind what was said since.
+            if !item.is_owed() && matches!(item.stanza.type_, Type::Presence(PresenceType::Available)) {
+                continue;
+            }
             let Item { stanza, receipt, again, origin, .. } = item;
             for receipt in std::iter::once(receipt).chain(again) {
                 let stanza = stanza.clone();

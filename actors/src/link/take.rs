@@ -202,15 +202,18 @@ impl Link {
         }
     }
 
-    /// Nothing is left of the link that must be found again. Nor are its senders: else each name that somebody tries leaves a row behind, which
-    /// nobody would look at again.
+    /// Nothing is left of the link that must be found again. Nor are its senders, if the other server was not reached: else each name that somebody
+    /// tries leaves a row behind. What a server may have got must be known when it comes again, since the sender's home has died: those rows
+    /// stay.
     pub(super) fn forget_record(&mut self) {
         if !self.recorded || !self.is_at_rest() {
             return;
         }
         let mut ops = Ops::new();
         links::clear(&mut ops, &self.name);
-        seen::clear_all(&mut ops, &self.name);
+        if !self.reached {
+            seen::clear_all(&mut ops, &self.name);
+        }
         (self.recorded, self.lost) = (false, None);
         let _ = self.submit(ops, Step::Pruned);
     }

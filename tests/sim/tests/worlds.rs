@@ -42,6 +42,18 @@ fn fifty_worlds() {
     assert!(well, "{text}");
 }
 
+/// Worlds with a far server: with XEP-0198 and without, that keeps streams or forgets them, that is away, slow, or vanishes.
+#[test]
+fn a_far_server() {
+    let (well, text) =
+        sim(&["--seed", "20", "--seeds", "8", "--small", "--toys", "false", "--foreign", "true"]);
+    println!("{text}");
+    assert!(well, "{text}");
+    let world = ["--seed", "21", "--small", "--trouble", "4", "--toys", "false", "--foreign", "true"];
+    let [(_, one), (_, two)] = [sim(&world), sim(&world)];
+    assert_eq!(one, two);
+}
+
 /// A world that once went wrong, when clients had no habits yet.
 fn named(arguments: &[&str]) {
     well(&[arguments, &["--plain"]].concat());

@@ -12,7 +12,7 @@ use rookery_cluster::tables::archive::{self, Collection, Query};
 use rookery_cluster::tables::roster::{self, Subscription};
 
 use crate::conduct::Kind;
-use crate::foreign::{Fate, In, Out, PEOPLE, Request, State, left, person};
+use crate::foreign::{Fate, In, Kept, Out, PEOPLE, Request, State, left, person};
 use crate::world::{View, World, jid};
 
 /// How often each message is in a user's archive: of clients, and of people.
@@ -302,8 +302,13 @@ fn tells(rosters: &[Roster], user: usize, p: usize) -> bool {
 
 /// Both sides have the same of each subscription.
 fn subscriptions(world: &World, state: &State, rosters: &[Roster]) {
+    // The link has sent something twice, and nobody knows what.
+    let again = |kept: &Kept| kept.fate == Fate::Forgotten && !kept.lost.is_empty();
+    if !world.far.nature.managed || state.streams.values().any(again) {
+        return;
+    }
     for (p, one) in state.people.iter().enumerate() {
-        for user in 0..world.plan.users {
+        for user in (0..world.plan.users).filter(|user| !state.muddled.contains(&(*user, p))) {
             let (from, to) = (one.from.get(user) == Some(&true), one.to.get(user) == Some(&true));
             let (hears, tells) = (hears(rosters, user, p), tells(rosters, user, p));
             if hears != from {
@@ -344,7 +349,11 @@ fn presence(world: &World, state: &State, rosters: &[Roster]) {
                 (Some(_), None) => "ghost",
                 (Some(sees), Some(is)) if contact && sees != is => "stale",
                 (None, Some(_)) if contact && is_gentle(world) => "unseen",
-                (Some(_), Some(_)) if !contact => "ghost-stranger",
+                (Some(_), Some(_))
+                    if !contact && is_gentle(world) && !state.muddled.contains(&(client.user, p)) =>
+                {
+                    "ghost-stranger"
+                }
                 _ => continue,
             };
             world.log.wrong(format_args!(

@@ -12,8 +12,9 @@ use rookery_proto::xmpp::stanza::Stanza;
 use tokio::time::{Instant, sleep};
 
 use super::outward::Way;
-use super::{DOMAIN, Going, Item, Sent, State};
+use super::{DOMAIN, Going, Item, Sent, State, number};
 use crate::chance::now;
+use crate::reading::attribute;
 use crate::world::World;
 
 /// How long a node may take to take a stream up.
@@ -31,7 +32,7 @@ type Registry = BTreeMap<u64, Arc<Ledger>>;
 impl State {
     /// Something is to be sent to the nodes.
     pub(super) fn say(&mut self, xml: String, what: Sent) {
-        self.queue.push_back(Item { xml, what });
+        self.queue.push_back(Item { xml, what, sent: false });
     }
 
     /// The stream that this connection has.
@@ -66,16 +67,19 @@ impl State {
         let stream = self.names;
         let name = self.chance.next().to_le_bytes();
         let Some(going) = self.going.as_mut().filter(|going| going.connection == connection) else { return };
-        let again = going.sent;
         (going.stream, going.sent, going.confirmed) = (stream, 0, 0);
         for (at, byte) in going.name.iter_mut().zip(name.iter().chain(&stream.to_le_bytes())) {
             *at = *byte;
         }
-        for item in self.queue.iter().take(again) {
-            if let Sent::Message(n) = item.what
-                && let Some(sent) = self.ins.get_mut(n)
-            {
-                sent.again = true;
+        for item in self.queue.iter().filter(|item| item.sent) {
+            match item.what {
+                Sent::Message(n) => self.ins.get_mut(n).into_iter().for_each(|sent| sent.again = true),
+                Sent::Other if item.xml.contains("subscribe") => {
+                    let address = |name| attribute(&item.xml, name).unwrap_or_default();
+                    let (user, p) = (number(&address("to"), "user"), number(&address("from"), "p"));
+                    self.muddled.extend(user.zip(p));
+                }
+                _ => {}
             }
         }
     }
@@ -241,7 +245,9 @@ impl At {
         }
         let sent = going.sent;
         if managed {
-            let Some(xml) = state.queue.get(sent).map(|item| item.xml.clone()) else { return Next::Wait };
+            let Some(item) = state.queue.get_mut(sent) else { return Next::Wait };
+            item.sent = true;
+            let xml = item.xml.clone();
             if let Some(going) = state.going(self.connection) {
                 (going.sent, going.used) = (sent + 1, now());
             }

@@ -170,6 +170,8 @@ struct Item {
     xml: String,
     /// The message or the request that it is.
     what: Sent,
+    /// It was on some stream already.
+    sent: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -224,6 +226,8 @@ pub(crate) struct State {
     healed: bool,
     /// Users and people between whom the nodes have refused presence, and said so.
     pub(crate) refused: BTreeSet<(usize, usize)>,
+    /// Those of whose subscription something was said again on another stream: what came in between is not the other side's last word.
+    pub(crate) muddled: BTreeSet<(usize, usize)>,
     /// What people saw, and were, when all was quiet.
     pub(crate) views: Vec<Person>,
     looked: Duration,
@@ -261,6 +265,7 @@ impl Far {
             cures: Vec::new(),
             healed: false,
             refused: BTreeSet::new(),
+            muddled: BTreeSet::new(),
             views: Vec::new(),
             looked: Duration::ZERO,
         };
