@@ -255,7 +255,7 @@ impl Link {
             "a stream to another server is open"
         );
         self.retry.opened();
-        self.reached = true;
+        self.was_up = true;
         self.waiting.refused = None;
         let now = Instant::now();
         self.stream = Stream::Up(Box::new(Up {

@@ -112,7 +112,7 @@ pub(crate) struct Link {
     lost: Option<Lost>,
     retry: Retry,
     /// Some stream has been open: the other server may have what was sent.
-    reached: bool,
+    was_up: bool,
     attempts: u64,
     timer: Timer,
     leaving: Option<leave::Leaving>,
@@ -327,7 +327,7 @@ impl PlacedActor for Link {
             stream: Stream::Down,
             lost: None,
             retry: Retry::default(),
-            reached: false,
+            was_up: false,
             attempts: 0,
             timer: Timer::default(),
             leaving: None,
