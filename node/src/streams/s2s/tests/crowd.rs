@@ -129,8 +129,8 @@ async fn a_target_that_says_nothing_leads_to_the_next() {
 async fn a_flood_holds_up_its_own_domain_alone() {
     let authority = Authority::new();
     let (a, b) = two(Some(&authority), Policy::Certificate, Begin::Starttls, |config| {
-        config.federation.limits.stanzas_per_second = 50;
-        config.federation.limits.stanzas_burst = 50;
+        config.federation.limits.traffic.stanzas_per_second = 50;
+        config.federation.limits.traffic.stanzas_burst = 50;
     })
     .await;
     let plan = Plan {
@@ -160,8 +160,8 @@ async fn a_server_that_does_not_read_is_let_go() {
     let authority = Authority::new();
     let (a, b) = two(Some(&authority), Policy::Certificate, Begin::Starttls, |config| {
         config.limits.answer = Duration::from_secs(1);
-        config.federation.limits.bytes_burst = 1_000_000_000;
-        config.federation.limits.bytes_per_second = 1_000_000_000;
+        config.federation.limits.traffic.bytes_burst = 1_000_000_000;
+        config.federation.limits.traffic.bytes_per_second = 1_000_000_000;
     })
     .await;
     let socket = TcpSocket::new_v4().unwrap();
