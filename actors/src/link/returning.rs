@@ -5,7 +5,6 @@
 //! has stored it; a client that had just got it gets it twice. So few are on their way at a time to one sender.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use rookery_cluster::store::Ops;
 use rookery_cluster::tables::archive::ArchiveId;
@@ -51,11 +50,18 @@ impl Link {
         if matches!(self.stream, Stream::Up(_)) {
             return;
         }
-        let limit = self.limit();
+        let options = self.options();
         // What has waited in the store while no process ran is tried before it goes back.
-        let tried = !self.retry.is_new() || self.since.elapsed() >= limit;
+        let tried = !self.retry.is_new() || self.since.elapsed() >= options.queue;
         let refused = self.waiting.refused.is_some();
-        let late = |item: &Item| refused || tried && item.since.elapsed() >= limit;
+        // For each stanza it was tried at least once whether the certificate is another by now.
+        let unproved = self.retry.unproved().filter(|since| *since >= options.unproved);
+        let failed = unproved.and_then(|_| self.retry.last());
+        let late = |item: &Item| {
+            let waited = item.since.elapsed();
+            let soon = failed.is_some_and(|at| at >= item.since && waited >= options.unproved);
+            refused || soon || tried && waited >= options.queue
+        };
         if !self.waiting.queue.front().is_some_and(late) {
             return self.all_refused(); // almost always
         }
@@ -87,15 +93,6 @@ impl Link {
             tracing::warn!(link = %self.name, stanzas = count, bytes, reason = self.retry.text, "another server could not be reached in time: what was sent to it goes back to its senders. Check the other server's name, and that this node reaches it");
         }
         self.all_refused();
-    }
-
-    /// How long a stanza waits.
-    fn limit(&self) -> Duration {
-        let options = self.options();
-        match self.retry.unproved() {
-            Some(since) if since >= options.unproved => options.queue.min(options.unproved),
-            _ => options.queue,
-        }
     }
 
     /// What a sender is told.
