@@ -6,7 +6,7 @@ use rookery_proto::xmpp::dialback::{Dialback, Error, Kind, Says};
 use rookery_proto::xmpp::element::Element;
 use rookery_proto::xmpp::error::{Condition, ErrorType, StanzaError, StreamCondition};
 
-use super::claims::{Claim, Proved};
+use super::claims::Proved;
 use super::conn::End;
 use super::running::Running;
 use super::table::Order;
@@ -136,15 +136,6 @@ impl Running {
         None
     }
 
-    /// Counts a pair that is proved, if another server has opened the stream.
-    fn claim(&self, pair: &Pair) -> Result<Option<Claim>, Says> {
-        if !self.incoming() {
-            return Ok(None);
-        }
-        let none = || later(Condition::ResourceConstraint, "too many streams of this domain");
-        self.federation.claim(pair).map(Some).ok_or_else(none)
-    }
-
     /// What became of a key.
     pub(super) fn verified(&mut self, pair: Pair, verdict: Verdict, by: &'static str) -> Result<(), End> {
         let Some(at) = self.verifying.iter().position(|one| *one == pair) else { return Ok(()) };
@@ -155,12 +146,13 @@ impl Running {
         let admitted = self.settings.federation.admits(from.domain());
         let says = match verdict {
             _ if !admitted => error(Condition::PolicyViolation, "this server does not talk to the domain"),
-            Verdict::Valid => match self.claim(&pair) {
-                Ok(claim) => {
-                    self.prove(Proved { pair, by, _claim: claim });
+            // Counted on streams that another server has opened.
+            Verdict::Valid => match self.incoming().then(|| self.federation.claim(&pair)) {
+                Some(None) => later(Condition::ResourceConstraint, "too many streams of this domain"),
+                claim => {
+                    self.prove(Proved { pair, by, _claim: claim.flatten() });
                     Says::Valid
                 }
-                Err(says) => says,
             },
             Verdict::Invalid => {
                 if let Some(others) = FALSE_KEYS.now() {
