@@ -24,7 +24,7 @@ pub fn hints(stanza: &Stanza) -> Hints {
     if stanza.type_ == Type::Message(MessageType::Error) {
         return hints;
     }
-    for child in stanza.children().filter(|child| child.ns() == ns::HINTS) {
+    for child in stanza.children().filter(|child| child.is_in(ns::HINTS)) {
         match child.name() {
             "no-store" => hints.no_store = true,
             "no-permanent-store" => hints.no_permanent_store = true,

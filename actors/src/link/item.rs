@@ -121,7 +121,7 @@ impl Item {
 pub(super) fn is_durable(stanza: &Stanza) -> bool {
     match stanza.type_ {
         Type::Message(MessageType::Groupchat) => {
-            !stanza.has("no-store", ns::HINTS) && !stanza.children().all(|child| child.ns() == ns::CHATSTATES)
+            !stanza.has("no-store", ns::HINTS) && !stanza.children().all(|child| child.is_in(ns::CHATSTATES))
         }
         Type::Message(_) => worth_keeping(stanza),
         Type::Presence(type_) => matches!(

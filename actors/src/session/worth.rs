@@ -12,7 +12,7 @@ pub(crate) fn worth_telling(stanza: &Stanza) -> bool {
         Type::Iq(_) => true,
         Type::Presence(_) => false,
         Type::Message(_) => {
-            let state = |child: ChildRef<'_>| child.ns() == ns::CHATSTATES;
+            let state = |child: ChildRef<'_>| child.is_in(ns::CHATSTATES);
             !stanza.has("no-store", ns::HINTS) && !stanza.children().all(state)
         }
     }
@@ -25,7 +25,7 @@ pub(crate) fn worth_keeping(stanza: &Stanza) -> bool {
         return false;
     }
     match stanza.type_ {
-        Type::Message(MessageType::Normal) => !stanza.children().all(|c| c.ns() == ns::CHATSTATES),
+        Type::Message(MessageType::Normal) => !stanza.children().all(|c| c.is_in(ns::CHATSTATES)),
         Type::Message(MessageType::Chat) => {
             stanza.has("body", ns::CLIENT)
                 || stanza.has("store", ns::HINTS)

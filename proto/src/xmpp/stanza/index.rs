@@ -43,10 +43,12 @@ impl Range {
         Self { from: narrow(from), to: narrow(to) }
     }
 
+    #[inline]
     pub(super) fn of(self, bytes: &[u8]) -> &[u8] {
         bytes.get(self.usize()).unwrap_or_default()
     }
 
+    #[inline]
     pub(super) fn usize(self) -> std::ops::Range<usize> {
         let wide = |n| usize::try_from(n).unwrap_or(usize::MAX);
         wide(self.from)..wide(self.to)

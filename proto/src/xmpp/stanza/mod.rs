@@ -125,26 +125,30 @@ impl Stanza {
     }
 
     /// The child elements, in order.
+    #[inline]
     pub fn children(&self) -> impl Iterator<Item = ChildRef<'_>> {
         self.payload.children()
     }
 
     /// The first child of this name and namespace; `jabber:client` is the content namespace.
+    #[inline]
     #[must_use]
     pub fn child(&self, name: &str, ns: &str) -> Option<ChildRef<'_>> {
         self.payload.child(name, ns)
     }
 
     /// Whether there is a child of this name and namespace.
+    #[inline]
     #[must_use]
     pub fn has(&self, name: &str, ns: &str) -> bool {
         self.child(name, ns).is_some()
     }
 
     /// The first child of this namespace: what an IQ asks for (RFC 6120 section 8.2.3).
+    #[inline]
     #[must_use]
     pub fn child_in(&self, ns: &str) -> Option<ChildRef<'_>> {
-        self.children().find(|child| child.ns() == ns)
+        self.children().find(|child| child.is_in(ns))
     }
 
     /// The error that it carries, if it is one.

@@ -32,6 +32,22 @@ struct Inner {
     index: OnceLock<Indexed>,
 }
 
+impl Inner {
+    /// Indexes bytes of our own making.
+    fn walk(&self) -> Indexed {
+        let limits = Limits::TRUSTED;
+        let mut index = Index::new(ns::CLIENT, &limits);
+        let walked = check::text(&self.bytes, &limits)
+            .and_then(|text| check::walk(text, Shape::Fragment, &Scope::CLIENT, &limits, &mut index));
+        // Only a bug of ours makes bytes that fail here; nobody then finds a child in them.
+        if walked.is_err() || index.foreign {
+            return Indexed::default();
+        }
+        let (children, names) = index.finish();
+        Indexed { children, names: names.into() }
+    }
+}
+
 #[derive(Default)]
 struct Indexed {
     children: Children,
@@ -109,6 +125,7 @@ impl Payload {
     }
 
     /// The bytes, as they may stand where `jabber:client` is the default namespace.
+    #[inline]
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         self.0.as_ref().map_or(&[], |inner| &inner.bytes)
@@ -126,22 +143,13 @@ impl Payload {
         self.0.is_none()
     }
 
+    #[inline]
     fn indexed(&self) -> Option<&Indexed> {
         let inner = self.0.as_ref()?;
-        Some(inner.index.get_or_init(|| {
-            let limits = Limits::TRUSTED;
-            let mut index = Index::new(ns::CLIENT, &limits);
-            let walked = check::text(&inner.bytes, &limits)
-                .and_then(|text| check::walk(text, Shape::Fragment, &Scope::CLIENT, &limits, &mut index));
-            // Only a bug of ours makes bytes that fail here; nobody then finds a child in them.
-            if walked.is_err() || index.foreign {
-                return Indexed::default();
-            }
-            let (children, names) = index.finish();
-            Indexed { children, names: names.into() }
-        }))
+        Some(inner.index.get_or_init(|| inner.walk()))
     }
 
+    #[inline]
     fn index_of(&self) -> &[Child] {
         self.indexed().map_or(&[], |indexed| &indexed.children)
     }
@@ -151,11 +159,13 @@ impl Payload {
     }
 
     /// The child elements, in order.
+    #[inline]
     pub fn children(&self) -> impl Iterator<Item = ChildRef<'_>> {
         self.index_of().iter().map(|child| ChildRef { payload: self, child })
     }
 
     /// The first child of this name and namespace.
+    #[inline]
     #[must_use]
     pub fn child(&self, name: &str, ns: &str) -> Option<ChildRef<'_>> {
         self.children().find(|child| child.is(name, ns))
@@ -242,16 +252,22 @@ impl<'a> ChildRef<'a> {
         std::str::from_utf8(range.of(bytes)).unwrap_or_default()
     }
 
-    /// Whether it has this name and this namespace.
+    /// Whether it has this name and this namespace. The bytes are compared, since each message is asked this about ten times.
+    #[inline]
     #[must_use]
     pub fn is(&self, name: &str, ns: &str) -> bool {
-        let bytes = self.payload.as_bytes();
-        let own = match self.child.ns {
-            Space::Content => ns::CLIENT.as_bytes(),
-            Space::Written(range) => range.of(bytes),
-            Space::Kept(range) => range.of(self.payload.names().as_bytes()),
-        };
-        self.child.name.of(bytes) == name.as_bytes() && own == ns.as_bytes()
+        self.child.name.of(self.payload.as_bytes()) == name.as_bytes() && self.is_in(ns)
+    }
+
+    /// Whether it has this namespace.
+    #[inline]
+    #[must_use]
+    pub fn is_in(&self, ns: &str) -> bool {
+        match self.child.ns {
+            Space::Content => ns == ns::CLIENT,
+            Space::Written(range) => range.of(self.payload.as_bytes()) == ns.as_bytes(),
+            Space::Kept(range) => range.of(self.payload.names().as_bytes()) == ns.as_bytes(),
+        }
     }
 
     /// The element as it was written, self-contained where `jabber:client` is the default namespace.
