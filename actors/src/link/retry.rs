@@ -11,6 +11,9 @@ use super::stream::Failure;
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(300);
 
+/// The longest while the other server is there and does not prove its domain.
+const UNPROVED: Duration = Duration::from_secs(30);
+
 /// After a failure, what comes while nothing waits is tried no sooner than this; after one that was said to be permanent, than that.
 const SOON: Duration = FIRST;
 const REFUSED: Duration = Duration::from_secs(5);
@@ -55,6 +58,11 @@ impl Retry {
         self.condition.filter(|_| self.permanent && !self.is_due())
     }
 
+    /// When the last stream could not be opened.
+    pub(super) fn last(&self) -> Option<Instant> {
+        self.failed
+    }
+
     /// For how long the other server has been there and has not proved its domain, if it is so.
     pub(super) fn unproved(&self) -> Option<Duration> {
         self.unproved.map(|since| since.elapsed())
@@ -84,7 +92,8 @@ impl Retry {
 
     /// There is no stream; `random` spreads the next attempts of many.
     pub(super) fn failed(&mut self, failure: &Failure, random: u64) {
-        self.pause = (self.pause * 2).clamp(FIRST, LONGEST);
+        // A certificate may be renewed at any time, and what waits does not wait long.
+        self.pause = (self.pause * 2).clamp(FIRST, if failure.unproved { UNPROVED } else { LONGEST });
         let now = Instant::now();
         (self.failed, self.at) = (Some(now), Some(now + jittered(self.pause, random)));
         (self.permanent, self.condition) = (failure.permanent, Some(failure.condition));

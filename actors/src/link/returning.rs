@@ -6,7 +6,6 @@
 //! a time.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use rookery_cluster::store::Ops;
 use rookery_cluster::tables::archive::ArchiveId;
@@ -52,13 +51,20 @@ impl Link {
         if matches!(self.stream, Stream::Up(_)) {
             return;
         }
-        let limit = self.limit();
+        let options = self.options();
         // What has waited in the store while no process ran is tried before it goes back.
-        let tried = !self.retry.is_new() || self.since.elapsed() >= limit;
+        let tried = !self.retry.is_new() || self.since.elapsed() >= options.queue;
         // What waits for a slow server does not go back because one stream was lost.
-        let tried = tried && self.reached.is_none_or(|reached| reached.elapsed() >= limit);
+        let tried = tried && self.reached.is_none_or(|reached| reached.elapsed() >= options.queue);
         let refused = self.waiting.refused.is_some();
-        let late = |item: &Item| refused || tried && item.since.elapsed() >= limit;
+        // For each stanza it was tried at least once whether the certificate is another by now.
+        let unproved = self.retry.unproved().filter(|since| *since >= options.unproved);
+        let failed = unproved.and_then(|_| self.retry.last());
+        let late = |item: &Item| {
+            let waited = item.since.elapsed();
+            let soon = failed.is_some_and(|at| at >= item.since && waited >= options.unproved);
+            refused || soon || tried && waited >= options.queue
+        };
         if !self.waiting.queue.front().is_some_and(late) {
             return self.all_refused(); // almost always
         }
@@ -90,15 +96,6 @@ impl Link {
             tracing::warn!(link = %self.name, stanzas = count, bytes, reason = self.retry.text, "another server could not be reached in time: what was sent to it goes back to its senders. Check the other server's name, and that this node reaches it");
         }
         self.all_refused();
-    }
-
-    /// How long a stanza waits.
-    fn limit(&self) -> Duration {
-        let options = self.options();
-        match self.retry.unproved() {
-            Some(since) if since >= options.unproved => options.queue.min(options.unproved),
-            _ => options.queue,
-        }
     }
 
     /// What a sender is told.

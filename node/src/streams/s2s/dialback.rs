@@ -6,7 +6,7 @@ use rookery_proto::xmpp::dialback::{Dialback, Error, Kind, Says};
 use rookery_proto::xmpp::element::Element;
 use rookery_proto::xmpp::error::{Condition, ErrorType, StanzaError, StreamCondition};
 
-use super::claims::{Claim, Proved};
+use super::claims::Proved;
 use super::conn::End;
 use super::running::Running;
 use super::table::Order;
@@ -91,7 +91,7 @@ impl Running {
         if !self.both_ways() {
             return Some(error(Condition::PolicyViolation, "this stream goes one way"));
         }
-        if !self.settings.federation.admits(remote) {
+        if !self.federation.settings.load().federation.admits(remote) {
             return Some(error(Condition::PolicyViolation, "this server does not talk to the domain"));
         }
         if self.is_proved(&pair) {
@@ -115,7 +115,8 @@ impl Running {
 
     /// Has a key verified, or the certificate do without ("dialback without dialing back").
     fn verify(&mut self, pair: Pair, key: String) -> Option<Says> {
-        let dials = self.settings.federation.policy(pair.remote().domain()) == Policy::Dialback;
+        let dials =
+            self.federation.settings.load().federation.policy(pair.remote().domain()) == Policy::Dialback;
         let place = if dials { self.federation.may_verify() } else { None };
         if dials && place.is_none() {
             return Some(later(Condition::ResourceConstraint, "too many keys are being verified"));
@@ -136,31 +137,28 @@ impl Running {
         None
     }
 
-    /// Counts a pair that is proved, if another server has opened the stream.
-    fn claim(&self, pair: &Pair) -> Result<Option<Claim>, Says> {
-        if !self.incoming() {
-            return Ok(None);
-        }
-        let none = || later(Condition::ResourceConstraint, "too many streams of this domain");
-        self.federation.claim(pair).map(Some).ok_or_else(none)
-    }
-
     /// What became of a key.
     pub(super) fn verified(&mut self, pair: Pair, verdict: Verdict, by: &'static str) -> Result<(), End> {
         let Some(at) = self.verifying.iter().position(|one| *one == pair) else { return Ok(()) };
         self.verifying.swap_remove(at);
         let (from, to) = (pair.remote().clone(), pair.local().clone());
         let answer = |says| Dialback { kind: Kind::Result, from: to.clone(), to: from.clone(), says };
-        // The lists may be others by now.
-        let admitted = self.settings.federation.admits(from.domain());
+        // The lists may be others by now, and the policy.
+        let settings = self.federation.settings.load_full();
         let says = match verdict {
-            _ if !admitted => error(Condition::PolicyViolation, "this server does not talk to the domain"),
-            Verdict::Valid => match self.claim(&pair) {
-                Ok(claim) => {
-                    self.prove(Proved { pair, by, _claim: claim });
+            _ if !settings.federation.admits(from.domain()) => {
+                error(Condition::PolicyViolation, "this server does not talk to the domain")
+            }
+            Verdict::Valid if !settings.federation.takes(from.domain(), by) => {
+                error(Condition::NotAuthorized, "a valid certificate is required")
+            }
+            // Counted on streams that another server has opened.
+            Verdict::Valid => match self.incoming().then(|| self.federation.claim(&pair)) {
+                Some(None) => later(Condition::ResourceConstraint, "too many streams of this domain"),
+                claim => {
+                    self.prove(Proved { pair, by, _claim: claim.flatten() });
                     Says::Valid
                 }
-                Err(says) => says,
             },
             Verdict::Invalid => {
                 if let Some(others) = FALSE_KEYS.now() {

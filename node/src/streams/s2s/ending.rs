@@ -84,13 +84,14 @@ impl Running {
             federation, settings, place, link, sm, mut io, own, proved, closing, pass, unproved, ..
         } = *self;
         drop(place);
+        // Not counted from here on: the other server may take its time, or stand before the door again already.
+        let proved = proved.into_iter().map(|proved| (proved.pair, proved.by)).collect();
         let resume = settings.federation.limits.resume;
         if let Sm::On(Managed { ledger, name, id: Some(id) }) = sm
             && unproved.is_none()
         {
             match end {
                 End::Lost if pass.is_some() && !resume.is_zero() => {
-                    let proved = proved.into_iter().map(|proved| (proved.pair, proved.by)).collect();
                     federation.resumable.park(id, State { ledger, name, proved }, resume);
                 }
                 _ => federation.resumable.leave(&id),

@@ -6,6 +6,7 @@
 //! - `outgoing`: from a link's wish to a stream that is authenticated; `open` is the part that verification shares.
 //! - `running`: the loop of every stream, in both directions, with `input`, `stanzas` and `ending`.
 //! - `dialback` and `verify`: the four roles of server dialback (XEP-0220 version 1.1.1).
+//! - `claims`: how many streams a remote domain may have; `places`: how many may wait for other servers at a time.
 //! - `resume`: stream management with resumption (XEP-0198 version 1.6.3).
 //! - [`table`]: all streams of this node, for the operator and for links that can use a stream in both directions (XEP-0288
 //!   version 1.0.1).

@@ -45,10 +45,13 @@ impl Authority {
     /// One whose root, or what is below it, may not sign every name.
     fn bound(name: &str, root: Option<NameConstraints>, below: Option<NameConstraints>) -> Self {
         let root_key = KeyPair::generate().unwrap();
-        let params = CertificateParams { name_constraints: root, ..ca(name, 1) };
+        let mut params = ca(name, 1);
+        params.name_constraints = root;
         let root = params.self_signed(&root_key).unwrap();
         let key = KeyPair::generate().unwrap();
-        let below = CertificateParams { name_constraints: below, ..ca(&format!("{name} 2"), 0) };
+        let mut lower = ca(&format!("{name} 2"), 0);
+        lower.name_constraints = below;
+        let below = lower;
         let intermediate = below.signed_by(&key, &Issuer::new(params, root_key)).unwrap();
         Self { root, issuer: Issuer::new(below, key), intermediate }
     }

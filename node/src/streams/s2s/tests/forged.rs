@@ -160,6 +160,9 @@ async fn a_reload_ends_what_it_does_not_allow() {
     refused_now.until("</stream:stream>").await;
     stays.send(&message("c.example", "goes on")).await;
     romeo.until("<body>goes on</body>").await;
+    // A stream that goes on proves no domain that is refused now.
+    stays.send("<db:result from='b.example' to='a.example'>key</db:result>").await;
+    assert!(stays.until("</db:result>").await.contains("<policy-violation"));
 }
 
 /// The server that is authoritative for `c.example`, as far as `a` knows, is the test; `b` is a real one.
