@@ -119,12 +119,12 @@ pub fn reason(error: &Element) -> String {
 
 /// How much may come again after a break: what was under way and not confirmed.
 ///
-/// What Rookery receives and has settled it has confirmed within a moment, so that is a small part of the stanzas that a stream may have
-/// unsettled. A server that ends in order has confirmed everything, if it can.
+/// A server that ends in order has confirmed everything, if it can. A Rookery that is killed has not confirmed what has come since it was last
+/// asked: a hundred or two, and more on a machine that does other things as well.
 fn may_come_again(how: Break, far: Software) -> usize {
     match (how, far) {
         (Break::Paused, _) | (Break::Restarted, Software::Rookery) => 0,
-        (Break::Killed, Software::Rookery) => 300,
+        (Break::Killed, Software::Rookery) => 600,
         (Break::Restarted | Break::Killed, _) => 1_000,
     }
 }
