@@ -30,21 +30,22 @@ pub(super) async fn all(world: &World, store: &Store) {
             Err(error) => return world.log.wrong(format_args!("user {user}: {error}")),
         }
     }
-    let state = world.far.state.lock();
-    for (n, out) in state.outs.iter().enumerate() {
-        outward(world, &state, n, out, &archives);
+    {
+        let state = world.far.state.lock();
+        for (n, out) in state.outs.iter().enumerate() {
+            outward(world, &state, n, out, &archives);
+        }
+        outward_order(world, &state);
+        for (n, sent) in state.ins.iter().enumerate() {
+            inward(world, n, sent, &archives);
+        }
+        inward_order(world, &state);
+        requests(world, &state);
+        if !world.far.nature.gives_up() {
+            subscriptions(world, &state, &rosters);
+            presence(world, &state, &rosters);
+        }
     }
-    outward_order(world, &state);
-    for (n, sent) in state.ins.iter().enumerate() {
-        inward(world, n, sent, &archives);
-    }
-    inward_order(world, &state);
-    requests(world, &state);
-    if !world.far.nature.gives_up() {
-        subscriptions(world, &state, &rosters);
-        presence(world, &state, &rosters);
-    }
-    drop(state);
     let (rows, record) = left(world, store).await;
     if rows > 0 {
         world.log.wrong(format_args!("[foreign/rows] {rows} stanzas still wait in the link's queue"));
@@ -217,11 +218,11 @@ fn inward_order(world: &World, state: &State) {
         // Who got what another session left is told of that late.
         let user = one.user;
         let shown = life.shown.first().map(|shown| shown.said);
-        let others = world.clients.iter().filter(|other| !std::ptr::eq(*other, &world.clients[client]));
+        let others = world.clients.iter().enumerate().filter(|(other, _)| *other != client);
         let ended = life.ended.is_some()
             || number > 1
             || others
-                .map(|other| other.lock())
+                .map(|(_, other)| other.lock())
                 .any(|other| other.user == user && other.lives.iter().any(|life| life.ended.is_some()));
         if ended {
             continue;
