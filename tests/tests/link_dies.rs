@@ -232,9 +232,8 @@ async fn a_link_survives_the_node_that_has_it() {
     let mut nodes = near(dir.path(), &authority, &url, s2s).await;
     let users: Vec<String> = (0..SENDERS).map(|n| format!("romeo{n}@{NEAR}")).collect();
     nodes[0].add_users(users.iter().map(|user| (user.as_str(), PASSWORD))).unwrap();
-    let options = |node: &Rookery, domain: &str| {
-        Options::new(node.listening.c2s, node.listening.c2s_tls, domain)
-    };
+    let options =
+        |node: &Rookery, domain: &str| Options::new(node.listening.c2s, node.listening.c2s_tls, domain);
     let places: Vec<Options> = nodes.iter().map(|node| options(node, NEAR)).collect();
 
     let mut juliet = Client::login(&options(&far, FAR), "juliet", PASSWORD, "balcony").await.unwrap();
@@ -267,14 +266,16 @@ async fn a_link_survives_the_node_that_has_it() {
     let killed = killed.expect("a node was killed");
     let after = home(&nodes, Some(killed)).expect("the link came back");
     let log = nodes[after].whole_log();
-    let opened: Vec<&str> = log.lines().filter(|l| l.contains("a stream to another server is open ")).collect();
+    let opened: Vec<&str> =
+        log.lines().filter(|l| l.contains("a stream to another server is open ")).collect();
     println!("n{} was killed; on n{}: {}", killed + 1, after + 1, opened.join("\n"));
 
     for sender in senders.join_all().await {
         let numbers = got.of.remove(&sender.number).unwrap_or_default();
         let different: BTreeSet<usize> = numbers.iter().copied().collect();
         let bounced: BTreeSet<usize> = sender.bounced.keys().copied().collect();
-        let lost: Vec<usize> = (0..COUNT).filter(|n| !different.contains(n) && !bounced.contains(n)).collect();
+        let lost: Vec<usize> =
+            (0..COUNT).filter(|n| !different.contains(n) && !bounced.contains(n)).collect();
         let both: Vec<&usize> = different.intersection(&bounced).collect();
         println!("{}: {} delivered, bounced {:?}", sender.name(), numbers.len(), sender.bounced);
         assert!(lost.is_empty(), "{}: lost {lost:?}\n{}", sender.name(), logs(&nodes));

@@ -351,7 +351,8 @@ impl Link {
 fn is_proof(answer: &Stanza) -> bool {
     use Condition::{InternalServerError, RemoteServerNotFound, RemoteServerTimeout};
     answer.error().is_none_or(|error| {
-        let works = !matches!(error.condition, InternalServerError | RemoteServerNotFound | RemoteServerTimeout);
+        let works =
+            !matches!(error.condition, InternalServerError | RemoteServerNotFound | RemoteServerTimeout);
         works && error.type_ != ErrorType::Wait
     })
 }

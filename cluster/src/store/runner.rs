@@ -18,9 +18,7 @@ use parking_lot::Mutex;
 use tokio::time::sleep;
 
 use super::keys::{Key, Kind};
-use super::{
-    Class, Database, Error, Fut, Isolation, Result, Transaction, Tx, Version, Versionstamp, awake,
-};
+use super::{Class, Database, Error, Fut, Isolation, Result, Transaction, Tx, Version, Versionstamp, awake};
 use crate::entity::{Entity, Shard};
 use crate::seams::Seams;
 

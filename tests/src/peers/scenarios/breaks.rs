@@ -144,7 +144,9 @@ pub(super) async fn play(world: &mut World, near: Side, number: usize, how: Brea
     if ours && far != Software::Rookery && how != Break::Paused && !lost.is_empty() {
         let log = world.server(near).whole_log();
         let upto = confirmed(log.get(before..).unwrap_or_default());
-        println!("before the break {far} had confirmed everything up to {upto:?}: what is lost of that, {far} has lost");
+        println!(
+            "before the break {far} had confirmed everything up to {upto:?}: what is lost of that, {far} has lost"
+        );
         lost.retain(|n| upto.is_none_or(|upto| *n > upto));
     }
     let bad = !lost.is_empty()
@@ -162,7 +164,8 @@ pub(super) async fn play(world: &mut World, near: Side, number: usize, how: Brea
 /// confirmed in its order, so everything before it was confirmed, too.
 fn confirmed(log: &str) -> Option<usize> {
     let ended = log.find("a stream to another server has ended").unwrap_or(log.len());
-    let lines = log.get(..ended)?.lines().filter(|l| l.contains("another server has confirmed what it was sent"));
+    let lines =
+        log.get(..ended)?.lines().filter(|l| l.contains("another server has confirmed what it was sent"));
     lines.filter_map(|line| line.split_once("last=\"n")?.1.split('"').next()?.parse().ok()).max()
 }
 
