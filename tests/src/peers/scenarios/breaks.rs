@@ -143,7 +143,9 @@ pub(super) async fn play(world: &mut World, near: Side, number: usize, how: Brea
     let mut lost = tally.lost();
     if ours && far != Software::Rookery && how != Break::Paused && !lost.is_empty() {
         let log = world.server(near).whole_log();
-        let upto = confirmed(log.get(before..).unwrap_or_default());
+        let [near, far_domain] = [near, near.other()].map(|side| Host::Main.domain(side));
+        let link = format!("link={near}@{far_domain} ");
+        let upto = confirmed(log.get(before..).unwrap_or_default(), &link);
         println!(
             "before the break {far} had confirmed everything up to {upto:?}: what is lost of that, {far} has lost"
         );
@@ -162,11 +164,11 @@ pub(super) async fn play(world: &mut World, near: Side, number: usize, how: Brea
 
 /// The last message that the far server had confirmed before the stream ended, as a round's part of Rookery's log says. What is sent is
 /// confirmed in its order, so everything before it was confirmed, too.
-fn confirmed(log: &str) -> Option<usize> {
-    let ended = log.find("a stream to another server has ended").unwrap_or(log.len());
-    let lines =
-        log.get(..ended)?.lines().filter(|l| l.contains("another server has confirmed what it was sent"));
-    lines.filter_map(|line| line.split_once("last=\"n")?.1.split('"').next()?.parse().ok()).max()
+fn confirmed(log: &str, link: &str) -> Option<usize> {
+    let ours = log.lines().filter(|line| line.contains(link));
+    let before = ours.take_while(|line| !line.contains("a stream to another server has ended"));
+    let lines = before.filter(|line| line.contains("another server has confirmed what it was sent"));
+    lines.filter_map(|line| line.split_once("last=n")?.1.split_whitespace().next()?.parse().ok()).max()
 }
 
 fn names(world: &World, near: Side) -> String {
