@@ -272,7 +272,7 @@ impl Link {
             "a stream to another server is open"
         );
         self.retry.opened();
-        self.reached = true;
+        self.sent_some = true;
         self.waiting.refused = None;
         let now = Instant::now();
         self.stream = Stream::Up(Box::new(Up {

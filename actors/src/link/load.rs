@@ -155,7 +155,7 @@ impl Link {
     pub(super) fn loaded(&mut self, loaded: Loaded) {
         let Loaded { record, page, last, seen, old, rows } = loaded;
         self.recorded = record.is_some();
-        self.reached = self.recorded; // by a former process, perhaps
+        self.sent_some = self.recorded; // by a former process, perhaps
         self.lost = record.and_then(Lost::of_record);
         self.clock.last = last;
         self.seen = Senders::of_rows(seen);

@@ -111,8 +111,8 @@ pub(crate) struct Link {
     /// A stream that was lost and may be resumed.
     lost: Option<Lost>,
     retry: Retry,
-    /// Some stream has been open: the other server may have what was sent.
-    reached: bool,
+    /// The other server may have something of what was sent: some stream has been open.
+    sent_some: bool,
     attempts: u64,
     timer: Timer,
     leaving: Option<leave::Leaving>,
@@ -327,7 +327,7 @@ impl PlacedActor for Link {
             stream: Stream::Down,
             lost: None,
             retry: Retry::default(),
-            reached: false,
+            sent_some: false,
             attempts: 0,
             timer: Timer::default(),
             leaving: None,

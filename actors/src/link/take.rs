@@ -211,7 +211,7 @@ impl Link {
         }
         let mut ops = Ops::new();
         links::clear(&mut ops, &self.name);
-        if !self.reached {
+        if !self.sent_some {
             seen::clear_all(&mut ops, &self.name);
         }
         (self.recorded, self.lost) = (false, None);
