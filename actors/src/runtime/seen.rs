@@ -138,8 +138,8 @@ impl Known {
 }
 
 /// Which of a sender's numbers were taken. Most come in order; one that another node held up may come late.
-#[derive(Clone, Copy, Debug)]
-struct Seen {
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Seen {
     last: u32,
     /// Those before the last, the next one lowest.
     before: u64,
@@ -147,12 +147,12 @@ struct Seen {
 
 impl Seen {
     /// One number, and nothing before it.
-    fn only(n: u32) -> Self {
+    pub(crate) fn only(n: u32) -> Self {
         Self { last: n, before: 0 }
     }
 
     /// Numbers wrap (XEP-0198 section 4): older means behind by less than half the circle.
-    fn has(self, n: u32) -> bool {
+    pub(crate) fn has(self, n: u32) -> bool {
         let behind = self.last.wrapping_sub(n);
         match behind {
             0 => true,
@@ -161,7 +161,7 @@ impl Seen {
         }
     }
 
-    fn take(&mut self, n: u32) {
+    pub(crate) fn take(&mut self, n: u32) {
         let ahead = n.wrapping_sub(self.last);
         if ahead == 0 || ahead > u32::MAX / 2 {
             let behind = self.last.wrapping_sub(n);
@@ -178,8 +178,30 @@ impl Seen {
         self.last = n;
     }
 
+    /// And what another has taken.
+    pub(crate) fn add(&mut self, other: Self) {
+        let (mut last, earlier) =
+            if other.last.wrapping_sub(self.last) < u32::MAX / 2 { (other, *self) } else { (*self, other) };
+        let gap = last.last.wrapping_sub(earlier.last);
+        if let Some(bit) = gap.checked_sub(1).filter(|bit| *bit < 64) {
+            last.before |= 1 << bit;
+        }
+        last.before |= earlier.before.checked_shl(gap).unwrap_or(0);
+        *self = last;
+    }
+
+    /// For a record, or another node: see [`Seen::of_parts`].
+    pub(crate) fn parts(self) -> (u32, u64) {
+        (self.last, self.before)
+    }
+
+    /// The last number, and which of the 64 before it were taken.
+    pub(crate) fn of_parts(last: u32, before: u64) -> Self {
+        Self { last, before }
+    }
+
     /// What was taken and is refused after all: it may come again.
-    fn untake(&mut self, n: u32) {
+    pub(crate) fn untake(&mut self, n: u32) {
         match self.last.wrapping_sub(n) {
             0 => {
                 // The next one before it is the last; with none among 64, the first of those of which nothing is known.
@@ -236,6 +258,22 @@ mod tests {
         let row = |before| Known::row(table::Seen { last: 7, before, ..table::Seen::default() }).taken;
         assert!((0..=7).all(|n| row(None).has(n)) && !row(None).has(8));
         assert!(row(Some(2)).has(7) && !row(Some(2)).has(6) && row(Some(2)).has(5));
+    }
+
+    #[test]
+    fn what_two_have_taken_is_one() {
+        let of = |numbers: &[u32]| {
+            let mut seen = Seen::only(numbers[0]);
+            numbers.iter().for_each(|n| seen.take(*n));
+            seen
+        };
+        for (a, b) in [(&[3, 4, 9][..], &[5, 7][..]), (&[3], &[67]), (&[1], &[60, 61]), (&[u32::MAX], &[2])] {
+            let (mut one, mut two) = (of(a), of(b));
+            one.add(of(b));
+            two.add(of(a));
+            assert_eq!(one, two);
+            assert!(a.iter().chain(b).all(|n| one.has(*n)) && !one.has(6));
+        }
     }
 
     #[test]

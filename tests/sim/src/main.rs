@@ -76,9 +76,9 @@ struct Options {
     /// Whether there are echo rooms and an echo component, which clients use; from the seed if not given.
     #[arg(long)]
     toys: Option<bool>,
-    /// What clients say to rooms are groupchats. These are archived nowhere, and not promised to come once: to see how far that is.
+    /// Whether what clients say to rooms are groupchats, which are archived nowhere; from the seed if not given.
     #[arg(long)]
-    groupchat: bool,
+    groupchat: Option<bool>,
     /// Every event goes to this file.
     #[arg(long)]
     trace: Option<std::path::PathBuf>,
@@ -109,7 +109,7 @@ fn plan(options: &Options) -> Plan {
         at_once,
         habits: !options.plain,
         sleepy: options.sleepy.unwrap_or(sleepy),
-        groupchat: options.groupchat,
+        groupchat: options.groupchat.unwrap_or_else(|| Chance::new(options.seed, 7).hits(500)),
         // A die of its own: a world without toys is what it was before there were any.
         toys: options.toys.unwrap_or_else(|| Chance::new(options.seed, 6).hits(400)),
     }

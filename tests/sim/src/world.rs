@@ -36,7 +36,7 @@ pub(crate) struct Plan {
     pub(crate) sleepy: bool,
     /// There are echo rooms and an echo component, which clients use.
     pub(crate) toys: bool,
-    /// What they say to rooms is kept in no archive.
+    /// What they say to rooms are groupchats, which no archive keeps; else chats.
     pub(crate) groupchat: bool,
 }
 
@@ -124,8 +124,8 @@ pub(crate) struct Asked {
     pub(crate) life: usize,
     pub(crate) target: Target,
     pub(crate) acked: bool,
-    /// Results and errors.
-    pub(crate) answers: u32,
+    /// Results and errors: when, and by which connection of the client.
+    pub(crate) answers: Vec<(Duration, u32)>,
     /// Clients that got it, and in which life.
     pub(crate) seen_by: Vec<(usize, usize)>,
 }
@@ -240,6 +240,17 @@ impl World {
     /// All who are not logged in do so.
     pub(crate) fn draining(&self) -> bool {
         self.phase.load(Ordering::Relaxed) == Phase::Draining as u8
+    }
+
+    /// Whether something may come to a client a second time that lies nowhere but with its session and its connection: both were lost
+    /// since, and the session's home could not write down that it was sent.
+    pub(crate) fn may_repeat(&self, user: usize, first: (Duration, u32), second: (Duration, u32)) -> bool {
+        let shard = rookery_cluster::entity::Entity::new(jid(user)).shard().0;
+        let forgotten = first.1 != second.1 && self.witness.forgets(shard, first.0, second.0);
+        if forgotten {
+            self.log.count("came twice: its home could not write that it came");
+        }
+        forgotten
     }
 
     /// Keeps what everybody sees now.
