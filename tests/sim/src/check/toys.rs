@@ -44,8 +44,11 @@ struct Ear<'a> {
     life: usize,
     lines: Vec<usize>,
     /// When each came, and by which connection.
-    at: Vec<(Duration, u32)>,
+    at: Vec<When>,
 }
+
+/// When something came, and by which connection.
+type When = (Duration, u32);
 
 impl Ear<'_> {
     fn name(&self) -> String {
@@ -90,7 +93,7 @@ pub(super) async fn all(world: &World, store: &Store) {
 
 /// What each life of a client heard.
 fn ears<'a>(client: &'a Client, place: Option<usize>, lines: &[Line]) -> Vec<Ear<'a>> {
-    let mut all: BTreeMap<usize, Vec<(usize, (Duration, u32))>> = BTreeMap::new();
+    let mut all: BTreeMap<usize, Vec<(usize, When)>> = BTreeMap::new();
     for heard in &client.toys.heard {
         if lines.get(heard.line).is_some_and(|line| line.room == place) {
             all.entry(heard.life).or_default().push((heard.line, heard.at));
