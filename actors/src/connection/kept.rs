@@ -2,13 +2,14 @@
 
 use rookery_cluster::tables::archive::ArchiveId;
 
+use super::recent;
 use crate::runtime::origin::Origin;
 
 /// Where a stanza lies that is sent to a client. Goes with each stanza to the connection, so it is small.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Kept {
     place: Place,
-    /// Of a request or an answer.
+    /// Of a request, an answer, or a message of a room.
     repeat: Option<Box<Repeat>>,
 }
 
@@ -24,12 +25,14 @@ enum Place {
     Queue(ArchiveId),
 }
 
-/// How a request or an answer is known that may come again.
+/// How a stanza is known that may come again.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 struct Repeat {
     origin: Option<Origin>,
     key: u64,
     again: bool,
+    /// It is known by its origin, which says how many came before.
+    numbered: bool,
 }
 
 impl Kept {
@@ -52,7 +55,13 @@ impl Kept {
     /// The stanza is a request or an answer, and where it comes from. `again`: it was handed over before, and only
     /// its waiter has changed.
     pub(crate) fn from(self, origin: Option<Origin>, key: u64, again: bool) -> Self {
-        Self { repeat: Some(Box::new(Repeat { origin, key, again })), ..self }
+        Self { repeat: Some(Box::new(Repeat { origin, key, again, numbered: false })), ..self }
+    }
+
+    /// It is a message of a room, and known by its origin. `again` as above.
+    pub(crate) fn of_room(self, origin: Origin, again: bool) -> Self {
+        let repeat = Repeat { origin: Some(origin), key: recent::key_of(origin), again, numbered: true };
+        Self { repeat: Some(Box::new(repeat)), ..self }
     }
 
     /// The stanza may come again, and is known by this key; 0: it is not.
@@ -93,9 +102,14 @@ impl Kept {
         }
     }
 
-    /// Of a request or an answer: where it comes from.
+    /// Of a request, an answer or a message of a room: where it comes from.
     pub(crate) fn origin(&self) -> Option<Origin> {
         self.repeat.as_ref().and_then(|repeat| repeat.origin)
+    }
+
+    /// Of a message of a room: by which it is known should it come again.
+    pub(crate) fn room(&self) -> Option<Origin> {
+        self.repeat.as_ref().filter(|repeat| repeat.numbered).and_then(|repeat| repeat.origin)
     }
 
     /// By which it is known should it come again; 0: it is not.

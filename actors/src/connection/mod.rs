@@ -2,6 +2,7 @@
 //! of both. Nothing here knows sessions, users or nodes: they come as [`ledger::Keeper`] and [`pipe::Feeder`].
 
 pub(crate) mod budget;
+pub(crate) mod heard;
 pub(crate) mod kept;
 pub(crate) mod ledger;
 pub mod pipe;

@@ -71,6 +71,7 @@ pub(super) fn read(frame: &Frame, owner: &BareJid) -> Option<Message> {
         stored_at: 0,
         flags: 0,
         sent: Vec::new(),
+        origin: bytes::Bytes::new(),
     };
     Some(Message { stamp, entry })
 }

@@ -76,9 +76,7 @@ pub(crate) fn item(down: &pipe::Down) -> item::What {
         pipe::Down::Stanza(outgoing, kept) => {
             let mut bytes = Vec::with_capacity(outgoing.size() + 16);
             outgoing.write(&mut bytes);
-            let (id, queued) = (id_bytes(kept.id()), id_bytes(kept.queued()));
-            let (offline, key) = (kept.offline(), kept.key());
-            item::What::Stanza(Stanza { stanza: bytes.into(), id, queued, offline, key })
+            item::What::Stanza(stanza(bytes.into(), kept))
         }
         pipe::Down::Written(bytes, _) => {
             item::What::Stanza(Stanza { stanza: bytes.clone(), ..Stanza::default() })
@@ -126,14 +124,25 @@ pub(crate) fn close_of(close: Close) -> pipe::Close {
     }
 }
 
+/// A stanza that is sent to a client, and where it lies.
+pub(crate) fn stanza(stanza: Bytes, kept: &Kept) -> Stanza {
+    let (id, queued) = (id_bytes(kept.id()), id_bytes(kept.queued()));
+    let origin = kept.room().map(Origin::to_bytes).unwrap_or_default();
+    let (offline, key) = (kept.offline(), kept.key());
+    Stanza { stanza, id, queued, offline, key, origin }
+}
+
 /// Where a stanza lies.
 pub(crate) fn kept(stanza: &Stanza) -> Kept {
-    let Stanza { id, queued, offline, key, .. } = stanza;
-    match id_of(queued) {
+    let Stanza { id, queued, offline, key, origin, .. } = stanza;
+    let kept = match id_of(queued) {
         Some(queued) => Kept::queue(queued),
         None => Kept::archive(id_of(id), *offline),
+    };
+    match Origin::of_bytes(origin) {
+        Some(room) => kept.of_room(room, false),
+        None => kept.keyed(*key),
     }
-    .keyed(*key)
 }
 
 /// A capsule of what a session's record in the store says, at a home that has its shard in `epoch`.

@@ -1,5 +1,6 @@
 //! What makes a repeated stanza known again: a name of its sender, and the sender's number for the stanza.
 
+use bytes::Bytes;
 use rookery_proto::xmpp::jid::Jid;
 use sha2::{Digest as _, Sha256};
 
@@ -33,6 +34,17 @@ impl Origin {
     /// The stanza `number` of the sender `name`.
     pub fn new(name: impl Into<OriginName>, number: u32) -> Self {
         Self { name: name.into(), number }
+    }
+
+    /// Name and number: 20 bytes.
+    pub(crate) fn to_bytes(self) -> Bytes {
+        [&self.name.0[..], &self.number.to_le_bytes()].concat().into()
+    }
+
+    /// The way back; `None` of anything else.
+    pub(crate) fn of_bytes(bytes: &[u8]) -> Option<Self> {
+        let (name, number) = bytes.split_first_chunk()?;
+        Some(Self::new(OriginName(*name), u32::from_le_bytes(number.try_into().ok()?)))
     }
 
     /// The same stanza as one recipient of many knows it: to two devices of a user it is two stanzas.

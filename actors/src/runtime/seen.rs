@@ -157,10 +157,12 @@ impl Known {
 /// behind is settled.
 const WORDS: usize = 4;
 const WINDOW: u32 = 64 * 4;
+/// How many bytes [`Seen::to_bytes`] gives.
+pub(crate) const SEEN_BYTES: usize = 4 + 8 * WORDS;
 
 /// Which of a sender's numbers were taken. Most come in order; one that another node held up may come late.
-#[derive(Clone, Copy, Debug)]
-struct Seen {
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Seen {
     last: u32,
     /// Those before the last, the next one lowest.
     before: [u64; WORDS],
@@ -174,12 +176,12 @@ fn place(behind: u32) -> Option<(usize, u32)> {
 
 impl Seen {
     /// One number, and nothing before it.
-    fn only(n: u32) -> Self {
+    pub(crate) fn only(n: u32) -> Self {
         Self { last: n, before: [0; WORDS] }
     }
 
     /// Numbers wrap (XEP-0198 section 4): older means behind by less than half the circle.
-    fn has(self, n: u32) -> bool {
+    pub(crate) fn has(self, n: u32) -> bool {
         let behind = self.last.wrapping_sub(n);
         match place(behind) {
             Some((word, bit)) => self.before.get(word).is_some_and(|word| word >> bit & 1 == 1),
@@ -210,7 +212,7 @@ impl Seen {
         });
     }
 
-    fn take(&mut self, n: u32) {
+    pub(crate) fn take(&mut self, n: u32) {
         let ahead = n.wrapping_sub(self.last);
         if ahead == 0 || ahead > u32::MAX / 2 {
             return self.mark(self.last.wrapping_sub(n), true);
@@ -220,8 +222,35 @@ impl Seen {
         self.last = n;
     }
 
+    /// And what another has taken.
+    pub(crate) fn add(&mut self, other: Self) {
+        let newer = other.last.wrapping_sub(self.last) < u32::MAX / 2;
+        let (mut last, mut earlier) = if newer { (other, *self) } else { (*self, other) };
+        let gap = last.last.wrapping_sub(earlier.last);
+        last.mark(gap, true);
+        earlier.shift(gap.min(WINDOW), false, 0);
+        last.before.iter_mut().zip(earlier.before).for_each(|(word, more)| *word |= more);
+        *self = last;
+    }
+
+    /// For a record, or another node: the last number, and which of those before it were taken, the next one lowest.
+    pub(crate) fn to_bytes(self) -> [u8; SEEN_BYTES] {
+        let mut bytes = [0; SEEN_BYTES];
+        let parts =
+            self.last.to_le_bytes().into_iter().chain(self.before.into_iter().flat_map(u64::to_le_bytes));
+        bytes.iter_mut().zip(parts).for_each(|(byte, part)| *byte = part);
+        bytes
+    }
+
+    /// What [`Seen::to_bytes`] has written.
+    pub(crate) fn of_bytes(bytes: &[u8; SEEN_BYTES]) -> Self {
+        let (last, before) = bytes.split_first_chunk::<4>().unwrap_or((&[0; 4], &[]));
+        let mut words = before.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word));
+        Self { last: u32::from_le_bytes(*last), before: std::array::from_fn(|_| words.next().unwrap_or(0)) }
+    }
+
     /// What was taken and is refused after all: it may come again.
-    fn untake(&mut self, n: u32) {
+    pub(crate) fn untake(&mut self, n: u32) {
         match self.last.wrapping_sub(n) {
             0 => {
                 // The next one before it is the last; with none in the window, the first of those of which nothing is known.
@@ -322,6 +351,22 @@ mod tests {
             assert!(senders.has(origin(0)) && senders.has(origin(first)), "{n}");
         }
         assert!(senders.young.len() + senders.old.len() <= 2 * SENDERS);
+    }
+
+    #[test]
+    fn what_two_have_taken_is_one() {
+        let of = |numbers: &[u32]| {
+            let mut seen = Seen::only(numbers[0]);
+            numbers.iter().for_each(|n| seen.take(*n));
+            seen
+        };
+        for (a, b) in [(&[3, 4, 9][..], &[5, 7][..]), (&[3], &[67]), (&[1], &[60, 61]), (&[u32::MAX], &[2])] {
+            let (mut one, mut two) = (of(a), of(b));
+            one.add(of(b));
+            two.add(of(a));
+            assert_eq!(one, two);
+            assert!(a.iter().chain(b).all(|n| one.has(*n)) && !one.has(6));
+        }
     }
 
     #[test]

@@ -36,7 +36,7 @@ impl Session {
     /// Finds out what a client with `h` stanzas has; the answer is [`Msg::Claimed`].
     pub(super) fn claim(&mut self, h: u32, me: &Handle<Self>) {
         let Some((record, mut cursor)) = self.record() else { return };
-        cursor.recent = Recent::read(&cursor.recent).covered_by(h).bytes();
+        Recent::read(&cursor).covered_by(h).write(&mut cursor);
         let (Some(stored), Some(sm)) = (&self.restored, &mut self.sm) else { return };
         sm.claiming();
         let claim = Claim {
@@ -73,11 +73,12 @@ impl Session {
         match claim {
             Ok(claim) if claim.h == resume.h => {
                 if let Some(stored) = self.restored.take() {
-                    self.recent = Recent::read(&stored.cursor.recent).covered_by(claim.h);
+                    self.recent = Recent::read(&stored.cursor).covered_by(claim.h);
                 }
                 let queued = sm.take_had(&self.recent);
                 sm.count_from(claim.h, claim.numbering);
                 sm.note_had(&mut self.recent, self.ledger.received());
+                self.recent.comes_again_after(sm.sent());
                 self.acked = claim.acked;
                 self.unqueue(&queued);
                 self.resume(resume, me, Some(*claim));

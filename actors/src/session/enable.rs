@@ -11,7 +11,6 @@ use super::sm::{Sm, resumption_id};
 use super::{Event, Session};
 use crate::connection::ledger::Ledger;
 use crate::connection::pipe::Down;
-use crate::connection::recent::Recent;
 use crate::runtime::actor::Handle;
 
 impl Session {
@@ -27,7 +26,7 @@ impl Session {
             ledger.keep(me.downgrade());
         }
         self.ledger = ledger;
-        self.recent = Recent::default(); // numbers begin anew
+        self.recent.count_anew();
         let now = self.host.seams().clock.now_micros();
         let mut sm = Sm::new(max, resume.then_some(&key), now, numbering);
         sm.has = Has::all(self.client.roster);

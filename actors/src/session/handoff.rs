@@ -69,8 +69,8 @@ impl Session {
         let (waited, tail) = (came.len(), self.tail_of(&attach));
         let got = attach.h.wrapping_add(u32::try_from(tail.len()).unwrap_or(0));
         // What the connection knows, and what the record says that it has brought its client before.
-        self.recent = recent::from_wire(&attach.recent);
-        self.recent.add(&Recent::read(&restored.cursor.recent).covered_by(got));
+        self.recent = recent::from_wire(&attach);
+        self.recent.add(&Recent::read(&restored.cursor).covered_by(got));
         let came = self.settle_had(came);
         pipe.refill(came.iter().map(Unacked::down));
         let reattached = Reattached {
@@ -131,7 +131,7 @@ impl Session {
     /// Settles what the client has had before, and returns the rest.
     fn settle_had(&self, came: Vec<Unacked>) -> Vec<Unacked> {
         let (twice, rest): (Vec<_>, Vec<_>) =
-            came.into_iter().partition(|item| self.recent.has(item.kept.key()));
+            came.into_iter().partition(|item| self.recent.has_kept(&item.kept));
         let queued: Vec<ArchiveId> = twice.iter().filter_map(|item| item.kept.queued()).collect();
         twice.into_iter().for_each(|item| item.receipt.done());
         self.unqueue(&queued);
@@ -289,14 +289,7 @@ impl Session {
         let sent = unacked.iter().map(|item| {
             let mut bytes = Vec::with_capacity(item.outgoing.stanza.size() + 64);
             item.outgoing.write(&mut bytes);
-            let (id, queued) = (wire::id_bytes(item.kept.id()), wire::id_bytes(item.kept.queued()));
-            wire::Stanza {
-                stanza: bytes.into(),
-                id,
-                queued,
-                offline: item.kept.offline(),
-                key: item.kept.key(),
-            }
+            wire::stanza(bytes.into(), &item.kept)
         });
         let carried = Carried {
             capsule: Some(capsule),

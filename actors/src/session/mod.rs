@@ -120,7 +120,7 @@ pub(crate) struct Session {
     handed: u32,
     /// Somebody waits for the record to say what is settled, and it may not: the client has to confirm an answer first.
     settle_waits: bool,
-    /// The requests and answers that its client was sent last.
+    /// The requests, answers and messages of rooms that its client was sent last.
     recent: Recent,
 }
 
@@ -179,7 +179,7 @@ impl Session {
         let resumable = record.flags & sessions::flags::RESUMABLE != 0;
         let ledger = Ledger::new(stored.cursor.up_handled);
         let handle = host.sessions().handle(Self {
-            recent: Recent::read(&stored.cursor.recent).covered_by(stored.cursor.down_acked),
+            recent: Recent::read(&stored.cursor).covered_by(stored.cursor.down_acked),
             held: client.inactive.then(Box::default),
             client: Box::new(client),
             acked: stored.cursor.acked,
@@ -258,7 +258,7 @@ impl Session {
             let key = recent::key(&delivery.outgoing.stanza);
             delivery.kept = delivery.kept.keyed(key);
         }
-        if delivery.kept.again() || self.recent.has(delivery.kept.key()) {
+        if delivery.kept.again() || self.recent.has_kept(&delivery.kept) {
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
             return self.has_had(delivery);
         }
@@ -291,7 +291,8 @@ impl Session {
                 let limits = &self.host.options().limits;
                 let moves = self.host.homes_change();
                 if kept.key() != 0 && self.restored.is_none() {
-                    self.recent.note(kept.key(), sm.sent().wrapping_add(1), self.ledger.received());
+                    let number = Some(sm.sent().wrapping_add(1));
+                    self.recent.note_kept(&kept, number, self.ledger.received());
                     sm.need_cursor();
                 }
                 if !sm.keep(Unacked::new(outgoing, kept, receipt), limits, moves) {
@@ -305,7 +306,7 @@ impl Session {
                 pushed
             }
             None => {
-                self.recent.note(kept.key(), 0, self.ledger.received());
+                self.recent.note_kept(&kept, None, self.ledger.received());
                 let queued: Vec<_> = outgoing.among.came().into_iter().collect();
                 let pushed = push(Down::Stanza(outgoing, kept));
                 self.unqueue(&queued);

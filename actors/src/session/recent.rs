@@ -1,17 +1,22 @@
-//! Requests and answers that come again, since nobody could say whether the client was sent them.
+//! Requests, answers and messages of rooms that come again, since nobody could say whether the client was sent them.
 
 use rookery_cluster::tables::archive::ArchiveId;
 use rookery_proto::xmpp::stanza::Stanza;
 
 use super::sm::Sm;
 use super::{Delivery, Event, Session};
+use crate::connection::heard::Heard;
 use crate::connection::ledger::Receipt;
 use crate::connection::recent::{self, Asks, Recent, Sent};
 use crate::routing::wire;
 
 /// What another home has told the connection.
-pub(super) fn from_wire(recent: &[wire::Recent]) -> Recent {
-    Recent::of(recent.iter().map(|recent| Sent::new(recent.key, recent.number, recent.up)))
+pub(super) fn from_wire(attach: &wire::Attach) -> Recent {
+    let sent = attach.recent.iter().map(|recent| Sent::new(recent.key, recent.number, recent.up));
+    let mut recent = Recent::of(sent);
+    recent.rooms = Heard::read(&attach.rooms);
+    recent.comes_again(attach.sent);
+    recent
 }
 
 /// For the next home.
@@ -28,6 +33,11 @@ pub(super) fn key(error: &Stanza) -> u64 {
 impl Session {
     /// The client was sent this. A sender that sends it again hears of it when the client has it.
     pub(super) fn has_had(&mut self, delivery: Delivery) {
+        let queued = delivery.kept.queued();
+        let waits = |sm: &Sm| sm.unacked.iter().any(|item| item.kept.queued() == queued);
+        if let Some(id) = queued.filter(|_| !self.sm.as_deref().is_some_and(waits)) {
+            self.unqueue(&[id]); // it was put there when nobody knew that the client had it
+        }
         self.settle_with(delivery.kept.key(), delivery.receipt);
     }
 
@@ -68,10 +78,10 @@ impl Sm {
     /// Drops what the client has had before; returns what of that lies in the offline queue.
     pub(super) fn take_had(&mut self, recent: &Recent) -> Vec<ArchiveId> {
         let mut queued = Vec::new();
-        if self.unacked.iter().any(|item| recent.has(item.kept.key())) {
+        if self.unacked.iter().any(|item| recent.has_kept(&item.kept)) {
             let all = std::mem::take(&mut self.unacked);
             let (twice, rest): (Vec<_>, Vec<_>) =
-                all.into_iter().partition(|item| recent.has(item.kept.key()));
+                all.into_iter().partition(|item| recent.has_kept(&item.kept));
             self.unacked = rest.into();
             for item in twice {
                 self.forget_bytes(&item);
@@ -85,8 +95,11 @@ impl Sm {
     /// What waits for the client has its numbers.
     pub(super) fn note_had(&self, recent: &mut Recent, up: u32) {
         for (number, item) in (1u32..).zip(&self.unacked) {
-            if !recent.has(item.kept.key()) {
-                recent.note_waited(item.kept.key(), self.acked.wrapping_add(number), up);
+            let number = self.acked.wrapping_add(number);
+            if item.kept.room().is_some() {
+                recent.note_kept(&item.kept, Some(number), up);
+            } else if !recent.has(item.kept.key()) {
+                recent.note_waited(item.kept.key(), number, up);
             }
         }
     }

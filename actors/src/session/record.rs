@@ -84,11 +84,15 @@ impl Session {
         hash?;
         let up_handled = self.sm.as_ref()?.tellable(self.ledger.processed());
         let up_handled = self.ledger.at_least_recorded(up_handled);
-        let recent = match &self.restored {
-            Some(restored) => restored.cursor.recent.clone(),
-            None => self.recent.bytes(),
-        };
-        Some((self.whole_record(), sessions::Cursor { up_handled, down_acked, acked: self.acked, recent }))
+        let (acked, mut cursor) = (self.acked, sessions::Cursor::default());
+        match &self.restored {
+            Some(restored) => {
+                (cursor.recent, cursor.rooms) =
+                    (restored.cursor.recent.clone(), restored.cursor.rooms.clone());
+            }
+            None => self.recent.write(&mut cursor),
+        }
+        Some((self.whole_record(), sessions::Cursor { up_handled, down_acked, acked, ..cursor }))
     }
 
     /// What it takes to bring the session back.

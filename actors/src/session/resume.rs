@@ -54,6 +54,7 @@ impl Session {
         if self.ledger.broken() {
             // Something was lost inside the server: the client sends again what comes after the last that was not.
             let told = self.ledger.settled();
+            self.recent.comes_again(Some(self.ledger.received()));
             self.ledger = Ledger::new(told);
             self.ledger.keep(me.downgrade());
         } else if claim.is_none() && !self.ledger.at_rest() {
@@ -88,6 +89,7 @@ impl Session {
         let _ = pipe.push(Down::Nonza(sm::resumed(self.ledger.settled(), self.sid, &key)));
         if let Some(sm) = &mut self.sm {
             let (acked, queued) = sm.resume(h);
+            self.recent.confirmed(h);
             pipe.refill(sm.unacked());
             self.acked = self.acked.max(acked);
             let marked = sm.mark_reached();

@@ -383,6 +383,7 @@ impl Session {
             sm.asked = None;
         }
         let (last, queued) = sm.confirm(h);
+        self.recent.confirmed(h);
         let (marked, roster) = (sm.mark_reached(), sm.confirm_roster());
         tracing::trace!(jid = %self.jid, h, sent = sm.sent, ?marked, "confirmed");
         self.unqueue(&queued);

@@ -14,7 +14,7 @@ use super::share::Owed;
 use super::steps::Step;
 use super::worth::worth_keeping;
 use super::{Sequence, User, UserSession};
-use crate::connection::pipe::{Outgoing, Pipe};
+use crate::connection::pipe::{Kept, Outgoing, Pipe};
 use crate::connection::shared_delivery::Gone;
 use crate::host::NotResumed;
 use crate::runtime::actor::Handle;
@@ -186,7 +186,8 @@ impl User {
                     if self.takes_messages() {
                         let to = Jid::from(self.jid.clone());
                         let (stanza, owed) = (Arc::new(Stanza::clone(&stanza).to(to)), Owed::LeftBehind);
-                        self.in_order(Step::In { stanza, id: None, owed, copies: false, receipt });
+                        let (kept, copies) = (Kept::default(), false);
+                        self.in_order(Step::In { stanza, id: None, owed, copies, kept, receipt });
                     } else {
                         self.keep_for_later(stanza, receipt);
                     }

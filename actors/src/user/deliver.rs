@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use rookery_cluster::invariant;
 use rookery_cluster::store::Writes;
 use rookery_cluster::tables::archive::{ArchiveId, Collection};
@@ -68,6 +69,7 @@ impl User {
             stored_at: self.host.seams().clock.now_micros(),
             flags: 0,
             sent: Vec::new(),
+            origin: Bytes::new(),
         }
     }
 

@@ -14,6 +14,7 @@ use super::steps::Step;
 use super::worth::worth_keeping;
 use super::{Inbound, User};
 use crate::connection::ledger::Receipt;
+use crate::connection::pipe::Kept;
 use crate::features::contract::{Direction, Passing, Phase, Verdict};
 use crate::features::{self, xep_0356_privilege};
 use crate::runtime::origin::Origin;
@@ -130,7 +131,7 @@ impl User {
             }
             let stanza = Arc::new(stanza);
             let step = if owed.is_live() {
-                Step::In { stanza, id: Some(id), owed, copies, receipt }
+                Step::In { stanza, id: Some(id), owed, copies, kept: Kept::default(), receipt }
             } else {
                 Step::Kept { stanza, receipt }
             };
@@ -144,7 +145,8 @@ impl User {
                 _ => receipt.done(), // RFC 6121 section 8.5.2.1.1: headlines and errors may go nowhere
             }
         } else if owed.is_live() {
-            self.in_order(Step::In { stanza: Arc::new(stanza), id: None, owed, copies, receipt });
+            let kept = of_room(&stanza, origin, false);
+            self.in_order(Step::In { stanza: Arc::new(stanza), id: None, owed, copies, kept, receipt });
         } else if !waits {
             receipt.done();
         } else if self.queued >= self.host.options().limits.offline_messages {
@@ -203,6 +205,14 @@ impl User {
                 receipt.done(); // a component that asks gets the answer or hears that there was none
             }
         }
+    }
+}
+
+/// By which a message of a room is known that no archive has: the session that it is for may be all that has it.
+pub(super) fn of_room(stanza: &Stanza, origin: Option<Origin>, again: bool) -> Kept {
+    match (stanza.type_, origin) {
+        (Type::Message(MessageType::Groupchat), Some(origin)) => Kept::default().of_room(origin, again),
+        _ => Kept::default(),
     }
 }
 

@@ -22,6 +22,7 @@ use crate::connection::pipe::{Kept, Outgoing};
 use crate::connection::recent;
 use crate::features::xep_0203_delay as delay;
 use crate::runtime::actor::Handle;
+use crate::runtime::origin::Origin;
 use crate::session::{self, Delivery, SessionId};
 
 /// A page that is about to be sent.
@@ -272,7 +273,10 @@ impl User {
                 let offline = drain.offline;
                 let kept = match place {
                     Collection::Archive => Kept::archive(Some(*id), offline),
-                    Collection::Queue => Kept::queue(*id).keyed(recent::key(&outgoing.stanza, None)),
+                    Collection::Queue => match Origin::of_bytes(&entry.origin) {
+                        Some(room) => Kept::queue(*id).of_room(room, false),
+                        None => Kept::queue(*id).keyed(recent::key(&outgoing.stanza, None)),
+                    },
                 };
                 if Owed::of(entry) == Owed::LeftBehind {
                     left.push(*id);

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use rookery_cluster::tables::archive::{self, ArchiveId, Collection};
 use rookery_proto::xmpp::jid::{BareJid, Jid};
-use rookery_proto::xmpp::stanza::Stanza;
+use rookery_proto::xmpp::stanza::{MessageType, Stanza, Type};
 
 use super::deliver::Ops;
+use super::incoming::of_room;
 use super::numbers::Numbers;
 use super::share::{self, Owed};
 use super::steps::Step;
@@ -19,9 +21,26 @@ use crate::features::contract::{Direction, Prepare};
 use crate::runtime::origin::Origin;
 use crate::session::{Delivery, SessionId};
 
+/// Whether a message comes behind what waits in the queue for a session, and waits there: what is kept for a device that is not
+/// there, and what rooms say, which comes in their order.
+pub(super) fn waits_its_turn(stanza: &Stanza) -> bool {
+    stanza.type_ == Type::Message(MessageType::Groupchat) || worth_keeping(stanza)
+}
+
+/// For the entry of a message of a room: its session's client may have it already, and its session knows by that.
+fn room_of(stanza: &Stanza, origin: Option<Origin>) -> Bytes {
+    of_room(stanza, origin, false).room().map(Origin::to_bytes).unwrap_or_default()
+}
+
 impl User {
     /// Hands a message that is archived nowhere to the sessions that it is for. One of them carries the obligation.
-    pub(super) fn pass_on(&mut self, stanza: &Arc<Stanza>, (owed, copies): (Owed, bool), receipt: Receipt) {
+    pub(super) fn pass_on(
+        &mut self,
+        stanza: &Arc<Stanza>,
+        (owed, copies): (Owed, bool),
+        kept: Kept,
+        receipt: Receipt,
+    ) {
         let full = self.recipient(stanza);
         let mut receipt = Some(receipt);
         if !worth_telling(stanza)
@@ -40,13 +59,14 @@ impl User {
             }
             return session.hand_now(Delivery {
                 outgoing: Outgoing::new(stanza.clone()),
-                kept: Kept::default(),
+                kept,
                 receipt: receipt.unwrap_or_else(Receipt::none),
             });
         }
         let keeps = worth_keeping(stanza);
         // What an ended session has left is older than what waits in the queue by now.
-        let late = |session: &UserSession| keeps && owed != Owed::LeftBehind && self.is_late(session);
+        let turn = waits_its_turn(stanza);
+        let late = |session: &UserSession| turn && owed != Owed::LeftBehind && self.is_late(session);
         let meant = |session: &&UserSession| session.is_meant(full);
         let copied = |session: &&UserSession| copies && session.carbons && !session.is_meant(full);
         let reached = self.sessions.iter().any(|session| meant(&session));
@@ -65,7 +85,7 @@ impl User {
             }
             session.hand_now(Delivery {
                 outgoing: Outgoing { among: among.clone(), ..Outgoing::new(stanza.clone()) },
-                kept: Kept::default(),
+                kept: kept.clone(),
                 receipt: receipt.take().unwrap_or_else(Receipt::none),
             });
         }
@@ -74,7 +94,7 @@ impl User {
             session.hand_now(Delivery { outgoing, kept: Kept::default(), receipt: Receipt::none() });
         }
         let alone = now.is_empty();
-        self.queue_behind(stanza, behind, alone, &mut receipt);
+        self.queue_behind(stanza, behind, alone, kept.origin(), &mut receipt);
         if let Some(receipt) = receipt {
             receipt.done();
         }
@@ -91,7 +111,7 @@ impl User {
         let full = self.recipient(stanza);
         // What waits for a commit may come into it as well.
         let queued = self.queued.saturating_add(self.pending.commits.len());
-        worth_keeping(stanza)
+        waits_its_turn(stanza)
             && queued >= self.host.options().limits.offline_messages
             && self.sessions.iter().any(|session| session.is_meant(full) && self.is_late(session))
     }
@@ -103,6 +123,7 @@ impl User {
         stanza: &Arc<Stanza>,
         mut behind: Vec<SessionId>,
         alone: bool,
+        origin: Option<Origin>,
         receipt: &mut Option<Receipt>,
     ) {
         let with = stanza.from.as_ref().map_or_else(|| self.jid.clone(), Jid::to_bare);
@@ -110,13 +131,16 @@ impl User {
         let offline =
             |sid: &SessionId| self.drains.all.iter().any(|drain| drain.offline && drain.sid == *sid);
         behind.sort_by_key(|sid| !offline(sid));
+        let mut kept_by = origin;
         for (n, sid) in behind.into_iter().enumerate() {
             let mut entry = self.entry(Direction::In, stanza, &with);
-            let owed = if alone && n == 0 { Owed::AnyDevice } else { Owed::Session };
+            let any = alone && n == 0 && worth_keeping(stanza);
+            let owed = if any { Owed::AnyDevice } else { Owed::Session };
             entry.flags = share::flags(owed, true);
             entry.sent.push(archive::Sent { numbering: sid.mark(), n: 0 });
+            entry.origin = room_of(stanza, origin);
             let receipt = receipt.take().unwrap_or_else(Receipt::none);
-            self.put(entry, None, Vec::new(), Step::Kept { stanza: stanza.clone(), receipt });
+            self.put(entry, kept_by.take(), Vec::new(), Step::Kept { stanza: stanza.clone(), receipt });
         }
     }
 
@@ -139,6 +163,7 @@ impl User {
             // Numberings change; whose it is does not.
             entry.sent.push(archive::Sent { numbering: sid.mark(), n: 0 });
         }
+        entry.origin = room_of(&stanza, origin);
         let id = self.next_id();
         self.queued += 1;
         entry.flags |= share::nth(self.queued);

@@ -1,6 +1,7 @@
 //! One verdict per message. Its recipient's home alone says whether it is taken: an error comes from there, once. So the
 //! sender's entry is written until it is stored, or until the message was refused: then it is taken back.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rookery_cluster::store::Options;
@@ -11,13 +12,16 @@ use rookery_proto::xmpp::jid::Jid;
 use rookery_proto::xmpp::stanza::Stanza;
 
 use super::deliver::{BUSY, Ops};
+use super::incoming::of_room;
 use super::share::{self, Owed};
 use super::steps::Step;
 use super::{Msg, User, UserSession, numbers};
 use crate::connection::ledger::Receipt;
+use crate::connection::pipe::{Kept, Outgoing};
 use crate::features::contract::Direction;
 use crate::runtime::commit_queue::{Commit, Outcome};
 use crate::runtime::origin::Origin;
+use crate::session::Delivery;
 
 /// When an entry that the store did not take is written again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -191,11 +195,24 @@ impl User {
     }
 
     /// A message has come again, and it is known by now what became of it the first time.
-    pub(super) fn answer_again(&self, origin: Option<Origin>, stanza: &Stanza, receipt: Receipt) {
+    pub(super) fn answer_again(&self, origin: Option<Origin>, stanza: &Arc<Stanza>, receipt: Receipt) {
         match self.refused_before(origin) {
             Some(error) => self.refuse(stanza, receipt, &error),
-            None => receipt.done(), // it is stored
+            None => match self.session_of_room(stanza, origin) {
+                Some((session, kept)) => {
+                    // Settled when its client has it, or it is safe for a session that sleeps.
+                    session.hand(Delivery { outgoing: Outgoing::new(stanza.clone()), kept, receipt });
+                }
+                None => receipt.done(), // it is stored
+            },
         }
+    }
+
+    /// The session that was handed a message of a room, which no archive has.
+    fn session_of_room(&self, stanza: &Stanza, origin: Option<Origin>) -> Option<(&UserSession, Kept)> {
+        let (to, kept) = (stanza.to.as_ref()?, of_room(stanza, origin, true));
+        let session = self.sessions.iter().find(|session| session.jid.as_str() == to.as_str())?;
+        kept.again().then_some((session, kept))
     }
 
     /// The entry will not be stored: its message was refused, or is on its way, and no error may be said of it.

@@ -5,8 +5,8 @@ use rookery_cluster::tables::archive::ArchiveId;
 use rookery_proto::xmpp::jid::Jid;
 use rookery_proto::xmpp::stanza::{Stanza, Type};
 
+use super::queue::waits_its_turn;
 use super::steps::Step;
-use super::worth::worth_keeping;
 use super::{User, UserSession};
 use crate::features::contract::{Direction, Verdict};
 pub(crate) use crate::session::owed::{About, Owed, flags, nth, owed_to, queued, waits_for_any};
@@ -68,7 +68,7 @@ impl User {
             Step::In { stanza, id, owed, copies, .. } => match self.about(stanza, *id, *owed, *copies) {
                 Some(message) => !session.draining && session.share(message).is_some(),
                 None if session.is_meant(self.recipient(stanza)) => {
-                    !self.is_late(session) || *owed == Owed::LeftBehind || !worth_keeping(stanza)
+                    !self.is_late(session) || *owed == Owed::LeftBehind || !waits_its_turn(stanza)
                 }
                 None => reached && *copies && session.carbons,
             },

@@ -19,6 +19,7 @@ use super::share::Owed;
 use super::worth::worth_keeping;
 use super::{Msg, User, UserSession};
 use crate::connection::ledger::Receipt;
+use crate::connection::pipe::Kept;
 use crate::host::Host;
 use crate::runtime::commit_queue::{Commit, CommitQueue, Committed, Limit, Outcome, Preparation, Settled};
 use crate::runtime::origin::Origin;
@@ -26,8 +27,8 @@ use crate::session::SessionId;
 
 /// What is to be done once a commit is there.
 pub(super) enum Step {
-    /// Deliver a message to the user's sessions.
-    In { stanza: Arc<Stanza>, id: Option<ArchiveId>, owed: Owed, copies: bool, receipt: Receipt },
+    /// Deliver a message to the user's sessions. `kept` says how one is known that is archived nowhere.
+    In { stanza: Arc<Stanza>, id: Option<ArchiveId>, owed: Owed, copies: bool, kept: Kept, receipt: Receipt },
     /// Copy a message that one of the user's sessions sent to the others.
     Sent { stanza: Arc<Stanza>, id: Option<ArchiveId>, copies: bool, sid: SessionId, receipt: Receipt },
     /// A stanza is safe in the offline queue; there is nobody to deliver it to.
@@ -235,12 +236,12 @@ impl User {
     fn take_step(&mut self, step: Step) {
         self.stored = self.stored.max(step.id());
         match step {
-            Step::In { stanza, id: Some(id), owed, copies, receipt } => {
+            Step::In { stanza, id: Some(id), owed, copies, receipt, .. } => {
                 self.deliver(&stanza, id, (owed, copies), receipt);
                 self.relieve(Some(id));
             }
-            Step::In { stanza, id: None, owed, copies, receipt } => {
-                self.pass_on(&stanza, (owed, copies), receipt);
+            Step::In { stanza, id: None, owed, copies, kept, receipt } => {
+                self.pass_on(&stanza, (owed, copies), kept, receipt);
             }
             Step::Sent { stanza, id, copies, sid, receipt } => {
                 let stays = !self.is_taken_back(id);

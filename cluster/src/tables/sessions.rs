@@ -102,6 +102,8 @@ pub struct Cursor {
     pub acked: Option<ArchiveId>,
     /// Which requests and answers it was sent last, and when: what that is, the writer knows.
     pub recent: Bytes,
+    /// What it was sent by rooms, one each: what that is, the writer knows.
+    pub rooms: Vec<Bytes>,
 }
 
 /// The cursor's record.
@@ -116,9 +118,12 @@ struct Progress {
     /// See [`Cursor::acked`]: 16 bytes, or none.
     #[prost(bytes = "bytes", tag = "3")]
     acked: Bytes,
-    /// See [`Cursor::had`].
+    /// See [`Cursor::recent`].
     #[prost(bytes = "bytes", tag = "4")]
     recent: Bytes,
+    /// See [`Cursor::rooms`].
+    #[prost(bytes = "bytes", repeated, tag = "5")]
+    rooms: Vec<Bytes>,
 }
 
 /// What a session is being sent from the store: the stanzas of one page have numbers one after the other. Written
@@ -208,7 +213,8 @@ pub fn put(out: &mut (impl Mutate + ?Sized), user: &Entity, sid: &Sid, record: &
 pub fn put_cursor(out: &mut (impl Mutate + ?Sized), user: &Entity, sid: &Sid, cursor: &Cursor) {
     let acked = cursor.acked.map(|id| Bytes::copy_from_slice(&id.to_bytes())).unwrap_or_default();
     let Cursor { up_handled, down_acked, .. } = *cursor;
-    let record = Progress { up_handled, down_acked, acked, recent: cursor.recent.clone() };
+    let (recent, rooms) = (cursor.recent.clone(), cursor.rooms.clone());
+    let record = Progress { up_handled, down_acked, acked, recent, rooms };
     // A cursor has one part always, so there is nothing to clear first.
     out.put(key(user, sid).u8(CURSOR).fixed(&[0; split::SUFFIX]).finish(), encode(&record));
 }
@@ -311,7 +317,8 @@ fn progress(value: Bytes) -> Result<Cursor> {
         [] => None,
         bytes => Some(ArchiveId::read(bytes)?),
     };
-    Ok(Cursor { up_handled: record.up_handled, down_acked: record.down_acked, acked, recent: record.recent })
+    let Progress { up_handled, down_acked, recent, rooms, .. } = record;
+    Ok(Cursor { up_handled, down_acked, acked, recent, rooms })
 }
 
 #[cfg(test)]
@@ -353,6 +360,7 @@ mod tests {
                 down_acked: 2,
                 acked: Bytes::from_static(&[7; 16]),
                 recent: Bytes::new(),
+                rooms: Vec::new(),
             },
         );
         assert_eq!(format!("{:?}", record("x")), "Record(created at 300, flags 0x11)");
@@ -364,7 +372,13 @@ mod tests {
         let user = Entity::new("juliet@a");
         let id = ArchiveId { micros: 1, epoch: 2, counter: 3 };
         let recent = Bytes::from_static(&[8; 16]);
-        let cursor = Cursor { up_handled: u32::MAX, down_acked: 2, acked: Some(id), recent };
+        let cursor = Cursor {
+            up_handled: u32::MAX,
+            down_acked: 2,
+            acked: Some(id),
+            recent,
+            rooms: vec![Bytes::from_static(&[9; 28])],
+        };
         let mut ops = Ops::new();
         put(&mut ops, &user, &[1; 16], &record("one")).unwrap();
         put(&mut ops, &user, &[0xff; 16], &record("two")).unwrap();

@@ -80,9 +80,9 @@ struct Options {
     /// Whether there is a far server, with which clients talk; from the seed if not given.
     #[arg(long)]
     foreign: Option<bool>,
-    /// What clients say to rooms are groupchats. These are archived nowhere, and not promised to come once: to see how far that is.
+    /// Whether what clients say to rooms are groupchats, which are archived nowhere; from the seed if not given.
     #[arg(long)]
-    groupchat: bool,
+    groupchat: Option<bool>,
     /// Every event goes to this file.
     #[arg(long)]
     trace: Option<std::path::PathBuf>,
@@ -113,11 +113,11 @@ fn plan(options: &Options) -> Plan {
         at_once,
         habits: !options.plain,
         sleepy: options.sleepy.unwrap_or(sleepy),
-        groupchat: options.groupchat,
+        groupchat: options.groupchat.unwrap_or_else(|| Chance::new(options.seed, 7).hits(500)),
         // A die of its own: a world without toys is what it was before there were any.
         toys: options.toys.unwrap_or_else(|| Chance::new(options.seed, 6).hits(400)),
         // The same.
-        foreign: options.foreign.unwrap_or_else(|| !options.plain && Chance::new(options.seed, 7).hits(200)),
+        foreign: options.foreign.unwrap_or_else(|| !options.plain && Chance::new(options.seed, 8).hits(200)),
     }
 }
 

@@ -119,7 +119,6 @@ fn arguments(options: &Options) -> Vec<String> {
     for (given, name) in [(options.small, "--small"), (options.calm, "--calm"), (options.plain, "--plain")] {
         all.extend(given.then(|| name.to_owned()));
     }
-    all.extend(options.groupchat.then(|| "--groupchat".to_owned()));
     let number = |name: &str, n: Option<String>| n.map(|n| [name.to_owned(), n]).into_iter().flatten();
     all.extend(number("--nodes", options.nodes.map(|n| n.to_string())));
     all.extend(number("--users", options.users.map(|n| n.to_string())));
@@ -127,6 +126,7 @@ fn arguments(options: &Options) -> Vec<String> {
     all.extend(number("--sleepy", options.sleepy.map(|sleepy| sleepy.to_string())));
     all.extend(number("--toys", options.toys.map(|toys| toys.to_string())));
     all.extend(number("--foreign", options.foreign.map(|foreign| foreign.to_string())));
+    all.extend(number("--groupchat", options.groupchat.map(|groupchat| groupchat.to_string())));
     let name = |kind: &Kind| kind.to_possible_value().map(|value| value.get_name().to_owned());
     let faults = options.faults.as_ref().map(|faults| faults.iter().filter_map(name).collect::<Vec<_>>());
     all.extend(number("--faults", faults.map(|faults| faults.join(","))));

@@ -49,7 +49,7 @@ pub(crate) fn asked(world: &World, client: &mut Client, text: &str, id: &str) ->
             Some(format!("<iq type='result' id='{id}' to='{from}'/>"))
         }
         _ => {
-            asked.answers += 1;
+            asked.answers.push((now(), client.connection));
             None
         }
     }

@@ -39,6 +39,8 @@ pub(crate) struct Line {
     pub(crate) acked_at: Option<Duration>,
     /// The conditions of the errors that came back.
     pub(crate) errors: Vec<String>,
+    /// When the first came, and by which connection.
+    pub(crate) refused_at: Option<(Duration, u32)>,
     /// The sender's session was lost before it knew.
     pub(crate) doubtful: bool,
 }
@@ -67,6 +69,8 @@ pub(crate) struct Heard {
     pub(crate) line: usize,
     /// In which life of its client, from 1.
     pub(crate) life: usize,
+    /// When, and by which of its connections.
+    pub(crate) at: (Duration, u32),
 }
 
 /// What a client has to do with the toys, with a die of its own.
@@ -139,10 +143,14 @@ pub(crate) fn take(world: &World, client: &mut Client, text: &str, id: &str) -> 
     if attribute(text, "type").as_deref() == Some("error") {
         let tag = text.split_once("<error").map_or("", |(_, rest)| rest);
         let condition = between(tag, "<", " xmlns").unwrap_or("?").to_owned();
-        line.errors.push(condition);
+        let (at, first) =
+            ((now(), client.connection), *line.refused_at.get_or_insert((now(), client.connection)));
+        if line.errors.is_empty() || !world.may_repeat(client.user, first, at) {
+            line.errors.push(condition);
+        }
         world.log.count("line refused");
     } else if attribute(text, "to") == Some(client.full()) {
-        client.toys.heard.push(Heard { line: n, life: client.lives.len() });
+        client.toys.heard.push(Heard { line: n, life: client.lives.len(), at: (now(), client.connection) });
         world.log.count(if line.room.is_some() { "line of a room" } else { "echo of the component" });
     }
     true

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -14,17 +15,21 @@ use rookery_cluster::store::{
 use rookery_cluster::tables::nodes::Owner;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::chance::now;
 use crate::log::Log;
 
 /// Which node owns which shard by the commits so far.
 pub(crate) struct Witness {
     owners: Mutex<BTreeMap<u16, Owner>>,
+    /// When a shard came to an epoch, and when something of its sessions was written in which.
+    epochs: Mutex<BTreeMap<u16, Vec<(Duration, u32)>>>,
+    sessions: Mutex<BTreeMap<u16, Vec<(Duration, u32)>>>,
     log: Log,
 }
 
 impl Witness {
     pub(crate) fn new(log: Log) -> Arc<Self> {
-        Arc::new(Self { owners: Mutex::default(), log })
+        Arc::new(Self { owners: Mutex::default(), epochs: Mutex::default(), sessions: Mutex::default(), log })
     }
 
     /// Whether every shard has an owner, of which `lives` is true.
@@ -36,6 +41,17 @@ impl Witness {
 
     pub(crate) fn owner(&self, shard: u16) -> Option<String> {
         self.owners.lock().get(&shard).filter(|owner| !owner.released).map(|owner| owner.node.clone())
+    }
+
+    /// Whether what a client was sent `from` then on is known to nobody at `to`: its home wrote nothing of its sessions any more, for it did not
+    /// reach the store, and it is another home by then.
+    pub(crate) fn forgets(&self, shard: u16, from: Duration, to: Duration) -> bool {
+        let epochs = self.epochs.lock();
+        let at = |time| epochs.get(&shard)?.iter().rev().find(|(since, _)| *since <= time).map(|(_, e)| *e);
+        let (Some(before), Some(now)) = (at(from), at(to)) else { return false };
+        let sessions = self.sessions.lock();
+        let mut writes = sessions.get(&shard).into_iter().flatten();
+        before < now && !writes.any(|(time, epoch)| (from..to).contains(time) && *epoch < now)
     }
 
     /// A node has committed these.
@@ -57,6 +73,7 @@ impl Witness {
                     continue;
                 };
                 let before = owners.insert(shard, owner.clone());
+                self.epochs.lock().entry(shard).or_default().push((now(), owner.epoch));
                 let Some(before) = before else { continue };
                 let same = (&before.node, before.generation) == (&owner.node, owner.generation);
                 let fits = if before.epoch == owner.epoch {
@@ -69,7 +86,11 @@ impl Witness {
                 }
             } else if shard != NO_SHARD && kind != Kind::Operation {
                 match owners.get(&shard) {
-                    Some(owner) if owner.node == node && !owner.released => {}
+                    Some(owner) if owner.node == node && !owner.released => {
+                        if kind == Kind::Session {
+                            self.sessions.lock().entry(shard).or_default().push((now(), owner.epoch));
+                        }
+                    }
                     owner => self.log.wrong(format!("{node} wrote {kind:?} in shard {shard}, of {owner:?}")),
                 }
             }

@@ -39,7 +39,7 @@ pub(crate) struct Plan {
     pub(crate) toys: bool,
     /// There is a far server, with which they talk.
     pub(crate) foreign: bool,
-    /// What they say to rooms is kept in no archive.
+    /// What they say to rooms are groupchats, which no archive keeps; else chats.
     pub(crate) groupchat: bool,
 }
 
@@ -127,8 +127,8 @@ pub(crate) struct Asked {
     pub(crate) life: usize,
     pub(crate) target: Target,
     pub(crate) acked: bool,
-    /// Results and errors.
-    pub(crate) answers: u32,
+    /// Results and errors: when, and by which connection of the client.
+    pub(crate) answers: Vec<(Duration, u32)>,
     /// Clients that got it, and in which life.
     pub(crate) seen_by: Vec<(usize, usize)>,
 }
@@ -246,6 +246,17 @@ impl World {
     /// All clients without a session log in.
     pub(crate) fn draining(&self) -> bool {
         self.phase.load(Ordering::Relaxed) == Phase::Draining as u8
+    }
+
+    /// Whether something may come to a client a second time that lies nowhere but with its session and its connection: both were lost
+    /// since, and the session's home could not write down that it was sent.
+    pub(crate) fn may_repeat(&self, user: usize, first: (Duration, u32), second: (Duration, u32)) -> bool {
+        let shard = rookery_cluster::entity::Entity::new(jid(user)).shard().0;
+        let forgotten = first.1 != second.1 && self.witness.forgets(shard, first.0, second.0);
+        if forgotten {
+            self.log.count("came twice: its home could not write that it came");
+        }
+        forgotten
     }
 
     /// Keeps what everybody sees now.

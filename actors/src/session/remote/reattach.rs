@@ -289,6 +289,8 @@ impl super::session_proxy::State {
             drained: wire::id_bytes(self.carried.drained),
             moved: self.moved,
             recent: recent::to_wire(&self.carried.recent),
+            rooms: self.carried.recent.rooms.write(),
+            sent: Some(self.ledger.received()).filter(|_| !self.is_enabling()),
             unqueue: self.unqueue.iter().cloned().collect(),
         })
     }

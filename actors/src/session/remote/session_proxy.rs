@@ -11,7 +11,6 @@ use rookery_proto::xmpp::jid::{BareJid, FullJid};
 use crate::connection::budget::Waits;
 use crate::connection::ledger::{Keeper, Ledger};
 use crate::connection::pipe::{Close, Down, Feeder, PIPE_ITEMS, Pipe};
-use crate::connection::recent::Recent;
 use crate::host::Host;
 use crate::routing::wire::{self, up};
 use crate::session::handle::Route;
@@ -128,7 +127,7 @@ impl SessionProxy {
         state.before = state.ledger.processed();
         state.ledger = Ledger::remote(0, 0, Arc::downgrade(self));
         state.counted = true;
-        state.carried.recent = Recent::default(); // numbers begin anew
+        state.carried.recent.count_anew();
         self.pass(&state, item.up());
     }
 

@@ -96,6 +96,9 @@ pub struct Entry {
     /// Which number it has in the sessions it goes to.
     #[prost(message, repeated, tag = "7")]
     pub sent: Vec<Sent>,
+    /// By what it is known should it come again, if a client may have it already; mostly empty. What that is, the writer knows.
+    #[prost(bytes = "bytes", tag = "8")]
+    pub origin: Bytes,
 }
 
 /// A stanza's number in a session that can be resumed, told before it is sent: never too low.
@@ -243,6 +246,7 @@ mod tests {
             stored_at: 1_700_000_000_000_000,
             flags: 5,
             sent: Vec::new(),
+            origin: Bytes::new(),
         }
     }
 

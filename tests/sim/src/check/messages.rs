@@ -256,7 +256,10 @@ fn asked(world: &World, clients: &[parking_lot::MutexGuard<'_, Client>]) {
         if !goes_on || !asked.acked {
             continue;
         }
-        let (from, target, answers) = (asked.from, asked.target.name(), asked.answers);
+        let (from, target, mut answers) = (asked.from, asked.target.name(), asked.answers.len());
+        if let ([first, second], Some(client)) = (&asked.answers[..], clients.get(from)) {
+            answers -= usize::from(world.may_repeat(client.user, *first, *second));
+        }
         let seen = &asked.seen_by;
         if answers > 1 {
             world.log.wrong(format_args!(

@@ -1,7 +1,8 @@
 //! What rooms and the component promise.
 //!
 //! A line that was acknowledged to its sender and not refused comes once to each occupant that was joined throughout, the sender
-//! included, in the room's order, whatever became of the room's home. Nothing comes twice to a session, joined or not. The
+//! included, in the room's order, whatever became of the room's home. Nothing comes twice to a session, joined or not (but see
+//! [`World::may_repeat`]). The
 //! component's echo of an acknowledged line comes once to the session that sent it.
 //!
 //! An error that comes back to the sender says that the room, or the component, did not take the line: it comes to nobody. That of
@@ -42,7 +43,12 @@ struct Ear<'a> {
     client: &'a Client,
     life: usize,
     lines: Vec<usize>,
+    /// When each came, and by which connection.
+    at: Vec<When>,
 }
+
+/// When something came, and by which connection.
+type When = (Duration, u32);
 
 impl Ear<'_> {
     fn name(&self) -> String {
@@ -75,7 +81,7 @@ pub(super) async fn all(world: &World, store: &Store) {
             echoes(world, &ears, lines, &clients.iter().map(|client| &**client).collect::<Vec<_>>());
             continue;
         };
-        one_order(world, n, &ears);
+        one_order(world, n, &ears, lines);
         let Some(row) = read(world, store, n).await else { continue };
         for client in &clients {
             for stay in client.toys.stays.iter().filter(|stay| stay.room == n) {
@@ -87,13 +93,17 @@ pub(super) async fn all(world: &World, store: &Store) {
 
 /// What each life of a client heard.
 fn ears<'a>(client: &'a Client, place: Option<usize>, lines: &[Line]) -> Vec<Ear<'a>> {
-    let mut all: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    let mut all: BTreeMap<usize, Vec<(usize, When)>> = BTreeMap::new();
     for heard in &client.toys.heard {
         if lines.get(heard.line).is_some_and(|line| line.room == place) {
-            all.entry(heard.life).or_default().push(heard.line);
+            all.entry(heard.life).or_default().push((heard.line, heard.at));
         }
     }
-    all.into_iter().map(|(life, lines)| Ear { client, life, lines }).collect()
+    let ear = |(life, heard): (usize, Vec<_>)| {
+        let (lines, at) = heard.into_iter().unzip();
+        Ear { client, life, lines, at }
+    };
+    all.into_iter().map(ear).collect()
 }
 
 async fn read(world: &World, store: &Store, n: usize) -> Option<Row> {
@@ -129,10 +139,13 @@ fn outside(world: &World, sender: &Client, n: usize, line: &Line) {
 
 /// Nothing twice, nothing that was refused, and what one client says in its order.
 fn once(world: &World, ear: &Ear<'_>, place: Option<usize>, lines: &[Line]) {
-    let (mut seen, mut last) = (BTreeSet::new(), BTreeMap::<usize, usize>::new());
-    for n in &ear.lines {
+    let (mut seen, mut last) = (BTreeMap::new(), BTreeMap::<usize, usize>::new());
+    for (n, at) in ear.lines.iter().zip(&ear.at) {
         let Some(line) = lines.get(*n) else { continue };
-        if !seen.insert(*n) {
+        if let Some(first) = seen.insert(*n, *at) {
+            if world.plan.groupchat && place.is_some() && world.may_repeat(ear.client.user, first, *at) {
+                continue;
+            }
             wrong(world, "room/twice", *n, line, format_args!("came twice to {}", ear.name()));
             continue;
         }
@@ -153,12 +166,22 @@ fn once(world: &World, ear: &Ear<'_>, place: Option<usize>, lines: &[Line]) {
     }
 }
 
-/// Two sessions hear in one order what both hear.
-fn one_order(world: &World, n: usize, ears: &[Ear<'_>]) {
+/// Two sessions hear in one order what both hear. What was said before they came to the room was for a session of the device before,
+/// which has ended without it: that comes as messages do that nobody got.
+fn one_order(world: &World, n: usize, ears: &[Ear<'_>], lines: &[Line]) {
     for (at, one) in ears.iter().enumerate() {
         for other in ears.iter().skip(at + 1) {
             let both = |mine: &Ear<'_>, of: &Ear<'_>| -> Vec<usize> {
-                mine.lines.iter().copied().filter(|line| of.lines.contains(line)).collect()
+                let mut seen = BTreeSet::new();
+                let since = |ear: &Ear<'_>| {
+                    let mut stays = ear.client.toys.stays.iter().filter(|stay| stay.room == n);
+                    let joined = stays.find_map(|stay| stay.joined.filter(|_| stay.life == ear.life));
+                    joined.unwrap_or(Duration::MAX)
+                };
+                let from = since(mine).max(since(of));
+                let said = |line: &usize| lines.get(*line).is_some_and(|line| line.sent_at >= from);
+                let both = |line: &usize| of.lines.contains(line) && said(line) && seen.insert(*line);
+                mine.lines.iter().copied().filter(both).collect()
             };
             let (a, b) = (both(one, other), both(other, one));
             if let Some((x, y)) = a.iter().zip(&b).find(|(x, y)| x != y) {

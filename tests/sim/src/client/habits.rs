@@ -153,7 +153,7 @@ fn ask(world: &World, client: &mut Client) -> Said {
             life: client.lives.len(),
             target,
             acked: false,
-            answers: 0,
+            answers: Vec::new(),
             seen_by: Vec::new(),
         });
         asked.len() - 1

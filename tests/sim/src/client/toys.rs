@@ -58,10 +58,20 @@ fn say(world: &World, client: &mut Client, to: Option<usize>, outside: bool) -> 
     let mut lines = world.lines.lock();
     let n = lines.len();
     let (from, life, sent_at) = (client.n, client.lives.len(), now());
-    let (acked_at, errors) = (None, Vec::new());
-    lines.push(Line { from, life, room: to, outside, sent_at, acked_at, errors, doubtful: false });
+    let (acked_at, errors, refused_at) = (None, Vec::new(), None);
+    lines.push(Line {
+        from,
+        life,
+        room: to,
+        outside,
+        sent_at,
+        acked_at,
+        errors,
+        refused_at,
+        doubtful: false,
+    });
     let (to, kind) = match to {
-        // A chat is archived by each recipient: that is what makes it come once.
+        // A chat is archived by each recipient; of a groupchat its session knows that it was sent.
         Some(n) => (room(n), if world.plan.groupchat { "groupchat" } else { "chat" }),
         None => (format!("somebody{}@{ECHO}/here", client.toys.chance.below(3)), "chat"),
     };

@@ -114,7 +114,7 @@ impl SessionProxy {
             match item.what {
                 Some(item::What::Stanza(stanza)) => {
                     // The stanza came in a larger message: what is kept must not keep that.
-                    let bytes = Bytes::copy_from_slice(&stanza.stanza);
+                    let (bytes, kept) = (Bytes::copy_from_slice(&stanza.stanza), wire::kept(&stanza));
                     state.bytes += bytes.len();
                     state.note_answer(&bytes);
                     let id = wire::id_of(&stanza.id);
@@ -126,13 +126,13 @@ impl SessionProxy {
                             stanza: bytes.clone(),
                             id: Bytes::copy_from_slice(&stanza.id),
                             queued: Bytes::copy_from_slice(&stanza.queued),
-                            offline: stanza.offline,
-                            key: stanza.key,
+                            origin: Bytes::copy_from_slice(&stanza.origin),
+                            ..stanza
                         };
                         // The client confirms it after it was written.
                         state.carried.tail.push_back((sent, std::mem::take(&mut charged)));
                     }
-                    state.note_had(stanza.key);
+                    state.note_had(&kept);
                     out.push(Down::Written(bytes, charged));
                 }
                 Some(item::What::Nonza(bytes)) => out.push(Down::Nonza(Bytes::copy_from_slice(&bytes))),

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::{Carried, SessionProxy};
 use crate::connection::ledger::Ledger;
-use crate::connection::recent::Recent;
 use crate::session::handle::LeftBehind;
 
 impl SessionProxy {
@@ -28,7 +27,7 @@ impl SessionProxy {
         let answers: Vec<_> = state.carried.tail.iter().map(|(sent, _)| sent.stanza.clone()).collect();
         answers.iter().for_each(|stanza| state.note_answer(stanza));
         if enable.is_some() {
-            state.carried.recent = Recent::default(); // numbers begin anew
+            state.carried.recent.count_anew();
         }
         // What has waited: no home has seen that.
         let ups = std::mem::take(&mut state.ups);

@@ -10,6 +10,7 @@ use rookery_proto::xmpp::stanza::Stanza;
 use tokio::time::Instant;
 
 use crate::connection::budget::Charged;
+use crate::connection::kept::Kept;
 use crate::connection::ledger::Ledger;
 use crate::connection::recent::Recent;
 use crate::routing::wire::{self, up};
@@ -72,7 +73,7 @@ pub(crate) struct Carried {
     pub(crate) last: Option<ArchiveId>,
     /// The newest of what was offline for all devices that it was sent.
     pub(crate) drained: Option<ArchiveId>,
-    /// The requests and answers that it was sent last.
+    /// The requests, answers and messages of rooms that it was sent last.
     pub(crate) recent: Recent,
 }
 
@@ -188,9 +189,9 @@ impl State {
     }
 
     /// The client is sent something that may come again.
-    pub(crate) fn note_had(&mut self, key: u64) {
+    pub(crate) fn note_had(&mut self, kept: &Kept) {
         let number = self.carried.h.wrapping_add(u32::try_from(self.carried.tail.len()).unwrap_or(0));
-        self.carried.recent.note(key, number, self.ledger.received());
+        self.carried.recent.note_kept(kept, self.carried.managed.then_some(number), self.ledger.received());
     }
 
     pub(crate) fn confirm(&mut self, h: u32) {
@@ -205,6 +206,7 @@ impl State {
                 self.unqueue.push_back(stanza.queued);
             }
         }
+        self.carried.recent.confirmed(self.carried.h);
         if self.carried.tail.is_empty() && self.carried.tail.capacity() > 32 {
             self.carried.tail = VecDeque::new();
         }
