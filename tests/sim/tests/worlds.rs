@@ -35,7 +35,7 @@ const OPEN: &[&str] = &[];
 
 #[test]
 fn fifty_worlds() {
-    let (well, text) = sim(&[&["--seeds", SEEDS, "--small"], OPEN].concat());
+    let (well, text) = sim(&[&["--seeds", SEEDS, "--small"][..], OPEN].concat());
     println!("{text}");
     assert!(well, "{text}");
 }
