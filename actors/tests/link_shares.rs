@@ -140,7 +140,9 @@ async fn all_addresses_of_a_component_have_one_share() {
     let mut romeo = client(&world, "romeo").await;
     assert_eq!(taken(&mut romeo, 0..5).await, 5);
     foreign.change(|ways| ways.away = None);
+    // Two pairs of domains, so two links, each at its own time.
     foreign.got("m4.").await;
+    foreign.got("f19.").await;
     assert_eq!(foreign.bodies().iter().filter(|body| body.starts_with('f')).count(), 20);
 }
 
