@@ -117,7 +117,7 @@ fn plan(options: &Options) -> Plan {
         // A die of its own: a world without toys is what it was before there were any.
         toys: options.toys.unwrap_or_else(|| Chance::new(options.seed, 6).hits(400)),
         // The same.
-        foreign: options.foreign.unwrap_or_else(|| !options.plain && Chance::new(options.seed, 8).hits(200)),
+        foreign: options.foreign.unwrap_or_else(|| !options.plain && Chance::new(options.seed, 10).hits(200)),
     }
 }
 
