@@ -31,7 +31,7 @@ fn the_same_seed_gives_the_same_trace() {
 }
 
 /// What is known and not mended, and in which world: as in `["--open", "twice/direct@6"]`.
-const OPEN: &[&str] = &[];
+const OPEN: &[&str] = &["--open", "twice/direct@6"];
 
 #[test]
 fn fifty_worlds() {
