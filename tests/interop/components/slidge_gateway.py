@@ -40,7 +40,12 @@ async def story():
         raise
     finally:
         process.terminate()
-        await process.wait()
+        try:
+            await asyncio.wait_for(process.wait(), 5)
+        except TimeoutError:
+            # slidge ends by an exception out of its handler of the signal, which asyncio may swallow.
+            process.kill()
+            await process.wait()
         shutil.rmtree(folder)
 
 
