@@ -125,7 +125,7 @@ async fn one_sender_leaves_room_for_others_also_for_the_next_process() {
     tokio::time::timeout(std::time::Duration::from_secs(30), free).await.unwrap();
 }
 
-/// Whoever speaks through a component, it is one sender.
+/// A component is one sender, whatever address speaks through it.
 #[tokio::test]
 async fn all_addresses_of_a_component_have_one_share() {
     let service = Service { name: "far.example".into(), kind: "far-server", whole: true };

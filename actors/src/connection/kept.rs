@@ -31,7 +31,7 @@ struct Repeat {
     origin: Option<Origin>,
     key: u64,
     again: bool,
-    /// It is known by its origin, which says how many came before.
+    /// A message that is known by its origin, which says how many came before.
     numbered: bool,
 }
 
@@ -58,7 +58,7 @@ impl Kept {
         Self { repeat: Some(Box::new(Repeat { origin, key, again, numbered: false })), ..self }
     }
 
-    /// It is a message of a room, and known by its origin. `again` as above.
+    /// A message of a room, known by its origin. `again` as above.
     pub(crate) fn of_room(self, origin: Origin, again: bool) -> Self {
         let repeat = Repeat { origin: Some(origin), key: recent::key_of(origin), again, numbered: true };
         Self { repeat: Some(Box::new(repeat)), ..self }

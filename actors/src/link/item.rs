@@ -36,7 +36,7 @@ pub(super) struct Item {
     pub(super) size: usize,
     /// The sender in whose share of the queue it is.
     pub(super) sender: BareJid,
-    /// It was not to be stored when it came.
+    /// The stanza was not to be stored when it came.
     pub(super) passing: bool,
     /// The receipt to settle as soon as the stanza is safe.
     pub(super) receipt: Receipt,

@@ -78,7 +78,7 @@ impl Link {
         }
     }
 
-    /// It is stored, or could not be.
+    /// The row is stored, or could not be.
     pub(super) fn kept(&mut self, id: ArchiveId, stored: bool) {
         let item = self.in_memory().find(|item| item.id == id);
         match item {

@@ -48,7 +48,7 @@ pub(crate) struct Loaded {
     record: Option<links::Record>,
     page: Page,
     last: Option<ArchiveId>,
-    /// Who has sent something last.
+    /// The senders that have sent something last.
     seen: Vec<(Sid, seen::Seen)>,
     /// Rows of those who can send nothing again.
     old: Vec<Sid>,
@@ -131,7 +131,7 @@ async fn read_senders(host: &Host, name: &Entity, loaded: &mut Loaded) -> store:
     }
 }
 
-/// Whoever has sent nothing since then (microseconds since 1970) sends nothing again: its session is over, or what it had sent is settled.
+/// A sender that has sent nothing since then (microseconds since 1970) sends nothing again: its session is over, or all that was sent is settled.
 fn again_since(host: &Host) -> u64 {
     let again = AGAIN.max(host.options().resume * 2);
     host.seams().clock.now_micros().saturating_sub(u64::try_from(again.as_micros()).unwrap_or(u64::MAX))

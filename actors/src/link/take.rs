@@ -149,7 +149,7 @@ impl Link {
                 let origin = inbound.origin.filter(|origin| self.seen.has(*origin) && stored);
                 match (origin, origin.and_then(|origin| self.unsafe_one(origin))) {
                     (Some(_), Some(item)) => item.again.push(inbound.receipt),
-                    (Some(_), None) => inbound.receipt.done(),
+                    (Some(_), None) => inbound.receipt.done(), // the first one is in a row, or the other server has it
                     _ => self.host.bounce(&inbound.stanza, inbound.receipt, Condition::ResourceConstraint),
                 }
             }

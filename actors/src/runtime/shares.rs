@@ -1,4 +1,4 @@
-//! Who has how much of a bounded queue that many senders share.
+//! The share that each of many senders has of a bounded queue.
 //!
 //! A sender may have no more than is free. One alone gets half of the queue, two that fill it together get a third each, and however many
 //! do so, something is left for the next one.

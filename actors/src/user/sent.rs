@@ -203,7 +203,7 @@ impl User {
                     // Settled when its client has it, or it is safe for a session that sleeps.
                     session.hand(Delivery { outgoing: Outgoing::new(stanza.clone()), kept, receipt });
                 }
-                None => receipt.done(), // it is stored
+                None => receipt.done(), // the first of them is stored
             },
         }
     }

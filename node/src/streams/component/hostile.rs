@@ -120,7 +120,7 @@ async fn wrong_secrets_and_replays_are_slow_and_of_no_use() {
         assert!(end.contains("<not-authorized") && !end.contains("<handshake/>"), "{end}");
     }
     assert!(begun.elapsed() >= Duration::from_secs(4), "{:?}", begun.elapsed());
-    // Whoever has the secret is not held up.
+    // A component that has the secret is not held up.
     second.send(&proof(&second_id, SECRET)).await;
     second.until("<handshake/>").await;
     // Before the handshake little is taken.

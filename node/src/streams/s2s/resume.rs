@@ -105,7 +105,7 @@ impl Registry {
                         return Some(*state);
                     }
                     Slot::Live(remotes, orders) => {
-                        // Whoever has come by the id cannot end another's stream with it.
+                        // A server that has come by the id cannot end another's stream with the id.
                         if !remotes.iter().any(|proved| proved.domain() == remote) {
                             return None;
                         }

@@ -215,7 +215,7 @@ fn inward_order(world: &World, state: &State) {
     for ((client, number), mut all) in got {
         let Some(one) = world.clients.get(client).map(|client| client.lock()) else { continue };
         let Some(life) = number.checked_sub(1).and_then(|at| one.lives.get(at)) else { continue };
-        // Who got what another session left is told of that late.
+        // The session that got what another one left is told of that late.
         let user = one.user;
         let shown = life.shown.first().map(|shown| shown.said);
         let others = world.clients.iter().enumerate().filter(|(other, _)| *other != client);
@@ -270,7 +270,7 @@ fn requests(world: &World, state: &State) {
             ));
         }
         if asked.answers > 1 {
-            // Who sends it again after the death of a home does not know that it had come.
+            // A sender that says a request again after the death of a home does not know that the request had come.
             world.log.count("request to the far server answered twice");
         }
         if asked.answers > 1 && !doubtful && world.plan.faults.is_empty() {

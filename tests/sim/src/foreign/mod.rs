@@ -47,9 +47,9 @@ pub(crate) fn number(jid: &str, letters: &str) -> Option<usize> {
 /// What the far server is like in this world.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Nature {
-    /// It has XEP-0198, in both directions.
+    /// The far server has XEP-0198, in both directions.
     pub(crate) managed: bool,
-    /// It keeps lost streams of links.
+    /// The far server keeps lost streams of links.
     pub(crate) keeps: bool,
     /// How long the nodes keep what waits for it.
     pub(crate) queue: Duration,
@@ -161,7 +161,7 @@ pub(crate) struct Request {
     /// It was acknowledged, or confirmed.
     pub(crate) acked: bool,
     pub(crate) answers: u32,
-    /// Who was asked got it.
+    /// The one that was asked got the request.
     pub(crate) seen: u32,
 }
 
