@@ -1,6 +1,7 @@
 //! The node: configuration, TLS, listeners and connections. The program `rookery` puts them together.
 //!
 //! - [`config`]: `rookery.toml`, validated into types. [`check`](mod@check) says what it would do.
+//! - [`program`]: the commands of `rookery`.
 //! - [`serve`]: a node from its start to its end; [`start`], [`listeners`], [`signals`], [`reload`] are its parts.
 //! - [`cluster`]: the same among others: joining, and leaving so that nobody notices.
 //! - [`transport`]: what carries a stream: TCP and TLS.
@@ -29,6 +30,7 @@ pub mod listeners;
 pub mod net;
 pub mod options;
 pub mod ports;
+pub mod program;
 pub mod reload;
 pub mod serve;
 pub mod signals;

@@ -17,6 +17,10 @@ pub struct Ledger {
     keeper: OnceLock<(Kind, Box<dyn Keeper>)>,
 }
 
+/// While so many stanzas of a stream wait to be settled, each further one is pressing ([`Receipt::is_pressing`]). A stream is not read on with 256,
+/// and a sender that has few under way is to cost no more than before.
+const PRESSING: usize = 64;
+
 /// Has the last word on what is settled: no client is told a number before its keeper has said so.
 pub(crate) trait Keeper: Send + Sync {
     /// Somebody waits to hear what is settled. The keeper calls [`Ledger::recorded`] or [`Ledger::told`] later; if it is gone, nothing
@@ -164,7 +168,7 @@ impl Ledger {
         let mut inner = self.inner.lock();
         inner.open.push_back(1);
         let n = inner.settled.wrapping_add(u32::try_from(inner.open.len()).unwrap_or(u32::MAX));
-        Receipt::of(self.clone(), n)
+        Receipt::of(self.clone(), n, inner.open.len() >= PRESSING)
     }
 
     /// Everything up to this number is settled for good: the `h` of `<a/>`. Where the session can be resumed, its

@@ -57,6 +57,8 @@ impl Duty {
 pub struct Receipt {
     duty: Option<Duty>,
     n: u32,
+    /// See [`Receipt::is_pressing`].
+    pressing: bool,
     /// The stanza's entry in its sender's archive, or [`NOWHERE`]: it goes along with each message, and a word counts.
     entry: ArchiveId,
 }
@@ -66,20 +68,20 @@ const NOWHERE: ArchiveId = ArchiveId { micros: u64::MAX, epoch: u32::MAX, counte
 
 impl Receipt {
     /// For the stanza `n` of a ledger.
-    pub(super) fn of(ledger: Arc<Ledger>, n: u32) -> Self {
-        Self { duty: Some(Duty::Ledger(ledger)), n, entry: NOWHERE }
+    pub(super) fn of(ledger: Arc<Ledger>, n: u32, pressing: bool) -> Self {
+        Self { duty: Some(Duty::Ledger(ledger)), n, pressing, entry: NOWHERE }
     }
 
     /// A receipt nobody waits for.
     pub fn none() -> Self {
-        Self { duty: None, n: 0, entry: NOWHERE }
+        Self { duty: None, n: 0, pressing: false, entry: NOWHERE }
     }
 
     /// One that another node waits for, which may take an error for an answer.
     pub(crate) fn owed(reply: Reply, verdicts: bool) -> Self {
         let owed =
             Owed { reply: Mutex::new(Some((reply, bytes::Bytes::new()))), open: AtomicU32::new(1), verdicts };
-        Self { duty: Some(Duty::Remote(Arc::new(owed))), n: 0, entry: NOWHERE }
+        Self { duty: Some(Duty::Remote(Arc::new(owed))), n: 0, pressing: false, entry: NOWHERE }
     }
 
     /// For a stanza that stands in its sender's archive. If it is refused, the error takes this along, and the entry is taken
@@ -109,7 +111,24 @@ impl Receipt {
         if let Some(duty) = &self.duty {
             duty.change(self.n, 1, false);
         }
-        Self { duty: self.duty.as_ref().map(Duty::same), n: self.n, entry: NOWHERE }
+        Self {
+            duty: self.duty.as_ref().map(Duty::same),
+            n: self.n,
+            pressing: self.pressing,
+            entry: NOWHERE,
+        }
+    }
+
+    /// Whether much from the same stream waits to be settled: soon the stream is not read on. A session that waits for its client's
+    /// confirmation asks for that at once.
+    pub(crate) fn is_pressing(&self) -> bool {
+        self.pressing
+    }
+
+    /// The same receipt, where the stanza was pressing on the node that has sent it.
+    pub(crate) fn pressed(mut self, pressing: bool) -> Self {
+        self.pressing = pressing;
+        self
     }
 
     /// Whether anybody waits for it.

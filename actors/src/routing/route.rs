@@ -148,6 +148,7 @@ impl Host {
             kind: self.kind_name(kind),
             change: change.map(|change| *change),
             entry: wire::id_bytes(receipt.entry()),
+            pressing: receipt.is_pressing(),
             ..wire::to_one(entity, &stanza, origin)
         };
         self.send_to_kind(kind, entity, What::In(payload), move |host, answer| match answer {

@@ -126,7 +126,9 @@ impl Host {
         };
         let (origin, receipt) = (
             wire::origin(&payload),
-            Receipt::owed(reply, payload.verdicts).archived(wire::id_of(&payload.entry)),
+            Receipt::owed(reply, payload.verdicts)
+                .archived(wire::id_of(&payload.entry))
+                .pressed(payload.pressing),
         );
         let Some(kind) = self.kinds().named(&payload.kind) else {
             return self.bounce(&stanza, receipt, Condition::ServiceUnavailable);

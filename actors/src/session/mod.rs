@@ -295,6 +295,7 @@ impl Session {
                     self.recent.note_kept(&kept, number, self.ledger.received());
                     sm.need_cursor();
                 }
+                let pressing = receipt.is_pressing();
                 if !sm.keep(Unacked::new(outgoing, kept, receipt), limits, moves) {
                     metrics::counter!("rookery_limits_hit_total", "limit" => "unacked").increment(1);
                     return self.too_slow();
@@ -302,7 +303,9 @@ impl Session {
                 if sm.wants_ack() {
                     self.request_ack();
                 }
-                self.want_tick();
+                if let Some(sm) = &mut self.sm {
+                    sm.want_tick(pressing);
+                }
                 pushed
             }
             None => {
@@ -376,10 +379,10 @@ impl Actor for Session {
         }
         // A timer that was asked for is set here, where the way back is known.
         if let Some(sm) = &mut self.sm
-            && sm.tick_wanted()
+            && let Some(delay) = sm.tick_wanted()
         {
             let weak = me.downgrade();
-            self.host.wheel().after(Duration::from_secs(1), move || {
+            self.host.wheel().after(delay, move || {
                 if let Some(session) = weak.upgrade() {
                     let _ = session.cast_always(Msg::Tick);
                 }

@@ -15,7 +15,7 @@ impl Session {
     /// A second after something was sent: ask whether it has arrived, and make safe what has not.
     pub(super) fn tick(&mut self) {
         let Some(sm) = &mut self.sm else { return };
-        sm.ticking = false;
+        sm.ticked();
         if self.enabling.is_some() {
             // The store has not answered yet, or refused.
             self.write_record();

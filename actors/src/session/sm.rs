@@ -45,7 +45,9 @@ impl Unacked {
     /// One that is about to be sent, or came too late for that.
     pub(crate) fn new(outgoing: Outgoing, kept: Kept, receipt: Receipt) -> Self {
         let bytes = outgoing.size();
-        Self { bytes, outgoing, kept, receipt, answered: false, answers: None, aged: false, safe: false }
+        // What is pressing does not wait for a second tick.
+        let aged = receipt.is_pressing();
+        Self { bytes, outgoing, kept, receipt, answered: false, answers: None, aged, safe: false }
     }
 
     /// What it takes of a message between two nodes, about, bytes.
@@ -89,12 +91,16 @@ pub(super) struct Sm {
     pub(super) asked: Option<u32>,
     /// Bytes that were sent since.
     unasked: usize,
+    /// Something was sent since that is pressing ([`Receipt::is_pressing`]).
+    pressing: bool,
     /// What was sent when the user asked to be told.
     mark: Option<(u32, u64)>,
     record: Record,
     /// A tick is on its way, or is to be ordered.
-    pub(super) ticking: bool,
-    order_tick: bool,
+    ticking: bool,
+    /// A tick is on its way that comes soon.
+    hurrying: bool,
+    order_tick: Option<Duration>,
     created_at: u64,
     /// More than the cursor has changed.
     changed: bool,
@@ -111,6 +117,9 @@ const OVERHEAD: usize = 128;
 const ASK_AFTER: u32 = 24;
 /// The same in bytes: what is not confirmed takes the room of what comes.
 const ASK_BYTES: usize = 64 << 10;
+/// After so long, the session looks whether the client has what was sent. What is pressing is looked at sooner.
+const TICK: Duration = Duration::from_secs(1);
+const HURRY: Duration = Duration::from_millis(200);
 
 impl Sm {
     pub(super) fn new(max: Duration, key: Option<&[u8; 16]>, created_at: u64, numbering: u64) -> Self {
@@ -128,10 +137,12 @@ impl Sm {
             bytes: 0,
             asked: None,
             unasked: 0,
+            pressing: false,
             mark: None,
             record: Record::Clean,
             ticking: false,
-            order_tick: false,
+            hurrying: false,
+            order_tick: None,
             created_at,
             changed: true,
             drained: None,
@@ -163,6 +174,7 @@ impl Sm {
         self.sent = self.sent.wrapping_add(1);
         self.drained = self.drained.max(item.kept.id().filter(|_| item.kept.offline()));
         self.unasked += item.bytes;
+        self.pressing |= item.receipt.is_pressing();
         self.bytes += item.counted();
         self.unacked.push_back(item);
         self.check();
@@ -181,7 +193,31 @@ impl Sm {
 
     pub(super) fn wants_ack(&self) -> bool {
         let unasked = self.sent.wrapping_sub(self.asked.unwrap_or(self.acked));
-        unasked >= ASK_AFTER || self.unasked >= ASK_BYTES
+        unasked >= ASK_AFTER || self.unasked >= ASK_BYTES || self.is_pressing() && self.asked.is_none()
+    }
+
+    /// Whether something was sent that its sender's stream cannot wait for long, and the client was not asked since.
+    fn is_pressing(&self) -> bool {
+        self.pressing && !self.unacked.is_empty()
+    }
+
+    /// An `<r/>` goes out.
+    pub(super) fn ask(&mut self) {
+        (self.asked, self.unasked, self.pressing) = (Some(self.sent), 0, false);
+    }
+
+    /// A tick is to come; soon, if something is pressing.
+    pub(super) fn want_tick(&mut self, pressing: bool) {
+        if pressing && !self.hurrying {
+            (self.ticking, self.hurrying, self.order_tick) = (true, true, Some(HURRY));
+        } else if !self.ticking {
+            (self.ticking, self.order_tick) = (true, Some(TICK));
+        }
+    }
+
+    /// The tick has come.
+    pub(super) fn ticked(&mut self) {
+        (self.ticking, self.hurrying) = (false, false);
     }
 
     /// Keeps no more room than is needed.
@@ -239,8 +275,8 @@ impl Sm {
         self.acked.wrapping_sub(number) < u32::MAX / 2
     }
 
-    pub(super) fn tick_wanted(&mut self) -> bool {
-        std::mem::take(&mut self.order_tick)
+    pub(super) fn tick_wanted(&mut self) -> Option<Duration> {
+        self.order_tick.take()
     }
 
     pub(super) fn record_due(&self) -> bool {
@@ -276,7 +312,7 @@ impl Sm {
         self.record = Record::Writing;
     }
 
-    /// Forgets what is confirmed by `h`; returns the last archived message among it, and ids in the offline queue.
+    /// Forgets what is confirmed by `h`; returns the newest archived message among it, and ids in the offline queue.
     fn confirm(&mut self, h: u32) -> (Option<ArchiveId>, Vec<ArchiveId>) {
         let mut last = None;
         let mut queued = Vec::new();
@@ -284,7 +320,8 @@ impl Sm {
             let Some(item) = self.unacked.pop_front() else { break };
             self.acked = self.acked.wrapping_add(1);
             self.forget_bytes(&item);
-            last = item.kept.id().or(last);
+            // What was offline comes behind what is newer: the last is not the newest.
+            last = last.max(item.kept.id());
             queued.extend(item.kept.queued());
             queued.extend(item.outgoing.among.came());
             item.receipt.done();
@@ -330,7 +367,7 @@ fn ask() -> Down {
 impl Session {
     pub(super) fn request_ack(&mut self) {
         if let (Some(sm), Some(pipe), None) = (&mut self.sm, &self.pipe, &self.enabling) {
-            (sm.asked, sm.unasked) = (Some(sm.sent), 0);
+            sm.ask();
             let _ = pipe.push(ask());
         }
     }
@@ -360,11 +397,8 @@ impl Session {
     }
 
     pub(super) fn want_tick(&mut self) {
-        if let Some(sm) = &mut self.sm
-            && !sm.ticking
-        {
-            sm.ticking = true;
-            sm.order_tick = true;
+        if let Some(sm) = &mut self.sm {
+            sm.want_tick(false);
         }
     }
 
@@ -383,6 +417,7 @@ impl Session {
             sm.asked = None;
         }
         let (last, queued) = sm.confirm(h);
+        let again = sm.wants_ack();
         self.recent.confirmed(h);
         let (marked, roster) = (sm.mark_reached(), sm.confirm_roster());
         tracing::trace!(jid = %self.jid, h, sent = sm.sent, ?marked, "confirmed");
@@ -397,6 +432,9 @@ impl Session {
             self.write_record();
         }
         self.marked(marked);
+        if again {
+            self.request_ack(); // what was sent since the question is pressing
+        }
     }
 }
 
