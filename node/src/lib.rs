@@ -5,7 +5,7 @@
 //! - [`cluster`]: the same among others: joining, and leaving so that nobody notices.
 //! - [`transport`]: what carries a stream: TCP and TLS.
 //! - [`streams`]: XML streams; [`streams::c2s`] is a client's, from its first byte to its last.
-//! - [`http`]: the routes of the node, and TLS for them.
+//! - [`http`]: the routes of the node, and TLS for them. [`https`] is the client's side.
 //! - [`tls`]: certificates by domain, handshakes, channel bindings, and a development authority.
 //! - [`dns`]: where the servers of other domains are.
 //! - [`acme`]: certificates from an authority: one node orders them, all serve them.
@@ -25,6 +25,7 @@ pub mod dev_store;
 pub mod dns;
 pub mod greeting;
 pub mod http;
+pub mod https;
 pub mod listeners;
 pub mod net;
 pub mod options;
