@@ -8,6 +8,7 @@
 //! - [`http`]: the routes of the node, and TLS for them. [`https`] is the client's side.
 //! - [`tls`]: certificates by domain, handshakes, channel bindings, and a development authority.
 //! - [`dns`]: where the servers of other domains are.
+//! - [`posh`]: fingerprints of our certificates, for web sites to show.
 //! - [`acme`]: certificates from an authority: one node orders them, all serve them.
 //! - [`net`]: the network seam, and what is refused before a byte of XMPP is read.
 //! - [`dev_store`]: a store for several nodes on one machine.
@@ -30,6 +31,7 @@ pub mod listeners;
 pub mod net;
 pub mod options;
 pub mod ports;
+pub mod posh;
 pub mod reload;
 pub mod serve;
 pub mod signals;

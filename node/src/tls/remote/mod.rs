@@ -15,6 +15,7 @@ mod configs;
 mod dane;
 mod judge;
 mod names_of;
+pub mod posh;
 mod verifier;
 
 pub use configs::Configs;

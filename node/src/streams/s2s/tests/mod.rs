@@ -31,6 +31,7 @@ mod forged;
 mod hostile;
 mod managed;
 mod peer;
+mod posh;
 
 /// An authority, and certificates that it signs.
 pub(super) struct Authority {
