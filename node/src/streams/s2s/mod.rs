@@ -2,7 +2,7 @@
 //! link that sends on them. A stream decides nothing about stanzas: what others send goes to the [`Host`] once its domain is
 //! proved, and what is sent comes from a link ([`LinkEnd`](rookery_actors::link::stream::LinkEnd)).
 //!
-//! - `incoming`: from an accepted socket to a stream on which domains may be proved.
+//! - `arrived`, `incoming`: from an accepted socket to a stream on which domains may be proved.
 //! - `outgoing`: from a link's wish to a stream that is authenticated; `open` is the part that verification shares.
 //! - `running`: the loop of every stream, in both directions, with `input`, `stanzas` and `ending`.
 //! - `dialback` and `verify`: the four roles of server dialback (XEP-0220 version 1.1.1).
@@ -27,6 +27,7 @@ use crate::net::Gate;
 use crate::tls::Tls;
 use crate::tls::remote::Judge;
 
+mod arrived;
 mod bidi;
 mod claims;
 mod conn;
@@ -53,7 +54,7 @@ mod wire;
 
 use places::Places;
 
-pub use incoming::serve;
+pub use arrived::{Arrived, serve};
 pub use settings::Settings;
 pub use table::{Direction, Table};
 

@@ -13,6 +13,7 @@ use crate::dns::{Begin, names};
 
 mod configs;
 mod dane;
+pub mod either;
 mod judge;
 mod names_of;
 pub mod posh;
