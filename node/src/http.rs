@@ -12,7 +12,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::acme::Acme;
+use crate::posh;
 use crate::streams::c2s::Shared;
+use crate::streams::s2s::Federation;
 use crate::tls::{Accepted, Tls, TlsStream, accept_http};
 
 /// HTTP over TLS, with the certificates that clients' streams have.
@@ -50,6 +52,8 @@ pub struct Shown {
     pub metrics: metrics::Handle,
     /// The answers to challenges.
     pub acme: Arc<Acme>,
+    /// The part that talks to other servers, if there are any.
+    pub federation: Option<Arc<Federation>>,
 }
 
 /// Serves all kinds of listeners until `last` turns true.
@@ -59,7 +63,8 @@ pub fn serve(
     shown: &Shown,
     last: &watch::Receiver<bool>,
 ) -> Vec<JoinHandle<()>> {
-    let Shown { health, metrics, acme } = shown;
+    let Shown { health, metrics, acme, federation } = shown;
+    let posh = || posh::routes(federation.as_ref());
     let stop = || {
         let mut last = last.clone();
         async move { drop(last.wait_for(|stop| *stop).await) }
@@ -67,7 +72,7 @@ pub fn serve(
     let (limits, trusted) = (Limits::default(), trusted(shared.clone()));
     let mut tasks = Vec::new();
     for listener in bound.plain {
-        let routes = http::operator(health.clone(), metrics.clone()).and(acme.routes());
+        let routes = http::operator(health.clone(), metrics.clone()).and(acme.routes()).and(posh());
         let service = Service { routes, limits, secure: Plain, trusted: trusted.clone() };
         tasks.push(tokio::spawn(service.serve(listener, stop())));
     }
@@ -76,7 +81,7 @@ pub fn serve(
         tasks.push(tokio::spawn(service.serve(listener, stop())));
     }
     for listener in bound.secured {
-        let routes = http::health(health.clone()).and(acme.routes());
+        let routes = http::health(health.clone()).and(acme.routes()).and(posh());
         let secure = Https(shared.tls.clone());
         let service = Service { routes, limits, secure, trusted: trusted.clone() };
         tasks.push(tokio::spawn(service.serve(listener, stop())));

@@ -6,9 +6,10 @@
 //! - [`cluster`]: the same among others: joining, and leaving so that nobody notices.
 //! - [`transport`]: what carries a stream: TCP and TLS.
 //! - [`streams`]: XML streams; [`streams::c2s`] is a client's, from its first byte to its last.
-//! - [`http`]: the routes of the node, and TLS for them.
+//! - [`http`]: the routes of the node, and TLS for them. [`https`] is the client's side.
 //! - [`tls`]: certificates by domain, handshakes, channel bindings, and a development authority.
 //! - [`dns`]: where the servers of other domains are.
+//! - [`posh`]: fingerprints of our certificates, for web sites to show.
 //! - [`acme`]: certificates from an authority: one node orders them, all serve them.
 //! - [`net`]: the network seam, and what is refused before a byte of XMPP is read.
 //! - [`dev_store`]: a store for several nodes on one machine.
@@ -26,10 +27,12 @@ pub mod dev_store;
 pub mod dns;
 pub mod greeting;
 pub mod http;
+pub mod https;
 pub mod listeners;
 pub mod net;
 pub mod options;
 pub mod ports;
+pub mod posh;
 pub mod program;
 pub mod reload;
 pub mod serve;

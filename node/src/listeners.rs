@@ -13,8 +13,8 @@ use crate::http;
 use crate::net::{Net as _, Tcp, accept};
 use crate::start::Error;
 use crate::streams::c2s::{self, Shared};
-use crate::streams::component;
 use crate::streams::s2s::{self, Federation};
+use crate::streams::{component, either};
 use crate::transport::tcp::{Socket, Start};
 
 /// Bound and not yet serving.
@@ -25,6 +25,9 @@ pub struct Listeners {
     component_tls: Vec<TcpListener>,
     s2s: Vec<TcpListener>,
     s2s_tls: Vec<TcpListener>,
+    /// Ports for clients and servers.
+    both: Vec<TcpListener>,
+    both_tls: Vec<TcpListener>,
     http: Vec<TcpListener>,
     https: Vec<TcpListener>,
     acme: Vec<TcpListener>,
@@ -32,8 +35,13 @@ pub struct Listeners {
 }
 
 /// The real addresses of `listeners`.
-fn addresses(listeners: &[TcpListener]) -> Vec<SocketAddr> {
-    listeners.iter().filter_map(|l| l.local_addr().ok()).collect()
+fn addresses<'a>(listeners: impl IntoIterator<Item = &'a TcpListener>) -> Vec<SocketAddr> {
+    listeners.into_iter().filter_map(|l| l.local_addr().ok()).collect()
+}
+
+/// Those for which `of` is true, and the rest.
+fn parted(all: &[SocketAddr], of: impl Fn(SocketAddr) -> bool) -> (Vec<SocketAddr>, Vec<SocketAddr>) {
+    all.iter().copied().partition(|at| of(*at))
 }
 
 impl Listeners {
@@ -44,13 +52,20 @@ impl Listeners {
                 .map(|at| Tcp.bind(*at).map_err(|source| Error::Listen { option, at: *at, source }))
                 .collect()
         };
+        let listen = &config.listen;
+        let (both, c2s) = parted(&listen.c2s, |at| listen.shares(at, false));
+        let (both_tls, c2s_tls) = parted(&listen.c2s_tls, |at| listen.shares(at, true));
+        let (_, s2s) = parted(&listen.s2s, |at| both.contains(&at));
+        let (_, s2s_tls) = parted(&listen.s2s_tls, |at| both_tls.contains(&at));
         Ok(Self {
-            c2s: all("listen.c2s", &config.listen.c2s)?,
-            c2s_tls: all("listen.c2s_tls", &config.listen.c2s_tls)?,
+            c2s: all("listen.c2s", &c2s)?,
+            c2s_tls: all("listen.c2s_tls", &c2s_tls)?,
             component: all("listen.component", &config.listen.component)?,
             component_tls: all("listen.component_tls", &config.listen.component_tls)?,
-            s2s: all("listen.s2s", &config.listen.s2s)?,
-            s2s_tls: all("listen.s2s_tls", &config.listen.s2s_tls)?,
+            s2s: all("listen.s2s", &s2s)?,
+            s2s_tls: all("listen.s2s_tls", &s2s_tls)?,
+            both: all("listen.c2s", &both)?,
+            both_tls: all("listen.c2s_tls", &both_tls)?,
             http: all("listen.http", &config.listen.http)?,
             https: all("listen.https", &config.listen.https)?,
             acme: all("acme.listen", &config.listen.acme)?,
@@ -63,12 +78,12 @@ impl Listeners {
 
     /// Where it listens for STARTTLS.
     pub fn c2s(&self) -> Vec<SocketAddr> {
-        addresses(&self.c2s)
+        addresses(self.c2s.iter().chain(&self.both))
     }
 
     /// Where it listens for direct TLS.
     pub fn c2s_tls(&self) -> Vec<SocketAddr> {
-        addresses(&self.c2s_tls)
+        addresses(self.c2s_tls.iter().chain(&self.both_tls))
     }
 
     /// Where it listens for components in the clear.
@@ -83,12 +98,12 @@ impl Listeners {
 
     /// Where it listens for other servers.
     pub fn s2s(&self) -> Vec<SocketAddr> {
-        addresses(&self.s2s)
+        addresses(self.s2s.iter().chain(&self.both))
     }
 
     /// Where it listens for other servers' direct TLS.
     pub fn s2s_tls(&self) -> Vec<SocketAddr> {
-        addresses(&self.s2s_tls)
+        addresses(self.s2s_tls.iter().chain(&self.both_tls))
     }
 
     /// Where it listens for HTTP.
@@ -179,8 +194,46 @@ impl Listeners {
                 }
             }
         }
+        let both = [(Start::InTheStream, self.both), (Start::Direct, self.both_tls)];
+        for (start, listeners) in both {
+            for listener in listeners {
+                let (shared, federation) = (shared.clone(), federation.cloned());
+                let (gate, stop) = (shared.gate.clone(), shared.stop.clone());
+                let serve = move |stream, peer, pass| match &federation {
+                    Some(federation) => either::serve(&shared, federation, stream, start, peer, pass),
+                    None => c2s::serve(&shared, Socket::new(stream, start, peer), pass),
+                };
+                tasks.push(tokio::spawn(accept::run(listener, gate, stop, serve)));
+            }
+        }
         let bound = http::Bound { plain: self.http, secured: self.https, challenges: self.acme };
         tasks.extend(http::serve(bound, shared, shown, last));
         tasks
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_port_for_both_is_bound_once() {
+        let free = || Tcp.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap().local_addr().unwrap();
+        let (one, two, three) = (free(), free(), SocketAddr::from(([127, 0, 0, 1], 0)));
+        let mut config = Config::development();
+        let listen = &mut config.listen;
+        (listen.c2s, listen.s2s) = (vec![one, three], vec![one, three]);
+        (listen.c2s_tls, listen.s2s_tls) = (vec![two], vec![two]);
+        listen.http = Vec::new();
+        let bound = Listeners::bind(&config).unwrap();
+        assert_eq!((bound.both.len(), bound.c2s.len(), bound.s2s.len()), (1, 1, 1));
+        assert_eq!((bound.both_tls.len(), bound.c2s_tls.len(), bound.s2s_tls.len()), (1, 0, 0));
+        assert!(bound.c2s().contains(&one) && bound.s2s().contains(&one));
+        assert_eq!((bound.c2s_tls(), bound.s2s_tls()), (vec![two], vec![two]));
+        // Port 0 is another one each time.
+        assert_ne!(bound.c2s[0].local_addr().unwrap(), bound.s2s[0].local_addr().unwrap());
+        assert!(
+            bound.names().contains(&format!("c2s {one}")) && bound.names().contains(&format!("s2s {one}"))
+        );
     }
 }

@@ -14,6 +14,10 @@ pub fn host(config: &Config) -> Options {
         open_registration: domain.registration,
         contact: domain.contact.iter().map(|(kind, uri)| ((*kind).to_owned(), uri.clone())).collect(),
     };
+    let outage = |domain: &crate::config::Domain| {
+        let url = |url: &String| (domain.name.clone(), url.clone());
+        domain.outage_status.iter().map(url).collect::<Vec<_>>()
+    };
     let service = |component: &options::Component| options::Service {
         name: component.name.clone(),
         kind: rookery_actors::component::KIND,
@@ -66,6 +70,7 @@ pub fn host(config: &Config) -> Options {
         services: config.components.iter().map(service).collect(),
         components: config.components.clone(),
         disco_items: config.domains.iter().flat_map(|domain| domain.disco_items.clone()).collect(),
+        outage_status: config.domains.iter().flat_map(outage).collect(),
         ..Options::new(config.domains.iter().map(domain).collect())
     }
 }

@@ -109,7 +109,12 @@ pub async fn run(config: Config) -> Result<(), Error> {
     ));
     let node = Arc::new(Node { reloader: reloader.clone(), listeners: names.clone() });
     let others = listeners.take_cluster();
-    let shown = Shown { health: health.clone(), metrics: metrics.clone(), acme: acme.clone() };
+    let shown = Shown {
+        health: health.clone(),
+        metrics: metrics.clone(),
+        acme: acme.clone(),
+        federation: federation.clone(),
+    };
     let mut tasks = listeners.serve(&shared, federation.as_ref(), &shown, &last);
     if let (Some(member), Some(listener)) = (&member, others) {
         let mut last = last.clone();

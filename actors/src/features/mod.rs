@@ -42,6 +42,7 @@ pub mod xep_0356_privilege;
 pub mod xep_0359_stanza_ids;
 pub mod xep_0424_retraction;
 pub mod xep_0441_mam_prefs;
+pub mod xep_0455_outage;
 pub mod xep_0478_stream_limits;
 
 /// Every feature of the server. Hooks of one phase run in this order; blocking goes first among the filters, so that
@@ -85,6 +86,7 @@ pub const ALL: &[&Feature] = &[
     &xep_0424_retraction::RETRACTION,
     &elsewhere::SASL_BINDINGS,
     &xep_0441_mam_prefs::MAM_PREFS,
+    &xep_0455_outage::OUTAGE,
     &elsewhere::SCRAM_DOWNGRADE,
     &xep_0478_stream_limits::STREAM_LIMITS,
 ];

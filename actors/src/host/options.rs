@@ -162,6 +162,8 @@ pub struct Options {
     pub services: Vec<Service>,
     /// What the items of a domain list beside the services (XEP-0030 section 4).
     pub disco_items: Vec<DiscoItem>,
+    /// Where the status of domains can be read in an outage (XEP-0455): domain and URL.
+    pub outage_status: Vec<(String, String)>,
     /// External components. Each has a [`Service`] of its name.
     pub components: Vec<Component>,
     /// How other servers are spoken with; `None`: not at all.
@@ -191,6 +193,7 @@ impl Options {
             domains,
             services: Vec::new(),
             disco_items: Vec::new(),
+            outage_status: Vec::new(),
             components: Vec::new(),
             federation: None,
             archive: Archive::Always,

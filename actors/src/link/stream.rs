@@ -48,7 +48,7 @@ pub struct Resumable {
 pub struct Ready {
     /// Whether the peer confirms what it has.
     pub managed: Managed,
-    /// How the peer has proved its domain: `certificate`, `dane` or `dialback`.
+    /// How the peer has proved its domain: `certificate`, `dane`, `posh` or `dialback`.
     pub proof: &'static str,
     /// Where the peer was reached, for the operator.
     pub address: String,

@@ -1,6 +1,5 @@
 //! HTTP to an authority: HTTPS only, a connection for each request, with limits of time and size.
 
-use std::error::Error as StdError;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,37 +7,29 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::client::conn::http1;
-use hyper::header::{HOST, HeaderValue, RETRY_AFTER};
-use hyper::http::uri::{PathAndQuery, Scheme};
-use hyper::{Request, Response, Uri};
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
+use hyper::header::{HeaderValue, RETRY_AFTER};
+use hyper::{Request, Response};
 use instant_acme::{BodyWrapper, BytesResponse, HttpClient};
 use rookery_cluster::seams::Seams;
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 
 use super::schedule::PATIENCE;
 use crate::dns::connect_to;
+use crate::https::{self, Failed, Server};
 
 /// How long a request may take, from the connection to the end of the answer.
 const REQUEST: Duration = Duration::from_secs(30);
 /// The most bytes of an answer's body.
 const BODY: usize = 1 << 20;
-/// The most header fields of an answer.
-const FIELDS: usize = 64;
-
-type Failed = Box<dyn StdError + Send + Sync>;
 
 /// The client of one order.
 #[derive(Clone)]
 pub(super) struct Client {
-    connector: TlsConnector,
+    config: Arc<ClientConfig>,
     seams: Seams,
     /// How many seconds the last refusal asked to wait; 0: it did not.
     after: Arc<AtomicU64>,
@@ -64,13 +55,8 @@ impl Client {
                 None => "this system trusts no certificate authority: install the package ca-certificates, or set acme.ca".to_owned(),
             });
         }
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|e| e.to_string())?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Ok(Self { connector: TlsConnector::from(Arc::new(config)), seams, after: Arc::default() })
+        let config = https::config(roots).map_err(|e| e.to_string())?;
+        Ok(Self { config: Arc::new(config), seams, after: Arc::default() })
     }
 
     /// How many seconds the last refusal asked to wait.
@@ -78,28 +64,12 @@ impl Client {
         i64::try_from(self.after.load(Ordering::Acquire)).ok().filter(|after| *after > 0)
     }
 
-    async fn send(self, mut request: Request<BodyWrapper<Bytes>>) -> Result<BytesResponse, Failed> {
-        let uri = std::mem::take(request.uri_mut());
-        if uri.scheme() != Some(&Scheme::HTTPS) {
-            return Err(format!("{uri} does not begin with https://").into());
-        }
-        let authority = uri.authority().ok_or("a URL without a host")?;
-        let host = authority.host();
-        let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
-        let at = |what: &str, error: &dyn std::fmt::Display| format!("{what} {authority}: {error}");
-        let socket = connect_to(bare, authority.port_u16().unwrap_or(443)).await;
-        let socket = socket.map_err(|e| at("no connection to", &e))?;
-        let stream = self.connector.connect(ServerName::try_from(bare.to_owned())?, socket).await;
-        let stream = stream.map_err(|e| at("no TLS with", &e))?;
-        let mut builder = http1::Builder::new();
-        let (mut sender, connection) = builder.max_headers(FIELDS).handshake(TokioIo::new(stream)).await?;
-        let mut driver = JoinSet::new();
-        driver.spawn(connection);
-        request.headers_mut().insert(HOST, HeaderValue::from_str(authority.as_str())?);
-        let path = uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
-        *request.uri_mut() = Uri::from(path);
-        let (mut parts, body) = sender.send_request(request).await?.into_parts();
-        let body = Limited::new(body, BODY).collect().await?.to_bytes();
+    async fn send(self, request: Request<BodyWrapper<Bytes>>) -> Result<BytesResponse, Failed> {
+        let server = Server::of(request.uri())?;
+        let socket = connect_to(&server.host, server.port).await;
+        let socket = socket.map_err(|error| format!("no connection to {server}: {error}"))?;
+        let answer = server.exchange(self.config.clone(), socket, request, BODY).await?;
+        let (mut parts, body) = answer.into_parts();
         if let Some(after) = parts.headers.remove(RETRY_AFTER) {
             let seconds = self.seconds(&after);
             // The next reader need not understand dates, nor fear large numbers.

@@ -27,6 +27,7 @@ pub fn describe(config: &Config) -> String {
     let _ = writeln!(out, "direct TLS     {}", list(&config.listen.c2s_tls));
     if config.federation.enabled {
         let policy = match config.federation.policy {
+            Policy::Certificate if config.federation.posh => "certificates, or POSH",
             Policy::Certificate => "certificates",
             Policy::Dane => "DANE",
             Policy::Dialback => "certificates or dialback",

@@ -60,6 +60,7 @@ pub(super) fn read(
             self_signed: r.flag(&section, "self_signed").value,
             registration: r.text(&section, "registration").value == "open",
             contact: contact(r, table),
+            outage_status: outage_status(r, &section),
         };
         if all.iter().any(|d| d.name == domain.name) {
             r.problem(
@@ -132,4 +133,43 @@ fn contact(r: &mut Reader<'_>, domain: &DeTable<'_>) -> Vec<(&'static str, Strin
         }
     }
     all
+}
+
+/// XEP-0455 section 2.1: URLs of HTTP, which clients read without a login.
+fn outage_status(r: &mut Reader<'_>, section: &Section<'_, '_>) -> Vec<String> {
+    let mut all = Vec::new();
+    for Found { value, line } in r.list(section, "outage_status") {
+        let url = value.parse::<hyper::Uri>().ok();
+        let web =
+            url.filter(|url| matches!(url.scheme_str(), Some("https" | "http")) && url.host().is_some());
+        if web.is_none() {
+            let remedy =
+                "write a URL on another machine, as in \"https://status.example.net/example.org.json\"";
+            r.problem(line, "domain.outage_status", format!("is {value:?}"), remedy);
+        }
+        all.push(value);
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::config::parse;
+
+    #[test]
+    fn the_status_of_an_outage_is_on_the_web() {
+        let read = |urls: &str| {
+            let text = format!("[[domain]]\nname = 'a.example'\nself_signed = true\noutage_status = {urls}");
+            parse(&text, Path::new("/"))
+        };
+        let config = read("['https://status.example/a.json', 'http://[::1]:80/']").unwrap();
+        assert_eq!(config.domains[0].outage_status, ["https://status.example/a.json", "http://[::1]:80/"]);
+        for bad in ["status.example/a.json", "ftp://status.example/", "https:///x", "", "xmpp:a@b.example"] {
+            let problems = read(&format!("['{bad}']")).unwrap_err();
+            assert_eq!((problems.len(), problems[0].line), (1, 4), "{bad}");
+            assert_eq!(problems[0].option, "domain.outage_status");
+        }
+    }
 }

@@ -34,6 +34,10 @@ pub struct Federation {
     pub policies: Vec<(DomainPattern, Policy)>,
     /// Domains with a policy of at least [`Policy::Certificate`].
     pub require_secure: Vec<DomainPattern>,
+    /// Whether a POSH file (RFC 7711) proves a certificate that no authority and no DANE record proves.
+    pub posh: bool,
+    /// Whether this server answers requests for the POSH files of its own domains.
+    pub posh_publish: bool,
     /// Domains that are not talked to.
     pub refuse: Vec<DomainPattern>,
     /// If not empty, the only ones that are talked to.
@@ -109,11 +113,16 @@ impl Federation {
         self.enabled && !among(&self.refuse) && (self.allow.is_empty() || among(&self.allow))
     }
 
-    /// Whether `domain` is talked to if it was proved by `proof` (`certificate`, `dane` or `dialback`).
+    /// Whether the list of refused domains has `host`, which may be the host of a URL.
+    pub fn refuses(&self, host: &str) -> bool {
+        self.refuse.iter().any(|pattern| pattern.matches(host))
+    }
+
+    /// Whether `domain` is talked to if it was proved by `proof` (`certificate`, `dane`, `posh` or `dialback`).
     pub fn takes(&self, domain: &str, proof: &str) -> bool {
         let enough = match self.policy(domain) {
             Policy::Dialback => true,
-            Policy::Certificate => proof != "dialback",
+            Policy::Certificate => proof != "dialback" && (self.posh || proof != "posh"),
             Policy::Dane => proof == "dane",
         };
         enough && self.admits(domain)
@@ -161,6 +170,8 @@ pub(super) fn read(r: &mut Reader<'_>, file: &DeTable<'_>, listening: bool) -> F
         },
         policies,
         require_secure: patterns(r, &s, "require_secure"),
+        posh: r.flag(&s, "posh").value,
+        posh_publish: r.flag(&s, "posh_publish").value,
         refuse: patterns(r, &s, "refuse"),
         allow: patterns(r, &s, "allow"),
         routes: routes(r, file),
@@ -265,6 +276,18 @@ mod tests {
         assert_eq!(federation.route("net.example").unwrap().host, "relay.example");
         let few = read("[federation]\nenabled = true\nallow = ['*.ours.example']").federation;
         assert!(few.admits("a.ours.example") && !few.admits("other.example"));
+    }
+
+    #[test]
+    fn posh_is_a_certificate_where_the_file_says_so() {
+        let read = |text: &str| read(&format!("[federation]\nenabled = true\n{text}")).federation;
+        let off = read("");
+        assert!(!off.posh && !off.posh_publish && !off.takes("b.example", "posh"));
+        assert!(off.takes("b.example", "certificate") && !off.takes("b.example", "dialback"));
+        let on = read("posh = true\ndane = ['d.example']\nrefuse = ['*.spam.example']");
+        assert!(on.takes("b.example", "posh") && !on.takes("d.example", "posh"));
+        assert!(on.refuses("www.spam.example") && !on.refuses("b.example"));
+        assert!(read("policy = 'dialback'").takes("b.example", "posh"));
     }
 
     #[test]

@@ -74,19 +74,33 @@ impl Listen {
             &self.acme,
         ]
     }
+
+    /// Whether `at`, an address of clients, is one of other servers, too: one port for both. `direct`: with direct TLS. Port 0, which is
+    /// another port each time, never is.
+    pub(crate) fn shares(&self, at: SocketAddr, direct: bool) -> bool {
+        let servers = if direct { &self.s2s_tls } else { &self.s2s };
+        at.port() != 0 && servers.contains(&at)
+    }
 }
 
 /// Says which addresses are listed twice, and which must not be.
 pub(super) fn twice(r: &mut Reader<'_>, listen: &Listen, line: usize) {
-    let mut seen: Vec<SocketAddr> = Vec::new();
+    let mut seen: Vec<(usize, SocketAddr)> = Vec::new();
     components::only_loopback(r, line, &listen.component);
-    for at in listen.sockets().into_iter().flatten().filter(|a| a.port() != 0) {
-        if seen.contains(at) {
-            let what = format!("{at} is listed twice");
-            r.problem(line, "listen", what, "give every listener its own address or port");
+    for (kind, list) in listen.sockets().into_iter().enumerate() {
+        for at in list.iter().filter(|at| at.port() != 0) {
+            if seen.iter().any(|(other, place)| place == at && !share(*other, kind)) {
+                let what = format!("{at} is listed twice");
+                r.problem(line, "listen", what, "give every listener its own address or port");
+            }
+            seen.push((kind, *at));
         }
-        seen.push(*at);
     }
+}
+
+/// Whether two kinds of listeners, by their place in [`Listen::sockets`], can be one port: `c2s` and `s2s`, `c2s_tls` and `s2s_tls`.
+fn share(one: usize, other: usize) -> bool {
+    matches!((one, other), (0, 2) | (1, 3))
 }
 
 fn sockets(r: &mut Reader<'_>, section: &Section<'_, '_>, name: &str) -> Vec<SocketAddr> {
@@ -120,4 +134,52 @@ fn public(r: &mut Reader<'_>, section: &Section<'_, '_>) -> Option<String> {
         r.problem(found.line, "listen.public", what, "write host:port, as in \"node1.example.org:5222\"");
     }
     Some(found.value)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::config::parse;
+
+    const DOMAIN: &str = "[[domain]]\nname = 'a.example'\nself_signed = true\n";
+
+    fn complaints(listen: &str) -> Vec<String> {
+        match parse(&format!("[listen]\n{listen}\n{DOMAIN}"), Path::new("/")) {
+            Ok(_) => Vec::new(),
+            Err(problems) => problems.into_iter().map(|p| format!("{}: {}", p.option, p.what)).collect(),
+        }
+    }
+
+    #[test]
+    fn clients_and_servers_may_share_a_port_and_nobody_else() {
+        let (one, two) = ("'127.0.0.1:5222'", "'127.0.0.1:5223'");
+        let config = parse(
+            &format!(
+                "[listen]\nc2s = [{one}]\nc2s_tls = [{two}]\ns2s = [{one}]\ns2s_tls = [{two}]\n{DOMAIN}"
+            ),
+            Path::new("/"),
+        );
+        let listen = config.unwrap().listen;
+        assert!(listen.shares(listen.c2s[0], false) && listen.shares(listen.c2s_tls[0], true));
+        assert!(!listen.shares(listen.c2s[0], true));
+        let any = parse(
+            &format!("[listen]\nc2s = ['127.0.0.1:0']\ns2s = ['127.0.0.1:0']\n{DOMAIN}"),
+            Path::new("/"),
+        );
+        let any = any.unwrap().listen;
+        assert!(!any.shares(any.c2s[0], false));
+        for wrong in [
+            format!("c2s = [{one}, {one}]"),
+            format!("c2s = [{one}]\ns2s = [{one}, {one}]"),
+            format!("c2s = [{one}]\ns2s_tls = [{one}]"),
+            format!("c2s_tls = [{one}]\ns2s = [{one}]"),
+            format!("c2s = [{one}]\nc2s_tls = [{one}]"),
+            format!("s2s = [{one}]\nhttps = [{one}]"),
+            format!("c2s = [{one}]\ns2s = [{one}]\ncomponent = [{one}]"),
+        ] {
+            let found = complaints(&wrong);
+            assert!(found.iter().any(|what| what.contains("is listed twice")), "{wrong}: {found:?}");
+        }
+    }
 }

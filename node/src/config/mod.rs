@@ -165,6 +165,8 @@ pub struct Domain {
     pub contact: Vec<(&'static str, String)>,
     /// What its items list beside components (XEP-0030).
     pub disco_items: Vec<rookery_actors::options::DiscoItem>,
+    /// XEP-0455: URLs of files with the status of the service.
+    pub outage_status: Vec<String>,
 }
 
 /// Where the certificate of a domain comes from.
@@ -315,6 +317,7 @@ impl Config {
             registration: true,
             contact: Vec::new(),
             disco_items: Vec::new(),
+            outage_status: Vec::new(),
         }];
         config
     }

@@ -236,6 +236,13 @@ const GENERAL: &[Opt] = &[
         true,
         "What service discovery lists for the domain beside its components (XEP-0030): JIDs, each with a name for people behind a space.",
     ),
+    opt(
+        "domain",
+        "outage_status",
+        Kind::List(&[]),
+        true,
+        "URLs of files with the status of the service during an outage (XEP-0455), which service discovery shows for the domain. Clients remember them, and read them when they cannot connect: keep the files on machines that an outage of this server leaves alone.",
+    ),
     opt("component", "name", Kind::Text(""), true, "The component's domain, as in `irc.example.org`."),
     opt(
         "component",

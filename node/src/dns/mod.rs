@@ -143,11 +143,37 @@ impl Finder {
         self.cache.put(domain, Ok(at.iter().enumerate().map(candidate).collect()), HOLDS.1);
     }
 
+    /// A web server: one host and a port, where `dns.refuse_networks` permits. Takes 20 s at most.
+    pub async fn web(&self, host: &str, port: u16) -> Result<Target, NotFound> {
+        let reach = self.current.load().reach.clone();
+        #[cfg(test)]
+        if let Some(known) = self.cache.get(&format!("https://{host}:{port}")) {
+            let mut target = known?.remove(0).target;
+            target.addresses.retain(|address| reach.permits(*address));
+            return if target.addresses.is_empty() {
+                Err(NotFound::Refused(host.to_owned()))
+            } else {
+                Ok(target)
+            };
+        }
+        self.look_up_one(host, port, Begin::Direct, reach).await
+    }
+
     /// One host that is known by other means, as a static route is: in any network. Takes 20 s at most; nothing is remembered but
     /// what the resolver does.
     pub async fn host(&self, host: &str, port: u16, begin: Begin) -> Result<Target, NotFound> {
-        let none = NotFound::NoAnswer(host.to_owned(), format!("no answer in {} s", LIMIT.as_secs()));
         let reach = Arc::new(Reach { loopback: self.loopback, refused: Vec::new() });
+        self.look_up_one(host, port, begin, reach).await
+    }
+
+    async fn look_up_one(
+        &self,
+        host: &str,
+        port: u16,
+        begin: Begin,
+        reach: Arc<Reach>,
+    ) -> Result<Target, NotFound> {
+        let none = NotFound::NoAnswer(host.to_owned(), format!("no answer in {} s", LIMIT.as_secs()));
         let found = timeout(LIMIT, self.look_up_host(host, port, begin, reach)).await.map_err(|_| none)?;
         found.map(|(target, _)| target).map_err(|(error, _)| error)
     }

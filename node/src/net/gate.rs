@@ -275,8 +275,11 @@ impl Gate {
 }
 
 impl Pass {
-    /// Counts the connection for its origin.
+    /// Counts the connection for its origin; only the first call counts.
     pub fn from(&mut self, origin: Origin) -> Result<(), Refusal> {
+        if self.origin.is_some() {
+            return Ok(());
+        }
         let mut inner = self.gate.0.inner.lock();
         if !inner.strangers.contains_key(&self.number) {
             return Ok(()); // it goes already

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use rookery_proto::sasl::ChannelBindings;
 use rookery_proto::xml::chars::is_space;
 use rustls::ServerConfig;
-use rustls::server::Acceptor;
+use rustls::server::{Acceptor, ClientHello};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::Instant;
 
 use super::stream::{TlsStream, read_some};
-use super::{Identity, Tls, ascii, challenge};
+use super::{Identity, Tls, ascii, challenge, remote};
 
 /// The protocol's name in ALPN (XEP-0368).
 pub const ALPN: &[u8] = b"xmpp-client";
@@ -72,6 +72,31 @@ pub(super) struct Hello<S> {
     pub(super) sni: Option<String>,
     /// Whether an authority asks for the answer to a challenge.
     challenge: bool,
+    /// Which protocols the client offers by ALPN.
+    pub(super) offers: Offers,
+}
+
+/// The protocols that a client offers by ALPN.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Offers {
+    /// `xmpp-client`.
+    pub(super) client: bool,
+    /// `xmpp-server`.
+    pub(super) server: bool,
+    /// Anything at all.
+    pub(super) any: bool,
+}
+
+impl Offers {
+    fn of(hello: &ClientHello<'_>) -> Self {
+        let mut own = Self::default();
+        for name in hello.alpn().into_iter().flatten() {
+            own.any = true;
+            own.client |= name == ALPN;
+            own.server |= name == remote::ALPN;
+        }
+        own
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Hello<S> {
@@ -95,7 +120,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Hello<S> {
                         let hello = accepted.client_hello();
                         let sni = hello.server_name().map(str::to_owned);
                         let challenge = challenge::asks(&hello);
-                        return Ok(Self { stream, bytes, sni, challenge });
+                        let offers = Offers::of(&hello);
+                        return Ok(Self { stream, bytes, sni, challenge, offers });
                     }
                     Err((error, mut alert)) => {
                         let mut out = Vec::new();
@@ -131,7 +157,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Hello<S> {
     }
 
     /// The handshake with a domain's certificate.
-    async fn finish(self, config: Arc<ServerConfig>, identity: Arc<Identity>) -> io::Result<Accepted<S>> {
+    pub(super) async fn finish(
+        self,
+        config: Arc<ServerConfig>,
+        identity: Arc<Identity>,
+    ) -> io::Result<Accepted<S>> {
         let mut accepted = self.secure(config).await?;
         accepted.bindings.server_end_point.clone_from(&identity.end_point);
         Ok(accepted)

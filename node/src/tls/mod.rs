@@ -25,6 +25,7 @@ pub use accept::{Accepted, accept_direct, accept_http, accept_starttls, version}
 pub use challenge::Challenges;
 pub use development::ascii;
 pub use identity::{Identity, Origin};
+pub use remote::either::{Kind, accept_either};
 pub use stream::TlsStream;
 
 use load::Loader;

@@ -121,6 +121,12 @@ impl<S> TlsStream<S> {
         (&self.io, &self.tls)
     }
 
+    /// Puts back what was read: it is read again, before anything else.
+    pub(crate) fn unread(&mut self, bytes: &[u8]) {
+        let rest = self.plain.get(self.fetched..).unwrap_or_default();
+        (self.plain, self.fetched) = ([bytes, rest].concat(), 0);
+    }
+
     /// Runs the protocol over `input` until it wants more, and says `what`, if it may. Plaintext goes to `plain`, what
     /// must be sent into `outgoing`. Returns how much of `input` is used.
     fn drive(

@@ -45,6 +45,8 @@ pub struct Socket<S> {
     wire: Wire<S>,
     start: Start,
     peer: SocketAddr,
+    /// Whether proxies were asked where the peer is.
+    located: bool,
     bindings: ChannelBindings,
 }
 
@@ -61,7 +63,21 @@ enum Wire<S> {
 impl<S: Stream> Socket<S> {
     /// A connection that was accepted from `peer`.
     pub fn new(stream: S, start: Start, peer: SocketAddr) -> Self {
-        Self { wire: Wire::Plain(stream), start, peer, bindings: ChannelBindings::default() }
+        let bindings = ChannelBindings::default();
+        Self { wire: Wire::Plain(stream), start, peer, located: false, bindings }
+    }
+
+    /// The same, where it is known that the peer is at `peer`: proxies are not asked.
+    pub(crate) fn located(stream: S, start: Start, peer: SocketAddr) -> Self {
+        Self { located: true, ..Self::new(stream, start, peer) }
+    }
+
+    /// A connection by direct TLS, after its handshake, from a peer that is at `peer`.
+    pub(crate) fn secured(accepted: Accepted<S>, peer: SocketAddr) -> Self {
+        let bindings = ChannelBindings::default();
+        let mut own = Self { wire: Wire::Gone, start: Start::Direct, peer, located: true, bindings };
+        own.encrypted(accepted);
+        own
     }
 
     /// The socket, if it is in the clear, for a handshake.
@@ -80,6 +96,38 @@ impl<S: Stream> Socket<S> {
 /// Any stranger can come to a port that is for load balancers.
 static UNTRUSTED: Seldom = Seldom::new();
 
+/// Where the peer of a connection from `peer` is: reads the PROXY header, if `proxies` says from which networks one must come. `None`: the
+/// connection is refused, and why is logged.
+pub(crate) async fn locate<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    peer: SocketAddr,
+    proxies: Option<&[Network]>,
+) -> Option<SocketAddr> {
+    let Some(trusted) = proxies else { return Some(peer) };
+    if !trusted.iter().any(|network| network.contains(peer.ip())) {
+        metrics::counter!("rookery_limits_hit_total", "limit" => "proxy_trusted").increment(1);
+        if let Some(others) = UNTRUSTED.now() {
+            tracing::warn!(%peer, others, "connection refused: the address is not in listen.proxy_trusted");
+        }
+        return None;
+    }
+    match timeout(PROXY_HEADER, proxy::read(stream)).await {
+        Ok(Ok(source)) => Some(source.unwrap_or(peer)),
+        Ok(Err(proxy::Error::Nothing)) => {
+            tracing::debug!(%peer, "the load balancer looked whether this port is open");
+            None
+        }
+        Ok(Err(error)) => {
+            tracing::warn!(%peer, %error, "connection refused: invalid PROXY header");
+            None
+        }
+        Err(_) => {
+            tracing::warn!(%peer, "connection refused: no PROXY header arrived in time");
+            None
+        }
+    }
+}
+
 impl<S: Stream> Transport for Socket<S> {
     type Settled = Box<TlsStream<S>>;
 
@@ -88,37 +136,15 @@ impl<S: Stream> Transport for Socket<S> {
     }
 
     async fn locate(&mut self, proxies: Option<&[Network]>) -> Option<SocketAddr> {
-        let peer = self.peer;
-        let Some(trusted) = proxies else { return Some(peer) };
-        if !trusted.iter().any(|network| network.contains(peer.ip())) {
-            metrics::counter!("rookery_limits_hit_total", "limit" => "proxy_trusted").increment(1);
-            if let Some(others) = UNTRUSTED.now() {
-                tracing::warn!(%peer, others, "connection refused: the address is not in listen.proxy_trusted");
-            }
-            return None;
+        if !std::mem::replace(&mut self.located, true) {
+            let peer = self.peer;
+            self.peer = locate(self, peer, proxies).await?;
         }
-        match timeout(PROXY_HEADER, proxy::read(self)).await {
-            Ok(Ok(source)) => {
-                self.peer = source.unwrap_or(peer);
-                Some(self.peer)
-            }
-            Ok(Err(proxy::Error::Nothing)) => {
-                tracing::debug!(%peer, "the load balancer looked whether this port is open");
-                None
-            }
-            Ok(Err(error)) => {
-                tracing::warn!(%peer, %error, "connection refused: invalid PROXY header");
-                None
-            }
-            Err(_) => {
-                tracing::warn!(%peer, "connection refused: no PROXY header arrived in time");
-                None
-            }
-        }
+        Some(self.peer)
     }
 
     async fn begin(&mut self, tls: &Tls) -> io::Result<()> {
-        if self.start == Start::Direct {
+        if self.start == Start::Direct && !matches!(self.wire, Wire::Tls(_)) {
             let stream = self.release()?;
             self.encrypted(accept_direct(tls, stream).await?);
         }

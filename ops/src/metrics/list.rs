@@ -82,6 +82,9 @@ pub const METRICS: &[Metric] = &[
     m("rookery_dns_question_seconds", Histogram(SECONDS), S, &[], "Time of questions to DNS"),
     m("rookery_dns_questions", Gauge, N, &[], "Questions to DNS that are under way, or wait because 512 others are"),
     m("rookery_dns_domains", Gauge, N, &[], "Domains whose servers are remembered, of 10,000 at most"),
+    m("rookery_posh_fetches_total", Counter, N, &["outcome"],
+        "POSH files of other domains that were asked for (federation.posh), by outcome (found, none, malformed, refused, failed)"),
+    m("rookery_posh_domains", Gauge, N, &[], "Domains whose POSH files, or the lack of them, are remembered, of 10,000 at most"),
 
     // Logins.
     m("rookery_logins_total", Counter, N, &["mechanism", "outcome"], "SASL attempts, by mechanism and outcome (ok, failed, aborted)"),
@@ -119,7 +122,7 @@ pub const METRICS: &[Metric] = &[
     m("rookery_links", Gauge, N, &[], "Pairs of domains that this node speaks for with other servers"),
     m("rookery_streams", Gauge, N, &["direction"], "Streams between servers, by the side that opened them: another server (in), or this node (out)"),
     m("rookery_stream_proofs_total", Counter, N, &["proof", "direction"],
-        "Domains of other servers that were proved on a stream, by how (certificate, dane, dialback) and direction (in, out)"),
+        "Domains of other servers that were proved on a stream, by how (certificate, dane, posh, dialback) and direction (in, out)"),
     m("rookery_stream_resumptions_total", Counter, N, &["outcome"], "Attempts of other servers to resume a lost stream (XEP-0198), by outcome (ok, unknown)"),
     m("rookery_dialback_total", Counter, N, &["outcome"],
         "Dialback keys of other servers that were verified (XEP-0220), by outcome (valid, invalid, error); unasked: answers that nobody asked for"),

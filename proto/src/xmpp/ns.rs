@@ -76,6 +76,8 @@ pub const JID_ESCAPING: &str = "jid\\20escaping";
 pub const CAPS: &str = "http://jabber.org/protocol/caps";
 /// XEP-0128, XEP-0157: the form type of a server's contact addresses.
 pub const SERVER_INFO: &str = "http://jabber.org/network/serverinfo";
+/// XEP-0455: the form type of the URLs with the status of an outage.
+pub const OUTAGE: &str = "urn:xmpp:sos:0";
 /// XEP-0153: the avatar's hash in presence.
 pub const VCARD_UPDATE: &str = "vcard-temp:x:update";
 /// XEP-0160 offline messages, a disco feature.

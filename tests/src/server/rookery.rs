@@ -259,6 +259,7 @@ admin = "unix:{dir}/admin.sock"
 [[domain]]
 name = "{domain}"
 registration = "{registration}"
+outage_status = ["https://status.localhost/outage.json"]
 [domain.contact]
 abuse = ["mailto:abuse@localhost"]
 admin = ["mailto:admin@localhost", "xmpp:admin@localhost"]

@@ -37,6 +37,16 @@ pub(super) const FEDERATION: &[Opt] = &[
         "Domains to which nothing is sent, and from which nothing is taken, without TLS and a valid certificate, whatever `policy` and `dialback` say.",
     ),
     federation(
+        "posh",
+        Kind::Flag(false),
+        "Whether a domain may prove its certificate by a POSH file (RFC 7711), `https://DOMAIN/.well-known/posh/xmpp-server.json`, where the policy is `certificate` and the certificate is valid by no authority and no DANE record. The file counts as a valid certificate. Off by default, because everybody who may write to a domain's web site can then speak for the domain, and strangers can make this server ask web servers. Records of DANE count more, and the policies `dane` and `dialback` never ask for the file. Addresses in `dns.refuse_networks` and hosts in `refuse` are not asked.",
+    ),
+    federation(
+        "posh_publish",
+        Kind::Flag(false),
+        "Whether `listen.https` and `listen.http` answer `/.well-known/posh/xmpp-server.json` for each domain of this server and its components, with the fingerprints of the certificate that other servers are shown. For domains whose certificate is of another name: their web server must pass these requests on with their `Host` header, or refer to a URL here.",
+    ),
+    federation(
         "refuse",
         Kind::List(&[]),
         "Domains that this server does not talk to, as in `\"spam.example\"` or `\"*.spam.example\"`.",

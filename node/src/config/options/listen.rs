@@ -37,14 +37,14 @@ pub(super) const LISTEN: &[Opt] = &[
         "s2s",
         Kind::List(&["[::]:5269"]),
         false,
-        "Addresses for other servers with STARTTLS, which is required. Only with `federation.enabled`, which setting this option turns on.",
+        "Addresses for other servers with STARTTLS, which is required. Only with `federation.enabled`, which setting this option turns on. An address that `c2s` lists too is one port for both: the namespace of the stream says whether a client or a server has called. Port 0 is never shared.",
     ),
     opt(
         "listen",
         "s2s_tls",
         Kind::List(&["[::]:5270"]),
         false,
-        "Addresses for other servers with direct TLS (XEP-0368, ALPN `xmpp-server`). As `s2s`; if only `s2s` is set, there is none.",
+        "Addresses for other servers with direct TLS (XEP-0368, ALPN `xmpp-server`). As `s2s`; if only `s2s` is set, there is none. An address that `c2s_tls` lists too is one port for both: ALPN says whether a client or a server has called, or else the namespace of the stream.",
     ),
     opt(
         "listen",
@@ -58,7 +58,7 @@ pub(super) const LISTEN: &[Opt] = &[
         "https",
         Kind::List(&[]),
         false,
-        "HTTP by TLS with the certificates of the domains, for everybody: `/healthz`, `/readyz`, and challenges for certificates.",
+        "HTTP by TLS with the certificates of the domains, for everybody: `/healthz`, `/readyz`, challenges for certificates, and POSH files (`federation.posh_publish`).",
     ),
     opt(
         "listen",
@@ -79,7 +79,7 @@ pub(super) const LISTEN: &[Opt] = &[
         "proxy_protocol",
         Kind::Flag(false),
         false,
-        "Whether connections to `c2s` and `c2s_tls` must begin with a PROXY header (v1 or v2) of a load balancer in `proxy_trusted`.",
+        "Whether connections to `c2s` and `c2s_tls`, and to ports that servers share with clients, must begin with a PROXY header (v1 or v2) of a load balancer in `proxy_trusted`.",
     ),
     opt(
         "listen",

@@ -44,7 +44,7 @@ pub(super) struct Claim {
 /// A pair that the other side may send for.
 pub(super) struct Proved {
     pub(super) pair: Pair,
-    /// `certificate`, `dane` or `dialback`.
+    /// `certificate`, `dane`, `posh` or `dialback`.
     pub(super) by: &'static str,
     /// Counts it, on streams that other servers have opened.
     pub(super) _claim: Option<Claim>,

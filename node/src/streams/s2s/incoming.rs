@@ -18,70 +18,18 @@ use tokio::time::{Instant, timeout_at};
 use super::claims::{Claim, Proved};
 use super::conn::{Conn, End, Frame};
 use super::running::{Running, Start};
-use super::wire::Wire;
 use super::{CONTENT, Federation, Settings, proof, sasl};
 use crate::dns::Begin;
-use crate::net::{Origin, Pass, Stream};
+use crate::net::Pass;
 use crate::tls::remote::Proof;
 
 /// How often a server may fail to authenticate.
 const FAILURES: u32 = 3;
 
-/// Takes care of one accepted connection until its end, in a task of its own.
-pub fn serve(
-    federation: &Arc<Federation>,
-    stream: impl Stream,
-    begin: Begin,
-    peer: SocketAddr,
-    mut pass: Pass,
-) {
-    let settings = federation.settings.load_full();
-    let kind = if begin == Begin::Direct { "s2s_tls" } else { "s2s" };
-    metrics::counter!("rookery_connections_total", "kind" => kind).increment(1);
-    let origin = Origin::from(peer.ip());
-    let refuse = |limit: &'static str| {
-        metrics::counter!("rookery_limits_hit_total", "limit" => limit).increment(1);
-        tracing::debug!(%peer, limit, "stream of another server refused");
-    };
-    if settings.federation.loopback && !peer.ip().to_canonical().is_loopback() {
-        tracing::debug!(%peer, "stream refused: not from this machine");
-        return;
-    }
-    let (arrivals, now) = (federation.arrivals.address(origin), Instant::now());
-    if arrivals.due(now, &settings.arrivals).is_some() {
-        return refuse("federation.new_streams_per_minute");
-    }
-    arrivals.stanza(now, &settings.arrivals);
-    if let Err(refusal) = pass.from(origin) {
-        return refuse(federation.gate.limit(refusal));
-    }
-    let federation = federation.clone();
-    let conn = Conn::new(Wire::new(Box::new(stream)), federation.rates.address(origin), settings.clone());
-    let incoming = Incoming {
-        federation,
-        settings,
-        conn,
-        begin,
-        peer,
-        local: None,
-        remote: None,
-        proof: None,
-        claim: None,
-        bidi: None,
-        id: String::new(),
-    };
-    tokio::spawn(async move {
-        // The handshake's state is freed before the stream's begins.
-        if let Some(running) = Box::pin(incoming.run(pass)).await {
-            running.run().await;
-        }
-    });
-}
-
 /// What a server asked for with `<bidi/>`: the largest stanza that it takes, if it has said so.
 pub(super) type Bidi = Option<usize>;
 
-struct Incoming {
+pub(super) struct Incoming {
     federation: Arc<Federation>,
     settings: Arc<Settings>,
     conn: Conn,
@@ -108,8 +56,20 @@ enum Stage {
 }
 
 impl Incoming {
+    /// Nothing was said yet; with [`Begin::Direct`], TLS may be there already.
+    pub(super) fn new(
+        federation: Arc<Federation>,
+        settings: Arc<Settings>,
+        conn: Conn,
+        begin: Begin,
+        peer: SocketAddr,
+    ) -> Self {
+        let (local, remote, proof, claim, bidi, id) = (None, None, None, None, None, String::new());
+        Self { federation, settings, conn, begin, peer, local, remote, proof, claim, bidi, id }
+    }
+
     /// `None` if the connection ended.
-    async fn run(mut self, pass: Pass) -> Option<Box<Running>> {
+    pub(super) async fn run(mut self, pass: Pass) -> Option<Box<Running>> {
         let federation = self.federation.clone();
         let deadline = Instant::now() + self.settings.federation.limits.negotiation;
         let standing = pass.standing();
@@ -150,7 +110,9 @@ impl Incoming {
     async fn negotiate(&mut self) -> Result<Option<Frame>, End> {
         let mut stage = Stage::Clear;
         if self.begin == Begin::Direct {
-            self.secure("").await?;
+            if !self.conn.wire.is_encrypted() {
+                self.secure("").await?;
+            }
             stage = Stage::Login;
         }
         loop {

@@ -2,10 +2,11 @@
 //! link that sends on them. A stream decides nothing about stanzas: what others send goes to the [`Host`] once its domain is
 //! proved, and what is sent comes from a link ([`LinkEnd`](rookery_actors::link::stream::LinkEnd)).
 //!
-//! - `incoming`: from an accepted socket to a stream on which domains may be proved.
+//! - `arrived`, `incoming`: from an accepted socket to a stream on which domains may be proved.
 //! - `outgoing`: from a link's wish to a stream that is authenticated; `open` is the part that verification shares.
 //! - `running`: the loop of every stream, in both directions, with `input`, `stanzas` and `ending`.
 //! - `dialback` and `verify`: the four roles of server dialback (XEP-0220 version 1.1.1).
+//! - `proof`: what a certificate proves, by its authority, DANE or `posh` (RFC 7711).
 //! - `claims`: how many streams a remote domain may have; `places`: how many may wait for other servers at a time.
 //! - `resume`: stream management with resumption (XEP-0198 version 1.6.3).
 //! - [`table`]: all streams of this node, for the operator and for links that can use a stream in both directions (XEP-0288
@@ -26,6 +27,7 @@ use crate::net::Gate;
 use crate::tls::Tls;
 use crate::tls::remote::Judge;
 
+mod arrived;
 mod bidi;
 mod claims;
 mod conn;
@@ -37,6 +39,7 @@ mod io;
 mod open;
 mod outgoing;
 mod places;
+mod posh;
 mod proof;
 mod resume;
 mod running;
@@ -51,7 +54,7 @@ mod wire;
 
 use places::Places;
 
-pub use incoming::serve;
+pub use arrived::{Arrived, serve};
 pub use settings::Settings;
 pub use table::{Direction, Table};
 
@@ -90,6 +93,8 @@ pub struct Federation {
     opening: Arc<Places>,
     /// Servers that do without resumption.
     one_way: bidi::Knowledge,
+    /// Fingerprints of other servers' certificates.
+    posh: Arc<posh::Posh>,
     /// Turns true when the node stops.
     stop: watch::Receiver<bool>,
     meters: Meters,
@@ -128,6 +133,7 @@ impl Federation {
             verifying: Places::new("federation.verifications"),
             opening: Places::new("opening_streams"),
             one_way: bidi::Knowledge::default(),
+            posh: posh::Posh::new(),
             stop,
             meters: Meters {
                 received: metrics::counter!("rookery_received_bytes_total", "kind" => "s2s"),
@@ -142,6 +148,7 @@ impl Federation {
         // What is not wanted any more ends now, and what was proved by less than is wanted now.
         let refused = |pair: &Pair, by: &str| !settings.federation.takes(pair.remote().domain(), by);
         self.settings.store(Arc::new(settings.clone()));
+        self.posh.clear();
         let closed = self.table.close_if(|info| info.pairs.iter().any(|(pair, by)| refused(pair, by)));
         if closed > 0 {
             tracing::info!(

@@ -187,7 +187,7 @@ impl Federation {
         let tls = conn.wire.call(&self.tls, local, remote, target.begin).await;
         tls.map_err(|error| Closed::Now(format!("TLS failed: {error}")))?;
         let policy = settings.federation.policy(remote);
-        let judged = self.judge_called(&conn.wire.chain, remote, target);
+        let judged = self.judge_called(&conn.wire.chain, remote, target).await;
         let proof = judged.as_ref().ok().copied();
         if !proof::suffices(policy, proof) {
             let why = judged.err().unwrap_or_else(|| "it is not secured by DANE".to_owned());

@@ -6,7 +6,7 @@ use rookery_proto::xmpp::jid::BareJid;
 use rustls::pki_types::CertificateDer;
 use tokio::time::timeout;
 
-use super::Federation;
+use super::{Direction, Federation};
 use crate::config::Policy;
 use crate::dns::Target;
 use crate::tls::remote::Proof;
@@ -19,6 +19,7 @@ pub(super) fn name(proof: Option<Proof>) -> &'static str {
     match proof {
         Some(Proof::Pkix) => "certificate",
         Some(Proof::Dane) => "dane",
+        Some(Proof::Posh) => "posh",
         None => "dialback",
     }
 }
@@ -35,16 +36,17 @@ pub(super) fn suffices(policy: Policy, proof: Option<Proof>) -> bool {
 
 impl Federation {
     /// How an outgoing stream's certificates prove `remote`; or why they do not, for the operator.
-    pub(super) fn judge_called(
+    pub(super) async fn judge_called(
         &self,
         chain: &[CertificateDer<'_>],
         remote: &str,
         target: &Target,
     ) -> Result<Proof, String> {
-        self.judge
-            .load()
-            .judge(chain, remote, std::slice::from_ref(target))
-            .map_err(|error| error.to_string())
+        let judged = self.judge.load().judge(chain, remote, std::slice::from_ref(target));
+        match judged {
+            Ok(proof) => Ok(proof),
+            Err(error) => self.judge_by_posh(chain, remote, error, Direction::Outgoing).await,
+        }
     }
 
     /// How the certificates of a server that has called prove `remote`, if they are enough for the policy.
@@ -56,18 +58,22 @@ impl Federation {
         if chain.is_empty() {
             return None;
         }
-        let policy = self.settings.load().federation.policy(remote.domain());
-        let by_authority = self.judge.load().judge(chain, remote.domain(), &[]);
-        match by_authority {
-            Ok(proof) if suffices(policy, Some(proof)) => return Some(proof),
-            _ => {}
+        let remote = remote.domain();
+        let settings = self.settings.load_full();
+        let policy = settings.federation.policy(remote);
+        let mut judged = self.judge.load().judge(chain, remote, &[]);
+        if judged.as_ref().is_ok_and(|proof| suffices(policy, Some(*proof))) {
+            return judged.ok();
         }
-        if self.settings.load().federation.route(remote.domain()).is_some() {
-            return None;
+        if settings.federation.route(remote).is_none() {
+            // Its own records may say that this is its certificate, or that it is not.
+            let targets = timeout(DANE, self.finder.find(remote)).await.ok()?.ok()?;
+            judged = self.judge.load().judge(chain, remote, &targets.list);
         }
-        // Its own records may say that this is its certificate.
-        let targets = timeout(DANE, self.finder.find(remote.domain())).await.ok()?.ok()?;
-        let proof = self.judge.load().judge(chain, remote.domain(), &targets.list).ok()?;
+        let proof = match judged {
+            Ok(proof) => proof,
+            Err(error) => self.judge_by_posh(chain, remote, error, Direction::Incoming).await.ok()?,
+        };
         suffices(policy, Some(proof)).then_some(proof)
     }
 }

@@ -42,7 +42,7 @@ pub struct Info {
     pub number: u64,
     /// The side that opened the stream.
     pub direction: Direction,
-    /// The pairs of domains that were proved on it, and how: `certificate`, `dane` or `dialback`. On a stream that this node has opened
+    /// The pairs of domains that were proved on it, and how: `certificate`, `dane`, `posh` or `dialback`. On a stream that this node has opened
     /// the first is the one that it was opened for.
     pub pairs: Vec<(Pair, &'static str)>,
     /// The other server's address.

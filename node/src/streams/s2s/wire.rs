@@ -43,6 +43,19 @@ impl Wire {
         Self { layer: Layer::Plain(raw), tls: "", chain: Vec::new() }
     }
 
+    /// A socket of another server that has called by direct TLS, after the handshake.
+    pub(super) fn accepted(secured: Secured<TlsStream<Raw>>) -> Self {
+        let (layer, tls, chain) = (Layer::Gone, "", Vec::new());
+        let mut own = Self { layer, tls, chain };
+        own.secured(secured, Layer::Accepted);
+        own
+    }
+
+    /// Whether TLS has begun.
+    pub(super) fn is_encrypted(&self) -> bool {
+        matches!(self.layer, Layer::Accepted(_) | Layer::Called(_))
+    }
+
     fn release(&mut self) -> io::Result<Raw> {
         match std::mem::replace(&mut self.layer, Layer::Gone) {
             Layer::Plain(raw) => Ok(raw),

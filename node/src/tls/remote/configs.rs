@@ -10,6 +10,7 @@ use rustls::{ClientConfig, Error, ServerConfig};
 
 use super::ALPN;
 use super::verifier::AnyKey;
+use crate::tls::binding::Exporter;
 
 /// TLS of streams between servers, with one domain's certificate. Nothing is resumed: links live long, and each handshake
 /// shows the certificate of its day.
@@ -18,6 +19,8 @@ pub struct Configs {
     pub(super) starttls: Arc<ServerConfig>,
     /// Incoming, direct TLS: with ALPN.
     pub(super) direct: Arc<ServerConfig>,
+    /// Direct TLS of a peer that may be a client: without ALPN, and with the channel binding that a client's login needs.
+    pub(super) either: Arc<ServerConfig>,
     /// Outgoing, after STARTTLS.
     pub(super) to_starttls: Arc<ClientConfig>,
     /// Outgoing, direct TLS.
@@ -41,6 +44,8 @@ impl Configs {
         starttls.session_storage = Arc::new(NoServerSessionStorage {});
         let mut direct = starttls.clone();
         direct.alpn_protocols = vec![ALPN.to_vec()];
+        let mut either = starttls.clone();
+        either.key_log = Arc::new(Exporter);
         let mut to_starttls = ClientConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&versions)?
             .dangerous()
@@ -52,6 +57,7 @@ impl Configs {
         Ok(Self {
             starttls: Arc::new(starttls),
             direct: Arc::new(direct),
+            either: Arc::new(either),
             to_starttls: Arc::new(to_starttls),
             to_direct: Arc::new(to_direct),
         })

@@ -6,13 +6,16 @@ use std::sync::Arc;
 use rookery_cluster::seams::Seams;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
+use rustls::{ClientConfig, RootCertStore};
 use webpki::{EndEntityCert, KeyUsage};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::dane;
 use super::names_of::Names;
+use super::posh::Fingerprints;
 use crate::config::Authorities;
 use crate::dns::{Target, Tlsa, names};
+use crate::https;
 
 /// How many certificates of a chain are looked at.
 const CHAIN: usize = 10;
@@ -24,6 +27,8 @@ pub enum Proof {
     Pkix,
     /// A TLSA record that DNSSEC has validated (RFC 7673).
     Dane,
+    /// A fingerprint in the domain's POSH file (RFC 7711).
+    Posh,
 }
 
 /// Why a certificate does not prove a domain. Its names are the other side's words: they are printed escaped.
@@ -60,6 +65,9 @@ pub enum NotProved {
     /// The domain's TLSA records are of other certificates.
     #[error("the certificate does not match the TLSA records of the domain")]
     WrongRecord,
+    /// The domain's POSH file is about other certificates.
+    #[error("the certificate is not among the fingerprints in the domain's POSH file")]
+    WrongFingerprint,
     /// The chain breaks a rule of RFC 5280.
     #[error("the certificate chain is not valid: {0}")]
     Invalid(String),
@@ -120,6 +128,38 @@ impl Judge {
         }
         let algorithms = rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.all;
         Ok(Self { roots: Arc::new(Roots { certificates, anchors }), algorithms, seams })
+    }
+
+    /// TLS with web servers that these authorities prove.
+    ///
+    /// # Errors
+    /// Those of [`https::config`].
+    pub(crate) fn https(&self) -> Result<ClientConfig, rustls::Error> {
+        https::config(RootCertStore { roots: self.roots.anchors.clone() })
+    }
+
+    /// Whether the first certificate of `chain` is among the fingerprints of the domain's POSH file (RFC 7711 section 4). Names and
+    /// authorities do not count; the certificate's own dates do.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn by_fingerprint(
+        &self,
+        chain: &[CertificateDer<'_>],
+        fingerprints: &Fingerprints,
+    ) -> Result<Proof, NotProved> {
+        let first = chain.first().ok_or(NotProved::NoCertificate)?;
+        let (_, parsed) =
+            X509Certificate::from_der(first).map_err(|e| NotProved::Malformed(e.to_string()))?;
+        let now = i64::try_from(self.seams.clock.now_micros() / 1_000_000).unwrap_or(i64::MAX);
+        let (from, to) = (parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp());
+        if now > to {
+            return Err(NotProved::Expired(now.abs_diff(to)));
+        }
+        if now < from {
+            return Err(NotProved::NotYetValid(now.abs_diff(from)));
+        }
+        if fingerprints.have(first) { Ok(Proof::Posh) } else { Err(NotProved::WrongFingerprint) }
     }
 
     /// Whether `chain` (the server's certificate first, as TLS brought it) proves `domain` (as in a JID).

@@ -13,8 +13,10 @@ use crate::dns::{Begin, names};
 
 mod configs;
 mod dane;
+pub mod either;
 mod judge;
 mod names_of;
+pub mod posh;
 mod verifier;
 
 pub use configs::Configs;

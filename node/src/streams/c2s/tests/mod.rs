@@ -121,6 +121,13 @@ impl Fixture {
         Client { io: Io::Plain(theirs), text: String::new(), tls: self.tls.clone() }
     }
 
+    /// The same with the bare pipe.
+    pub(in crate::streams) fn raw(&self, serve: impl FnOnce(&Arc<Shared>, DuplexStream)) -> Client {
+        let (ours, theirs) = tokio::io::duplex(32 * 1024);
+        serve(&self.shared, ours);
+        Client { io: Io::Plain(theirs), text: String::new(), tls: self.tls.clone() }
+    }
+
     /// A connection in the clear whose stream is open and whose features were read.
     pub(in crate::streams) async fn opened(&self) -> Client {
         let mut client = self.connect(Start::InTheStream);
@@ -195,10 +202,17 @@ impl Client {
 
     /// Begins TLS, with the certificate of `localhost` that the node has made for itself.
     pub(in crate::streams) async fn encrypt(self) -> Self {
+        self.encrypt_as(&[]).await.unwrap()
+    }
+
+    /// The same, offering these protocols by ALPN; `None` if the server wants none of them.
+    pub(in crate::streams) async fn encrypt_as(self, alpn: &[&[u8]]) -> Option<Self> {
         let Io::Plain(stream) = self.io else { panic!("encrypted already") };
         let name = ServerName::try_from("localhost").unwrap();
-        let io = Io::Tls(Box::new(self.tls.connect(name, stream).await.unwrap()));
-        Self { io, text: String::new(), tls: self.tls }
+        let mut config = (**self.tls.config()).clone();
+        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+        let connected = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
+        Some(Self { io: Io::Tls(Box::new(connected.ok()?)), text: String::new(), tls: self.tls })
     }
 
     pub(in crate::streams) fn exporter(&self) -> [u8; 32] {

@@ -22,6 +22,7 @@ use crate::admin::Accounts;
 use crate::config::{self, Authorities, CertificateFiles, Config, Policy, Route};
 use crate::dns::Begin;
 use crate::net::{Net as _, Tcp, accept};
+use crate::streams::c2s::Shared;
 use crate::tls::Tls;
 use crate::{options, start};
 
@@ -31,6 +32,8 @@ mod forged;
 mod hostile;
 mod managed;
 mod peer;
+mod posh;
+mod shared_port;
 
 /// An authority, and certificates that it signs.
 pub(super) struct Authority {
@@ -82,6 +85,7 @@ impl Port {
 /// A node that talks to other servers.
 pub(super) struct Node {
     pub(super) federation: Arc<Federation>,
+    pub(super) shared: Arc<Shared>,
     pub(super) host: Host,
     pub(super) at: SocketAddr,
     pub(super) at_tls: SocketAddr,
@@ -142,7 +146,7 @@ impl Node {
             let take = move |stream, peer, pass| serve(&federation, stream, begin, peer, pass);
             tokio::spawn(accept::run(port.listener, gate, stop, take))
         });
-        Self { federation, host, at, at_tls, stop, _accepting: accepting.into(), _folder: folder }
+        Self { federation, shared, host, at, at_tls, stop, _accepting: accepting.into(), _folder: folder }
     }
 
     /// A session of one of its users, online.
