@@ -9,6 +9,10 @@ mod support;
 
 use component::{Component, configure};
 use nodes::Nodes;
+use rookery_cluster::entity::Entity;
+use rookery_cluster::seams::Seams;
+use rookery_cluster::store::Store;
+use rookery_cluster::tables::roster::{self, Item, Subscription};
 use rookery_proto::xmpp::jid::BareJid;
 use support::Client;
 
@@ -176,4 +180,26 @@ async fn a_connection_that_breaks_gives_back_what_it_did_not_confirm() {
     let mut gate = connect(&world, 0, &name);
     romeo.settled().await;
     assert_eq!(numbers(&gate.rest(), romeo.user.local().unwrap()), (0..30).collect::<Vec<_>>());
+}
+
+/// The component's home, its only connection, and what both knew, are gone together.
+#[tokio::test(flavor = "multi_thread")]
+async fn users_hear_that_a_component_has_died_with_its_node() {
+    let (mut world, name) = world(2).await;
+    let user = world.user(0, "romeo").await;
+    let (own, friend) = (&Entity::new(format!("{user}@localhost")), format!("friend@{name}"));
+    let item = &Item { jid: friend.clone(), subscription: Subscription::Both.into(), ..Item::default() };
+    let store = Store::new(world.db.clone(), Seams::system());
+    let put =
+        store.write(Default::default(), |tx| Box::pin(async move { roster::put(&mut **tx, own, item) }));
+    put.await.unwrap();
+    let mut gate = connect(&world, 2, &name);
+    let mut romeo = world.nodes[0].phone(&user).await;
+    gate.until("type='probe'").await;
+    gate.send(&format!("<presence from='{friend}/x' to='{user}@localhost'/>"));
+    romeo.until(&format!("from='{friend}/x'")).await;
+    gate.forget();
+    world.kill(2);
+    let gone = romeo.until("type='unavailable'").await;
+    assert!(gone.contains(&format!("from='{friend}'")), "{gone}");
 }

@@ -5,9 +5,12 @@
 mod component;
 mod support;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use component::{Component, configure};
+use rookery_cluster::entity::Entity;
+use rookery_cluster::tables::roster::{self, Item, Subscription};
 use support::World;
 use tokio::runtime::Handle;
 
@@ -82,4 +85,92 @@ async fn while_the_component_is_away_senders_are_told() {
     assert!(romeo.until("<error").await.contains("service-unavailable"));
     romeo.send(&format!("<iq to='a@{NAME}' type='get' id='6'><query xmlns='jabber:iq:version'/></iq>"));
     assert!(romeo.until("id='6'").await.contains("service-unavailable"));
+}
+
+/// movim 1083: a gateway that is gone leaves no contacts behind that seem to be there.
+#[tokio::test(start_paused = true)]
+async fn contacts_of_a_component_that_is_gone_are_shown_as_gone() {
+    let world = World::with(|options| configure(options, NAME, |_| {})).await;
+    let friend = format!("friend@{NAME}");
+    for contact in [NAME, &friend] {
+        let both = Subscription::Both.into();
+        let item = &Item { jid: contact.into(), subscription: both, ..Item::default() };
+        let user = &Entity::new("romeo@localhost");
+        let put = world
+            .store
+            .write(Default::default(), |tx| Box::pin(async move { roster::put(&mut **tx, user, item) }));
+        put.await.unwrap();
+    }
+    let mut gate = Component::connect(&world.host, NAME, Handle::current(), true);
+    let mut romeo = world.online("romeo", "phone").await;
+    gate.until("type='probe'").await;
+    for contact in [NAME, &friend] {
+        gate.send(&format!("<presence from='{contact}/x' to='romeo@localhost'/>"));
+        romeo.until(&format!("from='{contact}/x'")).await;
+    }
+    let room = format!("room@{NAME}/romeo");
+    romeo.send(&format!("<presence to='{room}'><x xmlns='http://jabber.org/protocol/muc'/></presence>"));
+    gate.until(&room).await;
+    // A short break is not noticed.
+    gate.cut();
+    tokio::time::sleep(Duration::from_secs(5)).await; // the clock is paused
+    let gate = Component::connect(&world.host, NAME, Handle::current(), true);
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    romeo.nothing().await;
+    // A long one is, once.
+    gate.cut();
+    let mut gone = [romeo.recv().await, romeo.recv().await, romeo.recv().await];
+    gone.sort();
+    for (gone, from) in gone.iter().zip([&friend, NAME, &room]) {
+        let wanted = ["type='unavailable'", "to='romeo@localhost/phone'", &format!("from='{from}'")];
+        assert!(wanted.iter().all(|part| gone.contains(part)), "{gone}");
+    }
+    assert!(gone[2].contains("status code='332'"), "{}", gone[2]);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    romeo.nothing().await;
+    // The gateway is back, and hears that the user is there.
+    let mut gate = Component::connect(&world.host, NAME, Handle::current(), true);
+    let (shown, asked) = (gate.next().await, gate.next().await);
+    assert!(shown.contains(&format!("from='romeo@localhost/phone' to='{NAME}'")), "{shown}");
+    assert!(!shown.contains("type=") && asked.contains("type='probe'"), "{shown} {asked}");
+    romeo.nothing().await;
+}
+
+/// Presence that a component has no room for is told when there is.
+#[tokio::test(start_paused = true)]
+async fn a_component_that_was_full_hears_the_presence_that_holds() {
+    let world = World::with(|options| {
+        configure(options, NAME, |_| {});
+        options.limits.component_stanzas = 20;
+    })
+    .await;
+    for n in 0..40 {
+        let both = Subscription::Both.into();
+        let item = &Item { jid: format!("c{n}@{NAME}"), subscription: both, ..Item::default() };
+        let user = &Entity::new("romeo@localhost");
+        let put = world
+            .store
+            .write(Default::default(), |tx| Box::pin(async move { roster::put(&mut **tx, user, item) }));
+        put.await.unwrap();
+    }
+    let mut romeo = world.bind("romeo", "phone").await;
+    romeo.send("<presence/>");
+    romeo.send("<presence><show>away</show></presence>");
+    romeo.until("<show>away").await;
+    let mut gate = Component::connect(&world.host, NAME, Handle::current(), true);
+    let (mut last, mut asked) = (BTreeMap::new(), BTreeSet::new());
+    while asked.len() < 40
+        || last.len() < 40
+        || !last.values().all(|last: &String| last.contains("<show>away"))
+    {
+        let got = gate.next().await;
+        let to = got.split(" to='").nth(1).unwrap().split('\'').next().unwrap().to_owned();
+        if got.contains("type='probe'") {
+            asked.insert(to);
+        } else {
+            last.insert(to, got);
+        }
+    }
+    let came = romeo.comes().await;
+    assert!(!came.iter().any(|came| came.contains("type='error'")), "{came:#?}");
 }

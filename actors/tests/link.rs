@@ -15,6 +15,8 @@ use rookery_actors::Options;
 use rookery_actors::link::stream::Failure;
 use rookery_actors::options::Federation;
 use rookery_cluster::entity::Entity;
+use rookery_cluster::store;
+use rookery_cluster::store::keys::{Key, Kind};
 use rookery_cluster::tables::{links, seen};
 use support::{Client, World};
 
@@ -120,20 +122,22 @@ async fn a_name_that_does_not_exist_is_an_error_at_once() {
     romeo.settled().await;
     assert!(foreign.all().is_empty());
     romeo.nothing().await;
-    // Nothing is left of it in the store: whoever tries names would fill that.
+    // Nothing is left of it in the store: whoever tries names would fill that. The record goes last, with the senders.
     let link = &Entity::new("localhost@foreign.example");
     let left = async {
         loop {
-            let read = world.store.read(|tx| {
+            let read = world.store.write(store::Options::default(), |tx| {
                 Box::pin(async move {
-                    let senders = seen::load(&mut **tx, link, 1).await?.rows.len();
-                    Ok((links::get(&mut **tx, link).await?, links::last_id(&mut **tx, link).await?, senders))
+                    let changed = tx.watch(&Key::of(Kind::Link, link).fixed(&[0, 0]).finish());
+                    let (record, last) =
+                        (links::get(&mut **tx, link).await?, links::last_id(&mut **tx, link).await?);
+                    Ok(((record, last, seen::load(&mut **tx, link, 1).await?.rows.len()), changed))
                 })
             });
-            if read.await.unwrap() == (None, None, 0) {
-                return;
+            match read.await.unwrap() {
+                ((None, None, 0), _) => return,
+                (_, changed) => changed.await.unwrap(),
             }
-            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(30), left).await.expect("something is left");

@@ -16,6 +16,8 @@ use nodes::Nodes;
 use rookery_actors::Options;
 use rookery_actors::link::stream::Pair;
 use rookery_actors::options::Federation;
+use rookery_cluster::entity::Entity;
+use rookery_cluster::tables::roster::{self, Item, Subscription};
 use rookery_proto::xmpp::jid::BareJid;
 use support::{Client, World};
 
@@ -104,6 +106,24 @@ async fn presence_for_a_server_that_is_away_holds_nobody_up() {
     foreign.got("type='unavailable'").await;
 }
 
+/// The same of the presence that a user tells to all contacts, for which no sender waits.
+#[tokio::test(start_paused = true)]
+async fn the_last_word_to_all_contacts_outlives_the_process() {
+    let (world, foreign) = world(Ways { away: Some(unreachable()), ..Ways::default() }).await;
+    let (user, both) = (&Entity::new("romeo@localhost"), Subscription::Both.into());
+    let item = &Item { jid: "juliet@foreign.example".into(), subscription: both, ..Item::default() };
+    let put = world
+        .store
+        .write(Default::default(), |tx| Box::pin(async move { roster::put(&mut **tx, user, item) }));
+    put.await.unwrap();
+    world.online("romeo", "phone").await.quit();
+    tokio::time::sleep(Duration::from_secs(5)).await; // the clock is paused, and goes on
+    let world = world.restart().await;
+    foreign.change(|ways| ways.away = None);
+    foreign.serves(&world.host);
+    foreign.got("to='juliet@foreign.example' type='unavailable'").await;
+}
+
 /// A server that resumes a stream with more than it was ever sent is not believed.
 #[tokio::test]
 async fn a_count_that_is_too_high_loses_nothing() {
@@ -130,7 +150,7 @@ async fn a_count_that_is_too_high_loses_nothing() {
 }
 
 /// What waits for a server because that is slow has not waited for one that cannot be reached.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_slow_server_whose_stream_is_lost_gets_what_has_waited_long() {
     let limit = Duration::from_secs(5);
     let federation = Federation { memory_bytes: 8 << 10, queue: limit, ..Federation::default() };
@@ -147,7 +167,7 @@ async fn a_slow_server_whose_stream_is_lost_gets_what_has_waited_long() {
             romeo.settled().await;
         }
     }
-    tokio::time::sleep(limit + Duration::from_millis(100)).await;
+    tokio::time::sleep(limit + Duration::from_millis(100)).await; // the clock is paused, and goes on
     foreign.change(|ways| ways.reads = true);
     foreign.got("m100.").await;
     foreign.cut();

@@ -5,8 +5,6 @@
 mod far;
 mod support;
 
-use std::time::Duration;
-
 use far::{Far, item};
 use rookery_cluster::store::faults::Fault;
 use support::World;
@@ -24,9 +22,7 @@ async fn a_request_that_is_tried_again_does_not_come_behind_what_took_it_back() 
     let struck = world.faults.struck();
     world.faults.script([Fault::Refused]);
     say("juliet@far.example", "subscribe");
-    while world.faults.struck() == struck {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    world.faults.strikes_after(struck).await;
     say("juliet@far.example", "unsubscribe");
     // Others do not wait for that.
     say("tybalt@far.example", "subscribe");

@@ -79,6 +79,9 @@ async fn serve(socket: UdpSocket) {
         let (length, from) = socket.recv_from(&mut buffer).await.unwrap();
         let Ok(request) = Message::from_vec(&buffer[..length]) else { continue };
         let query = request.queries[0].clone();
+        if query.name().to_ascii().contains("silent") {
+            continue; // as name servers that are not there
+        }
         let reply = match answer(query.name(), query.query_type()) {
             Some((code, records)) => {
                 let mut reply = Message::response(request.metadata.id, request.metadata.op_code);
@@ -146,4 +149,32 @@ async fn bad_answers_of_one_domain_are_its_own_matter() {
     }
     // And the others are found as before.
     assert_eq!(finder.find("direct-fails.example").await.unwrap().list.len(), 1);
+}
+
+/// Thousands of names whose name servers never answer, of one zone and of a zone each: others are found nevertheless.
+#[tokio::test]
+async fn names_that_nobody_answers_for_do_not_keep_others_from_being_found() {
+    #[allow(clippy::disallowed_methods, reason = "test code")]
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let servers = vec![socket.local_addr().unwrap()];
+    tokio::spawn(serve(socket));
+    let dns = Dns { servers, trust_anchor: Anchor::None, proxy: None, refused: Vec::new() };
+    let finder = Arc::new(Finder::new(&dns, Seams::system()).unwrap());
+    let zone = |n: usize, own: bool| match own {
+        true => format!("silent{n}.example"),
+        false => format!("n{n}.silent.example"),
+    };
+    for (own, honest) in [(false, "direct-fails.example"), (true, "bare.example")] {
+        let mut silent = tokio::task::JoinSet::new();
+        for n in 0..2_000 {
+            let (finder, domain) = (finder.clone(), zone(n, own));
+            silent.spawn(async move { finder.find(&domain).await.is_err() });
+        }
+        // All of them are asked for, or stand in line.
+        tokio::task::yield_now().await;
+        let begun = std::time::Instant::now();
+        assert_eq!(finder.find(honest).await.unwrap().list.len(), 1);
+        assert!(begun.elapsed() < std::time::Duration::from_secs(10), "{:?}", begun.elapsed());
+        silent.abort_all();
+    }
 }

@@ -6,17 +6,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rookery_cluster::entity::Shard;
 use rookery_cluster::mesh::peer::Outcome;
+use rookery_cluster::store::{self, Fut};
 use rookery_proto::xmpp::error::Condition;
 use rookery_proto::xmpp::jid::BareJid;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::absence::{self, Absence};
 use super::balance::{Balance, UserKey, sender};
 use super::messages::{ConnId, Msg, Offer};
 use crate::host::Host;
 use crate::host::kind::{Inbound, PlacedActor};
 use crate::placement::LostShards;
+use crate::routing::untold::Untold;
 use crate::runtime::actor::{Actor, Handle, Idle};
 use crate::runtime::shares::{Amount, Full, Shares};
 
@@ -30,8 +34,8 @@ const SILENCE: Duration = Duration::from_secs(20);
 const TICK: Duration = Duration::from_secs(1);
 /// A new home among others waits so long for the other connections to come, since each knows its users.
 const SETTLE: Duration = Duration::from_millis(500);
-/// How long a component has to take what it was handed when its home moves.
-const LEAVE: Duration = Duration::from_secs(2);
+
+mod moving;
 
 /// A stanza that waits for the component, or is on its way to it.
 struct Waiting {
@@ -49,7 +53,6 @@ struct Conn {
     flying_bytes: usize,
     /// Behind that.
     queue: VecDeque<Waiting>,
-    next: u64,
 }
 
 /// See the module.
@@ -60,13 +63,17 @@ pub(crate) struct Component {
     /// Drawn anew for each home.
     serving: u64,
     conns: Vec<Conn>,
+    /// How many stanzas were handed to connections: the number of the last.
+    handed: u64,
     balance: Balance,
     /// For which there is no connection.
     homeless: VecDeque<Waiting>,
     /// What waits, or is on its way.
     shares: Shares,
+    /// Presence for which there was no room.
+    untold: Untold,
     /// Since when there is no connection.
-    absent: Instant,
+    absence: Absence,
     /// Until when nothing is handed out.
     settling: Option<Instant>,
     ticking: bool,
@@ -87,9 +94,12 @@ impl Component {
         if let Err(full) = self.shares.fits(&sender, size, limit, Amount::default()) {
             let limit = if full == Full::All { "component_queue" } else { "component_sender" };
             metrics::counter!("rookery_limits_hit_total", "limit" => limit).increment(1);
+            if self.untold.remember(&self.host, &inbound.stanza) {
+                return inbound.receipt.done(); // its sender is asked for what holds when there is room
+            }
             return self.host.bounce(&inbound.stanza, inbound.receipt, Condition::ResourceConstraint);
         }
-        if self.conns.is_empty() && self.absent.elapsed() >= limits.component_wait {
+        if self.conns.is_empty() && self.absence.lasts() >= limits.component_wait {
             return self.host.bounce(&inbound.stanza, inbound.receipt, Condition::ServiceUnavailable);
         }
         self.shares.came(&sender, size);
@@ -130,8 +140,8 @@ impl Component {
             && conn.flying_bytes < WINDOW_BYTES
             && let Some(waiting) = conn.queue.pop_front()
         {
-            conn.next += 1;
-            let number = conn.next;
+            self.handed += 1;
+            let number = self.handed;
             let (stanza, origin) = (waiting.inbound.stanza.clone(), waiting.inbound.origin);
             conn.flying_bytes += waiting.size;
             conn.flying.push_back((number, waiting));
@@ -156,8 +166,9 @@ impl Component {
 
     fn outcome(&mut self, id: &ConnId, number: u64, taken: Option<Bytes>) {
         let Some(conn) = self.conns.iter_mut().find(|conn| conn.id == *id) else { return };
-        let Some(answer) = taken else { return self.gone(id) };
+        // Not one of those that it was handed before it was thought to be gone.
         let Some(at) = conn.flying.iter().position(|(own, _)| *own == number) else { return };
+        let Some(answer) = taken else { return self.gone(id) };
         if let Some((_, waiting)) = conn.flying.remove(at) {
             conn.flying_bytes = conn.flying_bytes.saturating_sub(waiting.size);
             self.settled(&waiting);
@@ -181,7 +192,7 @@ impl Component {
         self.balance.forget(conn.id.key());
         tracing::debug!(component = %self.name, waiting = conn.flying.len() + conn.queue.len(), "a component's connection has gone");
         if self.conns.is_empty() {
-            self.absent = Instant::now();
+            self.absence = Absence::begin();
         }
         let mut again: VecDeque<Waiting> = conn.flying.into_iter().map(|(_, waiting)| waiting).collect();
         again.extend(conn.queue);
@@ -217,10 +228,10 @@ impl Component {
                 self.tick_in(SETTLE);
             }
             if self.conns.is_empty() {
-                self.host.show_presence(&self.name);
+                self.absence.end(&self.host, &self.name);
             }
             let (flying, queue) = (VecDeque::new(), VecDeque::new());
-            self.conns.push(Conn { id, heard: now, flying, flying_bytes: 0, queue, next: 0 });
+            self.conns.push(Conn { id, heard: now, flying, flying_bytes: 0, queue });
         }
         self.go_on();
     }
@@ -236,7 +247,8 @@ impl Component {
     }
 
     fn tick_soon(&mut self) {
-        let idle = self.conns.is_empty() && self.homeless.is_empty() && self.leaving.is_none();
+        let waits = self.leaving.is_some() || self.absence.is_untold() || !self.untold.is_empty();
+        let idle = self.conns.is_empty() && self.homeless.is_empty() && !waits;
         if self.moved || idle || std::mem::replace(&mut self.ticking, true) {
             return;
         }
@@ -265,31 +277,16 @@ impl Component {
                 let Inbound { stanza, receipt, .. } = *waiting.inbound;
                 self.host.bounce(&stanza, receipt, Condition::RemoteServerTimeout);
             }
+            if !self.moved && self.leaving.is_none() {
+                self.absence.look(&self.host, &self.name);
+            }
+        }
+        let few = self.shares.all().stanzas <= self.host.options().limits.component_stanzas / 4;
+        if few && !self.moved && !self.conns.is_empty() {
+            self.untold.tell_some(&self.host);
         }
         self.go_on();
         self.leave_now();
-    }
-
-    /// The home moves: once what was handed out is settled, the rest goes to the next home.
-    fn leave_now(&mut self) {
-        let busy = self.conns.iter().any(|conn| !conn.flying.is_empty());
-        let Some((left, since)) = self.leaving.take() else { return };
-        if busy && since.elapsed() < LEAVE {
-            self.leaving = Some((left, since));
-            return;
-        }
-        self.moved = true;
-        let mut rest = Vec::new();
-        for conn in std::mem::take(&mut self.conns) {
-            rest.extend(conn.flying.into_iter().map(|(_, waiting)| waiting));
-            rest.extend(conn.queue);
-        }
-        rest.extend(std::mem::take(&mut self.homeless));
-        self.shares = Shares::default();
-        for waiting in rest {
-            self.host.forward::<Self>(&self.name, *waiting.inbound);
-        }
-        let _ = left.send(());
     }
 }
 
@@ -316,12 +313,8 @@ impl Actor for Component {
                 self.leave_now();
                 self.tick_soon();
             }
-            Msg::Lose => {
-                // What is dropped here is sent again to the next home, by the node that still has it.
-                self.moved = true;
-                (self.conns, self.homeless) = (Vec::new(), VecDeque::new());
-            }
-            Msg::Nothing => {}
+            Msg::Lose => self.give_up(),
+            Msg::Nothing => self.tick_soon(),
         }
     }
 
@@ -351,10 +344,12 @@ impl PlacedActor for Component {
             me: None,
             serving: u64::from_le_bytes(host.seams().bytes()).max(1),
             conns: Vec::new(),
+            handed: 0,
             balance: Balance::default(),
             homeless: VecDeque::new(),
             shares: Shares::default(),
-            absent: Instant::now(),
+            untold: Untold::default(),
+            absence: Absence::begin(),
             settling: None,
             ticking: false,
             leaving: None,
@@ -384,5 +379,13 @@ impl PlacedActor for Component {
 
     fn wakes_for_presence(_: &Host, _: &BareJid) -> bool {
         true
+    }
+
+    fn restore<'a>(
+        host: &'a Host,
+        shard: Shard,
+        _: &'a (dyn Fn() -> bool + Sync),
+    ) -> Fut<'a, store::Result<u64>> {
+        absence::restore(host, shard)
     }
 }

@@ -103,6 +103,17 @@ impl Access {
     }
 }
 
+/// What users hear of a component.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Said {
+    /// The component is there: if it hears presence (XEP-0356 section 7), it is shown what there is.
+    Here,
+    /// The component has been away for long.
+    Gone,
+    /// The component is there again after that.
+    Back,
+}
+
 /// The users and contacts whose presence a component is told (XEP-0356 section 7).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum PresenceAccess {

@@ -189,9 +189,13 @@ impl<L: Logic> Living for Entity<L> {
                 });
             }
             Msg::Loaded(Err(_)) => {
-                self.me.handle = None;
+                let (me, mut woken) = (self.me.handle.take(), false);
                 for msg in lifecycle::not_loaded(self) {
+                    woken |= matches!(msg, Msg::Wake);
                     self.refuse(msg, Condition::ResourceConstraint);
+                }
+                if woken {
+                    lifecycle::wake_again(self.me.host.wheel(), me, Msg::Wake);
                 }
             }
             Msg::Committed(committed) => self.committed(committed),

@@ -9,7 +9,7 @@ use rookery_cluster::tables::links;
 use tokio::time::Instant;
 
 use super::sending::{Asked, Unacked, covers};
-use super::stream::{Failure, LinkEnd, Managed, Next, Outbox, Ready, Resumable, Word};
+use super::stream::{Failure, LinkEnd, Managed, Next, Outbox, Pair, Ready, Resumable, Word};
 use super::take::Step;
 use super::{Link, Msg};
 
@@ -124,11 +124,21 @@ impl Link {
         }
     }
 
+    /// Whether this deployment still speaks with the other domain, and for its own: a reload can make the other its own, or take its own away.
+    fn is_spoken_with(&self) -> bool {
+        let speaks = |pair: &Pair| {
+            self.host.federates(pair.remote().domain()) && self.host.answers(pair.local().domain())
+        };
+        self.pair.as_ref().is_some_and(speaks)
+    }
+
     /// Opens a stream if one is wanted, and if it is time.
     pub(super) fn dial(&mut self) {
         let wanted = self.waiting.has_some() && self.waiting.refused.is_none() && self.leaving.is_none();
         let may = self.host.has_lease() && !self.host.is_stopping();
-        if !wanted || !may || !matches!(self.stream, Stream::Down) || !self.retry.is_due() {
+        // A domain that is not spoken with any more is not waited for.
+        let due = self.retry.is_due() || !self.is_spoken_with();
+        if !wanted || !may || !matches!(self.stream, Stream::Down) || !due {
             return;
         }
         // The program gives its dialer before it serves; what was restored before waits for that.
@@ -144,7 +154,7 @@ impl Link {
             resumes,
             opened: false,
         });
-        if !self.host.federates(pair.remote().domain()) {
+        if !self.is_spoken_with() {
             return self.failed(&Failure::permanent("this server does not federate with that domain"));
         }
         let me = me.downgrade();
@@ -342,8 +352,11 @@ impl Link {
     }
 
     /// Looks whether a dialer takes too long, and whether this node may still have streams: without a lease another node may be about to
-    /// resume them.
+    /// resume them, and a reload may have changed with whom this deployment speaks.
     pub(super) fn look_at_dialer(&mut self) {
+        if matches!(self.stream, Stream::Up(_)) && !self.is_spoken_with() {
+            return self.failed(&Failure::passing("this server does not federate with that domain any more"));
+        }
         if !self.host.has_lease() && matches!(self.stream, Stream::Up(_)) {
             let text = "this node cannot reach the store, and another may speak for its domains";
             return self.failed(&Failure::passing(text));

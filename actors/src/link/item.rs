@@ -172,9 +172,14 @@ pub(super) fn is_durable(stanza: &Stanza) -> bool {
 }
 
 /// Whether a stanza that is not [`is_durable`] is kept all the same when it has waited, so that its sender need not. Of presence only the
-/// last word: without that somebody would seem to be there for ever.
+/// last word.
 pub(super) fn is_kept_late(stanza: &Stanza) -> bool {
-    matches!(stanza.type_, Type::Iq(_) | Type::Message(_) | Type::Presence(PresenceType::Unavailable))
+    matches!(stanza.type_, Type::Iq(_) | Type::Message(_)) || is_last_word(stanza)
+}
+
+/// Whether a stanza says that somebody is gone: without it that somebody would seem to be there for ever.
+pub(super) fn is_last_word(stanza: &Stanza) -> bool {
+    stanza.type_ == Type::Presence(PresenceType::Unavailable)
 }
 
 /// Whether a stanza is given up without an error to its sender: an answer, or something that its sender will say again.

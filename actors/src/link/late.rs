@@ -41,7 +41,9 @@ impl Link {
     /// Stores what is in memory alone and so old, so that its sender need not wait. Whoever has sent presence waits no longer: if this home
     /// dies, it is lost.
     pub(super) fn keep_late(&mut self, age: Duration) {
-        let late = |item: &&mut Item| item.is_owed() && item.kept == Kept::No && item.since.elapsed() >= age;
+        // Nobody waits for the presence that a user tells to all contacts; its last word is kept all the same.
+        let kept = |item: &Item| item.is_owed() || item::is_last_word(&item.stanza);
+        let late = |item: &&mut Item| kept(item) && item.kept == Kept::No && item.since.elapsed() >= age;
         self.keep(late, item::is_kept_late);
     }
 

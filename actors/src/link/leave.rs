@@ -54,6 +54,7 @@ impl Link {
         self.stream.abandon(); // the next home resumes it
         self.lifecycle = Lifecycle::Moved;
         self.send_on(unstored);
+        self.untold.tell_all(&self.host);
         let _ = leaving.told.send(());
     }
 

@@ -40,6 +40,7 @@ use crate::host::options::Federation;
 use crate::host::pair::Pair;
 use crate::placement::LostShards;
 use crate::placement::lifecycle::{self, Lifecycle, Living, WhileLoading};
+use crate::routing::untold::Untold;
 use crate::runtime::actor::{Actor, Handle, Idle};
 use crate::runtime::commit_queue::{CommitQueue, Committed, Limit};
 use crate::runtime::seen::Senders;
@@ -107,6 +108,8 @@ pub(crate) struct Link {
     /// The record is in the store, or is being written.
     recorded: bool,
     waiting: Waiting,
+    /// Presence for which there was no room.
+    untold: Untold,
     stream: Stream,
     /// A stream that was lost and may be resumed.
     lost: Option<Lost>,
@@ -177,7 +180,12 @@ impl Link {
 
     /// Nothing is under way.
     fn is_at_rest(&self) -> bool {
-        self.commits.is_empty() && self.waiting.is_empty() && matches!(self.stream, Stream::Down)
+        self.commits.is_empty() && !self.is_busy() && matches!(self.stream, Stream::Down)
+    }
+
+    /// Something waits, or is on its way back.
+    fn is_busy(&self) -> bool {
+        !self.waiting.is_empty() || !self.untold.is_empty()
     }
 
     /// Does what can be done now. Called after each message.
@@ -225,9 +233,13 @@ impl Living for Link {
         match msg {
             Msg::Loaded(Ok(loaded)) => lifecycle::loaded(self, true, |link| link.loaded(*loaded)),
             Msg::Loaded(Err(_)) => {
-                self.me = None;
+                let (me, mut woken) = (self.me.take(), false);
                 for msg in lifecycle::not_loaded(self) {
+                    woken |= matches!(msg, Msg::Wake);
                     self.refuse(msg, Condition::ResourceConstraint);
+                }
+                if woken {
+                    lifecycle::wake_again(self.host.wheel(), me, Msg::Wake);
                 }
             }
             Msg::Leave(left) => {
@@ -324,6 +336,7 @@ impl PlacedActor for Link {
             seen: Senders::default(),
             recorded: false,
             waiting: Waiting::default(),
+            untold: Untold::default(),
             stream: Stream::Down,
             lost: None,
             retry: Retry::default(),

@@ -4,8 +4,12 @@
 //! it, or the store), the stanza is removed. If this process dies between the two, the error comes again. A user who has stored the error
 //! recognises the second one by its origin; a client that had just got the error gets it twice. So few errors are on their way to one sender at
 //! a time.
+//!
+//! A domain that becomes this deployment's own by a reload is no other server any more: what waits for it goes to those who live there, by the
+//! same way.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use rookery_cluster::store::Ops;
 use rookery_cluster::tables::archive::ArchiveId;
@@ -61,6 +65,9 @@ impl Link {
         let unproved = self.retry.unproved().filter(|since| *since >= options.unproved);
         let failed = unproved.and_then(|_| self.retry.last());
         let late = |item: &Item| {
+            if item.kept == Kept::Writing {
+                return false; // else the row is there when the error is on its way, and the next home sends it
+            }
             let waited = item.since.elapsed();
             let soon = failed.is_some_and(|at| at >= item.since && waited >= options.unproved);
             refused || soon || tried && waited >= options.queue
@@ -114,10 +121,18 @@ impl Link {
         }
     }
 
-    /// A stanza goes back to its sender.
+    /// Whether the other domain is this deployment's own by now: what waits for it has arrived.
+    pub(super) fn is_at_home(&self) -> bool {
+        self.pair.as_ref().is_some_and(|pair| self.host.answers(pair.remote().domain()))
+    }
+
+    /// A stanza goes back to its sender; or to its recipient, who lives here by now.
     pub(super) fn give_one_back(&mut self, mut item: Item, condition: Condition) {
-        metrics::counter!("rookery_link_returned_total", "condition" => condition.name()).increment(1);
-        if item::is_dropped(&item.stanza) {
+        let home = self.is_at_home();
+        if !home {
+            metrics::counter!("rookery_link_returned_total", "condition" => condition.name()).increment(1);
+        }
+        if !home && item::is_dropped(&item.stanza) {
             return self.waiting.done(item); // nobody waits for an answer
         }
         if item.kept != Kept::Yes {
@@ -136,6 +151,9 @@ impl Link {
                 }
                 None => first,
             };
+            if home {
+                return self.host.route_from(item.stanza.clone(), receipt, item.origin);
+            }
             return self.host.bounce_with(&item.stanza, receipt, &self.error(condition));
         }
         let id = item.id;
@@ -179,8 +197,13 @@ impl Link {
     /// Sends the error; the row goes when the error is safe. After a crash the error comes again, and is known by its origin.
     fn send_back(&mut self, id: ArchiveId) {
         let Some(Returning { item, condition, .. }) = self.waiting.returning.get(&id) else { return };
-        let Some(error) = item.stanza.error_reply(&self.error(*condition)) else { return };
-        metrics::counter!("rookery_stanza_errors_total", "condition" => condition.name()).increment(1);
+        let goes = if self.is_at_home() {
+            Some(item.stanza.clone())
+        } else {
+            metrics::counter!("rookery_stanza_errors_total", "condition" => condition.name()).increment(1);
+            item.stanza.error_reply(&self.error(*condition)).map(Arc::new)
+        };
+        let Some(goes) = goes else { return self.remove_returned(id) }; // nobody is told of that
         let Some(me) = self.me.as_ref().map(Handle::downgrade) else { return };
         let receipt = Receipt::owed(
             Reply::heard(move |safe| {
@@ -191,7 +214,7 @@ impl Link {
             false,
         );
         let origin = self.origin_of_return(id);
-        self.host.route(error, receipt, origin);
+        self.host.route_from(goes, receipt, origin);
     }
 
     fn origin_of_return(&self, id: ArchiveId) -> Option<Origin> {

@@ -110,7 +110,11 @@ impl Link {
                 break;
             }
             let Some(item) = self.waiting.queue.front() else { break };
-            if up.max_bytes.is_some_and(|max| item.size > max) {
+            let large = up.max_bytes.is_some_and(|max| item.size > max);
+            if item.kept == Kept::Writing && (large || up.numbering.is_some()) {
+                break; // its row is written next
+            }
+            if large {
                 if let Some(item) = self.waiting.pop() {
                     self.give_one_back(item, Condition::PolicyViolation);
                 }
@@ -118,9 +122,6 @@ impl Link {
             }
             let n = up.sent.wrapping_add(1);
             let sent = up.numbering.map(|numbering| Sent { numbering, n });
-            if sent.is_some() && item.kept == Kept::Writing {
-                break; // its number is written next
-            }
             if sent.is_some() && item.kept == Kept::Yes && item.row != sent {
                 self.number();
                 break;
@@ -304,6 +305,7 @@ impl Link {
         self.look_at_confirmations();
         self.return_again();
         self.keep_late(KEEP);
+        self.tell_untold();
         self.prune();
         let idle = self.options().idle;
         let mut closes = false;
@@ -325,7 +327,7 @@ impl Link {
     /// Asks for the next tick: in a second if something is under way; else when the stream has been idle for long.
     pub(super) fn want_tick(&mut self) {
         let idle = self.options().idle;
-        let busy = !self.waiting.is_empty() || self.leaving.is_some();
+        let busy = self.is_busy() || self.leaving.is_some();
         let delay = match &self.stream {
             Stream::Up(up) if !busy && up.unacked.is_empty() => idle.saturating_sub(up.used.elapsed()),
             Stream::Down if !busy => return,

@@ -54,6 +54,13 @@ impl Link {
         }
         let sender = item::sender(&self.host, &self.jid, &inbound.stanza);
         if let Some(condition) = self.refuses(&inbound.stanza, &sender) {
+            let full = condition == Condition::ResourceConstraint && !self.is_at_rest();
+            if full && self.untold.remember(&self.host, &inbound.stanza) {
+                return inbound.receipt.done(); // its sender is asked for what holds when there is room
+            }
+            if self.is_at_home() {
+                return self.host.route_from(inbound.stanza, inbound.receipt, inbound.origin);
+            }
             return self.host.bounce(&inbound.stanza, inbound.receipt, condition);
         }
         let Inbound { stanza, receipt, origin, .. } = inbound;

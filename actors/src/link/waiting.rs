@@ -244,6 +244,13 @@ fn insert(queue: &mut VecDeque<Item>, item: Item) {
 }
 
 impl Link {
+    /// Senders of presence that had no room may come, if there is much of it.
+    pub(super) fn tell_untold(&mut self) {
+        if self.waiting.bytes() < self.memory() / 4 {
+            self.untold.tell_some(&self.host);
+        }
+    }
+
     /// How many bytes one page has.
     pub(super) fn page_bytes(&self) -> usize {
         (self.memory() / 2).min(256 << 10)

@@ -1,11 +1,16 @@
 //! The life of a placed actor: it reads the store before it takes anything, and takes nothing any more once it has moved.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use crate::runtime::actor::{Actor, Handle};
+use crate::runtime::wheel::Wheel;
 
 /// How many messages wait for an actor that reads the store.
 const LOADING: usize = 512;
+
+/// How long an actor that was woken waits before it asks a store again that did not answer.
+const AGAIN: Duration = Duration::from_secs(3);
 
 /// Where an actor is in its life.
 pub(crate) enum Lifecycle<M> {
@@ -106,6 +111,16 @@ pub(crate) fn not_loaded<A: Living>(actor: &mut A) -> VecDeque<A::Msg> {
             VecDeque::new()
         }
     }
+}
+
+/// Wakes an actor again that was woken, and whose store did not answer: what waits in the store may be such that nobody else wakes it.
+pub(crate) fn wake_again<A: Actor>(wheel: &Wheel, me: Option<Handle<A>>, wake: A::Msg) {
+    let Some(me) = me.map(|me| me.downgrade()) else { return };
+    wheel.after(AGAIN, move || {
+        if let Some(me) = me.upgrade() {
+            let _ = me.cast_always(wake);
+        }
+    });
 }
 
 /// The entity lives on another node, and was never at work here: what waited goes there.

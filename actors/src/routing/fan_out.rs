@@ -165,11 +165,15 @@ impl Host {
             return;
         }
         let Some(from) = stanza.from.clone() else { return };
+        self.retell_from(&from, users.collect());
+    }
+
+    /// Has the home of a session tell these users, who did not hear its presence, what holds now.
+    pub(crate) fn retell_from(&self, from: &Jid, users: Vec<BareJid>) {
         if self.is_home(&from.to_bare()) {
-            return self.retell_here(&from, users.collect());
+            return self.retell_here(from, users);
         }
-        // The sender has moved meanwhile: its new home knows what holds.
-        let users = users.map(|user| user.as_str().to_owned()).collect();
+        let users = users.iter().map(|user| user.as_str().to_owned()).collect();
         let retell = wire::Retell { from: from.as_str().to_owned(), users };
         self.send(&from.to_bare(), What::Retell(retell), |_, _| {});
     }
@@ -178,6 +182,9 @@ impl Host {
     pub(crate) fn retell_one(&self, from: &Jid, user: &BareJid, presence: Option<&Arc<Stanza>>) {
         let gone = || Arc::new(Stanza::new(Type::Presence(PresenceType::Unavailable)).from(from.clone()));
         let stanza = presence.cloned().unwrap_or_else(gone);
+        if self.is_foreign(user.domain()) {
+            return self.route(Stanza::clone(&stanza).to(user.clone()), Receipt::none(), None);
+        }
         self.tell_one(&stanza, user, false);
     }
 }

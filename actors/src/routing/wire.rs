@@ -19,8 +19,10 @@ use crate::runtime::origin::{Origin, OriginName};
 
 /// The payload [`Broadcast`], among what a node says that it knows.
 pub(crate) const BROADCAST: &str = "broadcast";
+/// That [`ShowPresence`] may say that a component is away, or back.
+pub(crate) const ABSENCE: &str = "component-absence";
 /// What must be sent only to nodes that say they know it. Others would answer that they have taken it, and drop it.
-pub(crate) const ANNOUNCED: &[&str] = &[BROADCAST];
+pub(crate) const ANNOUNCED: &[&str] = &[BROADCAST, ABSENCE];
 
 /// A stanza for a user, as part of what goes to many: nothing else is said of it.
 pub(crate) fn to_one(

@@ -72,7 +72,7 @@ impl Host {
             What::ToComponent(payload) => return self.take_to_component(&payload, reply),
             What::ShowPresence(show) => {
                 reply.taken();
-                return self.show_presence_here(&show.component);
+                return self.take_show_presence(&show);
             }
             What::Order(wire::Order { what: Some(wire::order::What::List(prefix)) }) => {
                 return self.take_list(&prefix, reply);

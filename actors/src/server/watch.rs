@@ -11,6 +11,8 @@ use crate::host::Host;
 
 /// How many shards are read at a time.
 const RESTORERS: usize = 8;
+/// The pause before shards that could not be read are read again.
+const AGAIN: Duration = Duration::from_secs(1);
 /// How often those are looked at that wait.
 const PACE: Duration = Duration::from_millis(100);
 
@@ -57,7 +59,11 @@ impl Host {
                     self.spawn(async move {
                         loop {
                             let Some((shard, epoch)) = shards.lock().pop() else { return };
-                            host.bring_back(shard, epoch.0).await;
+                            if !host.bring_back(shard, epoch.0).await {
+                                // Behind the others, and not at once: the store may be away for long.
+                                shards.lock().insert(0, (shard, epoch));
+                                tokio::time::sleep(AGAIN).await;
+                            }
                         }
                     });
                 }
@@ -71,17 +77,22 @@ impl Host {
         self.look_soon();
     }
 
-    async fn bring_back(&self, shard: Shard, epoch: u32) {
+    /// Wakes what a shard has on record. `false`: the store did not say what that is, and must be asked again, for nobody else may wake
+    /// what waits there.
+    async fn bring_back(&self, shard: Shard, epoch: u32) -> bool {
         // The shard may have been given up while it waited for its turn.
-        let still = || self.placement().is_some_and(|placement| placement.holds(shard, epoch));
+        let still =
+            || !self.is_stopping() && self.placement().is_some_and(|placement| placement.holds(shard, epoch));
         if !still() {
-            return;
+            return true;
         }
         if let Err(error) = self.restore_shard(shard, &still).await {
-            tracing::error!(shard = shard.0, %error, "sessions of a shard could not be read; each is restored when its user is loaded");
+            tracing::warn!(shard = shard.0, %error, "sessions and links of a shard could not be read; retrying");
+            return false;
         }
         if let Some(placement) = self.placement() {
             placement.set_restored(shard, epoch);
         }
+        true
     }
 }

@@ -260,8 +260,12 @@ impl User {
     }
 
     /// A component has come that hears presence: it is told what there is.
-    pub(crate) fn show_to_component(&self, name: &BareJid) {
-        if self.component(name.as_jid()).is_none() || self.roster.sees_me(name.as_jid()) {
+    pub(super) fn show_to_component(&self, name: &BareJid) {
+        let options = self.host.options();
+        let hears = options.component(name.as_str()).is_some_and(|component| {
+            component.privileges.presence != PresenceAccess::None && component.covers(self.jid.domain())
+        });
+        if !hears || self.roster.sees_me(name.as_jid()) {
             return;
         }
         for presence in self.sessions.iter().filter_map(|session| session.presence.as_ref()) {

@@ -238,11 +238,13 @@ impl User {
     pub(crate) fn retell(&self, from: &Jid, users: &[BareJid]) {
         let session = self.sessions.iter().find(|session| session.jid.as_str() == from.as_str());
         let presence = session.and_then(|session| session.presence.as_ref()).map(|presence| &presence.stanza);
+        let directed = |to: &Jid| session.is_some_and(|session| session.directed.contains(to));
         for user in users {
             // The sender may have been blocked or shut out meanwhile.
             let to = Jid::from(user.clone());
             let sees = |stanza: &&Arc<Stanza>| {
-                self.roster.sees_me(&to) && matches!(self.filter(Direction::Out, stanza, &to), Verdict::Pass)
+                (self.roster.sees_me(&to) || directed(&to))
+                    && matches!(self.filter(Direction::Out, stanza, &to), Verdict::Pass)
             };
             self.host.retell_one(from, user, presence.filter(sees));
         }

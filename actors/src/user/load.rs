@@ -9,6 +9,7 @@ use rookery_proto::xmpp::error::StanzaError;
 use super::{Msg, User, roster::Roster, share};
 use crate::features::{store_error, xep_0191_blocking::Blocks};
 use crate::host::NotResumed;
+use crate::host::kind::PlacedActor;
 use crate::host::options::Limits;
 use crate::placement::lifecycle;
 use crate::runtime::seen::Senders;
@@ -97,14 +98,19 @@ impl User {
             }),
             Err(error) => {
                 // Answer all who wait; the next message asks the store again.
-                self.me = None;
+                let (me, mut woken) = (self.me.take(), false);
                 for msg in lifecycle::not_loaded(self) {
+                    woken |= matches!(msg, Msg::Then(_));
                     match msg {
                         Msg::In(inbound) => self.refuse_inbound(*inbound, &error),
                         Msg::Bind(bind) => drop(bind.reply.send(Err((*error).clone()))),
                         Msg::Resume(resume) => drop(resume.reply.send(Err(NotResumed::Unable))),
                         _ => {}
                     }
+                }
+                if woken {
+                    // Sessions on record, perhaps: their presence must be there, and their time run.
+                    lifecycle::wake_again(self.host.wheel(), me, <Self as PlacedActor>::wake());
                 }
             }
         }

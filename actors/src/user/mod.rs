@@ -27,6 +27,7 @@ use crate::runtime::commit_queue::Committed;
 use crate::session::event::Event;
 use crate::session::{self, SessionId};
 
+mod absent;
 mod attach;
 mod backpressure;
 mod behalf;

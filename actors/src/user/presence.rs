@@ -123,8 +123,20 @@ impl User {
     /// Asks for the presence of one contact that has just begun to show it.
     pub(super) fn probe(&self, contact: &BareJid) {
         for session in self.sessions.iter().filter(|session| session.presence.is_some()) {
-            let own = Jid::from(session.jid.clone());
-            self.tell(&Arc::new(Stanza::new(Type::Presence(PresenceType::Probe)).from(own)), contact);
+            self.probe_for(session, contact);
+        }
+    }
+
+    /// The same for one session.
+    pub(super) fn probe_for(&self, session: &UserSession, contact: &BareJid) {
+        let own = Jid::from(session.jid.clone());
+        self.tell(&Arc::new(Stanza::new(Type::Presence(PresenceType::Probe)).from(own)), contact);
+    }
+
+    /// Shows a session's presence to one contact, which may see it.
+    pub(super) fn announce_to(&self, session: &UserSession, contact: &BareJid) {
+        if let Some(presence) = &session.presence {
+            self.tell(&presence.stanza, contact);
         }
     }
 

@@ -79,9 +79,15 @@ impl World {
     /// As if the process had been killed and started again: nothing of the memory survives, all of the store does. What still
     /// runs of the old host is cut off from the store for good, and opens no streams to other servers.
     pub async fn restart(self) -> Self {
+        let (memory, options) = self.die();
+        Self::on(memory, options).await
+    }
+
+    /// The first half of that: what the next process finds.
+    pub fn die(self) -> (Arc<Memory>, Options) {
         self.faults.set_reachable(false);
         self.host.set_dialer(Arc::new(Dead));
-        Self::on(self.memory, self.options).await
+        (self.memory, self.options)
     }
 
     pub async fn bind(&self, name: &str, resource: &str) -> Client {

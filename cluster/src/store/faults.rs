@@ -82,7 +82,6 @@ struct State {
     chances: Chances,
     die: u64,
     late: Vec<Box<dyn Transaction>>,
-    struck: u64,
     /// How often each fault struck, by its name.
     tally: BTreeMap<&'static str, u64>,
 }
@@ -92,6 +91,8 @@ struct Shared {
     reachable: AtomicBool,
     /// Calls that failed because the store could not be reached.
     failed: AtomicU64,
+    /// How many faults struck so far.
+    struck: watch::Sender<u64>,
 }
 
 /// A database with faults.
@@ -108,20 +109,15 @@ impl Faults {
 
     /// Faults by chance.
     pub fn random(inner: Arc<dyn Database>, seed: u64, chances: Chances) -> Self {
-        let state = State {
-            script: VecDeque::new(),
-            chances,
-            die: seed,
-            late: Vec::new(),
-            struck: 0,
-            tally: BTreeMap::new(),
-        };
+        let state =
+            State { script: VecDeque::new(), chances, die: seed, late: Vec::new(), tally: BTreeMap::new() };
         Self {
             inner,
             shared: Arc::new(Shared {
                 state: Mutex::new(state),
                 reachable: AtomicBool::new(true),
                 failed: AtomicU64::new(0),
+                struck: watch::Sender::new(0),
             }),
         }
     }
@@ -149,7 +145,14 @@ impl Faults {
 
     /// How many faults struck so far.
     pub fn struck(&self) -> u64 {
-        self.shared.state.lock().struck
+        *self.shared.struck.borrow()
+    }
+
+    /// Waits until more faults than that have struck.
+    pub async fn strikes_after(&self, before: u64) {
+        let mut struck = self.shared.struck.subscribe();
+        // The sender lives as long as this.
+        let _ = struck.wait_for(|struck| *struck > before).await;
     }
 
     /// How often each fault struck so far.
@@ -199,7 +202,6 @@ impl State {
     fn next(&mut self) -> Fault {
         let fault = self.script.pop_front().unwrap_or_else(|| self.chance());
         if fault != Fault::None {
-            self.struck += 1;
             *self.tally.entry(fault.name()).or_default() += 1;
         }
         fault
@@ -336,6 +338,9 @@ impl Transaction for Faulty {
         }
         Box::pin(async move {
             let fault = shared.state.lock().next();
+            if fault != Fault::None {
+                shared.struck.send_modify(|struck| *struck += 1);
+            }
             match fault {
                 Fault::None => inner.commit().await,
                 Fault::Conflict => Err(Error::new(Class::Conflict, "an injected conflict")),

@@ -39,6 +39,13 @@ pub(super) fn is_onion(name: &str) -> bool {
     name.rsplit('.').next() == Some("onion")
 }
 
+/// The last two labels: who has so many names that they matter has most of them there.
+pub(crate) fn zone(name: &str) -> String {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let at = name.rmatch_indices('.').nth(1).map_or(0, |(at, _)| at + 1);
+    name.get(at..).unwrap_or_default().to_ascii_lowercase()
+}
+
 fn is_host(name: &str) -> bool {
     name.len() <= 253
         && name.split('.').all(|label| {
@@ -61,6 +68,18 @@ mod tests {
         let longer = ["a".repeat(60), "b".repeat(60), "c".repeat(60), "d".repeat(60)].join(".");
         for bad in ["", ".", "a..b", "a b.example", "a\\.example", long.as_str(), longer.as_str()] {
             assert_eq!(ascii(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_zone_is_two_labels() {
+        for (name, zone) in [
+            ("_xmpp-server._tcp.a.Evil.example.", "evil.example"),
+            ("evil.example", "evil.example"),
+            ("localhost", "localhost"),
+            ("", ""),
+        ] {
+            assert_eq!(super::zone(name), zone, "{name}");
         }
     }
 

@@ -16,11 +16,12 @@ use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::dnssec::TrustAnchors;
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
+use super::names;
 use crate::config::{Anchor, Dns};
+use crate::net::places::Places;
 
 /// How long a validated answer is waited for, and a plain one.
 const VALIDATED: Duration = Duration::from_secs(4);
@@ -30,6 +31,9 @@ const SERVER: Duration = Duration::from_secs(2);
 const ATTEMPTS: usize = 2;
 /// Questions at once; others wait.
 const AT_ONCE: usize = 512;
+/// While others wait, a question has so long: those that nobody answers would keep all names from being found. What was slow for once is
+/// known to the name server when it is asked for again.
+const FAIR: Duration = Duration::from_millis(500);
 /// The longest chain of aliases.
 const ALIASES: usize = 8;
 /// How long a denial without a time of its own is believed.
@@ -62,7 +66,8 @@ pub(super) struct Found {
 pub(super) struct Resolver {
     plain: TokioResolver,
     validating: Option<TokioResolver>,
-    slots: Arc<Semaphore>,
+    /// By the zone of the name.
+    slots: Arc<Places<String>>,
 }
 
 impl Resolver {
@@ -92,12 +97,12 @@ impl Resolver {
             Anchor::None => None,
         };
         let validating = anchors.map(|anchors| build(Some(anchors))).transpose()?;
-        Ok(Self { plain: build(None)?, validating, slots: Arc::new(Semaphore::new(AT_ONCE)) })
+        Ok(Self { plain: build(None)?, validating, slots: Places::new("dns_questions", FAIR) })
     }
 
     /// Asks for the records of `kind` at `name`. Takes 6 s at most, beside the wait for a slot.
     pub(super) async fn ask(&self, name: &Name, kind: RecordType) -> Reply {
-        self.measured(async {
+        self.measured(name, async {
             let plain = guarded(PLAIN, once(self.plain.clone(), name.clone(), kind));
             let validated = match self.validated(name, kind) {
                 Some(validated) => validated.await,
@@ -117,20 +122,27 @@ impl Resolver {
 
     /// The same, but what is not validated counts for nothing. Takes 4 s at most, beside the wait for a slot.
     pub(super) async fn ask_secure(&self, name: &Name, kind: RecordType) -> Reply {
-        let Some(validated) = self.validated(name, kind) else { return Reply::Nothing(DENIAL) };
-        match self.measured(validated).await {
+        // Asked when there is a slot: from then on its time runs.
+        let question = async {
+            match self.validated(name, kind) {
+                Some(validated) => validated.await,
+                None => Reply::Nothing(DENIAL),
+            }
+        };
+        match self.measured(name, question).await {
             Reply::Found(found) if !found.secure => Reply::Failed("not validated".to_owned()),
             reply => reply,
         }
     }
 
-    async fn measured(&self, question: impl Future<Output = Reply>) -> Reply {
+    async fn measured(&self, name: &Name, question: impl Future<Output = Reply>) -> Reply {
         let _counted = Counted::new();
-        let Ok(_slot) = self.slots.acquire().await else {
-            return Reply::Failed("the node is stopping".to_owned());
-        };
+        let place = self.slots.take(AT_ONCE, &names::zone(&name.to_ascii())).await;
         let begun = Instant::now();
-        let reply = question.await;
+        let reply = tokio::select! {
+            reply = question => reply,
+            () = place.sent_away() => Reply::Failed("no answer yet, while others wait".to_owned()),
+        };
         let outcome = match &reply {
             Reply::Found(found) if found.secure => "secure",
             Reply::Found(_) => "found",

@@ -13,6 +13,7 @@ pub mod accept;
 pub mod gate;
 pub mod guesses;
 pub mod origin;
+pub(crate) mod places;
 pub mod proxy;
 mod reserve;
 pub mod seldom;

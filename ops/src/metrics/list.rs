@@ -131,6 +131,7 @@ pub const METRICS: &[Metric] = &[
     m("rookery_link_dials_total", Counter, N, &["outcome"], "Attempts to open a stream to another server, by outcome (ok, failed)"),
     m("rookery_link_resumptions_total", Counter, N, &["outcome"], "Streams to other servers that were to be resumed (XEP-0198), by outcome (resumed, failed)"),
     m("rookery_link_returned_total", Counter, N, &["condition"], "Stanzas to other servers that went back to their senders, by RFC 6120 condition"),
+    m("rookery_presence_later_total", Counter, N, &[], "Presence to other servers and components for which there was no room, and that is told again when there is"),
     m("rookery_link_renumbered_total", Counter, N, &[], "Stanzas to other servers that got a new number before they were sent"),
     m("rookery_link_unproven_total", Counter, N, &[], "Stanzas to servers without XEP-0198 that were written to the stream and not confirmed by the answer to a ping in time"),
 

@@ -13,6 +13,7 @@ use super::table::Order;
 use super::verify::Verdict;
 use super::{Federation, proof};
 use crate::config::Policy;
+use crate::net::Origin;
 use crate::net::seldom::Seldom;
 
 /// Limits the log's lines about false keys, since any server can send false keys.
@@ -117,7 +118,8 @@ impl Running {
     fn verify(&mut self, pair: Pair, key: String) -> Option<Says> {
         let dials =
             self.federation.settings.load().federation.policy(pair.remote().domain()) == Policy::Dialback;
-        let place = if dials { self.federation.may_verify() } else { None };
+        let from = self.address.parse::<std::net::SocketAddr>().ok().map(|from| Origin::from(from.ip()));
+        let place = if dials { self.federation.may_verify(from) } else { None };
         if dials && place.is_none() {
             return Some(later(Condition::ResourceConstraint, "too many keys are being verified"));
         }

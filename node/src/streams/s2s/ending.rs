@@ -33,7 +33,10 @@ impl Running {
     /// Takes what was read, answers what is settled, and goes on with the end if it has begun.
     pub(super) fn process(&mut self, now: Instant) -> Result<(), End> {
         if self.ledger.broken() {
-            return Err(End::error(StreamCondition::InternalServerError));
+            // What was lost inside comes again when the other server resumes the stream: then the rest is known by its numbers. On a new
+            // stream all that was not acknowledged would come twice.
+            let resumes = matches!(&self.sm, Sm::On(Managed { id: Some(_), .. }));
+            return Err(if resumes { End::Lost } else { End::error(StreamCondition::InternalServerError) });
         }
         if self.held {
             self.frames(now)?;

@@ -7,12 +7,13 @@
 //! - `running`: the loop of every stream, in both directions, with `input`, `stanzas` and `ending`.
 //! - `dialback` and `verify`: the four roles of server dialback (XEP-0220 version 1.1.1).
 //! - `proof`: what a certificate proves, by its authority, DANE or `posh` (RFC 7711).
-//! - `claims`: how many streams a remote domain may have; `places`: how many may wait for other servers at a time.
+//! - `claims`: how many streams a remote domain may have.
 //! - `resume`: stream management with resumption (XEP-0198 version 1.6.3).
 //! - [`table`]: all streams of this node, for the operator and for links that can use a stream in both directions (XEP-0288
 //!   version 1.0.1).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rookery_actors::Host;
@@ -23,7 +24,8 @@ use tokio::sync::watch;
 
 use super::rate::Rates;
 use crate::dns::Finder;
-use crate::net::Gate;
+use crate::net::places::Places;
+use crate::net::{Gate, Origin};
 use crate::tls::Tls;
 use crate::tls::remote::Judge;
 
@@ -38,7 +40,6 @@ mod input;
 mod io;
 mod open;
 mod outgoing;
-mod places;
 mod posh;
 mod proof;
 mod resume;
@@ -52,14 +53,15 @@ mod tests;
 mod verify;
 mod wire;
 
-use places::Places;
-
 pub use arrived::{Arrived, serve};
 pub use settings::Settings;
 pub use table::{Direction, Table};
 
 /// The namespace of what servers send each other (RFC 6120 section 4.8.2).
 const CONTENT: &str = ns::SERVER;
+
+/// How long another server may keep others from being called, or from having their keys verified.
+const FAIR: Duration = Duration::from_secs(5);
 
 /// What all streams between servers share.
 pub struct Federation {
@@ -87,10 +89,10 @@ pub struct Federation {
     claims: claims::Claims,
     /// Streams that can be resumed.
     resumable: resume::Registry,
-    /// Keys that are being verified.
-    verifying: Arc<Places>,
-    /// Streams that are being opened.
-    opening: Arc<Places>,
+    /// Keys that are being verified, by the address that they came from.
+    verifying: Arc<Places<Option<Origin>>>,
+    /// Streams that are being opened, by the other server's zone.
+    opening: Arc<Places<String>>,
     /// Servers that do without resumption.
     one_way: bidi::Knowledge,
     /// Fingerprints of other servers' certificates.
@@ -130,8 +132,8 @@ impl Federation {
             arrivals: Rates::new(),
             claims: claims::Claims::default(),
             resumable: resume::Registry::default(),
-            verifying: Places::new("federation.verifications"),
-            opening: Places::new("opening_streams"),
+            verifying: Places::new("federation.verifications", FAIR),
+            opening: Places::new("opening_streams", FAIR),
             one_way: bidi::Knowledge::default(),
             posh: posh::Posh::new(),
             stop,

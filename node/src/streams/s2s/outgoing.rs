@@ -19,6 +19,7 @@ use super::open::{Closed, Opened, greet};
 use super::resume::Managed;
 use super::running::{Running, Start};
 use super::{Federation, incoming, open, proof, sasl};
+use crate::dns::names;
 
 /// The longest text of the other server that is remembered, bytes (XEP-0198 allows 4,000 for an id).
 const LONGEST: usize = 4_000;
@@ -76,7 +77,7 @@ async fn authenticated(
     pair: &Pair,
     resume: Option<&Resumable>,
 ) -> Result<Authenticated, Closed> {
-    let place = federation.opening.take(OPENING).await;
+    let place = federation.opening.take(OPENING, &names::zone(pair.remote().domain())).await;
     tokio::select! {
         done = attempts(federation, pair, resume) => done,
         () = place.sent_away() => Err(Closed::Late("it took too long, while others waited".to_owned())),

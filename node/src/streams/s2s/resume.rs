@@ -17,8 +17,10 @@ use super::table::Order;
 
 /// How long a stream that is still there may take to give up what it has, and stanzas under way to be settled.
 const GIVE_UP: Duration = Duration::from_secs(2);
-/// How many lost streams are kept.
+/// How many lost streams are kept. Where there are more, the oldest goes of the domain that has most.
 const PARKED: usize = 4_096;
+/// How many of one remote domain: more than it may have streams to a few of ours.
+const OF_ONE: usize = 256;
 /// The pause between two looks at whether the stanzas are settled.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -44,6 +46,36 @@ enum Slot {
     /// With the remote domains that were proved on it.
     Live(Vec<BareJid>, mpsc::Sender<Order>),
     Parked(Box<State>, Instant),
+}
+
+impl State {
+    /// The domain in whose share of the kept streams it is.
+    fn remote(&self) -> Option<&BareJid> {
+        self.proved.first().map(|(pair, _)| pair.remote())
+    }
+}
+
+/// The oldest of the domain that has most of what is kept.
+fn most_kept(slots: &HashMap<String, Slot>) -> Option<String> {
+    let mut counts: HashMap<&BareJid, usize> = HashMap::new();
+    for (_, state, _) in parked(slots) {
+        *counts.entry(state.remote()?).or_default() += 1;
+    }
+    let (heaviest, _) = counts.into_iter().max_by_key(|(_, count)| *count)?;
+    oldest(slots, heaviest)
+}
+
+/// The oldest of what is kept of a domain.
+fn oldest(slots: &HashMap<String, Slot>, remote: &BareJid) -> Option<String> {
+    let own = parked(slots).filter(|(_, state, _)| state.remote() == Some(remote));
+    own.min_by_key(|(_, _, until)| *until).map(|(id, ..)| id.clone())
+}
+
+fn parked(slots: &HashMap<String, Slot>) -> impl Iterator<Item = (&String, &State, Instant)> {
+    slots.iter().filter_map(|(id, slot)| match slot {
+        Slot::Parked(state, until) => Some((id, &**state, *until)),
+        Slot::Live(..) => None,
+    })
 }
 
 /// The streams that can be resumed, by their ids.
@@ -72,13 +104,18 @@ impl Registry {
         slots.retain(|_, slot| {
             matches!(slot, Slot::Live(..)) || matches!(slot, Slot::Parked(_, until) if *until > now)
         });
-        let parked = slots.values().filter(|slot| matches!(slot, Slot::Parked(..))).count();
-        if parked >= PARKED {
+        let own =
+            |remote: &BareJid| parked(&slots).filter(|(_, own, _)| own.remote() == Some(remote)).count();
+        let displaced = match state.remote() {
+            Some(remote) if own(remote) >= OF_ONE => oldest(&slots, remote),
+            _ if parked(&slots).count() >= PARKED => most_kept(&slots),
+            _ => None,
+        };
+        if let Some(displaced) = displaced {
             metrics::counter!("rookery_limits_hit_total", "limit" => "parked_streams").increment(1);
-            slots.remove(&id);
-        } else {
-            slots.insert(id, Slot::Parked(Box::new(state), now + time));
+            slots.remove(&displaced);
         }
+        slots.insert(id, Slot::Parked(Box::new(state), now + time));
         drop(slots);
         self.changed.notify_waiters();
     }
@@ -113,7 +150,8 @@ impl Registry {
                     }
                 }
             };
-            orders.send(Order::GiveUp).await.ok()?;
+            // A stream that takes no orders any more is about to be kept, or to leave.
+            let _ = orders.send(Order::GiveUp).await;
             changed.await;
         }
     }
@@ -150,10 +188,45 @@ mod tests {
         registry.park("b".into(), state("theirs.example"), Duration::from_secs(60));
         tokio::time::advance(Duration::from_secs(61)).await;
         assert!(registry.take("b", "theirs.example").await.is_none());
-        for n in 0..=PARKED {
-            registry.park(n.to_string(), state("theirs.example"), Duration::from_secs(60));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_domain_leaves_room_for_others() {
+        let registry = Registry::default();
+        let minute = Duration::from_secs(60);
+        registry.park("other".into(), state("other.example"), minute);
+        for n in 0..2 * OF_ONE {
+            tokio::time::advance(Duration::from_millis(1)).await;
+            registry.park(n.to_string(), state("theirs.example"), minute);
         }
+        assert_eq!(registry.slots.lock().len(), OF_ONE + 1);
+        assert!(registry.take("other", "other.example").await.is_some());
+        // Its latest are kept.
+        assert!(registry.take(&(OF_ONE - 1).to_string(), "theirs.example").await.is_none());
+        assert!(registry.take(&OF_ONE.to_string(), "theirs.example").await.is_some());
+        // Of very many domains, those make room that have most.
+        for n in 0..PARKED {
+            registry.park(format!("m{n}"), state(&format!("n{}.example", n / 4)), minute);
+        }
+        registry.park("last".into(), state("last.example"), minute);
         assert_eq!(registry.slots.lock().len(), PARKED);
+        assert!(registry.take("last", "last.example").await.is_some());
+    }
+
+    /// A stream that has ended, and is not kept yet, is waited for.
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_is_about_to_be_kept_is_waited_for() {
+        let registry = Arc::new(Registry::default());
+        let (orders, ended) = mpsc::channel(1);
+        registry.enter("a".into(), vec![BareJid::parse("theirs.example").unwrap()], orders);
+        drop(ended);
+        let taking = tokio::spawn({
+            let registry = registry.clone();
+            async move { registry.take("a", "theirs.example").await }
+        });
+        tokio::task::yield_now().await;
+        registry.park("a".into(), state("theirs.example"), Duration::from_secs(60));
+        assert!(taking.await.unwrap().is_some());
     }
 
     #[tokio::test(start_paused = true)]

@@ -139,7 +139,7 @@ impl Running {
                 (reply.from, reply.to) = (to, Some(from.clone()));
                 self.federation.host.answer_remote(reply, receipt);
             }
-            _ => receipt.done(),
+            _ => receipt.done(), // nobody can be told what is wrong with it
         }
         Ok(())
     }

@@ -30,6 +30,9 @@ pub(super) enum Order {
     Verified(Pair, Verdict, &'static str),
     /// Another connection resumes the stream: this one gives up what it has.
     GiveUp,
+    /// A stanza is lost inside the server.
+    #[cfg(test)]
+    Forget,
 }
 
 /// How many orders may wait for a stream.
@@ -127,6 +130,14 @@ impl Table {
     pub(super) fn cut(&self, number: u64) {
         if let Some(known) = self.0.lock().streams.get(&number) {
             let _ = known.orders.try_send(Order::GiveUp);
+        }
+    }
+
+    /// A stanza of a stream is lost inside the server.
+    #[cfg(test)]
+    pub(super) fn forget(&self, number: u64) {
+        if let Some(known) = self.0.lock().streams.get(&number) {
+            let _ = known.orders.try_send(Order::Forget);
         }
     }
 

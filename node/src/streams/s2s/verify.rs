@@ -9,7 +9,8 @@ use tokio::time::timeout;
 use super::Federation;
 use super::conn::{End, Frame};
 use super::open::{Closed, Opened};
-use super::places::Place;
+use crate::net::Origin;
+use crate::net::places::Place;
 
 /// What the authoritative server says of a key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,9 +24,9 @@ pub(super) enum Verdict {
 }
 
 impl Federation {
-    /// A place among those that verify, if one can be had.
-    pub(super) fn may_verify(&self) -> Option<Place> {
-        let place = self.verifying.try_take(self.settings.load().federation.limits.verifications);
+    /// A place among those that verify, for a key that came from an address, if one can be had.
+    pub(super) fn may_verify(&self, from: Option<Origin>) -> Option<Place<Option<Origin>>> {
+        let place = self.verifying.try_take(self.settings.load().federation.limits.verifications, &from);
         if place.is_none() {
             let limit = "federation.verifications";
             metrics::counter!("rookery_limits_hit_total", "limit" => limit).increment(1);
@@ -34,7 +35,13 @@ impl Federation {
     }
 
     /// Whether `key` is what the pair's remote domain gave for our stream `id`. Takes twice `negotiation_seconds` at most.
-    pub(super) async fn verify(&self, pair: &Pair, id: &str, key: String, place: Place) -> Verdict {
+    pub(super) async fn verify(
+        &self,
+        pair: &Pair,
+        id: &str,
+        key: String,
+        place: Place<Option<Origin>>,
+    ) -> Verdict {
         let wait = self.settings.load().federation.limits.negotiation.saturating_mul(2);
         let asked = tokio::select! {
             asked = timeout(wait, self.ask(pair, id, key)) => asked.ok(),

@@ -8,13 +8,7 @@ use crate::streams::s2s::tests::hostile::refused;
 async fn three() -> (Node, Node, Node, Session) {
     let authority = Authority::new();
     let (a, b) = two(Some(&authority), Policy::Certificate, Begin::Starttls, |_| {}).await;
-    let plan = Plan {
-        domain: "c.example",
-        authority: Some(&authority),
-        routes: Vec::new(),
-        policy: Policy::Certificate,
-    };
-    let c = Node::start(plan, (Port::new(), Port::new()), |_| {}).await;
+    let c = Node::start(Plan::certified("c.example", &authority), (Port::new(), Port::new()), |_| {}).await;
     let romeo = a.session("romeo").await;
     (a, b, c, romeo)
 }

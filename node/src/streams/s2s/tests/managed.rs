@@ -65,6 +65,32 @@ async fn a_lost_stream_goes_on_where_it_was() {
     peer.until("<item-not-found").await;
 }
 
+/// A stanza was lost inside this server: the other server sends it again, and nothing else comes twice.
+#[tokio::test]
+async fn what_was_lost_inside_comes_again_on_the_same_stream() {
+    let (a, b, mut romeo) = pair().await;
+    let mut peer = Peer::authenticated(&a, &b, "b.example").await;
+    peer.send(ENABLE).await;
+    let enabled = peer.until("/>").await;
+    let id = attribute(&enabled, "id");
+    for n in 1..=3 {
+        peer.send(&message(n)).await;
+    }
+    romeo.until("<body>3</body>").await;
+    peer.send("<r xmlns='urn:xmpp:sm:3'/>").await;
+    peer.until("<a xmlns='urn:xmpp:sm:3' h='3'/>").await;
+    let number = a.federation.table.list(Some("b.example"))[0].number;
+    a.federation.table.forget(number);
+    let end = peer.end().await;
+    assert!(!end.contains("<stream:error"), "{end}");
+    let mut peer = Peer::authenticated(&a, &b, "b.example").await;
+    peer.send(&format!("<resume xmlns='urn:xmpp:sm:3' previd='{id}' h='0'/>")).await;
+    assert!(peer.until("h='3'/>").await.contains("<resumed "));
+    peer.send(&message(4)).await;
+    let got = romeo.until("<body>4</body>").await;
+    assert!(!got.contains("<body>3</body>"), "{got}");
+}
+
 #[tokio::test]
 async fn what_came_before_the_end_is_settled_and_acknowledged() {
     let (a, b, mut romeo) = pair().await;

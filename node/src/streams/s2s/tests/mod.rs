@@ -103,6 +103,18 @@ pub(super) struct Plan<'a> {
     pub(super) policy: Policy,
 }
 
+impl<'a> Plan<'a> {
+    /// A node with a certificate, that takes nothing less from others.
+    pub(super) fn certified(domain: &'a str, authority: &'a Authority) -> Self {
+        Self { domain, authority: Some(authority), routes: Vec::new(), policy: Policy::Certificate }
+    }
+
+    /// A node without, that knows the way to others.
+    pub(super) fn by_dialback(domain: &'a str, routes: Vec<(&'a str, SocketAddr, Begin)>) -> Self {
+        Self { domain, authority: None, routes, policy: Policy::Dialback }
+    }
+}
+
 impl Node {
     /// A node with the accounts romeo and juliet.
     pub(super) async fn start(plan: Plan<'_>, ports: (Port, Port), change: impl FnOnce(&mut Config)) -> Self {
