@@ -5,9 +5,6 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser as _;
-use rookery_cluster::seams::Seams;
-use rookery_demo as demo;
 use crate::admin::Folder;
 use crate::cluster::{seconds, security};
 use crate::config::{self, Config};
@@ -16,6 +13,9 @@ use crate::signals::{Ask, Signals};
 use crate::start::{self, Found};
 use crate::tls::development;
 use crate::{check, dev_store, serve};
+use clap::Parser as _;
+use rookery_cluster::seams::Seams;
+use rookery_demo as demo;
 use rookery_ops::admin::{Address, Error, Kind, connect, not_running};
 use rookery_ops::cli::{AdminCommand, CertArgs, Cli, ClusterCommand, ClusterVerb, Command, DemoArgs};
 use rookery_ops::commands::{self, Terminal};

@@ -111,12 +111,7 @@ impl Receipt {
         if let Some(duty) = &self.duty {
             duty.change(self.n, 1, false);
         }
-        Self {
-            duty: self.duty.as_ref().map(Duty::same),
-            n: self.n,
-            pressing: self.pressing,
-            entry: NOWHERE,
-        }
+        Self { duty: self.duty.as_ref().map(Duty::same), n: self.n, pressing: self.pressing, entry: NOWHERE }
     }
 
     /// Whether much from the same stream waits to be settled: soon the stream is not read on. A session that waits for its client's

@@ -24,7 +24,7 @@ fn a_client_is_asked_at_once_for_what_a_stream_cannot_wait_for() {
     let ledger = crate::connection::ledger::Ledger::new(0);
     let stanza = Arc::new(Stanza::new(Type::Message(MessageType::Chat)));
     let mut sm = Sm::new(Duration::from_secs(60), Some(&[0; 16]), 0, 1);
-    let mut keep = |sm: &mut Sm, receipt: Receipt| {
+    let keep = |sm: &mut Sm, receipt: Receipt| {
         let pressing = receipt.is_pressing();
         let item = Unacked::new(Outgoing::new(stanza.clone()), Kept::default(), receipt);
         assert!(sm.keep(item, &Limits::default(), false));

@@ -15,9 +15,10 @@ use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use super::places::{Place, Places};
 use super::{Direction, Federation};
 use crate::config::Policy;
+use crate::dns::names::zone;
+use crate::net::places::{Place, Places};
 use crate::tls::remote::posh::Fingerprints;
 use crate::tls::remote::{NotProved, Proof};
 
@@ -50,13 +51,13 @@ enum Entry {
 /// The fingerprints that domains give of their certificates.
 pub(super) struct Posh {
     known: Mutex<HashMap<String, Entry>>,
-    calling: Arc<Places>,
-    called: Arc<Places>,
+    calling: Arc<Places<String>>,
+    called: Arc<Places<String>>,
 }
 
 impl Posh {
     pub(super) fn new() -> Arc<Self> {
-        let places = || Places::new("posh_fetches");
+        let places = || Places::new("posh_fetches", super::FAIR);
         Arc::new(Self { known: Mutex::default(), calling: places(), called: places() })
     }
 
@@ -99,7 +100,7 @@ impl Posh {
             return Ok(under_way.clone());
         }
         let places = if direction == Direction::Outgoing { &self.calling } else { &self.called };
-        let Some(place) = places.try_take(AT_ONCE) else {
+        let Some(place) = places.try_take(AT_ONCE, &zone(&fetch.domain)) else {
             metrics::counter!("rookery_limits_hit_total", "limit" => "posh_fetches").increment(1);
             return Err(Missing::Busy);
         };
@@ -110,7 +111,7 @@ impl Posh {
         Ok(under_way)
     }
 
-    async fn run(self: Arc<Self>, fetch: Fetch, place: Place, told: watch::Sender<Option<Answer>>) {
+    async fn run(self: Arc<Self>, fetch: Fetch, place: Place<String>, told: watch::Sender<Option<Answer>>) {
         let fetched = tokio::select! {
             fetched = timeout(PATIENCE, fetch.run()) => fetched.unwrap_or(Err(Missing::Late)),
             () = place.sent_away() => Err(Missing::Busy),
@@ -223,8 +224,8 @@ impl Posh {
     }
 
     /// Takes all places of streams that others open.
-    pub(super) fn fill_called(&self) -> Vec<Place> {
-        (0..AT_ONCE).map(|_| self.called.try_take(AT_ONCE).unwrap()).collect()
+    pub(super) fn fill_called(&self) -> Vec<Place<String>> {
+        (0..AT_ONCE).map(|n| self.called.try_take(AT_ONCE, &format!("{n}.example")).unwrap()).collect()
     }
 }
 
