@@ -113,7 +113,8 @@ async fn contacts_of_a_component_that_is_gone_are_shown_as_gone() {
     gate.until(&room).await;
     // A short break is not noticed.
     gate.cut();
-    tokio::time::sleep(Duration::from_secs(5)).await; // the clock is paused
+    // The clock is paused: each pause is over as soon as nothing else is to be done.
+    tokio::time::sleep(Duration::from_secs(5)).await;
     let gate = Component::connect(&world.host, NAME, Handle::current(), true);
     tokio::time::sleep(Duration::from_secs(20)).await;
     romeo.nothing().await;

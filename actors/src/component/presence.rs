@@ -65,7 +65,12 @@ impl Host {
             for (n, (_, user)) in host.users().map(Actors::all).unwrap_or_default().into_iter().enumerate() {
                 let name = name.clone();
                 let hear = Msg::Then(Box::new(move |user: &mut User| user.hear_of_component(&name, said)));
-                let _ = user.cast(hear); // too busy: it says so when it changes
+                let _ = match said {
+                    // A user that is too busy says so at the next change of its presence.
+                    Said::Here => user.cast(hear).is_ok(),
+                    // Nothing else would take the component's contacts away, or bring them back.
+                    Said::Gone | Said::Back => user.cast_always(hear).is_ok(),
+                };
                 if n % AT_ONCE == AT_ONCE - 1 {
                     tokio::time::sleep(TURN).await;
                 }
