@@ -182,6 +182,29 @@ async fn a_connection_that_breaks_gives_back_what_it_did_not_confirm() {
     assert_eq!(numbers(&gate.rest(), romeo.user.local().unwrap()), (0..30).collect::<Vec<_>>());
 }
 
+/// The connection confirms nothing, so the new home answers for nothing: what follows must not wait for an answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deaf_connection_does_not_hold_up_what_goes_to_the_next_home() {
+    let (mut world, name) = world(1).await;
+    let romeo = world.user(0, "romeo").await;
+    let mut romeo = world.nodes[0].phone(&romeo).await;
+    let node = &world.nodes[2];
+    let mut rude = Component::connect(&node.host, &name, node.handle(), false);
+    say(&mut romeo, &name, 0);
+    rude.until("<body>n0-").await;
+    world.kill(1);
+    for n in 1..30 {
+        say(&mut romeo, &name, n);
+    }
+    for n in 1..30 {
+        rude.until(&format!("<body>n{n}-")).await;
+    }
+    rude.cut();
+    let mut gate = connect(&world, 0, &name);
+    romeo.settled().await;
+    assert_eq!(numbers(&gate.rest(), romeo.user.local().unwrap()), (0..30).collect::<Vec<_>>());
+}
+
 /// The component's home, its only connection, and what both knew, are gone together.
 #[tokio::test(flavor = "multi_thread")]
 async fn users_hear_that_a_component_has_died_with_its_node() {

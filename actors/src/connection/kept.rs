@@ -19,10 +19,21 @@ enum Place {
     Nowhere,
     Archive {
         id: ArchiveId,
-        /// Until now it was offline for all devices.
-        offline: bool,
+        waited: Waited,
     },
     Queue(ArchiveId),
+}
+
+/// What an archived stanza has waited for until now.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+enum Waited {
+    /// The stanza comes live, or was this session's.
+    #[default]
+    No,
+    /// For any device.
+    Offline,
+    /// For any device, since an ended session had left the stanza.
+    LeftBehind,
 }
 
 /// How a stanza is known that may come again.
@@ -43,7 +54,14 @@ impl Kept {
 
     /// The same; until now it was `offline` for all devices, or not.
     pub(crate) fn archive(id: Option<ArchiveId>, offline: bool) -> Self {
-        let place = id.map_or(Place::Nowhere, |id| Place::Archive { id, offline });
+        let waited = if offline { Waited::Offline } else { Waited::No };
+        let place = id.map_or(Place::Nowhere, |id| Place::Archive { id, waited });
+        Self { place, repeat: None }
+    }
+
+    /// The same; an ended session had left the stanza for any device.
+    pub(crate) fn left_behind(id: Option<ArchiveId>) -> Self {
+        let place = id.map_or(Place::Nowhere, |id| Place::Archive { id, waited: Waited::LeftBehind });
         Self { place, repeat: None }
     }
 
@@ -87,7 +105,15 @@ impl Kept {
 
     /// Whether it was offline for all devices until now.
     pub(crate) fn offline(&self) -> bool {
-        matches!(self.place, Place::Archive { offline: true, .. })
+        matches!(self.place, Place::Archive { waited: Waited::Offline | Waited::LeftBehind, .. })
+    }
+
+    /// Its place in the archive, if an ended session had left it for any device.
+    pub(crate) fn left(&self) -> Option<ArchiveId> {
+        match self.place {
+            Place::Archive { id, waited: Waited::LeftBehind } => Some(id),
+            _ => None,
+        }
     }
 
     /// Whether it lies nowhere.

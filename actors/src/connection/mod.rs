@@ -5,6 +5,7 @@ pub(crate) mod budget;
 pub(crate) mod heard;
 pub(crate) mod kept;
 pub(crate) mod ledger;
+pub(crate) mod left_behind;
 pub mod pipe;
 pub(crate) mod receipt;
 pub(crate) mod recent;

@@ -42,6 +42,10 @@ const WAITING: usize = 4_096;
 /// A home that did not take a payload is asked again after this, if the map still names it.
 const AGAIN: Duration = Duration::from_millis(250);
 
+/// A home that has had a payload for so long, and has not given the payload back, has taken it. The answer may be much later: a
+/// component answers when its connection has confirmed.
+const SILENT: Duration = Duration::from_secs(1);
+
 type Then = Box<dyn FnOnce(&Host, Result<Bytes, Failed>) + Send>;
 
 struct Payload {
@@ -59,6 +63,7 @@ struct Flight {
     payload: Payload,
     /// The home it goes to, in which epoch. All that are under way go to one.
     target: (NodeId, u64),
+    since: Instant,
     failed: bool,
 }
 
@@ -69,7 +74,8 @@ struct ShardQueue {
     next: u64,
     orders: u64,
     stalled: bool,
-    /// The last number that was given when it stalled. Once one after that is taken, the rest may follow at once.
+    /// The last number that was given when it stalled. Once one after that is taken, by an answer or by silence, the rest may
+    /// follow at once.
     stalled_at: u64,
     proven: bool,
     /// Somebody sends what waits.
@@ -100,6 +106,12 @@ impl ShardQueue {
             metrics::counter!("rookery_parcels_called_back_total").increment(1);
             self.wait(flight.payload);
         }
+    }
+
+    /// The home that the queue tries has refused nothing for long: the rest follows without an answer.
+    fn prove(&mut self, now: Instant) {
+        let silent = self.flying.front().is_some_and(|flight| flight.since + SILENT <= now);
+        self.proven |= silent && self.flying.iter().all(|flight| !flight.failed);
     }
 
     fn stall(&mut self) {
@@ -296,7 +308,8 @@ impl Host {
         }
         queue.next += 1;
         let seq = queue.next;
-        queue.flying.push_back(Flight { seq, payload, target: target.clone(), failed: false });
+        let since = Instant::now();
+        queue.flying.push_back(Flight { seq, payload, target: target.clone(), since, failed: false });
         Ok(Entered { id, seq, target })
     }
 

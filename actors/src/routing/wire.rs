@@ -130,15 +130,16 @@ pub(crate) fn close_of(close: Close) -> pipe::Close {
 pub(crate) fn stanza(stanza: Bytes, kept: &Kept) -> Stanza {
     let (id, queued) = (id_bytes(kept.id()), id_bytes(kept.queued()));
     let origin = kept.room().map(Origin::to_bytes).unwrap_or_default();
-    let (offline, key) = (kept.offline(), kept.key());
-    Stanza { stanza, id, queued, offline, key, origin }
+    let (offline, left_behind, key) = (kept.offline(), kept.left().is_some(), kept.key());
+    Stanza { stanza, id, queued, offline, key, origin, left_behind }
 }
 
 /// Where a stanza lies.
 pub(crate) fn kept(stanza: &Stanza) -> Kept {
-    let Stanza { id, queued, offline, key, origin, .. } = stanza;
+    let Stanza { id, queued, offline, key, origin, left_behind, .. } = stanza;
     let kept = match id_of(queued) {
         Some(queued) => Kept::queue(queued),
+        None if *left_behind => Kept::left_behind(id_of(id)),
         None => Kept::archive(id_of(id), *offline),
     };
     match Origin::of_bytes(origin) {

@@ -89,6 +89,7 @@ impl Session {
             sm.has = Has::all(sessions::roster(&record));
             sm.attached(attach.h, numbering, tail.into_iter().chain(came));
             sm.drained = reattached.drained;
+            attach.left_behind.iter().filter_map(|id| wire::id_of(id)).for_each(|id| sm.left_behind.note(id));
             sm.note_had(&mut self.recent, self.ledger.received());
         } else {
             came.into_iter().for_each(|item| item.receipt.done());
@@ -286,6 +287,7 @@ impl Session {
         let unacked = self.sm.as_mut().map(|sm| sm.take_unacked()).unwrap_or_default();
         let last = unacked.iter().filter_map(|item| item.kept.id()).max().max(self.acked);
         let drained = self.sm.as_ref().and_then(|sm| sm.drained);
+        let left_behind = self.sm.as_mut().map(|sm| std::mem::take(&mut sm.left_behind)).unwrap_or_default();
         let sent = unacked.iter().map(|item| {
             let mut bytes = Vec::with_capacity(item.outgoing.stanza.size() + 64);
             item.outgoing.write(&mut bytes);
@@ -300,6 +302,7 @@ impl Session {
             acked: self.acked,
             last,
             drained,
+            left_behind,
             recent: std::mem::take(&mut self.recent),
         };
         // Either is durable, or in the tail, which its client will confirm.

@@ -21,6 +21,7 @@ use super::roster::Has;
 use super::{Event, Session, SessionId};
 use crate::connection::budget::MOVED;
 use crate::connection::ledger::Receipt;
+use crate::connection::left_behind::LeftBehind;
 use crate::connection::pipe::{Close, Down, Kept, Outgoing};
 use crate::host::options::Limits;
 
@@ -106,6 +107,8 @@ pub(super) struct Sm {
     changed: bool,
     /// The newest of what was offline for all devices that was sent.
     pub(super) drained: Option<ArchiveId>,
+    /// What of ended sessions was sent last.
+    pub(super) left_behind: LeftBehind,
     /// What the client has of the roster.
     pub(super) has: Has,
 }
@@ -146,6 +149,7 @@ impl Sm {
             created_at,
             changed: true,
             drained: None,
+            left_behind: LeftBehind::default(),
             has: Has::default(),
         }
     }
@@ -173,6 +177,7 @@ impl Sm {
     pub(super) fn keep(&mut self, item: Unacked, limits: &Limits, moves: bool) -> bool {
         self.sent = self.sent.wrapping_add(1);
         self.drained = self.drained.max(item.kept.id().filter(|_| item.kept.offline()));
+        item.kept.left().into_iter().for_each(|id| self.left_behind.note(id));
         self.unasked += item.bytes;
         self.pressing |= item.receipt.is_pressing();
         self.bytes += item.counted();

@@ -14,6 +14,7 @@ use super::share::Owed;
 use super::steps::Step;
 use super::worth::worth_keeping;
 use super::{Sequence, User, UserSession};
+use crate::connection::left_behind::LeftBehind;
 use crate::connection::pipe::{Kept, Outgoing, Pipe};
 use crate::connection::shared_delivery::Gone;
 use crate::host::NotResumed;
@@ -101,6 +102,7 @@ impl User {
             resumable: false,
             counted: super::handoff::UNMANAGED,
             draining: false,
+            left_behind: LeftBehind::default(),
             sequence: Sequence::default(),
             shared,
             handle,

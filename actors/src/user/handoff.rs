@@ -111,6 +111,8 @@ impl User {
             // What comes from now on is read from the archive behind what its client has; live, it would come twice.
             session.draining = true;
         }
+        let left = attach.attach.left_behind.iter().filter_map(|id| wire::id_of(id));
+        left.for_each(|id| session.left_behind.note(id));
         let handle = session.handle.clone();
         let mut ops = Ops::new();
         for id in attach.attach.unqueue.iter().filter_map(|id| wire::id_of(id)) {

@@ -269,16 +269,25 @@ impl User {
             {
                 continue; // the session had it live
             }
+            let left_behind = Owed::of(entry) == Owed::LeftBehind;
+            if left_behind
+                && let Some(other) = self.sessions.iter().find(|session| session.left_behind.has(*id))
+            {
+                // That client was sent it by the last home. What it does not confirm goes back when its session ends.
+                left.extend(Some(*id).filter(|_| other.sid == sid));
+                continue;
+            }
             if let Some(outgoing) = self.stored_for(session, drain, *id, entry) {
                 let offline = drain.offline;
                 let kept = match place {
+                    Collection::Archive if offline && left_behind => Kept::left_behind(Some(*id)),
                     Collection::Archive => Kept::archive(Some(*id), offline),
                     Collection::Queue => match Origin::of_bytes(&entry.origin) {
                         Some(room) => Kept::queue(*id).of_room(room, false),
                         None => Kept::queue(*id).keyed(recent::key(&outgoing.stanza, None)),
                     },
                 };
-                if Owed::of(entry) == Owed::LeftBehind {
+                if left_behind {
                     left.push(*id);
                 }
                 ids.push(*id);

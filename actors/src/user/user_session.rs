@@ -9,6 +9,7 @@ use rookery_proto::xmpp::stanza::Stanza;
 
 use super::{Msg, Sequence, User};
 use crate::connection::ledger::Receipt;
+use crate::connection::left_behind::LeftBehind;
 use crate::connection::pipe::{Kept, Outgoing};
 use crate::connection::recent;
 use crate::runtime::actor::{Handle, Refused};
@@ -34,6 +35,8 @@ pub struct UserSession {
     pub(super) counted: u8,
     /// The session is served from the store and must not get archived messages live.
     pub(crate) draining: bool,
+    /// What of ended sessions its client was sent by the last home, which may have confirmed none of that.
+    pub(super) left_behind: LeftBehind,
     /// What it is handed, counted.
     pub(crate) sequence: Sequence,
     /// What the session says of itself.

@@ -44,7 +44,8 @@ impl Host {
             while queue.waiting.front().is_some_and(|payload| payload.deadline <= now) {
                 late.extend(queue.waiting.pop_front());
             }
-            let busy = queue.flushing || !queue.flying.is_empty();
+            queue.prove(now);
+            let busy = queue.flushing || (!queue.proven && !queue.flying.is_empty());
             queue.flushing |= !busy;
             drop(queue);
             for payload in late {

@@ -292,6 +292,7 @@ impl super::session_proxy::State {
             rooms: self.carried.recent.rooms.write(),
             sent: Some(self.ledger.received()).filter(|_| !self.is_enabling()),
             unqueue: self.unqueue.iter().cloned().collect(),
+            left_behind: self.carried.left_behind.ids().map(|id| wire::id_bytes(Some(id))).collect(),
         })
     }
 }

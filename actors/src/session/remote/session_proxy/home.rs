@@ -120,6 +120,7 @@ impl SessionProxy {
                     let id = wire::id_of(&stanza.id);
                     state.carried.last = state.carried.last.max(id);
                     state.carried.drained = state.carried.drained.max(id.filter(|_| stanza.offline));
+                    kept.left().into_iter().for_each(|id| state.carried.left_behind.note(id));
                     let mut charged = self.waits.bytes(bytes.len());
                     if state.carried.managed {
                         let sent = wire::Stanza {

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use crate::connection::budget::Charged;
 use crate::connection::kept::Kept;
 use crate::connection::ledger::Ledger;
+use crate::connection::left_behind::LeftBehind;
 use crate::connection::recent::Recent;
 use crate::routing::wire::{self, up};
 
@@ -73,6 +74,8 @@ pub(crate) struct Carried {
     pub(crate) last: Option<ArchiveId>,
     /// The newest of what was offline for all devices that it was sent.
     pub(crate) drained: Option<ArchiveId>,
+    /// What of ended sessions it was sent last.
+    pub(crate) left_behind: LeftBehind,
     /// The requests, answers and messages of rooms that it was sent last.
     pub(crate) recent: Recent,
 }
