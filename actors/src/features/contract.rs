@@ -183,8 +183,8 @@ pub enum Phase {
 /// A message on its way through a user actor, and what the hooks decided so far.
 #[derive(Debug)]
 pub struct Passing {
-    /// The message.
-    pub stanza: Stanza,
+    /// The message. Shared: most pass as they are.
+    pub stanza: Arc<Stanza>,
     /// Out of, or in to, this user.
     pub direction: Direction,
     /// The other side's bare JID.
@@ -200,9 +200,9 @@ pub struct Passing {
 }
 
 impl Passing {
-    pub(crate) fn new(stanza: Stanza, direction: Direction, with: BareJid) -> Self {
+    pub(crate) fn new(stanza: impl Into<Arc<Stanza>>, direction: Direction, with: BareJid) -> Self {
         Self {
-            stanza,
+            stanza: stanza.into(),
             direction,
             with,
             archive: false,

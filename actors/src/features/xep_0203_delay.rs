@@ -27,7 +27,7 @@ fn check(user: &User, passing: &mut Passing) -> Verdict {
         return Verdict::Pass;
     }
     if let Some(honest) = without_forged(user.host(), &passing.stanza) {
-        passing.stanza = honest;
+        passing.stanza = honest.into();
     }
     Verdict::Pass
 }

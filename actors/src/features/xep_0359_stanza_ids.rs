@@ -19,7 +19,7 @@ pub const STANZA_IDS: Feature = Feature {
 
 fn check(user: &User, passing: &mut Passing) -> Verdict {
     if passing.stanza.has("stanza-id", ns::STANZA_ID) {
-        passing.stanza = without_forged(&passing.stanza, user.jid());
+        passing.stanza = without_forged(&passing.stanza, user.jid()).into();
     }
     Verdict::Pass
 }

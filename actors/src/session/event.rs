@@ -23,7 +23,7 @@ pub(crate) trait Owner: Send + Sync {
 /// What a session tells its user.
 pub(crate) enum Event {
     /// Its client has sent a stanza.
-    Sent { stanza: Box<Stanza>, receipt: Receipt },
+    Sent { stanza: Arc<Stanza>, receipt: Receipt },
     /// The session itself answers a stanza of its client. The user counts what the session is handed, so the answer goes by way of
     /// the user.
     Answer { reply: Option<Box<Stanza>>, receipt: Receipt },

@@ -132,7 +132,7 @@ impl SessionHandle {
             To::Here { ledger, unsettled, .. } => {
                 unsettled.keep(ledger, || Some(stanza.clone()));
                 let receipt = ledger.enter();
-                to.cast(Msg::Up { stanza: Box::new(stanza), receipt });
+                to.cast(Msg::Up { stanza: Arc::new(stanza), receipt });
             }
             To::Over(_) => {}
             to => to.send(Item::of_stanza(&stanza)),

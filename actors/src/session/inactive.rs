@@ -108,7 +108,7 @@ impl Session {
     pub(super) fn flush_held(&mut self) {
         let Some(held) = &mut self.held else { return };
         for delivery in held.take() {
-            self.send(delivery);
+            self.send(Box::new(delivery));
         }
     }
 

@@ -201,16 +201,16 @@ impl Session {
         self.ledger.clone()
     }
 
-    fn up(&mut self, mut stanza: Stanza, receipt: Receipt) {
+    fn up(&mut self, mut stanza: Arc<Stanza>, receipt: Receipt) {
         // RFC 6120 section 8.1.2.1: the server names the sender.
-        stanza.from = Some(Jid::from(self.jid.clone()));
+        Arc::make_mut(&mut stanza).from = Some(Jid::from(self.jid.clone()));
         if self.life == Life::Left {
             return receipt.leave(); // its connection sends it again to the next home
         }
         traffic::count(stanza.kind(), traffic::Way::In);
         let Some(receipt) = self.unless_answered(&stanza, receipt) else { return };
         self.note_answer(&stanza);
-        match self.user.tell(self.sid, Event::Sent { stanza: Box::new(stanza), receipt }) {
+        match self.user.tell(self.sid, Event::Sent { stanza, receipt }) {
             Ok(()) => {}
             Err(Refused::Full(Event::Sent { stanza, receipt })) => {
                 metrics::counter!("rookery_limits_hit_total", "limit" => "user_queue").increment(1);
@@ -252,7 +252,7 @@ impl Session {
         Numbering { name, base }
     }
 
-    fn deliver(&mut self, mut delivery: Delivery) {
+    fn deliver(&mut self, mut delivery: Box<Delivery>) {
         self.handed = self.handed.wrapping_add(1);
         if delivery.outgoing.stanza.type_ == Type::Message(MessageType::Error) {
             let key = recent::key(&delivery.outgoing.stanza);
@@ -260,28 +260,29 @@ impl Session {
         }
         if delivery.kept.again() || self.recent.has_kept(&delivery.kept) {
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
-            return self.has_had(delivery);
+            return self.has_had(*delivery);
         }
         if self.life != Life::Live {
-            return self.hand_back(delivery);
+            return self.hand_back(*delivery);
         }
         if let Some(held) = &mut self.held {
             let before = held.len();
-            let Some(delivery) = held.hold(delivery) else {
+            let Some(delivery) = held.hold(*delivery) else {
                 if held.len() == before {
                     self.shared.dropped.fetch_add(1, Ordering::Relaxed);
                 }
                 return;
             };
             self.flush_held();
-            return self.send(delivery);
+            return self.send(Box::new(delivery));
         }
         self.send(delivery);
     }
 
     /// Numbers a stanza, keeps it if the client confirms what it gets, and puts it into the pipe.
-    fn send(&mut self, delivery: Delivery) {
-        let Delivery { outgoing, kept, receipt } = delivery;
+    #[allow(clippy::boxed_local, reason = "its parts are moved once, from the box into the pipe")]
+    fn send(&mut self, delivery: Box<Delivery>) {
+        let Delivery { outgoing, kept, receipt } = *delivery;
         traffic::count(outgoing.stanza.kind(), traffic::Way::Out);
         let pipe = self.pipe.as_ref().filter(|_| self.enabling.is_none());
         let push = |down| pipe.map_or(Ok(()), |pipe| pipe.push(down));
@@ -309,7 +310,9 @@ impl Session {
                 pushed
             }
             None => {
-                self.recent.note_kept(&kept, None, self.ledger.received());
+                if kept.key() != 0 {
+                    self.recent.note_kept(&kept, None, self.ledger.received());
+                }
                 let queued: Vec<_> = outgoing.among.came().into_iter().collect();
                 let pushed = push(Down::Stanza(outgoing, kept));
                 self.unqueue(&queued);
@@ -330,9 +333,9 @@ impl Actor for Session {
 
     fn handle(&mut self, msg: Msg, me: &Handle<Self>) {
         match msg {
-            Msg::Up { stanza, receipt } => self.up(*stanza, receipt),
+            Msg::Up { stanza, receipt } => self.up(stanza, receipt),
             Msg::Answer { reply, receipt } => self.answer(reply.map(|reply| *reply), receipt),
-            Msg::Deliver(delivery) => self.deliver(*delivery),
+            Msg::Deliver(delivery) => self.deliver(delivery),
             Msg::DownAck(h) => self.down_ack(h),
             Msg::Enable { resume, max, ledger } => self.enable(resume, max, ledger, me),
             Msg::Resume(resume) => self.resume(resume, me, None),

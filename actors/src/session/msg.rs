@@ -27,7 +27,7 @@ pub(crate) struct Delivery {
 pub(crate) enum Msg {
     /// A stanza from the client.
     Up {
-        stanza: Box<Stanza>,
+        stanza: Arc<Stanza>,
         receipt: Receipt,
     },
     /// The connection's own answer to a stanza that was none.

@@ -210,7 +210,7 @@ impl To {
                     unsettled.keep(ledger, || stanza.clone());
                     let receipt = ledger.enter();
                     let msg = match stanza {
-                        Some(stanza) => Msg::Up { stanza: Box::new(stanza), receipt },
+                        Some(stanza) => Msg::Up { stanza: Arc::new(stanza), receipt },
                         None => Msg::Answer { reply: None, receipt },
                     };
                     let _ = handle.cast_always(msg);

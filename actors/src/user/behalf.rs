@@ -60,7 +60,7 @@ impl User {
             Ok(_) => return self.refuse(&stanza, receipt, &Condition::Forbidden.into()),
             Err(error) => return self.refuse(&stanza, receipt, &error),
         };
-        self.send_message(NOBODY, inner, origin, receipt);
+        self.send_message(NOBODY, Arc::new(inner), origin, receipt);
     }
 
     /// A request of a component that bears on privileges; any other comes back.

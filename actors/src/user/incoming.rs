@@ -72,14 +72,14 @@ impl User {
             return self.in_order(Step::Again { stanza, origin, receipt });
         }
         let Some(from) = stanza.from.clone() else { return receipt.done() };
-        let mut passing = Passing::new(Arc::unwrap_or_clone(stanza), Direction::In, from.to_bare());
+        let mut passing = Passing::new(stanza, Direction::In, from.to_bare());
         match self.pass(&mut passing) {
             Verdict::Pass => {}
             Verdict::Refuse(error) => return self.refuse(&passing.stanza, receipt, &error),
             Verdict::Drop => return receipt.done(),
         }
         if passing.stanza.to.is_none() {
-            passing.stanza.to = Some(Jid::from(self.jid.clone()));
+            Arc::make_mut(&mut passing.stanza).to = Some(Jid::from(self.jid.clone()));
         }
         if let Some(origin) = origin {
             self.remember(origin); // it may come again by another way, kept or not
@@ -129,7 +129,6 @@ impl User {
             if waits {
                 self.drains.kept(id);
             }
-            let stanza = Arc::new(stanza);
             let step = if owed.is_live() {
                 Step::In { stanza, id: Some(id), owed, copies, kept: Kept::default(), receipt }
             } else {
@@ -146,7 +145,7 @@ impl User {
             }
         } else if owed.is_live() {
             let kept = of_room(&stanza, origin, false);
-            self.in_order(Step::In { stanza: Arc::new(stanza), id: None, owed, copies, kept, receipt });
+            self.in_order(Step::In { stanza, id: None, owed, copies, kept, receipt });
         } else if !waits {
             receipt.done();
         } else if self.queued >= self.host.options().limits.offline_messages {
@@ -154,7 +153,7 @@ impl User {
             // XEP-0160 section 4
             self.refuse_from(origin, &stanza, receipt, &Condition::ServiceUnavailable.into());
         } else {
-            self.queue(Arc::new(stanza), &with, origin, receipt, prepare);
+            self.queue(stanza, &with, origin, receipt, prepare);
         }
     }
 

@@ -105,10 +105,11 @@ impl UserSession {
     }
 
     /// The same in its turn: what it must go behind is handed over.
-    pub(super) fn hand_now(&self, mut delivery: Delivery) {
+    pub(super) fn hand_now(&self, delivery: Delivery) {
         self.sequence.handed.fetch_add(1, Ordering::Relaxed);
+        let mut delivery = Box::new(delivery);
         self.charge(&mut delivery);
-        let msg = session::Msg::Deliver(Box::new(delivery));
+        let msg = session::Msg::Deliver(delivery);
         if let Err(Refused::Full(msg)) = self.handle.cast(msg) {
             metrics::counter!("rookery_limits_hit_total", "limit" => "session_queue").increment(1);
             // The session does not keep up with its own queue. What is in there, and this, the session reports as unconfirmed.

@@ -25,7 +25,7 @@ impl User {
     pub(super) fn send_now(
         &mut self,
         sid: SessionId,
-        stanza: Stanza,
+        stanza: Arc<Stanza>,
         origin: Option<Origin>,
         receipt: Receipt,
     ) {
@@ -50,14 +50,14 @@ impl User {
         self.host.homes_change() || self.session(sid).is_some_and(|session| session.resumable)
     }
 
-    fn outgoing(&mut self, sid: SessionId, stanza: Stanza, origin: Option<Origin>, receipt: Receipt) {
+    fn outgoing(&mut self, sid: SessionId, stanza: Arc<Stanza>, origin: Option<Origin>, receipt: Receipt) {
         match stanza.type_ {
             Type::Message(_) => self.send_message(sid, stanza, origin, receipt),
             Type::Presence(PresenceType::Available | PresenceType::Unavailable) if stanza.to.is_none() => {
-                self.broadcast(sid, stanza, receipt);
+                self.broadcast(sid, Arc::unwrap_or_clone(stanza), receipt);
             }
-            Type::Presence(kind) => self.send_presence(sid, kind, stanza, receipt),
-            Type::Iq(kind) => self.send_iq(sid, kind, stanza, origin, receipt),
+            Type::Presence(kind) => self.send_presence(sid, kind, Arc::unwrap_or_clone(stanza), receipt),
+            Type::Iq(kind) => self.send_iq(sid, kind, Arc::unwrap_or_clone(stanza), origin, receipt),
         }
     }
 
@@ -73,13 +73,18 @@ impl User {
     pub(super) fn send_message(
         &mut self,
         sid: SessionId,
-        mut stanza: Stanza,
+        mut stanza: Arc<Stanza>,
         origin: Option<Origin>,
         receipt: Receipt,
     ) {
-        // RFC 6121 section 8.1: without `to` it is for the sender's own bare JID.
-        let to = stanza.to.get_or_insert_with(|| Jid::from(self.jid.clone())).clone();
-        let with = to.to_bare();
+        let with = match &stanza.to {
+            Some(to) => to.to_bare(),
+            None => {
+                // RFC 6121 section 8.1: without `to` it is for the sender's own bare JID.
+                Arc::make_mut(&mut stanza).to = Some(Jid::from(self.jid.clone()));
+                self.jid.clone()
+            }
+        };
         let mut passing = Passing::new(stanza, Direction::Out, with);
         match self.pass(&mut passing) {
             Verdict::Pass => {}
@@ -89,7 +94,7 @@ impl User {
             }
             Verdict::Drop => return receipt.done(),
         }
-        let stanza = Arc::new(passing.stanza);
+        let stanza = passing.stanza;
         // A message to oneself is archived once, when it comes in.
         let own = passing.with == self.jid;
         let copies = passing.copies && self.sessions.iter().any(|s| s.carbons && s.sid != sid);

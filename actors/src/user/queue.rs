@@ -108,12 +108,13 @@ impl User {
 
     /// Whether a message for sessions of that kind finds no room in the queue.
     pub(super) fn is_late_and_full(&self, stanza: &Stanza) -> bool {
-        let full = self.recipient(stanza);
         // What waits for a commit may come into it as well.
         let queued = self.queued.saturating_add(self.pending.commits.len());
-        waits_its_turn(stanza)
-            && queued >= self.host.options().limits.offline_messages
-            && self.sessions.iter().any(|session| session.is_meant(full) && self.is_late(session))
+        if queued < self.host.options().limits.offline_messages || !waits_its_turn(stanza) {
+            return false;
+        }
+        let full = self.recipient(stanza);
+        self.sessions.iter().any(|session| session.is_meant(full) && self.is_late(session))
     }
 
     /// Puts a message into the queue for sessions that have not come to its end, each by its mark. If nobody else has it, it

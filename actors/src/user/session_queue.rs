@@ -4,6 +4,8 @@
 //! What depends on nothing (a ping, an answer to the server) passes. Other sessions and strangers have queues of their own
 //! ([`super::strangers`]). What waits is neither acknowledged nor begun: if the user moves, the connection sends it again.
 
+use std::sync::Arc;
+
 use rookery_proto::xmpp::error::{Condition, StanzaError};
 use rookery_proto::xmpp::stanza::{IqType, Stanza, Type};
 
@@ -19,7 +21,7 @@ use crate::session::SessionId;
 /// What a session has sent, and waits for its turn.
 pub(super) enum Item {
     Stanza {
-        stanza: Box<Stanza>,
+        stanza: Arc<Stanza>,
         /// As it was when the stanza came: `<enable/>` may have begun to count anew since.
         origin: Option<Origin>,
         receipt: Receipt,
@@ -47,20 +49,20 @@ impl Queued for Item {
 impl From<Read> for Item {
     /// A read that waits for its turn once more.
     fn from(Read { stanza, receipt, .. }: Read) -> Self {
-        Self::Stanza { stanza, origin: None, receipt }
+        Self::Stanza { stanza: stanza.into(), origin: None, receipt }
     }
 }
 
 impl User {
     /// A stanza of one of the user's sessions.
-    pub(super) fn sent_by(&mut self, sid: SessionId, stanza: Box<Stanza>, receipt: Receipt) {
+    pub(super) fn sent_by(&mut self, sid: SessionId, stanza: Arc<Stanza>, receipt: Receipt) {
         let Some(session) = self.session(sid) else {
             // The session was ended by others while this was on its way. Its client is told nothing of it.
             return receipt.leave();
         };
         let origin = session.origin_name(&self.host).map(|name| Origin::new(name, receipt.number()));
         if self.ops.sources.is_empty() {
-            self.send_now(sid, *stanza, origin, receipt);
+            self.send_now(sid, stanza, origin, receipt);
         } else {
             self.send_in_turn(sid, stanza, origin, receipt);
         }
@@ -70,7 +72,7 @@ impl User {
     fn send_in_turn(
         &mut self,
         sid: SessionId,
-        stanza: Box<Stanza>,
+        stanza: Arc<Stanza>,
         origin: Option<Origin>,
         receipt: Receipt,
     ) {
@@ -82,7 +84,7 @@ impl User {
                     self.queue_is_full(sid, &stanza, receipt);
                 }
             }
-            Turn::Now | Turn::Waits => self.send_now(sid, *stanza, origin, receipt),
+            Turn::Now | Turn::Waits => self.send_now(sid, stanza, origin, receipt),
         }
     }
 
@@ -157,7 +159,7 @@ impl User {
         while let Some(item) = self.ops.sources.next(sid) {
             match item {
                 // Its session may have ended: it had sent this before.
-                Item::Stanza { stanza, origin, receipt } => self.send_now(sid, *stanza, origin, receipt),
+                Item::Stanza { stanza, origin, receipt } => self.send_now(sid, stanza, origin, receipt),
                 Item::Ended(ended) => self.ended(*ended),
             }
         }

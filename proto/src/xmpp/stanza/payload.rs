@@ -256,7 +256,11 @@ impl<'a> ChildRef<'a> {
     #[inline]
     #[must_use]
     pub fn is(&self, name: &str, ns: &str) -> bool {
-        self.child.name.of(self.payload.as_bytes()) == name.as_bytes() && self.is_in(ns)
+        match self.child.ns {
+            // Most of what is asked for is in another namespace, which needs no look at the bytes.
+            Space::Content if ns != ns::CLIENT => false,
+            _ => self.child.name.of(self.payload.as_bytes()) == name.as_bytes() && self.is_in(ns),
+        }
     }
 
     /// Whether it has this namespace.
