@@ -164,8 +164,8 @@ async fn scenes_of(plan: &Plan, name: &str, archive: bool, report: &mut Report) 
 }
 
 async fn idle(plan: &Plan, name: &str, report: &mut Report) -> Result<(), Error> {
-    // This process and the server may each hold so many sockets.
-    let most = usage::file_limit().saturating_sub(500).min(20_000);
+    // This process and the server may each hold so many sockets; the server keeps some descriptors back for the store.
+    let most = usage::file_limit().saturating_sub(2_500).min(19_500);
     let sizes: &[usize] = if plan.quick { &[500, 2_000] } else { &[5_000, most] };
     let peer = Peer::start(name, false, sizes[1]).await?;
     match scenes::idle(&peer.site(), sizes).await {

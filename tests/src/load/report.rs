@@ -103,14 +103,14 @@ pub const FIGURES: &[Row] = &[
         "idle-small",
         false,
         Figure::Kilobytes,
-        "kB actor per idle TLS session, {small} sessions",
+        "kB resident per idle TLS session, {small} sessions",
         Some(1.0 / 3.0),
     ),
     row(
         "idle-large",
         false,
         Figure::Kilobytes,
-        "kB actor per idle TLS session, {large} sessions",
+        "kB resident per idle TLS session, {large} sessions",
         Some(1.0 / 3.0),
     ),
 ];
