@@ -10,11 +10,23 @@ use std::time::Duration;
 
 use component::{Component, configure};
 use rookery_cluster::entity::Entity;
-use rookery_cluster::tables::roster::{self, Item, Subscription};
+use rookery_cluster::tables::roster::{self, Item as Contact, Subscription};
 use support::World;
 use tokio::runtime::Handle;
 
 const NAME: &str = "gate.localhost";
+
+/// Romeo and these are subscribed to each other.
+async fn subscribed(world: &World, contacts: impl IntoIterator<Item = String>) {
+    let user = &Entity::new("romeo@localhost");
+    for jid in contacts {
+        let item = &Contact { jid, subscription: Subscription::Both.into(), ..Contact::default() };
+        let put = world
+            .store
+            .write(Default::default(), |tx| Box::pin(async move { roster::put(&mut **tx, user, item) }));
+        put.await.unwrap();
+    }
+}
 
 #[tokio::test]
 async fn subscriptions_go_both_ways() {
@@ -92,15 +104,7 @@ async fn while_the_component_is_away_senders_are_told() {
 async fn contacts_of_a_component_that_is_gone_are_shown_as_gone() {
     let world = World::with(|options| configure(options, NAME, |_| {})).await;
     let friend = format!("friend@{NAME}");
-    for contact in [NAME, &friend] {
-        let both = Subscription::Both.into();
-        let item = &Item { jid: contact.into(), subscription: both, ..Item::default() };
-        let user = &Entity::new("romeo@localhost");
-        let put = world
-            .store
-            .write(Default::default(), |tx| Box::pin(async move { roster::put(&mut **tx, user, item) }));
-        put.await.unwrap();
-    }
+    subscribed(&world, [NAME.into(), friend.clone()]).await;
     let mut gate = Component::connect(&world.host, NAME, Handle::current(), true);
     let mut romeo = world.online("romeo", "phone").await;
     gate.until("type='probe'").await;
@@ -145,15 +149,7 @@ async fn a_component_that_was_full_hears_the_presence_that_holds() {
         options.limits.component_stanzas = 20;
     })
     .await;
-    for n in 0..40 {
-        let both = Subscription::Both.into();
-        let item = &Item { jid: format!("c{n}@{NAME}"), subscription: both, ..Item::default() };
-        let user = &Entity::new("romeo@localhost");
-        let put = world
-            .store
-            .write(Default::default(), |tx| Box::pin(async move { roster::put(&mut **tx, user, item) }));
-        put.await.unwrap();
-    }
+    subscribed(&world, (0..40).map(|n| format!("c{n}@{NAME}"))).await;
     let mut romeo = world.bind("romeo", "phone").await;
     romeo.send("<presence/>");
     romeo.send("<presence><show>away</show></presence>");

@@ -36,7 +36,9 @@ fn file(federation: &Federation, uri: &Uri, headers: &HeaderMap) -> Option<Respo
     let domain = hosted(&federation.host.options(), &host)?;
     let identity = federation.tls.identity(Some(&domain))?;
     let file = document(&[identity.chain().first()?], HOLDS);
-    Some(([(header::CONTENT_TYPE, "application/json")], file).into_response())
+    // What holds is said in the file: a cache between would make it older (RFC 7711 section 6).
+    let fields = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-cache")];
+    Some((fields, file).into_response())
 }
 
 /// The name in the `Host` field, without its port.

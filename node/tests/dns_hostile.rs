@@ -100,15 +100,20 @@ async fn serve(socket: UdpSocket) {
     }
 }
 
-#[tokio::test]
-async fn bad_answers_of_one_domain_are_its_own_matter() {
+/// A finder that asks such a server.
+async fn finder(trust_anchor: Anchor) -> Arc<Finder> {
     #[allow(clippy::disallowed_methods, reason = "test code")]
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let servers = vec![socket.local_addr().unwrap()];
     tokio::spawn(serve(socket));
+    let dns = Dns { servers, trust_anchor, proxy: None, refused: Vec::new() };
+    Arc::new(Finder::new(&dns, Seams::system()).unwrap())
+}
+
+#[tokio::test]
+async fn bad_answers_of_one_domain_are_its_own_matter() {
     // With validation, for which nothing here is good enough.
-    let dns = Dns { servers, trust_anchor: Anchor::Root, proxy: None, refused: Vec::new() };
-    let finder = Arc::new(Finder::new(&dns, Seams::system()).unwrap());
+    let finder = finder(Anchor::Root).await;
     let all = [
         ("direct-fails.example", Ok("host.example")),
         ("bare.example", Ok("bare.example")),
@@ -154,12 +159,7 @@ async fn bad_answers_of_one_domain_are_its_own_matter() {
 /// Thousands of names whose name servers never answer, of one zone and of a zone each: others are found nevertheless.
 #[tokio::test]
 async fn names_that_nobody_answers_for_do_not_keep_others_from_being_found() {
-    #[allow(clippy::disallowed_methods, reason = "test code")]
-    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let servers = vec![socket.local_addr().unwrap()];
-    tokio::spawn(serve(socket));
-    let dns = Dns { servers, trust_anchor: Anchor::None, proxy: None, refused: Vec::new() };
-    let finder = Arc::new(Finder::new(&dns, Seams::system()).unwrap());
+    let finder = finder(Anchor::None).await;
     let zone = |n: usize, own: bool| match own {
         true => format!("silent{n}.example"),
         false => format!("n{n}.silent.example"),

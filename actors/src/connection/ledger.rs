@@ -20,6 +20,9 @@ pub struct Ledger {
 /// While so many stanzas of a stream wait to be settled, each further one is pressing ([`Receipt::is_pressing`]). A stream is not read on with 256,
 /// and a sender that has few under way is to cost no more than before.
 const PRESSING: usize = 64;
+/// So many stanzas behind the last of those are pressing as well. What is settled leaves the ledger in order: where a stream is busy, a few that
+/// could wait would stand in front of those that cannot.
+const STAYS: u32 = 256;
 
 /// Has the last word on what is settled: no client is told a number before its keeper has said so.
 pub(crate) trait Keeper: Send + Sync {
@@ -43,6 +46,8 @@ struct Entries {
     settled: u32,
     /// For each number after `settled`: how many obligations are open.
     open: VecDeque<u16>,
+    /// How many of the next stanzas are pressing, however few are open.
+    presses: u32,
     /// A stanza's processing died without an answer: nothing after it may be acked.
     broken: bool,
     /// The pipe that waits for progress.
@@ -168,7 +173,14 @@ impl Ledger {
         let mut inner = self.inner.lock();
         inner.open.push_back(1);
         let n = inner.settled.wrapping_add(u32::try_from(inner.open.len()).unwrap_or(u32::MAX));
-        Receipt::of(self.clone(), n, inner.open.len() >= PRESSING)
+        let pressing = inner.presses > 0 || inner.open.len() >= PRESSING;
+        inner.presses = if inner.open.len() >= PRESSING { STAYS } else { inner.presses.saturating_sub(1) };
+        Receipt::of(self.clone(), n, pressing)
+    }
+
+    /// Whether so much is open by now that all of it is pressing.
+    pub(super) fn is_pressed(&self) -> bool {
+        self.inner.lock().open.len() >= PRESSING
     }
 
     /// Everything up to this number is settled for good: the `h` of `<a/>`. Where the session can be resumed, its
@@ -269,6 +281,29 @@ mod tests {
         drop(two);
         ledger.enter().done();
         assert_eq!((ledger.settled(), ledger.broken()), (8, true));
+    }
+
+    /// Bursts of a busy stream: the first stanzas of the next one press, too.
+    #[test]
+    fn what_follows_what_was_pressing_is_pressing() {
+        let ledger = Ledger::new(0);
+        let burst = |stanzas: usize| (0..stanzas).map(|_| ledger.enter()).collect::<Vec<_>>();
+        let pressing = |burst: &[Receipt]| burst.iter().filter(|receipt| receipt.pressing()).count();
+        let settle = |burst: Vec<Receipt>| burst.into_iter().for_each(Receipt::done);
+        let first = burst(PRESSING);
+        assert_eq!((pressing(&first), first.iter().all(Receipt::is_pressing)), (1, true));
+        settle(first);
+        for _ in 0..20 {
+            let next = burst(200);
+            assert_eq!(pressing(&next), 200);
+            settle(next);
+        }
+        // Few at a time do not press for long.
+        let few: usize = (0..30).map(|_| burst(10)).map(|few| (pressing(&few), settle(few)).0).sum();
+        assert_eq!(few, STAYS as usize);
+        let last = ledger.enter();
+        assert!(!last.is_pressing());
+        last.done();
     }
 
     #[test]

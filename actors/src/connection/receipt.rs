@@ -117,6 +117,12 @@ impl Receipt {
     /// Whether much from the same stream waits to be settled: soon the stream is not read on. A session that waits for its client's
     /// confirmation asks for that at once.
     pub(crate) fn is_pressing(&self) -> bool {
+        self.pressing || matches!(&self.duty, Some(Duty::Ledger(ledger)) if ledger.is_pressed())
+    }
+
+    /// Whether it was pressing when the stanza came.
+    #[cfg(test)]
+    pub(super) fn pressing(&self) -> bool {
         self.pressing
     }
 

@@ -97,6 +97,13 @@ impl Session {
         self.link.up(stanza);
     }
 
+    /// Enables resumption, and loses its connection.
+    pub(crate) async fn sleeps(mut self) {
+        self.link.enable(true, None);
+        while !matches!(self.down().await, Down::Enabled(_)) {}
+        self.link.closed(false);
+    }
+
     /// Sends a stanza and waits for the next that comes.
     pub(crate) async fn ask(&mut self, xml: &str) -> String {
         self.send(xml);

@@ -70,6 +70,12 @@ impl<R: Actor> Active<R> {
         self.0.lock().extend(still);
         waiting
     }
+
+    /// How many there are.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.0.lock().iter().filter(|handle| matches!(*handle.0.life.lock(), Life::Active(_))).count()
+    }
 }
 
 /// The place of one actor; it outlives the ractor actor in it.

@@ -91,6 +91,12 @@ impl<K: Hash + Eq + Clone, R: Actor> Directory<K, R> {
         there.map(|(name, handle)| (name.clone(), handle.clone())).collect()
     }
 
+    /// How many do not rest.
+    #[cfg(test)]
+    pub(crate) fn active(&self) -> usize {
+        self.active.len()
+    }
+
     /// How many actors are known.
     pub(crate) fn len(&self) -> usize {
         self.stripes.iter().map(|stripe| stripe.lock().len()).sum()

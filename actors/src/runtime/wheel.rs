@@ -1,6 +1,7 @@
 //! One timer for all: a wheel of seconds. A caller enters a deadline; firing is a plain call that
-//! must not block. Deadlines are late by up to a second, which is right for everything that uses it (resumption
-//! timeouts, acknowledgement requests, records to be written).
+//! must not block. A deadline comes up to a second before its time, which is right for everything that uses the wheel
+//! (resumption timeouts, acknowledgement requests, records to be written). What is shorter than a second has no place on it:
+//! [`Wheel::soon`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +44,14 @@ impl Wheel {
         if let Some(slot) = inner.slots.get_mut(at) {
             slot.push(Entry { rounds, call: Box::new(call) });
         }
+    }
+
+    /// Calls `call` after `delay`, exactly: by a task of its own. For what is seldom, and cannot wait for a second.
+    pub(crate) fn soon(delay: Duration, call: impl FnOnce() + Send + 'static) {
+        tokio::spawn(async move {
+            tokio::time::sleep(delay).await;
+            call();
+        });
     }
 
     /// One second has passed.

@@ -77,7 +77,7 @@ impl Session {
                 tracing::info!(jid = %self.jid, seconds = max.as_secs(), "connection lost; the session is waiting for resumption");
                 self.generation = self.generation.wrapping_add(1);
                 expire_later(&self.host, me, max, self.generation);
-                self.keep_open_messages(true);
+                self.keep_open_messages();
                 self.write_record();
             }
             _ => {
@@ -95,7 +95,7 @@ impl Session {
             "the server restarts; please come back".into(),
         ));
         if self.sm.as_ref().is_some_and(|sm| sm.resumable()) {
-            self.keep_open_messages(true);
+            self.keep_open_messages();
             self.generation = self.generation.wrapping_add(1);
             // Even if another write of it is under way: nothing comes after this one.
             self.submit_record(self.ledger.processed(), me);

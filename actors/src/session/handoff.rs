@@ -249,7 +249,7 @@ impl Session {
         }
         self.enabled(); // the record goes before the shard does
         self.flush_held();
-        self.keep_open_messages(true);
+        self.keep_open_messages();
         tracing::trace!(jid = %self.jid, "a session is held");
         let _ = me.cast_always(Msg::Holding);
     }

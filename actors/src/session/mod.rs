@@ -47,6 +47,7 @@ mod route;
 mod safe;
 mod shared;
 mod sm;
+pub(crate) mod timers;
 mod traffic;
 pub(crate) mod worth;
 
@@ -61,6 +62,7 @@ pub(crate) use shared::Shared;
 use sm::Sm;
 pub(crate) use sm::Unacked;
 pub(crate) use sm::parse_resumption_id;
+use timers::Timer;
 
 /// Which session it is: what the session and its user both know of it from its beginning to its end.
 #[derive(Clone)]
@@ -356,7 +358,8 @@ impl Actor for Session {
                 // By way of the user, which writes down what the session holds.
                 self.tell(Event::Suspended(done));
             }
-            Msg::Tick => self.tick(),
+            Msg::Timer(Timer::Tick) => self.tick(),
+            Msg::Timer(Timer::Hurry) => self.hurry(),
             Msg::Expire { generation } => self.expire(generation, me),
             Msg::Record { settled } => self.submit_record(settled, me),
             Msg::Recorded { settled } => self.recorded(settled, me),
@@ -380,14 +383,12 @@ impl Actor for Session {
             Msg::Kept { number, id } => self.kept(number, id),
             Msg::NotKept { number, receipt } => self.not_kept(number, receipt),
         }
-        // A timer that was asked for is set here, where the way back is known.
-        if let Some(sm) = &mut self.sm
-            && let Some(delay) = sm.tick_wanted()
-        {
+        // Timers that were asked for are set here, where the way back is known.
+        while let Some(timer) = self.sm.as_mut().and_then(|sm| sm.timers.order()) {
             let weak = me.downgrade();
-            self.host.wheel().after(delay, move || {
+            timer.set(self.host.wheel(), move || {
                 if let Some(session) = weak.upgrade() {
-                    let _ = session.cast_always(Msg::Tick);
+                    let _ = session.cast_always(Msg::Timer(timer));
                 }
             });
         }

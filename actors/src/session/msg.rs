@@ -10,6 +10,7 @@ use rookery_proto::xmpp::stanza::Stanza;
 use tokio::sync::oneshot;
 
 use super::handle::Route;
+use super::timers::Timer;
 use super::{Attach, Claim, ClientState, Resume};
 use crate::connection::ledger::{Ledger, Receipt};
 use crate::connection::pipe::{Kept, Outgoing};
@@ -64,8 +65,8 @@ pub(crate) enum Msg {
     Kick(StreamCondition, Cow<'static, str>),
     /// The process stops: the stream ends, a resumable session stays on record.
     Suspend(oneshot::Sender<()>),
-    /// A second has passed since something asked for it.
-    Tick,
+    /// The time has come that something asked for.
+    Timer(Timer),
     /// The time to resume is over, if there was no connection since.
     Expire {
         generation: u32,

@@ -66,8 +66,11 @@ impl Session {
                 self.tell(Event::QueuedAgain { stanza, receipt });
             }
             Some(item) if !item.answered && item.is_nowhere() => {
+                let pressing = receipt.is_pressing();
                 std::mem::replace(&mut item.receipt, receipt).done();
-                self.want_tick();
+                if let Some(sm) = &mut self.sm {
+                    sm.want_tick(pressing);
+                }
             }
             _ => receipt.done(), // its client has confirmed it, or answered
         }

@@ -49,7 +49,7 @@ impl Session {
             if self.pipe.is_some() {
                 self.request_ack();
             } else {
-                self.keep_open_messages(true);
+                self.keep_open_messages();
             }
         } else {
             self.write_cursor();

@@ -101,6 +101,7 @@ impl Session {
         self.set_inactive(false); // XEP-0352 section 5: active again until the client says otherwise
         if self.sm.as_ref().is_some_and(|sm| sm.has_unacked()) {
             self.request_ack();
+            self.want_tick();
         }
         self.mark_again();
         self.write_record();

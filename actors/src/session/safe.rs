@@ -15,7 +15,7 @@ impl Session {
     /// A second after something was sent: ask whether it has arrived, and make safe what has not.
     pub(super) fn tick(&mut self) {
         let Some(sm) = &mut self.sm else { return };
-        sm.ticked();
+        sm.timers.ticked();
         if self.enabling.is_some() {
             // The store has not answered yet, or refused.
             self.write_record();
@@ -28,35 +28,63 @@ impl Session {
         if sm.asked.is_none() {
             self.request_ack();
         }
-        self.keep_open_messages(false);
-        let open = |sm: &Sm| sm.unacked.iter().any(|item| item.open(sm.resumable(), false));
-        let waiting = self.sm.as_ref().is_some_and(|sm| sm.asked.is_none() || open(sm));
+        self.make_safe(Which::Aged);
+        let open =
+            |sm: &Sm| sm.unacked.iter().any(|item| item.open(sm.resumable(), false) || item.is_held(sm));
+        // While it sleeps there is nobody to be asked.
+        let connected = self.pipe.is_some();
+        let waiting = self.sm.as_ref().is_some_and(|sm| connected && sm.asked.is_none() || open(sm));
         if waiting {
             self.want_tick();
         }
     }
 
+    /// Something pressing was sent some time ago: make safe what the client has not confirmed of what was sent up to then, in that
+    /// order, which is the one of the queue after a restart. What was sent later has its own time.
+    pub(super) fn hurry(&mut self) {
+        let Some(up_to) = self.sm.as_mut().and_then(|sm| sm.timers.hurried()) else { return };
+        self.make_safe(Which::Sent { up_to });
+        if let Some(sm) = &mut self.sm {
+            sm.hurry_on();
+        }
+    }
+
+    /// Whatever is open, now: see [`Session::make_safe`].
+    pub(super) fn keep_open_messages(&mut self) {
+        self.make_safe(Which::All);
+    }
+
     /// What is durable nowhere (nothing is archived) goes into the offline queue if its client takes more than a second or
-    /// two, or has gone: only then may its sender's stanza be acknowledged. What is worth nothing to another device lies there
-    /// for this session alone, if it can come back.
-    pub(super) fn keep_open_messages(&mut self, now: bool) {
+    /// two (what is pressing: more than a fifth of that), or has gone: only then may its sender's stanza be acknowledged. What
+    /// is worth nothing to another device lies there for this session alone, if it can come back. Nobody answers for anything
+    /// else, as for what goes to a client without XEP-0198: one that confirms nothing would keep the streams of all senders from
+    /// being read.
+    fn make_safe(&mut self, which: Which) {
         let gone = self.pipe.is_none();
         let Self { user, sid, ledger, sm: Some(sm), .. } = self else { return };
         let (acked, resumable) = (sm.acked, sm.resumable());
         for (number, item) in (1u32..).zip(sm.unacked.iter_mut()) {
-            if !item.open(resumable, gone && now) {
+            let number = acked.wrapping_add(number);
+            let open = item.open(resumable, gone && which == Which::All);
+            let held = !open && item.waits();
+            let due = match which {
+                Which::All => open,
+                Which::Aged => (open || held) && std::mem::replace(&mut item.aged, true),
+                Which::Sent { up_to } => (open || held) && up_to.wrapping_sub(number) < u32::MAX / 2,
+            };
+            if !due {
                 continue;
             }
-            if !item.aged && !now {
-                item.aged = true;
-                continue;
-            }
-            item.safe = true;
             if is_answer(item.stanza()) {
                 item.answers = item.answers.or_else(|| item.receipt.number_in(ledger)); // its receipt goes
             }
             let receipt = std::mem::replace(&mut item.receipt, Receipt::none());
-            let (stanza, number) = (item.outgoing.stanza.clone(), acked.wrapping_add(number));
+            if held {
+                receipt.done();
+                continue;
+            }
+            item.safe = true;
+            let stanza = item.outgoing.stanza.clone();
             let origin = item.kept.origin();
             let event = Event::Unsafe(Box::new(Unsafe { number, stanza, origin, receipt }));
             let _ = user.tell_always(*sid, event);
@@ -123,7 +151,8 @@ impl Session {
         let at = number.wrapping_sub(sm.acked).wrapping_sub(1);
         match sm.unacked.get_mut(at as usize) {
             Some(item) if item.safe => {
-                (item.safe, item.receipt) = (false, receipt);
+                // Not pressing any more: a store that refuses is not asked in haste.
+                (item.safe, item.aged, item.receipt) = (false, true, receipt.pressed(false));
                 item.kept.set_queued(None);
                 self.want_tick();
             }
@@ -143,7 +172,28 @@ fn is_answer(stanza: &Stanza) -> bool {
     matches!(stanza.type_, Type::Iq(IqType::Result | IqType::Error) | Type::Message(MessageType::Error))
 }
 
+/// Which of the open stanzas are made safe.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Which {
+    /// All of them.
+    All,
+    /// Those that have waited for a tick already. The others have now.
+    Aged,
+    /// Those that were sent up to the one with this number, pressing or not.
+    Sent { up_to: u32 },
+}
+
 impl Unacked {
+    /// Whether somebody waits for the client's confirmation alone: the stanza lies nowhere, and is worth nothing when the client has gone.
+    fn is_held(&self, sm: &Sm) -> bool {
+        self.waits() && !self.open(sm.resumable(), false)
+    }
+
+    /// Whether somebody waits until the client has it, or somebody else answers for it.
+    fn waits(&self) -> bool {
+        !self.safe && !self.answered && self.receipt.is_open()
+    }
+
     /// Whether the stanza is durable nowhere.
     pub(super) fn is_nowhere(&self) -> bool {
         self.kept.is_nowhere()

@@ -18,6 +18,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use super::roster::Has;
+use super::timers::Timers;
 use super::{Event, Session, SessionId};
 use crate::connection::budget::MOVED;
 use crate::connection::ledger::Receipt;
@@ -46,9 +47,7 @@ impl Unacked {
     /// One that is about to be sent, or came too late for that.
     pub(crate) fn new(outgoing: Outgoing, kept: Kept, receipt: Receipt) -> Self {
         let bytes = outgoing.size();
-        // What is pressing does not wait for a second tick.
-        let aged = receipt.is_pressing();
-        Self { bytes, outgoing, kept, receipt, answered: false, answers: None, aged, safe: false }
+        Self { bytes, outgoing, kept, receipt, answered: false, answers: None, aged: false, safe: false }
     }
 
     /// What it takes of a message between two nodes, about, bytes.
@@ -97,11 +96,7 @@ pub(super) struct Sm {
     /// What was sent when the user asked to be told.
     mark: Option<(u32, u64)>,
     record: Record,
-    /// A tick is on its way, or is to be ordered.
-    ticking: bool,
-    /// A tick is on its way that comes soon.
-    hurrying: bool,
-    order_tick: Option<Duration>,
+    pub(super) timers: Timers,
     created_at: u64,
     /// More than the cursor has changed.
     changed: bool,
@@ -120,9 +115,6 @@ const OVERHEAD: usize = 128;
 const ASK_AFTER: u32 = 24;
 /// The same in bytes: what is not confirmed takes the room of what comes.
 const ASK_BYTES: usize = 64 << 10;
-/// After so long, the session looks whether the client has what was sent. What is pressing is looked at sooner.
-const TICK: Duration = Duration::from_secs(1);
-const HURRY: Duration = Duration::from_millis(200);
 
 impl Sm {
     pub(super) fn new(max: Duration, key: Option<&[u8; 16]>, created_at: u64, numbering: u64) -> Self {
@@ -143,9 +135,7 @@ impl Sm {
             pressing: false,
             mark: None,
             record: Record::Clean,
-            ticking: false,
-            hurrying: false,
-            order_tick: None,
+            timers: Timers::default(),
             created_at,
             changed: true,
             drained: None,
@@ -211,18 +201,19 @@ impl Sm {
         (self.asked, self.unasked, self.pressing) = (Some(self.sent), 0, false);
     }
 
-    /// A tick is to come; soon, if something is pressing.
+    /// A tick is to come; and one that comes soon, if something is pressing.
     pub(super) fn want_tick(&mut self, pressing: bool) {
-        if pressing && !self.hurrying {
-            (self.ticking, self.hurrying, self.order_tick) = (true, true, Some(HURRY));
-        } else if !self.ticking {
-            (self.ticking, self.order_tick) = (true, Some(TICK));
+        if pressing {
+            self.timers.want_hurry(self.sent);
         }
+        self.timers.want_tick();
     }
 
-    /// The tick has come.
-    pub(super) fn ticked(&mut self) {
-        (self.ticking, self.hurrying) = (false, false);
+    /// The client has not confirmed something pressing that was sent after the last timer for that was ordered: there is another one.
+    pub(super) fn hurry_on(&mut self) {
+        if self.unacked.iter().any(|item| item.receipt.is_pressing()) {
+            self.timers.want_hurry(self.sent);
+        }
     }
 
     /// Keeps no more room than is needed.
@@ -280,10 +271,6 @@ impl Sm {
         self.acked.wrapping_sub(number) < u32::MAX / 2
     }
 
-    pub(super) fn tick_wanted(&mut self) -> Option<Duration> {
-        self.order_tick.take()
-    }
-
     pub(super) fn record_due(&self) -> bool {
         self.record == Record::Due
     }
@@ -309,6 +296,7 @@ impl Sm {
         (self.mark, self.asked) = (None, None);
         self.acked = h;
         self.sent = h.wrapping_add(u32::try_from(self.unacked.len()).unwrap_or(u32::MAX));
+        self.timers.renumber(self.sent);
         self.recount_roster();
     }
 

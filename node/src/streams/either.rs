@@ -1,8 +1,9 @@
 //! One port for clients and servers. Which of them has called is said by ALPN (XEP-0368), or else by the namespace in the header of the
 //! stream; then the connection goes on as on a port of its kind, with what was read.
 //!
-//! Until that is known a connection is a client that has not logged in: the clients' gate counts it, and their limits hold. A peer that does
-//! not say in time what it is, or says what is nothing, is a client, and gets the stream errors that a client would.
+//! Until that is known a connection is a client that has not logged in: the clients' gate counts it, and their limits hold. The time for that is
+//! part of the time to log in, or to prove a domain. A peer that does not say in time what it is, or says what is nothing, is a client, and
+//! gets the stream errors that a client would.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -15,7 +16,7 @@ use rookery_proto::xml::framer::{Framer, Step};
 use rookery_proto::xml::header::StreamHeader;
 use rookery_proto::xmpp::ns;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::c2s::{self, Shared};
 use super::s2s::{self, Federation};
@@ -40,6 +41,7 @@ pub fn serve(
     let (shared, federation) = (shared.clone(), federation.clone());
     tokio::spawn(async move {
         let standing = pass.standing();
+        let (mut stop, gate) = (shared.stop.clone(), shared.gate.clone());
         let both = Both { shared: &shared, federation: &federation, start };
         tokio::select! {
             biased;
@@ -48,8 +50,10 @@ pub fn serve(
                 Some(Taken::Server(server)) => both.server(server, pass),
                 None => both.nobody(),
             },
-            // Without a word: the peer holds too many connections.
+            // Without a word: the peer holds too many connections, or has not said one that could be answered.
             () = standing.sent_away() => both.nobody(),
+            _ = stop.wait_for(|stop| *stop) => both.nobody(),
+            () = gate.is_shut() => both.nobody(),
         }
     });
 }
@@ -91,20 +95,22 @@ impl Both<'_> {
             tracing::debug!(%peer, limit = refusal.limit(), "connection refused");
             return None;
         }
-        let patience = settings.limits.login.min(PATIENCE);
+        let (since, login) = (Instant::now(), settings.limits.login);
         let raw: Box<dyn Stream> = Box::new(stream);
         match self.start {
             Start::InTheStream => {
                 let mut raw = raw;
-                let (kind, read) = self.kind(&mut raw, settings.before, patience).await;
+                let (kind, read) = self.kind(&mut raw, settings.before, since + login).await;
                 let stream = Rewound { read, fetched: 0, rest: raw };
                 Some(match kind {
-                    Kind::Client => Taken::Client(Client::Plain(Socket::located(stream, self.start, peer))),
-                    Kind::Server => Taken::Server(s2s::Arrived::plain(stream, peer)),
+                    Kind::Client => {
+                        Taken::Client(Client::Plain(Socket::located(stream, self.start, peer, since)))
+                    }
+                    Kind::Server => Taken::Server(s2s::Arrived::plain(stream, peer, since)),
                 })
             }
             Start::Direct => {
-                let handshake = timeout(settings.limits.login, accept_either(&self.shared.tls, raw));
+                let handshake = timeout_at(since + login, accept_either(&self.shared.tls, raw));
                 let accepted = match handshake.await {
                     Ok(Ok(accepted)) => accepted,
                     Ok(Err(error)) => {
@@ -121,30 +127,32 @@ impl Both<'_> {
                 let kind = match by_alpn {
                     Some(kind) => kind,
                     None => {
-                        let (kind, read) = self.kind(&mut accepted.stream, settings.before, patience).await;
+                        let (kind, read) =
+                            self.kind(&mut accepted.stream, settings.before, since + login).await;
                         accepted.stream.unread(&read);
                         kind
                     }
                 };
                 Some(match kind {
-                    Kind::Client => Taken::Client(Client::Tls(Socket::secured(accepted, peer))),
-                    Kind::Server => Taken::Server(s2s::Arrived::secured(accepted, chain, peer)),
+                    Kind::Client => Taken::Client(Client::Tls(Socket::secured(accepted, peer, since))),
+                    Kind::Server => Taken::Server(s2s::Arrived::secured(accepted, chain, peer, since)),
                 })
             }
         }
     }
 
-    /// The kind that the header of the stream names, and all that was read.
+    /// The kind that the header of the stream names, and all that was read. `until`: the end of the time to log in.
     async fn kind<S: AsyncRead + Unpin>(
         &self,
         stream: &mut S,
         limits: Limits,
-        patience: Duration,
+        until: Instant,
     ) -> (Kind, Vec<u8>) {
+        let until = until.min(Instant::now() + PATIENCE);
         let (mut read, mut stop, gate) = (Vec::new(), self.shared.stop.clone(), self.shared.gate.clone());
         let kind = tokio::select! {
             biased;
-            kind = timeout(patience, header(stream, limits, &mut read)) => kind.unwrap_or(Kind::Client),
+            kind = timeout_at(until, header(stream, limits, &mut read)) => kind.unwrap_or(Kind::Client),
             // The client's part tells the peer.
             _ = stop.wait_for(|stop| *stop) => Kind::Client,
             () = gate.is_shut() => Kind::Client,

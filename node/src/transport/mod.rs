@@ -20,6 +20,7 @@ use rookery_proto::xml::framer::Step;
 use rookery_proto::xml::header::{Opening, StreamHeader};
 use rookery_proto::xml::{Error, Limits};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 
 use crate::config::Network;
 use crate::tls::Tls;
@@ -45,6 +46,11 @@ pub trait Transport: Carrier {
     /// Where the peer is, once proxies have been asked. `proxies` are the networks from which a PROXY header must come,
     /// if the protocol is on. Called once, before anything else. `None`: the connection is refused, and why is logged.
     fn locate(&mut self, proxies: Option<&[Network]>) -> impl Future<Output = Option<SocketAddr>> + Send;
+
+    /// Since when the peer could log in, if that is known: others may have looked at the connection before the negotiation begins.
+    fn since(&self) -> Option<Instant> {
+        None
+    }
 
     /// What stands in front of the first byte of XML: the handshake of direct TLS; nothing for others. The caller limits
     /// the time.

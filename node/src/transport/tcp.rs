@@ -10,7 +10,7 @@ use std::time::Duration;
 use rookery_proto::sasl::ChannelBindings;
 use rookery_proto::xml::framer::Framer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::{Carrier, Security, Transport};
 use crate::config::Network;
@@ -45,8 +45,8 @@ pub struct Socket<S> {
     wire: Wire<S>,
     start: Start,
     peer: SocketAddr,
-    /// Whether proxies were asked where the peer is.
-    located: bool,
+    /// Since when it is known where the peer is: proxies were asked.
+    located: Option<Instant>,
     bindings: ChannelBindings,
 }
 
@@ -64,18 +64,18 @@ impl<S: Stream> Socket<S> {
     /// A connection that was accepted from `peer`.
     pub fn new(stream: S, start: Start, peer: SocketAddr) -> Self {
         let bindings = ChannelBindings::default();
-        Self { wire: Wire::Plain(stream), start, peer, located: false, bindings }
+        Self { wire: Wire::Plain(stream), start, peer, located: None, bindings }
     }
 
-    /// The same, where it is known that the peer is at `peer`: proxies are not asked.
-    pub(crate) fn located(stream: S, start: Start, peer: SocketAddr) -> Self {
-        Self { located: true, ..Self::new(stream, start, peer) }
+    /// The same, where it is known since `since` that the peer is at `peer`: proxies are not asked.
+    pub(crate) fn located(stream: S, start: Start, peer: SocketAddr, since: Instant) -> Self {
+        Self { located: Some(since), ..Self::new(stream, start, peer) }
     }
 
-    /// A connection by direct TLS, after its handshake, from a peer that is at `peer`.
-    pub(crate) fn secured(accepted: Accepted<S>, peer: SocketAddr) -> Self {
-        let bindings = ChannelBindings::default();
-        let mut own = Self { wire: Wire::Gone, start: Start::Direct, peer, located: true, bindings };
+    /// A connection by direct TLS, after its handshake, from a peer of which it is known since `since` that it is at `peer`.
+    pub(crate) fn secured(accepted: Accepted<S>, peer: SocketAddr, since: Instant) -> Self {
+        let (bindings, located) = (ChannelBindings::default(), Some(since));
+        let mut own = Self { wire: Wire::Gone, start: Start::Direct, peer, located, bindings };
         own.encrypted(accepted);
         own
     }
@@ -136,11 +136,16 @@ impl<S: Stream> Transport for Socket<S> {
     }
 
     async fn locate(&mut self, proxies: Option<&[Network]>) -> Option<SocketAddr> {
-        if !std::mem::replace(&mut self.located, true) {
+        if self.located.is_none() {
             let peer = self.peer;
             self.peer = locate(self, peer, proxies).await?;
+            self.located = Some(Instant::now());
         }
         Some(self.peer)
+    }
+
+    fn since(&self) -> Option<Instant> {
+        self.located
     }
 
     async fn begin(&mut self, tls: &Tls) -> io::Result<()> {

@@ -92,11 +92,10 @@ fn messages(world: &World) {
 
 type Numbers = Vec<usize>;
 
-/// The messages in a user's archive: what came, and what was sent.
-async fn archived(store: &Store, user: usize) -> rookery_cluster::store::Result<(Numbers, Numbers)> {
+/// The stanzas in a user's archive that are no errors, as text.
+async fn entries(store: &Store, user: usize) -> rookery_cluster::store::Result<Vec<(Direction, String)>> {
     let owner = Entity::new(jid(user));
-    let (mut got, mut sent) = (Vec::new(), Vec::new());
-    let mut query = Query::all(100_000);
+    let (mut all, mut query) = (Vec::new(), Query::all(100_000));
     loop {
         let (owner, asked) = (&owner, &query);
         let slice = store
@@ -104,24 +103,32 @@ async fn archived(store: &Store, user: usize) -> rookery_cluster::store::Result<
                 Box::pin(async move { archive::page(&mut **tx, Collection::Archive, owner, asked).await })
             })
             .await?;
-        for (_, entry) in &slice.entries {
-            let text = String::from_utf8_lossy(&entry.stanza).into_owned();
-            let number =
-                text.split_once("<body>m").and_then(|(_, rest)| rest.split_once('<')?.0.parse().ok());
-            let Some(number) = number else { continue };
-            if text.contains("type='error'") {
-                continue;
-            }
-            match entry.direction() {
-                Direction::In => got.push(number),
-                _ => sent.push(number),
-            }
-        }
+        let text = |entry: &archive::Entry| String::from_utf8_lossy(&entry.stanza).into_owned();
+        let texts = slice.entries.iter().map(|(_, entry)| (entry.direction(), text(entry)));
+        all.extend(texts.filter(|(_, text)| !text.contains("type='error'")));
         if slice.entries.is_empty() || slice.cursor.is_none() {
-            return Ok((got, sent));
+            return Ok(all);
         }
         query = query.onwards(slice.cursor);
     }
+}
+
+/// The number of the message in a stanza's body, behind a letter that says whose numbers they are.
+fn number(text: &str, letter: char) -> Option<usize> {
+    text.split_once(&format!("<body>{letter}"))?.1.split_once('<')?.0.parse().ok()
+}
+
+/// The messages in a user's archive: what came, and what was sent.
+async fn archived(store: &Store, user: usize) -> rookery_cluster::store::Result<(Numbers, Numbers)> {
+    let (mut got, mut sent) = (Vec::new(), Vec::new());
+    for (direction, text) in entries(store, user).await? {
+        let Some(number) = number(&text, 'm') else { continue };
+        match direction {
+            Direction::In => got.push(number),
+            _ => sent.push(number),
+        }
+    }
+    Ok((got, sent))
 }
 
 /// The archive has every acknowledged message once, in the order in which clients got them.

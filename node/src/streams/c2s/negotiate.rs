@@ -99,7 +99,7 @@ pub(super) async fn run<T: Transport>(
         tracing::debug!(%peer, limit = refusal.limit(), "connection refused");
         return None;
     }
-    let deadline = Instant::now() + settings.limits.login;
+    let deadline = transport.since().unwrap_or_else(Instant::now) + settings.limits.login;
     let (mut stop, gate) = (shared.stop.clone(), shared.gate.clone());
     let mut negotiation = Negotiation {
         transport,

@@ -196,6 +196,53 @@ async fn one_that_never_says_what_it_is_ends_as_a_client() {
     assert_eq!(without_tls.end().await, "");
 }
 
+/// Who has been looked at has not more time for that.
+#[tokio::test(start_paused = true)]
+async fn the_time_to_log_in_or_to_prove_a_domain_begins_with_the_connection() {
+    let scene = scene(|config| {
+        config.limits.login = Duration::from_secs(40);
+        config.federation.limits.negotiation = Duration::from_secs(30);
+    })
+    .await;
+    let took = |begun: Instant| begun.elapsed().as_secs();
+    for (start, encrypted) in [(Start::InTheStream, false), (Start::Direct, false), (Start::Direct, true)] {
+        let begun = Instant::now();
+        let mut peer = scene.connect(start);
+        tokio::task::yield_now().await; // its time begins
+        tokio::time::advance(Duration::from_secs(10)).await;
+        if encrypted {
+            peer = peer.encrypt().await;
+        }
+        peer.end().await;
+        assert!((40..50).contains(&took(begun)), "{start:?} {encrypted}: {} s", took(begun));
+    }
+    let begun = Instant::now();
+    let mut peer = scene.connect(Start::InTheStream);
+    tokio::task::yield_now().await;
+    tokio::time::advance(Duration::from_secs(10)).await;
+    open(&mut peer, SERVER).await;
+    assert!(peer.end().await.contains("<connection-timeout "));
+    assert!((30..40).contains(&took(begun)), "{} s", took(begun));
+}
+
+/// A handshake that nobody goes on with does not keep the node from stopping.
+#[tokio::test(start_paused = true)]
+async fn whoever_has_not_said_what_it_is_goes_when_the_node_stops() {
+    for parks in [false, true] {
+        let scene = scene(|_| {}).await;
+        let mut silent = [Start::InTheStream, Start::Direct].map(|start| scene.connect(start));
+        let begun = Instant::now();
+        if parks {
+            scene.fixture.shared.gate.shut();
+        } else {
+            scene.fixture.stop.send(true).unwrap();
+        }
+        assert!(silent[0].end().await.contains("<system-shutdown "));
+        assert_eq!(silent[1].end().await, "");
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    }
+}
+
 #[tokio::test]
 async fn until_it_is_known_a_connection_is_a_client_without_a_login() {
     let scene = scene(|config| config.limits.connections_before_login = 2).await;

@@ -20,17 +20,20 @@ pub struct Arrived {
     wire: Wire,
     begin: Begin,
     peer: SocketAddr,
+    /// Since when: its time to prove a domain runs.
+    since: Instant,
 }
 
 /// Takes care of one accepted connection until its end, in a task of its own.
 pub fn serve(federation: &Arc<Federation>, stream: impl Stream, begin: Begin, peer: SocketAddr, pass: Pass) {
-    Arrived { wire: Wire::new(Box::new(stream)), begin, peer }.serve(federation, pass);
+    let (wire, since) = (Wire::new(Box::new(stream)), Instant::now());
+    Arrived { wire, begin, peer, since }.serve(federation, pass);
 }
 
 impl Arrived {
-    /// In the clear, for STARTTLS.
-    pub fn plain(stream: impl Stream, peer: SocketAddr) -> Self {
-        Self { wire: Wire::new(Box::new(stream)), begin: Begin::Starttls, peer }
+    /// In the clear, for STARTTLS. The connection is there since `since`.
+    pub fn plain(stream: impl Stream, peer: SocketAddr, since: Instant) -> Self {
+        Self { wire: Wire::new(Box::new(stream)), begin: Begin::Starttls, peer, since }
     }
 
     /// By direct TLS, after the handshake, with the certificates of the other side.
@@ -38,15 +41,16 @@ impl Arrived {
         accepted: Accepted<Box<dyn Stream>>,
         chain: Vec<CertificateDer<'static>>,
         peer: SocketAddr,
+        since: Instant,
     ) -> Self {
         let Accepted { stream, sni, protocol, .. } = accepted;
         let wire = Wire::accepted(Secured { stream, chain, version: protocol, sni });
-        Self { wire, begin: Begin::Direct, peer }
+        Self { wire, begin: Begin::Direct, peer, since }
     }
 
     /// Takes care of it until its end, in a task of its own. `pass` is of the servers' gate.
     pub fn serve(self, federation: &Arc<Federation>, mut pass: Pass) {
-        let Self { wire, begin, peer } = self;
+        let Self { wire, begin, peer, since } = self;
         let settings = federation.settings.load_full();
         let kind = if begin == Begin::Direct { "s2s_tls" } else { "s2s" };
         metrics::counter!("rookery_connections_total", "kind" => kind).increment(1);
@@ -68,7 +72,7 @@ impl Arrived {
             return refuse(federation.gate.limit(refusal));
         }
         let conn = Conn::new(wire, federation.rates.address(origin), settings.clone());
-        let incoming = Incoming::new(federation.clone(), settings, conn, begin, peer);
+        let incoming = Incoming::new(federation.clone(), settings, conn, begin, (peer, since));
         tokio::spawn(async move {
             // The handshake's state is freed before the stream's begins.
             if let Some(running) = Box::pin(incoming.run(pass)).await {

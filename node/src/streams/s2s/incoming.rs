@@ -35,6 +35,8 @@ pub(super) struct Incoming {
     conn: Conn,
     begin: Begin,
     peer: SocketAddr,
+    /// Since when the connection is there.
+    since: Instant,
     /// The header's `to`, one of our domains.
     local: Option<BareJid>,
     /// The header's `from`.
@@ -62,16 +64,16 @@ impl Incoming {
         settings: Arc<Settings>,
         conn: Conn,
         begin: Begin,
-        peer: SocketAddr,
+        (peer, since): (SocketAddr, Instant),
     ) -> Self {
         let (local, remote, proof, claim, bidi, id) = (None, None, None, None, None, String::new());
-        Self { federation, settings, conn, begin, peer, local, remote, proof, claim, bidi, id }
+        Self { federation, settings, conn, begin, peer, since, local, remote, proof, claim, bidi, id }
     }
 
     /// `None` if the connection ended.
     pub(super) async fn run(mut self, pass: Pass) -> Option<Box<Running>> {
         let federation = self.federation.clone();
-        let deadline = Instant::now() + self.settings.federation.limits.negotiation;
+        let deadline = self.since + self.settings.federation.limits.negotiation;
         let standing = pass.standing();
         let mut stop = federation.stop.clone();
         let end = tokio::select! {

@@ -97,7 +97,8 @@ impl Fingerprints {
 
     /// Whether `certificate` is one of them (section 4).
     pub(super) fn have(&self, certificate: &CertificateDer<'_>) -> bool {
-        self.0.iter().any(|one| one.is_of(certificate))
+        let (short, long) = (Sha256::digest(certificate), Sha512::digest(certificate));
+        self.0.iter().any(|one| one.is_of(&short, &long))
     }
 
     /// How many certificates there are.
@@ -125,10 +126,10 @@ impl Fingerprint {
         (own.sha256.is_some() || own.sha512.is_some()).then_some(own)
     }
 
-    /// All hashes that there are must be right: one that is broken some day does not decide alone.
-    fn is_of(&self, certificate: &CertificateDer<'_>) -> bool {
+    /// Whether these are the hashes of the certificate. All that there are must be right: one that is broken some day does not decide alone.
+    fn is_of(&self, short: &[u8], long: &[u8]) -> bool {
         let right = |hash: &Option<Vec<u8>>, found: &[u8]| hash.as_ref().is_none_or(|hash| hash == found);
-        right(&self.sha256, &Sha256::digest(certificate)) && right(&self.sha512, &Sha512::digest(certificate))
+        right(&self.sha256, short) && right(&self.sha512, long)
     }
 }
 

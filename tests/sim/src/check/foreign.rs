@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rookery_cluster::entity::Entity;
 use rookery_cluster::store::Store;
-use rookery_cluster::tables::archive::{self, Collection, Query};
 use rookery_cluster::tables::roster::{self, Subscription};
 
+use super::{entries, number};
 use crate::conduct::Kind;
 use crate::foreign::{Fate, In, Kept, Out, PEOPLE, Request, State, left, person};
 use crate::world::{View, World, jid};
@@ -58,35 +58,14 @@ pub(super) async fn all(world: &World, store: &Store) {
 type Roster = BTreeMap<String, Subscription>;
 
 async fn read(store: &Store, user: usize) -> rookery_cluster::store::Result<(Archived, Roster)> {
-    let owner = Entity::new(jid(user));
-    let owner = &owner;
+    let owner = &Entity::new(jid(user));
     let mut archived = Archived::default();
-    let mut query = Query::all(100_000);
-    loop {
-        let asked = &query;
-        let slice = store
-            .read(|tx| {
-                Box::pin(async move { archive::page(&mut **tx, Collection::Archive, owner, asked).await })
-            })
-            .await?;
-        for (_, entry) in &slice.entries {
-            let text = String::from_utf8_lossy(&entry.stanza).into_owned();
-            let number = |letter: &str| -> Option<usize> {
-                text.split_once(&format!("<body>{letter}"))?.1.split_once('<')?.0.parse().ok()
-            };
-            if text.contains("type='error'") {
-                continue;
-            }
-            if let Some(n) = number("f") {
-                *archived.0.entry(n).or_default() += 1;
-            } else if let Some(n) = number("g") {
-                *archived.1.entry(n).or_default() += 1;
-            }
+    for (_, text) in entries(store, user).await? {
+        if let Some(n) = number(&text, 'f') {
+            *archived.0.entry(n).or_default() += 1;
+        } else if let Some(n) = number(&text, 'g') {
+            *archived.1.entry(n).or_default() += 1;
         }
-        if slice.entries.is_empty() || slice.cursor.is_none() {
-            break;
-        }
-        query = query.onwards(slice.cursor);
     }
     let rows = store.read(|tx| Box::pin(async move { roster::load(&mut **tx, owner, 10_000).await })).await?;
     let items = rows.rows.into_iter().filter(|item| !item.unlisted);

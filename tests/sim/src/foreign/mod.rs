@@ -89,7 +89,7 @@ impl Nature {
 struct Ways {
     /// Nobody reaches it; whether its name does not even exist.
     away: Option<bool>,
-    /// It does not read.
+    /// The far server does not read.
     pauses: bool,
     /// Grows when all streams of links are cut, and when they are closed in order.
     cuts: u64,
@@ -99,7 +99,7 @@ struct Ways {
 /// How a stream of a link ended for good, if it has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Fate {
-    /// It is there, or may be resumed.
+    /// The stream is there, or may be resumed.
     Open,
     /// The link has closed it in order.
     Closed,
@@ -143,7 +143,7 @@ pub(crate) struct In {
     pub(crate) device: Option<usize>,
     /// The far server was told that it is safe.
     pub(crate) confirmed: bool,
-    /// It was sent again on another stream.
+    /// The message was sent again on another stream.
     pub(crate) again: bool,
     pub(crate) errors: u32,
     /// Clients that got it directly, in which life, and when.
@@ -158,7 +158,7 @@ pub(crate) struct Request {
     /// The client that asked, in which of its lives; or the one that was asked.
     pub(crate) client: usize,
     pub(crate) life: usize,
-    /// It was acknowledged, or confirmed.
+    /// The request was acknowledged, or confirmed.
     pub(crate) acked: bool,
     pub(crate) answers: u32,
     /// The one that was asked got the request.
@@ -170,7 +170,7 @@ struct Item {
     xml: String,
     /// The message or the request that it is.
     what: Sent,
-    /// It was on some stream already.
+    /// The stanza was on some stream already.
     sent: bool,
 }
 
@@ -193,13 +193,13 @@ struct Going {
     resumes: bool,
     /// A node's task has it.
     held: bool,
-    /// It waits for such a task since then.
+    /// The stream waits for such a task since then.
     since: Duration,
     /// How many of those that wait are sent on it.
     sent: usize,
     /// How many of its stanzas are confirmed.
     confirmed: u32,
-    /// It is to be closed in order.
+    /// The stream is to be closed in order.
     closes: bool,
     used: Duration,
 }

@@ -63,7 +63,7 @@ impl Connection {
         self.world.places.get(self.node).is_some_and(|place| place.severed.load(Ordering::Relaxed))
     }
 
-    /// It is over; what is kept of the stream is what `fate` says.
+    /// The stream is over; what is kept of the stream is what `fate` says.
     fn end(&self, fate: Option<Fate>) {
         let nature = self.world.far.nature;
         let mut state = self.world.far.state.lock();

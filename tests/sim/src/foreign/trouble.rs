@@ -8,16 +8,16 @@ use crate::world::World;
 /// What ends a fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Cure {
-    /// It is reached again.
+    /// The far server is reached again.
     Back,
     /// Its people come back.
     Restarted,
-    /// It reads again.
+    /// The far server reads again.
     Reads,
 }
 
 impl State {
-    /// It knows no stream of a link any more.
+    /// The far server knows no stream of a link any more.
     fn forget_streams(&mut self) {
         for kept in self.streams.values_mut().filter(|kept| kept.fate == Fate::Open) {
             kept.fate = Fate::Forgotten;

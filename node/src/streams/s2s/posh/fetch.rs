@@ -135,8 +135,10 @@ impl Fetch {
     async fn get(&self, url: &Uri) -> Result<Response<Bytes>, Missing> {
         let server = Server::of(url)
             .map_err(|_| Missing::Refused(url.to_string(), "it must be https://, a host and a path"))?;
-        let (unicode, _) = idna::domain_to_unicode(&server.host);
-        let refused = [server.host.to_ascii_lowercase(), unicode];
+        // A dot at the end makes no other name of it.
+        let host = server.host.strip_suffix('.').unwrap_or(&server.host);
+        let (unicode, _) = idna::domain_to_unicode(host);
+        let refused = [host.to_ascii_lowercase(), unicode];
         if refused.iter().any(|host| self.settings.federation.refuses(host)) {
             return Err(Missing::Refused(url.to_string(), "federation.refuse has its host"));
         }

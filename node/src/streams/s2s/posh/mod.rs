@@ -4,7 +4,8 @@
 //! - `fetch`: from the domain to its fingerprints, over HTTPS, with references and redirects.
 //!
 //! Each domain is asked by one fetch at a time, which all who want to know wait for. Fetches for streams that this node opens have places of
-//! their own: strangers, who can name any domain, do not take them.
+//! their own: strangers, who can name any domain, do not take them. What strangers cause takes nothing from what is known either: fingerprints
+//! count while newer ones are fetched, and go only when a web server has said something else.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -43,9 +44,33 @@ const FRESH: Duration = Duration::from_secs(60);
 /// The fingerprints of a domain, or why there are none.
 type Answer = Result<Arc<Fingerprints>, Missing>;
 
-enum Entry {
-    UnderWay(watch::Receiver<Option<Answer>>),
-    Known { since: Instant, until: Instant, answer: Answer },
+/// What is known of a domain, and the fetch that is under way. One of them at least.
+#[derive(Default)]
+struct Entry {
+    known: Option<Known>,
+    under_way: Option<watch::Receiver<Option<Answer>>>,
+}
+
+/// An answer.
+#[derive(Clone)]
+struct Known {
+    /// When the web server was asked.
+    since: Instant,
+    /// How long the answer holds.
+    until: Instant,
+    answer: Answer,
+}
+
+impl Entry {
+    /// Whether a fetch is under way: its task runs.
+    fn is_under_way(&self) -> bool {
+        self.under_way.as_ref().is_some_and(|under_way| under_way.has_changed().is_ok())
+    }
+
+    /// What holds of what is known.
+    fn holds(&self, now: Instant) -> Option<&Known> {
+        self.known.as_ref().filter(|known| known.until > now)
+    }
 }
 
 /// The fingerprints that domains give of their certificates.
@@ -61,20 +86,17 @@ impl Posh {
         Arc::new(Self { known: Mutex::default(), calling: places(), called: places() })
     }
 
-    /// Forgets everything but what is under way.
+    /// Forgets everything. What is under way is told to those who wait for it, and to nobody else: other settings may hold now.
     pub(super) fn clear(&self) {
-        self.known.lock().retain(|_, entry| matches!(entry, Entry::UnderWay(_)));
+        self.known.lock().clear();
     }
 
     /// The answer of `domain`, if one is known that still holds and is not older than `at_most`.
     fn get(&self, domain: &str, at_most: Duration) -> Option<Answer> {
         let now = Instant::now();
-        match self.known.lock().get(domain)? {
-            Entry::Known { since, until, answer } if *until > now && now - *since <= at_most => {
-                Some(answer.clone())
-            }
-            _ => None,
-        }
+        let all = self.known.lock();
+        let known = all.get(domain)?.holds(now)?;
+        (now - known.since <= at_most).then(|| known.answer.clone())
     }
 
     /// The answer of a domain, fetched if none is known that is not older than `at_most`.
@@ -82,6 +104,16 @@ impl Posh {
         if let Some(known) = self.get(&fetch.domain, at_most) {
             return known;
         }
+        let fetch = Arc::new(fetch);
+        let mut answer = self.ask(&fetch, direction).await;
+        if answer == Err(Missing::Busy) && direction == Direction::Outgoing {
+            // It may have been a stranger's fetch that had to make room. Ours have places of their own.
+            answer = self.ask(&fetch, direction).await;
+        }
+        answer
+    }
+
+    async fn ask(self: &Arc<Self>, fetch: &Arc<Fetch>, direction: Direction) -> Answer {
         let mut under_way = self.begin(fetch, direction)?;
         let answer = under_way.wait_for(Option::is_some).await;
         answer.ok().and_then(|answer| answer.clone()).unwrap_or(Err(Missing::Late))
@@ -90,12 +122,13 @@ impl Posh {
     /// The fetch that is under way, else a new one. A task of its own: whoever stops waiting leaves the answer to others.
     fn begin(
         self: &Arc<Self>,
-        fetch: Fetch,
+        fetch: &Arc<Fetch>,
         direction: Direction,
     ) -> Result<watch::Receiver<Option<Answer>>, Missing> {
         let mut known = self.known.lock();
-        if let Some(Entry::UnderWay(under_way)) = known.get(&fetch.domain)
-            && under_way.has_changed().is_ok()
+        if let Some(entry) = known.get(&fetch.domain)
+            && entry.is_under_way()
+            && let Some(under_way) = &entry.under_way
         {
             return Ok(under_way.clone());
         }
@@ -105,13 +138,20 @@ impl Posh {
             return Err(Missing::Busy);
         };
         let (told, under_way) = watch::channel(None);
-        make_room(&mut known);
-        known.insert(fetch.domain.clone(), Entry::UnderWay(under_way.clone()));
-        tokio::spawn(self.clone().run(fetch, place, told));
+        if !known.contains_key(&fetch.domain) {
+            make_room(&mut known);
+        }
+        known.entry(fetch.domain.clone()).or_default().under_way = Some(under_way.clone());
+        tokio::spawn(self.clone().run(fetch.clone(), place, told));
         Ok(under_way)
     }
 
-    async fn run(self: Arc<Self>, fetch: Fetch, place: Place<String>, told: watch::Sender<Option<Answer>>) {
+    async fn run(
+        self: Arc<Self>,
+        fetch: Arc<Fetch>,
+        place: Place<String>,
+        told: watch::Sender<Option<Answer>>,
+    ) {
         let fetched = tokio::select! {
             fetched = timeout(PATIENCE, fetch.run()) => fetched.unwrap_or(Err(Missing::Late)),
             () = place.sent_away() => Err(Missing::Busy),
@@ -126,29 +166,61 @@ impl Posh {
                 (Err(missing), holds)
             }
         };
-        let since = Instant::now();
-        let entry = Entry::Known { since, until: since + holds, answer: answer.clone() };
-        let mut known = self.known.lock();
-        known.insert(fetch.domain, entry);
+        let mut all = self.known.lock();
+        let own = |entry: &Entry| {
+            entry.under_way.as_ref().is_some_and(|under_way| under_way.same_channel(&told.subscribe()))
+        };
+        let answer = match all.get_mut(&fetch.domain).filter(|entry| own(entry)) {
+            None => answer, // everything was forgotten meanwhile
+            Some(entry) => {
+                entry.under_way = None;
+                let answer = entry.learn(answer, holds);
+                if entry.known.is_none() {
+                    all.remove(&fetch.domain);
+                }
+                answer
+            }
+        };
         #[allow(clippy::cast_precision_loss)] // at most MOST
-        metrics::gauge!("rookery_posh_domains").set(known.len() as f64);
-        drop(known);
+        metrics::gauge!("rookery_posh_domains").set(all.len() as f64);
+        drop(all);
         told.send_replace(Some(answer));
     }
 }
 
-/// Room for one more: answers that do not hold any more go, then every second one. Fetches that are under way stay: places bound their number.
+impl Entry {
+    /// What those are told who wait for an answer, which holds for so long.
+    fn learn(&mut self, answer: Answer, holds: Duration) -> Answer {
+        let now = Instant::now();
+        let before = self.holds(now).filter(|known| known.answer.is_ok()).cloned();
+        let known = match (&answer, before) {
+            // Nobody was asked: that says nothing.
+            (Err(Missing::Busy), _) => return answer,
+            // Fingerprints hold for as long as their document has said (RFC 7711 section 6), also while their web server is away.
+            (Err(missing), Some(before)) if missing.is_passing() => Known { since: now, ..before },
+            _ => Known { since: now, until: now + holds, answer },
+        };
+        self.known.insert(known).answer.clone()
+    }
+}
+
+/// Room for one more: answers that do not hold any more go, then those that say that there is nothing, which strangers can make with any name,
+/// then every second one. Fetches that are under way stay: places bound their number.
 fn make_room(known: &mut HashMap<String, Entry>) {
     if known.len() < MOST {
         return;
     }
     let now = Instant::now();
-    known.retain(|_, entry| !matches!(entry, Entry::Known { until, .. } if *until <= now));
+    known.retain(|_, entry| entry.is_under_way() || entry.holds(now).is_some());
+    if known.len() >= MOST {
+        let found = |entry: &Entry| entry.known.as_ref().is_some_and(|known| known.answer.is_ok());
+        known.retain(|_, entry| entry.is_under_way() || found(entry));
+    }
     if known.len() >= MOST {
         let mut keep = false;
         known.retain(|_, entry| {
             keep = !keep;
-            keep || matches!(entry, Entry::UnderWay(_))
+            keep || entry.is_under_way()
         });
     }
 }
@@ -210,22 +282,37 @@ impl Posh {
 
     /// How long what is known of `domain` holds.
     pub(super) fn holds(&self, domain: &str) -> Option<Duration> {
-        match self.known.lock().get(domain)? {
-            Entry::Known { until, .. } => Some(*until - Instant::now()),
-            Entry::UnderWay(_) => None,
-        }
+        let now = Instant::now();
+        Some(self.known.lock().get(domain)?.holds(now)?.until - now)
     }
 
     /// Makes what is known of `domain` older.
     pub(super) fn age(&self, domain: &str, by: Duration) {
-        if let Some(Entry::Known { since, .. }) = self.known.lock().get_mut(domain) {
-            *since -= by;
+        if let Some(known) = self.known.lock().get_mut(domain).and_then(|entry| entry.known.as_mut()) {
+            known.since -= by;
         }
     }
 
-    /// Takes all places of streams that others open.
-    pub(super) fn fill_called(&self) -> Vec<Place<String>> {
-        (0..AT_ONCE).map(|n| self.called.try_take(AT_ONCE, &format!("{n}.example")).unwrap()).collect()
+    /// Takes all places of streams that others open, each for a zone of its own, or all for one.
+    pub(super) fn fill_called(&self, zones: bool) -> Vec<Place<String>> {
+        let zone = |n| if zones { format!("{n}.example") } else { "b.example".to_owned() };
+        (0..AT_ONCE).map_while(|n| self.called.try_take(AT_ONCE, &zone(n))).collect()
+    }
+
+    /// One of them.
+    pub(super) fn call(&self, zone: &str) -> Option<Place<String>> {
+        self.called.try_take(AT_ONCE, &zone.to_owned())
+    }
+
+    /// Whether a stream of our own finds the fingerprints of `domain`.
+    pub(super) async fn finds(self: &Arc<Self>, federation: &Federation, domain: &str) -> bool {
+        let fetch = Fetch::new(federation, domain).unwrap();
+        self.find(fetch, HOLDS, Direction::Outgoing).await.is_ok()
+    }
+
+    /// How many fetches are under way.
+    pub(super) fn under_way(&self) -> usize {
+        self.known.lock().values().filter(|entry| entry.is_under_way()).count()
     }
 }
 
@@ -238,16 +325,17 @@ mod tests {
         let mut known = HashMap::new();
         let entry = |holds| {
             let since = Instant::now();
-            Entry::Known { since, until: since + holds, answer: Err(Missing::None(404)) }
+            let known = Known { since, until: since + holds, answer: Err(Missing::None(404)) };
+            Entry { known: Some(known), under_way: None }
         };
         let (told, under_way) = watch::channel(None);
-        known.insert("slow.example".to_owned(), Entry::UnderWay(under_way));
+        known.insert("slow.example".to_owned(), Entry { known: None, under_way: Some(under_way) });
         for n in 0..2 * MOST {
             make_room(&mut known);
             known.insert(format!("{n}.example"), entry(MISSES));
             assert!(known.len() <= MOST);
         }
-        assert!(matches!(known.get("slow.example"), Some(Entry::UnderWay(_))));
+        assert!(known.get("slow.example").is_some_and(Entry::is_under_way));
         let posh = Posh::new();
         posh.known.lock().insert("b.example".to_owned(), entry(MISSES));
         tokio::time::advance(FRESH).await;

@@ -18,6 +18,16 @@ async fn pair() -> (Node, Node, Session) {
     (a, b, romeo)
 }
 
+/// The first three messages go over a stream, and are acknowledged.
+async fn three(peer: &mut Peer, romeo: &mut Session) {
+    for n in 1..=3 {
+        peer.send(&message(n)).await;
+    }
+    romeo.until("<body>3</body>").await;
+    peer.send("<r xmlns='urn:xmpp:sm:3'/>").await;
+    peer.until("<a xmlns='urn:xmpp:sm:3' h='3'/>").await;
+}
+
 fn attribute(text: &str, name: &str) -> String {
     text.rsplit_once(&format!(" {name}='")).unwrap().1.split('\'').next().unwrap().to_owned()
 }
@@ -31,12 +41,7 @@ async fn a_lost_stream_goes_on_where_it_was() {
     peer.send(ENABLE).await;
     let enabled = peer.until("/>").await + &peer.until("/>").await;
     let id = attribute(&enabled, "id");
-    for n in 1..=3 {
-        peer.send(&message(n)).await;
-    }
-    romeo.until("<body>3</body>").await;
-    peer.send("<r xmlns='urn:xmpp:sm:3'/>").await;
-    peer.until("<a xmlns='urn:xmpp:sm:3' h='3'/>").await;
+    three(&mut peer, &mut romeo).await;
     peer.send(&message(4)).await;
     romeo.until("<body>4</body>").await;
     drop(peer);
@@ -73,12 +78,7 @@ async fn what_was_lost_inside_comes_again_on_the_same_stream() {
     peer.send(ENABLE).await;
     let enabled = peer.until("/>").await;
     let id = attribute(&enabled, "id");
-    for n in 1..=3 {
-        peer.send(&message(n)).await;
-    }
-    romeo.until("<body>3</body>").await;
-    peer.send("<r xmlns='urn:xmpp:sm:3'/>").await;
-    peer.until("<a xmlns='urn:xmpp:sm:3' h='3'/>").await;
+    three(&mut peer, &mut romeo).await;
     let number = a.federation.table.list(Some("b.example"))[0].number;
     a.federation.table.forget(number);
     let end = peer.end().await;

@@ -33,6 +33,8 @@ mod hostile;
 mod managed;
 mod peer;
 mod posh;
+mod pressing;
+mod reported;
 mod shared_port;
 
 /// An authority, and certificates that it signs.

@@ -8,6 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::Node;
 use crate::dns::Begin;
+use crate::streams::c2s::tests as c2s;
 use crate::tls::remote;
 
 trait Both: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -34,6 +35,25 @@ impl Peer {
         let io = TcpStream::connect(at).await.unwrap();
         io.set_nodelay(true).unwrap();
         Self { io: Box::new(io), text: String::new() }
+    }
+
+    /// A client of `node` that has called at `at`, its port for direct TLS, and has logged in.
+    pub(super) async fn client(node: &Node, at: SocketAddr, user: &str) -> Self {
+        let (domain, io) = (node.host.options().domains[0].name.clone(), Self::plain(at).await.io);
+        // That is without ALPN, which a client may leave out.
+        let begin = Begin::Starttls;
+        let secured = remote::connect(&node.federation.tls, io, &domain, &domain, begin).await.unwrap();
+        let mut client = Self { io: Box::new(secured.stream), text: String::new() };
+        let header = c2s::HEADER.replace("localhost", &domain);
+        for words in [c2s::plain(user, "secret"), String::new()] {
+            client.send(&header).await;
+            client.until("</stream:features>").await;
+            if !words.is_empty() {
+                client.send(&words).await;
+                client.until("<success").await;
+            }
+        }
+        client
     }
 
     /// By direct TLS to `node`, with the certificate that `as_node` has for `local`.

@@ -1,5 +1,6 @@
 //! Domains that prove their certificates by a file on their web site (RFC 7711).
 
+mod kept;
 mod web;
 
 use rookery_ops::http;
@@ -192,6 +193,7 @@ async fn what_a_hostile_web_site_says_proves_nothing() {
         (there("https://other.example/x"), "no TLS with other.example"),
         (there("https://strange.example/x"), "no TLS with strange.example"),
         (there("https://www.spam.example/x"), "federation.refuse"),
+        (there("https://WWW.Spam.example./x"), "federation.refuse"),
         // Places that only this machine, or this network, should reach.
         (there("https://inner.example/x"), "dns.refuse_networks"),
         (there("https://10.1.2.3/x"), "dns.refuse_networks"),
@@ -236,7 +238,7 @@ async fn the_next_certificate_is_looked_for_in_the_next_file() {
 async fn strangers_do_not_take_the_places_of_our_own() {
     let scene = Scene::new(|_| {}).await;
     scene.web.answer(FILE, ok(&scene.right()));
-    let places = scene.a.federation.posh.fill_called();
+    let places = scene.a.federation.posh.fill_called(true);
     assert!(!scene.is_taken().await);
     assert!(scene.web.asked().is_empty());
     let (romeo, mut juliet) = (scene.a.session("romeo").await, scene.b.session("juliet").await);
@@ -269,6 +271,7 @@ async fn what_one_server_publishes_another_one_takes() {
     for host in ["b.example", "B.Example:8080", "b.example."] {
         let answer = file(at, host).await;
         assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("application/json"), "{answer}");
+        assert!(answer.contains("cache-control: no-cache\r\n"), "{answer}");
         let (_, body) = answer.split_once("\r\n\r\n").unwrap();
         assert!(body.ends_with("\"expires\":600}"), "{body}");
         scene.web.answer(FILE, ok(body));

@@ -9,6 +9,7 @@ use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
@@ -21,6 +22,8 @@ pub(super) enum Answer {
     Bytes(Vec<u8>),
     /// Nothing, for as long as the client waits.
     Silence,
+    /// The same answer as the first kind, when somebody says so.
+    Late(Arc<Notify>, Vec<u8>),
 }
 
 /// `200 OK` with a body.
@@ -39,6 +42,8 @@ pub(super) fn to(location: &str) -> Answer {
 struct Pages {
     answers: HashMap<String, Answer>,
     asked: Vec<String>,
+    /// Told when somebody asks.
+    come: Arc<Notify>,
 }
 
 pub(super) struct Web {
@@ -79,6 +84,12 @@ impl Web {
         self.pages.lock().answers.insert(url.to_owned(), answer);
     }
 
+    /// Waits until a request has come since the last time.
+    pub(super) async fn comes(&self) {
+        let come = self.pages.lock().come.clone();
+        come.notified().await;
+    }
+
     /// The URLs that were asked for since the last call.
     pub(super) fn asked(&self) -> Vec<String> {
         std::mem::take(&mut self.pages.lock().asked)
@@ -100,12 +111,17 @@ async fn one(socket: TcpStream, acceptor: TlsAcceptor, pages: Arc<Mutex<Pages>>)
     let answer = {
         let mut pages = pages.lock();
         pages.asked.push(url.clone());
+        pages.come.notify_one();
         pages.answers.get(&url).cloned()
     };
     let none = || b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_vec();
     match answer {
         Some(Answer::Silence) => drop(stream.read(&mut [0]).await),
         Some(Answer::Bytes(bytes)) => drop(stream.write_all(&bytes).await),
+        Some(Answer::Late(now, bytes)) => {
+            now.notified().await;
+            drop(stream.write_all(&bytes).await);
+        }
         None => drop(stream.write_all(&none()).await),
     }
     let _ = stream.shutdown().await;
