@@ -20,6 +20,11 @@ fn federated(options: &mut Options) {
     options.federation = Some(Federation::default());
 }
 
+/// The link has room for one message of a sender.
+fn narrow(options: &mut Options) {
+    options.federation = Some(Federation { queue_stanzas: 2, ..Federation::default() });
+}
+
 fn chat(n: usize) -> String {
     format!("<message to='juliet@foreign.example' type='chat' id='{n}'><body>m{n}.</body></message>")
 }
@@ -111,4 +116,45 @@ async fn a_home_that_is_cut_off_opens_no_stream() {
     foreign.got("m1.").await;
     romeo.settled().await;
     assert_eq!((foreign.bodies(), foreign.resumed(), other.dials()), (bodies(0..2), 1, 0));
+}
+
+/// The link had refused a message, and the home of its sender died with the error. The message came again, and was taken behind what its sender
+/// had sent later.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_refused_does_not_come_behind_what_was_sent_later() {
+    for link_dies in [false, true] {
+        let mut world = Nodes::with(3, narrow).await;
+        let foreign = Foreign::new(Ways { confirms: false, ..Ways::default() });
+        serve_all(&foreign, &world);
+        let (link, home) = (home_of_link(&world), (home_of_link(&world) + 1) % 3);
+        let name = world.user(home, "romeo").await;
+        let mut romeo = world.nodes[(link + 2) % 3].phone(&name).await;
+        let ask = |id: &str| {
+            format!("<iq to='juliet@foreign.example' type='get' id='{id}'><query xmlns='urn:x'/></iq>")
+        };
+        romeo.send(&chat(0));
+        foreign.got("m0.").await;
+        romeo.settled().await;
+        // His home cannot write what he sends, and what he is to be told waits for that.
+        world.nodes[home].faults.set_reachable(false);
+        romeo.send(&chat(1));
+        romeo.send(&ask("refused by now"));
+        foreign.got("refused by now").await;
+        foreign.change(|ways| ways.confirms = true);
+        foreign.cut();
+        romeo.send(&ask("room by now"));
+        foreign.got("room by now").await;
+        romeo.send(&chat(2));
+        foreign.got("m2.").await;
+        let name_of_link = world.nodes[link].name.clone();
+        world.kill(home);
+        if link_dies {
+            let link = world.nodes.iter().position(|node| node.name == name_of_link).unwrap();
+            world.kill(link);
+        }
+        romeo.settled().await;
+        assert_eq!(foreign.bodies(), ["m0.", "m2."], "the link dies: {link_dies}");
+        let got = romeo.until("id='1'").await;
+        assert!(got.contains("type='error'") && got.contains("resource-constraint"), "{got}");
+    }
 }

@@ -158,6 +158,7 @@ async fn a_message_that_was_acknowledged_and_is_refused_later_leaves_the_archive
     desk.expect("type='unavailable'").await;
     far.send(&error(JULIET, "romeo@localhost/phone", "three", "cancel"));
     becomes(&world, "romeo", &["one"]).await;
+    desk.expect("id='three'").await;
     desk.nothing().await;
     // A new home of his remembers nothing of what he has sent.
     let world = world.restart().await;

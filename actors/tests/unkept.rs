@@ -81,6 +81,37 @@ async fn what_no_client_has_goes_to_another_device() {
     assert_eq!(queue(&world, "juliet").await, 0);
 }
 
+/// So does the last of them if it was sent a copy: the message itself goes on.
+#[tokio::test]
+async fn what_no_client_has_goes_to_another_device_if_the_last_had_a_copy() {
+    for first in ["phone", "tablet"] {
+        let world = never().await;
+        let mut phone = phone(&world, "juliet").await;
+        let mut tablet = resumable(&world, "juliet", "tablet", "<presence/>").await;
+        carbons(&mut tablet).await;
+        for client in [&mut phone, &mut tablet] {
+            no_message(client).await;
+            client.ack();
+            client.quiet = true;
+        }
+        let mut romeo = world.bind("romeo", "orchard").await;
+        romeo.send(&chat("juliet@localhost/phone", "one"));
+        phone.until("<body>one</body>").await;
+        tablet.until("<body>one</body>").await;
+        let last = if first == "phone" { "tablet" } else { "phone" };
+        for resource in [first, last] {
+            kick(&world, &format!("juliet@localhost/{resource}")).await;
+        }
+        let mut desk = world.online("juliet", "desk").await;
+        let got = desk.until("<body>one</body>").await;
+        assert!(!got.contains("urn:xmpp:carbons:2"), "{got}");
+        no_message(&mut desk).await;
+        desk.quit();
+        recorded(&world).await;
+        assert_eq!(queue(&world, "juliet").await, 0);
+    }
+}
+
 /// How many wait is known when the user comes back into memory.
 #[tokio::test]
 async fn the_limit_of_offline_messages_outlives_the_process() {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rookery_cluster::tables::archive::ArchiveId;
+use rookery_proto::xmpp::stanza::Stanza;
 
 use crate::connection::ledger::Receipt;
 
@@ -11,8 +12,9 @@ use crate::connection::ledger::Receipt;
 #[derive(Clone, Default)]
 pub struct SharedDelivery(Option<Arc<Mutex<Shared>>>);
 
-#[derive(Default)]
 struct Shared {
+    /// The message. Some of the sessions are sent a copy of it (XEP-0280), which nobody else may have.
+    message: Arc<Stanza>,
     /// How many still have it to deliver.
     sessions: usize,
     /// A client has confirmed it.
@@ -41,9 +43,16 @@ impl std::fmt::Debug for SharedDelivery {
 
 impl SharedDelivery {
     /// For so many sessions.
-    pub(crate) fn of(sessions: usize) -> Self {
-        let shared = || Arc::new(Mutex::new(Shared { sessions, ..Shared::default() }));
-        Self((sessions > 1).then(shared))
+    pub(crate) fn of(sessions: usize, message: &Arc<Stanza>) -> Self {
+        let shared =
+            || Shared { message: message.clone(), sessions, came: false, receipt: None, queued: None };
+        Self((sessions > 1).then(|| Arc::new(Mutex::new(shared()))))
+    }
+
+    /// The message of which `sent` is a copy, if it is one.
+    pub(crate) fn copied(&self, sent: &Arc<Stanza>) -> Option<Arc<Stanza>> {
+        let message = self.0.as_ref()?.lock().message.clone();
+        (!Arc::ptr_eq(&message, sent)).then_some(message)
     }
 
     /// A client has it. Returns where another session had put it into the offline queue.
@@ -80,15 +89,17 @@ impl SharedDelivery {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rookery_proto::xmpp::stanza::MessageType;
 
     #[test]
     fn the_last_session_sees_to_it_unless_a_client_has_it() {
         let id = ArchiveId::first_at(1);
-        assert!(matches!(SharedDelivery::of(1).left(Receipt::none(), Some(id)), Gone::Last(_, Some(_))));
-        let among = SharedDelivery::of(2);
+        let of = |sessions| SharedDelivery::of(sessions, &Arc::new(Stanza::new(MessageType::Chat)));
+        assert!(matches!(of(1).left(Receipt::none(), Some(id)), Gone::Last(_, Some(_))));
+        let among = of(2);
         assert!(matches!(among.left(Receipt::none(), Some(id)), Gone::Elsewhere));
         assert!(matches!(among.left(Receipt::none(), None), Gone::Last(_, Some(_))));
-        let among = SharedDelivery::of(3);
+        let among = of(3);
         assert!(matches!(among.left(Receipt::none(), Some(id)), Gone::Elsewhere));
         assert_eq!((among.came(), among.came()), (Some(id), None));
         assert!(matches!(among.left(Receipt::none(), None), Gone::Recent(_, None)));

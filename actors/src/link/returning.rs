@@ -136,9 +136,10 @@ impl Link {
             return self.waiting.done(item); // nobody waits for an answer
         }
         if item.kept != Kept::Yes {
-            if let Some(origin) = item.origin {
-                // Should the error be lost with the one who waits for it, the stanza comes again and is looked at anew.
+            if home && let Some(origin) = item.origin {
                 self.seen.not_taken(origin);
+            } else {
+                self.refused_for_good(&item.stanza, item.origin);
             }
             // The last who sent it waits; those before are gone, or would get the error twice.
             let first = std::mem::replace(&mut item.receipt, Receipt::none());

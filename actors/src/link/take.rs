@@ -5,13 +5,14 @@ use rookery_cluster::tables::archive::{ArchiveId, Sent};
 use rookery_cluster::tables::{links, seen};
 use rookery_proto::xmpp::error::Condition;
 use rookery_proto::xmpp::jid::BareJid;
-use rookery_proto::xmpp::stanza::Stanza;
+use rookery_proto::xmpp::stanza::{Stanza, Type};
 
 use super::Link;
 use super::dialing::{Opening, Stream};
 use super::item::{self, Item, Kept};
 use crate::host::kind::Inbound;
 use crate::runtime::commit_queue::{Committed, Outcome, Settled};
+use crate::runtime::origin::Origin;
 use crate::runtime::shares::Full;
 
 /// What is done when a commit is there, and everything before it.
@@ -49,6 +50,9 @@ impl Link {
             self.answered(&inbound.stanza);
             return inbound.receipt.done(); // an answer to this link
         }
+        if self.was_refused(&inbound) {
+            return self.host.bounce(&inbound.stanza, inbound.receipt, Condition::ResourceConstraint);
+        }
         if inbound.origin.is_some_and(|origin| self.seen.has(origin)) {
             return self.follow(Step::Again(Box::new(inbound)));
         }
@@ -61,6 +65,7 @@ impl Link {
             if self.is_at_home() {
                 return self.host.route_from(inbound.stanza, inbound.receipt, inbound.origin);
             }
+            self.refused_for_good(&inbound.stanza, inbound.origin);
             return self.host.bounce(&inbound.stanza, inbound.receipt, condition);
         }
         let Inbound { stanza, receipt, origin, .. } = inbound;
@@ -94,6 +99,22 @@ impl Link {
         if idle {
             self.retry.hurry();
         }
+    }
+
+    /// A stanza is refused. Its sender's home may die before the sender hears so: then the stanza comes again. A message is refused again, since what
+    /// the sender sent later may have been taken meanwhile. A request is looked at anew: an answer that comes again is known.
+    pub(super) fn refused_for_good(&mut self, stanza: &Stanza, origin: Option<Origin>) {
+        let Some(origin) = origin else { return };
+        if matches!(stanza.type_, Type::Message(_)) {
+            self.seen.take(origin); // so that the sender is known
+            self.seen.refuse(origin);
+        }
+        self.seen.not_taken(origin);
+    }
+
+    /// Whether a message was refused before.
+    fn was_refused(&self, inbound: &Inbound) -> bool {
+        inbound.origin.is_some_and(|origin| self.seen.was_refused(origin))
     }
 
     /// Why a stanza is not taken, if it is not.
@@ -139,7 +160,16 @@ impl Link {
 
     /// The store has answered.
     pub(super) fn committed(&mut self, committed: Committed) {
-        self.commits.answered(committed);
+        if let Some((Step::Stanza(item), outcome)) = self.commits.answered(committed)
+            && outcome != Outcome::Stored
+            && let Some(origin) = item.origin
+        {
+            // The turn of the step comes when those before are through. What the same sender sends until then may be stored, and its row must not
+            // say that this one is there.
+            let stanza = item.stanza.clone();
+            self.seen.not_kept(origin);
+            self.refused_for_good(&stanza, Some(origin));
+        }
         while let Some(Settled { step, outcome, .. }) = self.commits.next() {
             self.step(step, outcome);
         }
@@ -177,8 +207,8 @@ impl Link {
             self.recorded = false; // the record may have gone with it
             if let Some(origin) = item.origin {
                 self.seen.not_kept(origin);
-                self.seen.not_taken(origin);
             }
+            self.refused_for_good(&item.stanza, item.origin);
             let condition = match outcome {
                 Outcome::Never => Condition::InternalServerError,
                 _ => Condition::ResourceConstraint,

@@ -10,6 +10,7 @@ use rookery_proto::xmpp::stanza::{IqType, Stanza, Type};
 use tokio::sync::oneshot;
 
 use super::deliver::Ops;
+use super::foreign::is_bounce;
 use super::share::Owed;
 use super::steps::Step;
 use super::worth::worth_keeping;
@@ -136,7 +137,7 @@ impl User {
             let told = session.handle.cast_always(session::Msg::Kick(condition, text.into()));
             self.detach(sid);
             if told.is_err() {
-                self.leave_behind(sid, Vec::new(), None, true); // nobody will say what it had sent
+                self.leave_behind(sid, (Vec::new(), Vec::new()), None, true); // nobody will say what it had sent
             }
         }
     }
@@ -158,13 +159,25 @@ impl User {
     pub(super) fn ended(&mut self, ended: Ended) {
         let Ended { sid, unacked, replay_after, recorded } = ended;
         self.detach(sid);
-        let mut ids = Vec::new();
+        let (mut ids, mut rows) = (Vec::new(), Vec::new());
         for item in unacked {
             let Unacked { outgoing, kept, receipt, answered, .. } = item;
             let Outgoing { stanza, among, .. } = outgoing;
-            let (receipt, queued) = match among.left(receipt, kept.queued()) {
+            let (stanza, own) = match among.copied(&stanza) {
+                Some(message) => {
+                    self.unqueue(sid, kept.queued().as_slice()); // the copy was for this session alone
+                    (message, None)
+                }
+                None => (stanza, kept.queued()),
+            };
+            let bounce = is_bounce(&self.host, &stanza);
+            let waits = bounce || worth_keeping(&stanza);
+            let (receipt, queued) = match among.left(receipt, own) {
                 Gone::Last(receipt, queued) => (receipt, queued),
-                Gone::Elsewhere => continue,
+                Gone::Elsewhere => {
+                    rows.extend(own.filter(|_| bounce));
+                    continue;
+                }
                 Gone::Recent(receipt, queued) => {
                     self.unqueue(sid, queued.as_slice());
                     receipt.done(); // another client has it
@@ -172,8 +185,10 @@ impl User {
                 }
             };
             let id = kept.id();
-            if let Some(queued) = queued.filter(|_| !worth_keeping(&stanza)) {
-                self.unqueue(sid, &[queued]); // it was for this session alone
+            match queued {
+                Some(queued) if bounce => rows.push(queued),
+                Some(queued) if !waits => self.unqueue(sid, &[queued]), // it was for this session alone
+                _ => {}
             }
             match stanza.type_ {
                 Type::Iq(IqType::Get | IqType::Set) if !answered => {
@@ -184,7 +199,7 @@ impl User {
                     receipt.done(); // it is in the archive
                 }
                 Type::Message(_) if self.withholds(&stanza) => receipt.done(),
-                Type::Message(_) if worth_keeping(&stanza) && queued.is_none() => {
+                Type::Message(_) if waits && queued.is_none() => {
                     if self.takes_messages() {
                         let to = Jid::from(self.jid.clone());
                         let (stanza, owed) = (Arc::new(Stanza::clone(&stanza).to(to)), Owed::LeftBehind);
@@ -197,7 +212,7 @@ impl User {
                 _ => receipt.done(),
             }
         }
-        self.leave_behind(sid, ids, replay_after, recorded);
+        self.leave_behind(sid, (ids, rows), replay_after, recorded);
     }
 
     /// Removes an ended session's record.

@@ -45,6 +45,8 @@ pub(super) struct Drain {
     pub(super) more: Option<ArchiveId>,
     /// Something was put into the queue since it was read.
     pub(super) queue_grew: bool,
+    /// How much in the queue was for one session alone when the drain may have passed it, and is for any device since: it is drained again.
+    pub(super) freed: usize,
     /// A page is being read, or is about to be sent.
     pub(super) under_way: bool,
     /// All is sent; the last page is not confirmed yet.
@@ -138,6 +140,19 @@ impl Drains {
 }
 
 impl User {
+    /// So much in the queue was for one session alone, and is for any device now. Where all for any device has been read, it is not counted.
+    pub(super) fn rows_freed(&mut self, rows: usize) {
+        self.queued = self.queued.max(self.kept.len() + rows);
+        if let Some(drain) = self.drains.all.iter_mut().find(|drain| drain.offline) {
+            drain.freed += rows;
+        }
+    }
+
+    /// The user goes elsewhere: there it is begun anew.
+    pub(super) fn drop_drains(&mut self) {
+        self.drains.all.clear();
+    }
+
     /// Ends a drain whose session is gone. Returns where there may be messages for it that it was not sent, or was sent
     /// without a word of its client about them.
     pub(super) fn give_up_drain(&mut self, gone: &UserSession) -> Unread {

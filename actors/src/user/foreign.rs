@@ -38,6 +38,8 @@ mod errors;
 mod inbound;
 mod probes;
 
+pub(super) use errors::is_bounce;
+
 /// What is under way to and from foreign contacts.
 #[derive(Default)]
 pub(super) struct Foreign {

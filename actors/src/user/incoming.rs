@@ -9,6 +9,7 @@ use rookery_proto::xmpp::jid::Jid;
 use rookery_proto::xmpp::stanza::{IqType, MessageType, Stanza, Type};
 
 use super::deliver::Ops;
+use super::foreign::is_bounce;
 use super::share::{self, Owed};
 use super::steps::Step;
 use super::worth::worth_keeping;
@@ -99,6 +100,7 @@ impl User {
         let matched = full.is_some_and(|to| self.sessions.iter().any(|s| s.jid.as_str() == to.as_str()));
         match (kind, full, matched) {
             (_, Some(_), true) => Plan::Deliver,
+            (MessageType::Error, Some(_), false) if is_bounce(&self.host, stanza) => Plan::Deliver,
             (MessageType::Error, _, _) => Plan::Ignore,
             (MessageType::Groupchat, _, _) => Plan::Refuse,
             // 8.5.3.2.1: a chat goes to another resource, and so to the offline store.
@@ -112,7 +114,7 @@ impl User {
 
     fn keep_and_deliver(&mut self, passing: Passing, origin: Option<Origin>, receipt: Receipt) {
         let Passing { stanza, archive, copies, with, prepare, .. } = passing;
-        let owed = self.owed(&stanza, || worth_keeping(&stanza));
+        let owed = self.owed(&stanza, || worth_keeping(&stanza) || is_bounce(&self.host, &stanza));
         let waits = owed == Owed::AnyDevice;
         if archive {
             let before = self.ids.last;

@@ -17,6 +17,7 @@ use rookery_proto::xmpp::stanza::{IqType, Stanza, Type};
 use tokio::time::sleep;
 
 use super::deliver::Ops;
+use super::foreign::is_bounce;
 use super::share::{self, About, Owed, Reader};
 use super::worth::worth_keeping;
 use super::{User, UserSession};
@@ -109,6 +110,8 @@ struct Left {
     reader: Option<(FullJid, Reader)>,
     /// What it was sent and has not confirmed.
     ids: Vec<ArchiveId>,
+    /// The same in the queue, of what was for it alone and is for any device now.
+    rows: Vec<ArchiveId>,
     /// Where there may be more that was for it.
     range: Option<Range>,
     /// There may be something for it alone in the queue, with this mark.
@@ -123,6 +126,8 @@ struct Left {
 struct Written {
     /// The first message that is owed to any device now.
     first: Option<ArchiveId>,
+    /// How many of the queue are.
+    freed: usize,
     /// Requests that nobody will answer any more.
     requests: Vec<Stanza>,
 }
@@ -150,12 +155,12 @@ impl User {
         self.behind.departed.push(Departed { sid, jid, reader, unread, upto });
     }
 
-    /// What a session had sent that its client has not confirmed is known now: `ids`; and if it was never resumed since it came
-    /// back from the store, what came behind `replay`, and what lies in the queue for it.
+    /// What a session had sent that its client has not confirmed is known now: `ids` of the archive, and what of the queue is for any device from
+    /// now on; and if it was never resumed since it came back from the store, what came behind `replay`, and what lies in the queue for it.
     pub(super) fn leave_behind(
         &mut self,
         sid: SessionId,
-        ids: Vec<ArchiveId>,
+        (ids, rows): (Vec<ArchiveId>, Vec<ArchiveId>),
         replay: Option<ArchiveId>,
         recorded: bool,
     ) {
@@ -185,13 +190,13 @@ impl User {
         if self.sessions.is_empty() && self.behind.departed.is_empty() {
             self.behind.past = VecDeque::new();
         }
-        if ids.is_empty() && range.is_none() && mark.is_none() {
+        if ids.is_empty() && rows.is_empty() && range.is_none() && mark.is_none() {
             self.forget(sid, recorded);
             return self.go_on_draining();
         }
         let reader = departed.map(|departed| (departed.jid, departed.reader));
         let (host, user) = (self.host.clone(), self.entity.clone());
-        let left = Left { host, user, reader, ids, range, mark, others, drained: self.drained() };
+        let left = Left { host, user, reader, ids, rows, range, mark, others, drained: self.drained() };
         self.write_down(left, move |user, written| {
             if written {
                 user.forget(sid, recorded);
@@ -202,8 +207,8 @@ impl User {
     /// The sessions that a message was for have ended before it was sent.
     pub(super) fn leave_behind_one(&mut self, id: ArchiveId, receipt: Receipt) {
         let (host, user, others) = (self.host.clone(), self.entity.clone(), self.others());
-        let (ids, drained) = (vec![id], self.drained());
-        let left = Left { host, user, reader: None, ids, range: None, mark: None, others, drained };
+        let (ids, rows, drained) = (vec![id], Vec::new(), self.drained());
+        let left = Left { host, user, reader: None, ids, rows, range: None, mark: None, others, drained };
         // Its sender's stanza is settled whatever comes of this: it is in the archive.
         self.write_down(left, move |_, _| receipt.done());
     }
@@ -226,13 +231,16 @@ impl User {
             let done: crate::features::contract::Then = Box::new(move |user: &mut User| {
                 user.behind.busy = user.behind.busy.saturating_sub(1);
                 let ok = written.is_ok();
-                let Written { first, requests } = written.unwrap_or_default();
+                let Written { first, freed, requests } = written.unwrap_or_default();
                 for request in requests {
                     let gone = StanzaError::new(Condition::RecipientUnavailable);
                     user.refuse(&request, Receipt::none(), &gone);
                 }
                 if let Some(first) = first {
                     user.now_offline(first, drained);
+                }
+                if freed > 0 {
+                    user.rows_freed(freed);
                 }
                 then(user, ok);
                 user.go_on_draining();
@@ -281,39 +289,56 @@ impl Left {
         // Some of it is on its way to the store.
         self.host.batcher().flush().await?;
         let first = self.leave_archive().await?;
-        let requests = match self.mark {
-            Some(mark) => self.leave_queue(mark).await?,
-            None => Vec::new(),
-        };
-        Ok(Written { first, requests })
+        let mut written = Written { first, freed: self.rows.len(), requests: Vec::new() };
+        self.free_rows().await?;
+        if let Some(mark) = self.mark {
+            self.leave_queue(mark, &mut written).await?;
+        }
+        Ok(written)
     }
 
-    /// What was for this session alone goes; returns the requests among it.
-    async fn leave_queue(&self, mark: u64) -> store::Result<Vec<Stanza>> {
-        let (mut after, mut requests) = (None, Vec::new());
+    /// What lies in the queue for this session alone, and must not go with it, is for any device.
+    async fn free_rows(&self) -> store::Result<()> {
+        for ids in self.rows.chunks(ENTRIES) {
+            let write = self.host.store().write(Options::owner(&self.user), |tx| {
+                Box::pin(async move { free(&mut **tx, &self.user, ids).await })
+            });
+            write.await?;
+        }
+        Ok(())
+    }
+
+    /// What was for this session alone goes, but for the errors of what had left for another server.
+    async fn leave_queue(&self, mark: u64, written: &mut Written) -> store::Result<()> {
+        let mut after = None;
         loop {
             let page = self.page(Collection::Queue, after).await?;
             let mine = |(_, entry): &&(ArchiveId, Entry)| {
                 Owed::of(entry) == Owed::Session && entry.number(mark).is_some()
             };
-            let mut ops = Ops::new();
+            let (mut ops, mut stay) = (Ops::new(), Vec::new());
             for (id, entry) in page.entries.iter().filter(mine) {
-                archive::remove(&mut ops, Collection::Queue, &self.user, *id);
                 let stanza = crate::routing::stored::stanza(&entry.stanza);
-                requests.extend(stanza.filter(is_request));
+                if stanza.as_ref().is_some_and(|stanza| is_bounce(&self.host, stanza)) {
+                    stay.push(*id);
+                    continue;
+                }
+                archive::remove(&mut ops, Collection::Queue, &self.user, *id);
+                written.requests.extend(stanza.filter(is_request));
             }
-            if !ops.is_empty() {
+            written.freed += stay.len();
+            if !ops.is_empty() || !stay.is_empty() {
                 let write = self.host.store().write(Options::owner(&self.user), |tx| {
-                    let ops = &ops;
+                    let (ops, stay) = (&ops, &stay);
                     Box::pin(async move {
                         ops.iter().for_each(|op| op.apply(&mut **tx));
-                        Ok(())
+                        free(&mut **tx, &self.user, stay).await
                     })
                 });
                 write.await?;
             }
             if page.end == archive::End::Complete {
-                return Ok(requests);
+                return Ok(());
             }
             after = page.cursor;
         }
@@ -410,6 +435,17 @@ impl Left {
         let message = About::entry(id, entry, stanza);
         self.others.iter().any(|other| other.has(message))
     }
+}
+
+/// These entries of the queue are for any device.
+async fn free(tx: &mut dyn store::Transaction, user: &Entity, ids: &[ArchiveId]) -> store::Result<()> {
+    for id in ids {
+        let change = |entry: &Entry| {
+            (Owed::of(entry) == Owed::Session).then(|| share::owed_to(Owed::AnyDevice, entry.flags))
+        };
+        archive::reflag(tx, Collection::Queue, user, *id, change).await?;
+    }
+    Ok(())
 }
 
 fn is_request(stanza: &Stanza) -> bool {

@@ -148,11 +148,6 @@ impl User {
         }
     }
 
-    /// The user goes elsewhere: there it is begun anew.
-    pub(super) fn drop_drains(&mut self) {
-        self.drains.all.clear();
-    }
-
     fn new_replay(&mut self, sid: SessionId, acked: Option<ArchiveId>) -> Drain {
         let takes = self.session(sid).is_some_and(UserSession::takes_messages);
         // What is offline goes first, unless another device is being served that already.
@@ -179,6 +174,7 @@ impl User {
             skipped: None,
             more: None,
             queue_grew: false,
+            freed: 0,
             under_way: false,
             sent: false,
             waits: false,
@@ -450,7 +446,7 @@ impl User {
                 self.queued = self.queued.saturating_sub(page.len());
             }
             if sent && offline {
-                self.queued = self.kept.len();
+                self.queued = self.kept.len() + self.drains.of(sid).map_or(0, |drain| drain.freed);
             }
         } else if offline && let Some(cursor) = cursor {
             let given = upto.map_or(cursor, |upto| cursor.on(upto));
@@ -490,7 +486,7 @@ impl User {
         let Some(drain) = self.drains.take(sid) else { return };
         let Some(session) = self.session_mut(sid) else { return };
         session.draining = false;
-        let again = drain.more.is_some() || drain.queue_grew || drain.why == Why::Replay;
+        let again = drain.more.is_some() || drain.queue_grew || drain.freed > 0 || drain.why == Why::Replay;
         if again && session.takes_messages() {
             self.start_drain(sid);
         }

@@ -8,6 +8,7 @@ use rookery_proto::xmpp::jid::{BareJid, Jid};
 use rookery_proto::xmpp::stanza::{MessageType, Stanza, Type};
 
 use super::deliver::Ops;
+use super::foreign::is_bounce;
 use super::incoming::of_room;
 use super::numbers::Numbers;
 use super::share::{self, Owed};
@@ -63,7 +64,7 @@ impl User {
                 receipt: receipt.unwrap_or_else(Receipt::none),
             });
         }
-        let keeps = worth_keeping(stanza);
+        let keeps = worth_keeping(stanza) || is_bounce(&self.host, stanza);
         // What an ended session has left is older than what waits in the queue by now.
         let turn = waits_its_turn(stanza);
         let late = |session: &UserSession| turn && owed != Owed::LeftBehind && self.is_late(session);
@@ -78,7 +79,7 @@ impl User {
             self.sessions.iter().filter(meant).partition(|session| late(session));
         let behind: Vec<SessionId> = behind.into_iter().map(|session| session.sid).collect();
         let copies: Vec<&UserSession> = self.sessions.iter().filter(|_| reached).filter(copied).collect();
-        let among = SharedDelivery::of(if keeps { now.len() + copies.len() } else { 0 });
+        let among = SharedDelivery::of(if keeps { now.len() + copies.len() } else { 0 }, stanza);
         for session in &now {
             if !keeps && self.crowds(session, stanza) {
                 continue;

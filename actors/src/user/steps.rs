@@ -13,6 +13,7 @@ use rookery_proto::xmpp::error::{Condition, StanzaError};
 use rookery_proto::xmpp::stanza::Stanza;
 
 use super::deliver::BUSY;
+use super::foreign::is_bounce;
 use super::numbers::Numbers;
 use super::offline::Ready;
 use super::share::Owed;
@@ -226,7 +227,9 @@ impl User {
                     Some(session) => {
                         let _ = session.handle.cast_always(crate::session::Msg::NotKept { number, receipt });
                     }
-                    None if worth_keeping(&stanza) => self.keep_for_later(stanza, receipt),
+                    None if worth_keeping(&stanza) || is_bounce(&self.host, &stanza) => {
+                        self.keep_for_later(stanza, receipt);
+                    }
                     None => self.refuse(&stanza, receipt, &error),
                 }
             }

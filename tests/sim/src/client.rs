@@ -19,7 +19,7 @@ mod device;
 mod habits;
 mod toys;
 
-pub(crate) use device::{Client, End, Got, Life, Traits, Way, What};
+pub(crate) use device::{Came, Client, End, Got, Life, Traits, Way, What};
 
 /// How long a client waits for an acknowledgement before it looks for another node.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -175,13 +175,18 @@ impl Running<'_> {
         let (mut next, begun) = (Instant::now(), now());
         let (mut items, mut asleep) = (Vec::new(), next);
         loop {
-            if asleep <= Instant::now() {
+            let awake = asleep <= Instant::now();
+            if awake {
                 self.pipe.drain(&mut items, 64);
             }
+            let all = awake && items.len() < 64;
             for item in items.drain(..) {
                 if !self.take(item) {
                     return;
                 }
+            }
+            if all {
+                self.visit.with(|client| client.looked = now());
             }
             let ledger = self.link.ledger();
             ledger.wait(&self.pipe);

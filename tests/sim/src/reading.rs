@@ -49,7 +49,7 @@ pub(crate) fn asked(world: &World, client: &mut Client, text: &str, id: &str) ->
             Some(format!("<iq type='result' id='{id}' to='{from}'/>"))
         }
         _ => {
-            asked.answers.push((now(), client.connection));
+            asked.answers.push(client.came());
             None
         }
     }

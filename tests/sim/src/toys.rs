@@ -5,7 +5,7 @@ use std::time::Duration;
 use rookery_actors::options::Service;
 
 use crate::chance::{Chance, now};
-use crate::client::Client;
+use crate::client::{Came, Client};
 use crate::reading::{attribute, between};
 use crate::world::World;
 
@@ -39,8 +39,8 @@ pub(crate) struct Line {
     pub(crate) acked_at: Option<Duration>,
     /// The conditions of the errors that came back.
     pub(crate) errors: Vec<String>,
-    /// When the first came, and by which connection.
-    pub(crate) refused_at: Option<(Duration, u32)>,
+    /// When the first came.
+    pub(crate) refused_at: Option<Came>,
     /// The sender's session was lost before it knew.
     pub(crate) doubtful: bool,
 }
@@ -69,8 +69,7 @@ pub(crate) struct Heard {
     pub(crate) line: usize,
     /// In which life of its client, from 1.
     pub(crate) life: usize,
-    /// When, and by which of its connections.
-    pub(crate) at: (Duration, u32),
+    pub(crate) at: Came,
 }
 
 /// What a client has to do with the toys, with a die of its own.
@@ -143,14 +142,13 @@ pub(crate) fn take(world: &World, client: &mut Client, text: &str, id: &str) -> 
     if attribute(text, "type").as_deref() == Some("error") {
         let tag = text.split_once("<error").map_or("", |(_, rest)| rest);
         let condition = between(tag, "<", " xmlns").unwrap_or("?").to_owned();
-        let (at, first) =
-            ((now(), client.connection), *line.refused_at.get_or_insert((now(), client.connection)));
+        let (at, first) = (client.came(), *line.refused_at.get_or_insert(client.came()));
         if line.errors.is_empty() || !world.may_repeat(client.user, first, at) {
             line.errors.push(condition);
         }
         world.log.count("line refused");
     } else if attribute(text, "to") == Some(client.full()) {
-        client.toys.heard.push(Heard { line: n, life: client.lives.len(), at: (now(), client.connection) });
+        client.toys.heard.push(Heard { line: n, life: client.lives.len(), at: client.came() });
         world.log.count(if line.room.is_some() { "line of a room" } else { "echo of the component" });
     }
     true

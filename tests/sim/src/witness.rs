@@ -16,6 +16,7 @@ use rookery_cluster::tables::nodes::Owner;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::chance::now;
+use crate::client::Came;
 use crate::log::Log;
 
 /// Which node owns which shard by the commits so far.
@@ -43,15 +44,18 @@ impl Witness {
         self.owners.lock().get(&shard).filter(|owner| !owner.released).map(|owner| owner.node.clone())
     }
 
-    /// Whether what a client was sent `from` then on is known to nobody at `to`: its home wrote nothing of its sessions any more, for it did not
-    /// reach the store, and it is another home by then.
-    pub(crate) fn forgets(&self, shard: u16, from: Duration, to: Duration) -> bool {
+    /// Whether something that came to a client may be known to nobody at `to`: the home that had sent it wrote nothing of its sessions any more,
+    /// for it did not reach the store, and it is another home by then. A client may read late what it was sent: by then the store may have
+    /// another home already, and the one that does not reach the store does not know.
+    pub(crate) fn forgets(&self, shard: u16, came: Came, to: Duration) -> bool {
         let epochs = self.epochs.lock();
         let at = |time| epochs.get(&shard)?.iter().rev().find(|(since, _)| *since <= time).map(|(_, e)| *e);
-        let (Some(before), Some(now)) = (at(from), at(to)) else { return false };
+        let Some(now) = at(to) else { return false };
         let sessions = self.sessions.lock();
-        let mut writes = sessions.get(&shard).into_iter().flatten();
-        before < now && !writes.any(|(time, epoch)| (from..to).contains(time) && *epoch < now)
+        let writes = sessions.get(&shard).into_iter().flatten();
+        let last = writes.filter(|(time, epoch)| *time < to && *epoch < now).map(|(time, _)| *time).max();
+        let sent = came.since.max(last.unwrap_or_default());
+        last.is_none_or(|last| last < came.at) && at(sent).is_some_and(|before| before < now)
     }
 
     /// A node has committed these.
@@ -240,5 +244,26 @@ impl Transaction for Watching {
             }
             outcome
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_home_had_sent_that_could_write_nothing_more_is_forgotten() {
+        let witness = Witness::new(Log::default());
+        let s = Duration::from_secs;
+        witness.epochs.lock().insert(1, vec![(s(0), 1), (s(10), 2)]);
+        witness.sessions.lock().insert(1, vec![(s(5), 1), (s(11), 2)]);
+        let came = |since, at| Came { since: s(since), at: s(at), connection: 1 };
+        let forgets = |since, at, to| witness.forgets(1, came(since, at), s(to));
+        assert!(forgets(6, 7, 20));
+        assert!(!forgets(6, 7, 9), "the home is the same");
+        assert!(!forgets(3, 4, 20), "the home has written since");
+        // A client that reads late: the home may have sent it before it wrote last, or after.
+        assert!(forgets(3, 12, 20));
+        assert!(!forgets(10, 12, 20), "the next home has sent it");
     }
 }

@@ -12,7 +12,7 @@ use rookery_cluster::store::memory::Memory;
 use tokio::sync::Notify;
 
 use crate::chance::Chance;
-use crate::client::{Client, Traits};
+use crate::client::{Came, Client, Traits};
 use crate::foreign::Far;
 use crate::log::Log;
 use crate::toys::{Line, Toys};
@@ -127,8 +127,8 @@ pub(crate) struct Asked {
     pub(crate) life: usize,
     pub(crate) target: Target,
     pub(crate) acked: bool,
-    /// Results and errors: when, and by which connection of the client.
-    pub(crate) answers: Vec<(Duration, u32)>,
+    /// Results and errors.
+    pub(crate) answers: Vec<Came>,
     /// Clients that got it, and in which life.
     pub(crate) seen_by: Vec<(usize, usize)>,
 }
@@ -250,9 +250,10 @@ impl World {
 
     /// Whether something may come to a client a second time that lies nowhere but with its session and its connection: both were lost
     /// since, and the session's home could not write down that it was sent.
-    pub(crate) fn may_repeat(&self, user: usize, first: (Duration, u32), second: (Duration, u32)) -> bool {
+    pub(crate) fn may_repeat(&self, user: usize, first: Came, second: Came) -> bool {
         let shard = rookery_cluster::entity::Entity::new(jid(user)).shard().0;
-        let forgotten = first.1 != second.1 && self.witness.forgets(shard, first.0, second.0);
+        let forgotten =
+            first.connection != second.connection && self.witness.forgets(shard, first, second.at);
         if forgotten {
             self.log.count("came twice: its home could not write that it came");
         }

@@ -9,10 +9,11 @@ use std::collections::VecDeque;
 
 use rookery_cluster::store::Options;
 use rookery_cluster::tables::archive::{self, ArchiveId, Collection};
-use rookery_proto::xmpp::stanza::Stanza;
+use rookery_proto::xmpp::stanza::{MessageType, Stanza, Type};
 use sha2::Digest as _;
 
 use crate::features::contract::Then;
+use crate::host::Host;
 use crate::user::User;
 use crate::user::sent::is_answered;
 
@@ -46,6 +47,14 @@ impl Sent {
 fn key(with: &str, id: &str) -> [u8; 16] {
     let digest = sha2::Sha256::new().chain_update(with).chain_update([0]).chain_update(id).finalize();
     digest.first_chunk().copied().unwrap_or_default()
+}
+
+/// Whether a message is the error of one that has left for another server. That message was acknowledged when it left, so somebody must hear
+/// the error, also when the session that had sent the message has gone: the error is for any device then. RFC 6121 section 8.5.3.2.1 and
+/// XEP-0160 section 3 would have it ignored; but nothing else says any more that the message was lost, and the archive forgets the message.
+pub(in crate::user) fn is_bounce(host: &Host, stanza: &Stanza) -> bool {
+    let error = stanza.type_ == Type::Message(MessageType::Error) && stanza.id.is_some();
+    error && stanza.from.as_ref().is_some_and(|from| !host.answers(from.domain())) && !is_warning(stanza)
 }
 
 /// Whether the sender of an error goes on nevertheless (RFC 6120 section 8.3.2): then it was a warning.

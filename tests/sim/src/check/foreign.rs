@@ -79,7 +79,7 @@ fn outward(world: &World, state: &State, n: usize, out: &Out, archives: &[Archiv
     if !out.acked && !out.doubtful {
         wrong("unacked", "was never acknowledged");
     }
-    if out.acked && out.errors.is_empty() && out.came.is_empty() {
+    if out.acked && !out.came_back(world) && out.came.is_empty() {
         wrong("lost", "was acknowledged, and neither came nor came back");
     }
     if let (Some((error, condition)), Some((stream, came))) = (out.errors.first(), out.came.last()) {
@@ -121,7 +121,7 @@ fn outward(world: &World, state: &State, n: usize, out: &Out, archives: &[Archiv
     if kept > 1 {
         wrong("archived-twice", "is in the sender's archive twice");
     }
-    if kept == 0 && out.acked && out.errors.is_empty() {
+    if kept == 0 && out.acked && !out.came_back(world) {
         wrong("not-archived", "is not in the sender's archive");
     }
     if kept > 0 && !out.errors.is_empty() && out.came.is_empty() {

@@ -18,7 +18,7 @@ use rookery_cluster::entity::Entity;
 use rookery_cluster::store::Store;
 use rookery_cluster::tables::vcard as row;
 
-use crate::client::Client;
+use crate::client::{Came, Client};
 use crate::toys::{Line, ROOMS, Stay, room};
 use crate::world::World;
 
@@ -43,12 +43,9 @@ struct Ear<'a> {
     client: &'a Client,
     life: usize,
     lines: Vec<usize>,
-    /// When each came, and by which connection.
-    at: Vec<When>,
+    /// When each came.
+    at: Vec<Came>,
 }
-
-/// When something came, and by which connection.
-type When = (Duration, u32);
 
 impl Ear<'_> {
     fn name(&self) -> String {
@@ -93,7 +90,7 @@ pub(super) async fn all(world: &World, store: &Store) {
 
 /// What each life of a client heard.
 fn ears<'a>(client: &'a Client, place: Option<usize>, lines: &[Line]) -> Vec<Ear<'a>> {
-    let mut all: BTreeMap<usize, Vec<(usize, When)>> = BTreeMap::new();
+    let mut all: BTreeMap<usize, Vec<(usize, Came)>> = BTreeMap::new();
     for heard in &client.toys.heard {
         if lines.get(heard.line).is_some_and(|line| line.room == place) {
             all.entry(heard.life).or_default().push((heard.line, heard.at));

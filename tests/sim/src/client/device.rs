@@ -55,6 +55,15 @@ impl Traits {
     }
 }
 
+/// When something came to a client, and by which of its connections.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Came {
+    /// The client had looked then, and it was not there: it was sent after that.
+    pub(crate) since: Duration,
+    pub(crate) at: Duration,
+    pub(crate) connection: u32,
+}
+
 /// How a message came.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Way {
@@ -169,6 +178,8 @@ pub(crate) struct Client {
     /// The node it is connected to, or about to be; and which of its connections this is.
     pub(crate) at: Option<usize>,
     pub(crate) connection: u32,
+    /// When the client has read last all that there was.
+    pub(crate) looked: Duration,
     /// Stream management is on and resumed: it takes part.
     pub(crate) live: bool,
     /// Since when it has no connection.
@@ -233,6 +244,7 @@ impl Client {
             toys,
             at: None,
             connection: 0,
+            looked: Duration::ZERO,
             live: false,
             loose: Duration::ZERO,
             retry: Duration::ZERO,
@@ -269,6 +281,11 @@ impl Client {
     /// Whether it asks for its roster when all is quiet.
     pub(crate) fn asks(&self) -> bool {
         self.n.is_multiple_of(3) && !self.traits.last
+    }
+
+    /// Something comes now.
+    pub(crate) fn came(&self) -> Came {
+        Came { since: self.looked, at: now(), connection: self.connection }
     }
 
     pub(crate) fn name(&self) -> String {

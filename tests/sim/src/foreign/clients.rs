@@ -19,8 +19,9 @@ pub(crate) fn play(world: &World, client: &mut Client) -> Option<(String, What)>
     match dice {
         0..160 => {
             let n = state.outs.len();
-            let (acked, doubtful, errors, came) = (false, false, Vec::new(), Vec::new());
-            state.outs.push(Out { from: client.n, to: p, acked, doubtful, errors, came });
+            let (life, acked, doubtful, copied) = (client.lives.len(), false, false, false);
+            let (errors, came) = (Vec::new(), Vec::new());
+            state.outs.push(Out { from: client.n, life, to: p, acked, doubtful, errors, copied, came });
             Some((
                 format!("<message to='{to}' type='chat' id='f{n}'><body>f{n}</body></message>"),
                 What::Far(n),
@@ -70,6 +71,12 @@ pub(crate) fn take(world: &World, client: &Client, text: &str, id: &str) -> Opti
     let numbered = |letter: char| id.strip_prefix(letter)?.parse::<usize>().ok();
     let kind = attribute(text, "type").unwrap_or_default();
     if text.starts_with("<message") {
+        if kind == "error" && text.contains("<received xmlns='urn:xmpp:carbons:2'") {
+            let n = between(text, " id='f", "'").and_then(|n| n.parse::<usize>().ok())?;
+            state.outs.get_mut(n)?.copied = true;
+            world.log.count("copy of an error");
+            return Some(None);
+        }
         if kind == "error" {
             let out = numbered('f').and_then(|n| state.outs.get_mut(n))?;
             let tag = text.split_once("<error").map_or("", |(_, rest)| rest);

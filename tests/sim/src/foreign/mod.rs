@@ -125,13 +125,28 @@ pub(crate) struct Kept {
 #[derive(Clone, Debug)]
 pub(crate) struct Out {
     pub(crate) from: usize,
+    /// In which of its lives, from 1.
+    pub(crate) life: usize,
     pub(crate) to: usize,
     pub(crate) acked: bool,
     pub(crate) doubtful: bool,
     /// When errors came, and their conditions.
     pub(crate) errors: Vec<(Duration, String)>,
+    /// Another device of the sender got a copy of an error.
+    pub(crate) copied: bool,
     /// On which streams it came, and when.
     pub(crate) came: Vec<(u64, Duration)>,
+}
+
+impl Out {
+    /// Whether somebody has heard that it came back: its sender, or where that session is no more, another device of the user.
+    pub(crate) fn came_back(&self, world: &World) -> bool {
+        let ended = || {
+            let client = world.clients.get(self.from)?.lock();
+            Some(client.lives.get(self.life.checked_sub(1)?)?.ended.is_some())
+        };
+        !self.errors.is_empty() || self.copied && ended() == Some(true)
+    }
 }
 
 /// A message of one of the people to a user.
@@ -302,7 +317,7 @@ pub(crate) fn is_at_rest(world: &World) -> bool {
     }
     {
         let mut state = world.far.state.lock();
-        let owed = |out: &Out| out.acked && out.errors.is_empty() && out.came.is_empty();
+        let owed = |out: &Out| out.acked && !out.came_back(world) && out.came.is_empty();
         let busy = !state.queue.is_empty() || state.outs.iter().any(owed);
         if busy || now() < state.looked + Duration::from_secs(1) {
             return false;
