@@ -3,12 +3,15 @@
 
 #[path = "support/component.rs"]
 mod component;
+#[path = "support/far.rs"]
+mod far;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use component::{Component, configure};
+use far::{Far, far};
 use rookery_cluster::entity::Entity;
 use rookery_cluster::tables::roster::{self, Item as Contact, Subscription};
 use support::World;
@@ -139,6 +142,101 @@ async fn contacts_of_a_component_that_is_gone_are_shown_as_gone() {
     assert!(shown.contains(&format!("from='romeo@localhost/phone' to='{NAME}'")), "{shown}");
     assert!(!shown.contains("type=") && asked.contains("type='probe'"), "{shown} {asked}");
     romeo.nothing().await;
+}
+
+/// Romeo, whose contact at the component is shown.
+async fn with_friend(world: &World) -> (support::Client, Component) {
+    let item =
+        &Item { jid: format!("friend@{NAME}"), subscription: Subscription::To.into(), ..Item::default() };
+    let user = &Entity::new("romeo@localhost");
+    let put = world
+        .store
+        .write(Default::default(), |tx| Box::pin(async move { roster::put(&mut **tx, user, item) }));
+    put.await.unwrap();
+    let mut gate = Component::connect(&world.host, NAME, Handle::current(), true);
+    let mut romeo = world.online("romeo", "phone").await;
+    gate.until("type='probe'").await;
+    gate.send(&format!("<presence from='friend@{NAME}/x' to='romeo@localhost'/>"));
+    romeo.until("/x'").await;
+    (romeo, gate)
+}
+
+/// Nobody would take the contacts away later: the word goes to a user whose queue is full, too.
+#[tokio::test(start_paused = true)]
+async fn a_user_with_a_full_queue_hears_that_a_component_is_gone() {
+    let world = World::with(|options| {
+        configure(options, NAME, |_| {});
+        options.limits.sessions_per_user = 50;
+    })
+    .await;
+    let (mut romeo, gate) = with_friend(&world).await;
+    let mut busy = Vec::new();
+    for n in 0..40 {
+        busy.push(world.bind("romeo", &format!("busy{n}")).await);
+    }
+    gate.cut();
+    let since = tokio::time::Instant::now();
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    romeo.nothing().await;
+    // From here on more comes for the user than it does, until the component has long been gone.
+    while since.elapsed() < Duration::from_secs(13) {
+        for client in &mut busy {
+            (0..10).for_each(|_| client.send("<presence type='probe'/>"));
+        }
+        tokio::time::advance(Duration::from_millis(20)).await;
+    }
+    romeo.until(&format!("from='friend@{NAME}'")).await;
+}
+
+/// Users of other servers hear it likewise, of whatever the component has shown to them.
+#[tokio::test(start_paused = true)]
+async fn contacts_at_other_servers_hear_that_a_component_is_gone() {
+    let world = World::with(|options| {
+        configure(options, NAME, |_| {});
+        far(options);
+    })
+    .await;
+    let far = Far::of(&world);
+    let gate = Component::connect(&world.host, NAME, Handle::current(), true);
+    let show = |from: &str, to: &str, kind: &str| {
+        format!("<presence from='{from}@{NAME}/x' to='{to}@far.example'{kind}/>")
+    };
+    for from in ["friend", "other", "away"] {
+        for to in ["juliet", "nurse"] {
+            gate.send(&show(from, to, ""));
+            far.until(&format!("from='{from}@{NAME}/x' to='{to}@far.example'")).await;
+        }
+    }
+    for to in ["juliet", "nurse"] {
+        gate.send(&show("away", to, " type='unavailable'"));
+        far.until("type='unavailable'").await;
+    }
+    // A short break is not noticed.
+    gate.cut();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let gate = Component::connect(&world.host, NAME, Handle::current(), true);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    far.nothing().await;
+    // A long one is, once.
+    gate.cut();
+    let mut gone = BTreeSet::new();
+    for _ in 0..4 {
+        gone.insert(far.expect("type='unavailable'").await);
+    }
+    for from in ["friend", "other"] {
+        for to in ["juliet", "nurse"] {
+            let pair = format!("from='{from}@{NAME}/x' to='{to}@far.example'");
+            assert!(gone.iter().any(|gone| gone.contains(&pair)), "{pair}: {gone:#?}");
+        }
+    }
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    far.nothing().await;
+    // What the component shows when it is back holds.
+    let gate = Component::connect(&world.host, NAME, Handle::current(), true);
+    gate.send(&show("friend", "juliet", ""));
+    far.expect(&format!("from='friend@{NAME}/x' to='juliet@far.example'")).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    far.nothing().await;
 }
 
 /// Presence that a component has no room for is told when there is.

@@ -4,7 +4,7 @@
 //! client connects anew. The presence that a component has sent holds as long as stanzas wait for the component
 //! (`component_wait_seconds`, and no less than [`LEAST`]): a gateway that is restarted quickly is not noticed.
 //!
-//! Users of other servers are not told: only those servers know which of the component's contacts their users have.
+//! Users of other servers are told what is known to have been shown to them ([`super::abroad`]).
 
 use std::time::Duration;
 

@@ -5,7 +5,8 @@
 //! - `connection`: a connection's end on the node that has its socket: what is to be written, and what the component has taken.
 //!   `serve`: how a connection finds the home, and the next one. `send`: what a component sends.
 //! - `privilege`: what a component does in the name of users (XEP-0356); the rest of that is `crate::user::behalf`. `announce`: how a
-//!   component learns what it may. `presence`: how it learns of the presence that there is. `absence`: how users learn that it is away.
+//!   component learns what it may. `presence`: how it learns of the presence that there is. `absence`: how users learn that it is
+//!   away; `abroad`: how those of other servers do.
 //!
 //! # What can be lost
 //!
@@ -17,6 +18,7 @@
 //! What a component sends is handed on when it is read; a component is never told that a stanza was kept. While a node dies, what it
 //! had read of the component and not handed on is lost.
 
+mod abroad;
 mod absence;
 mod announce;
 mod balance;

@@ -60,6 +60,7 @@ impl Host {
     /// The users of this node hear of it.
     fn tell_users_here_of(&self, component: &str, said: Said) {
         let Ok(name) = BareJid::parse(component) else { return };
+        self.tell_abroad_of(&name, said);
         let host = self.clone();
         self.spawn(async move {
             for (n, (_, user)) in host.users().map(Actors::all).unwrap_or_default().into_iter().enumerate() {

@@ -90,7 +90,10 @@ impl ComponentLink {
         metrics::counter!("rookery_component_stanzas_total", "component" => name, "direction" => "from")
             .increment(1);
         match super::privilege::resolve(conn, stanza) {
-            Ok(stanza) => conn.send_on(stanza, conn.sent.origin()),
+            Ok(stanza) => {
+                conn.host.note_shown(&conn.component, &stanza);
+                conn.send_on(stanza, conn.sent.origin());
+            }
             Err((stanza, error)) => self.answer(stanza.error_reply(&error)),
         }
         Ok(())

@@ -2,7 +2,7 @@
 //! and the contact would see for ever what held before. So the queue's owner remembers whose presence whom did not reach, and when there is
 //! room asks the sender's home to tell what holds by then.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 
 use rookery_proto::xmpp::jid::{BareJid, Jid};
 use rookery_proto::xmpp::stanza::{PresenceType, Stanza, Type};
@@ -26,11 +26,15 @@ struct One {
 
 /// See the module.
 #[derive(Default)]
-pub(crate) struct Untold(HashSet<One>);
+pub(crate) struct Untold {
+    /// In the order in which they came: the first are told first.
+    order: VecDeque<One>,
+    known: HashSet<One>,
+}
 
 impl Untold {
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.order.is_empty()
     }
 
     /// Remembers a presence for which there is no room; `false` if it is none that would be told again.
@@ -46,26 +50,31 @@ impl Untold {
             return false;
         }
         let one = One { from: from.clone(), to: to.to_bare(), probe };
-        if self.0.len() >= MOST && !self.0.contains(&one) {
+        let known = self.known.contains(&one);
+        if self.order.len() >= MOST && !known {
             return false;
         }
         metrics::counter!("rookery_presence_later_total").increment(1);
-        self.0.insert(one);
+        if !known {
+            self.known.insert(one.clone());
+            self.order.push_back(one);
+        }
         true
     }
 
     /// There is room: some of it is told again.
     pub(crate) fn tell_some(&mut self, host: &Host) {
-        let some: Vec<One> = self.0.iter().take(AT_ONCE).cloned().collect();
-        for one in some {
-            self.0.remove(&one);
+        let some = self.order.len().min(AT_ONCE);
+        for one in self.order.drain(..some) {
+            self.known.remove(&one);
             tell(host, one);
         }
     }
 
     /// The queue's owner goes: the next one hears it.
     pub(crate) fn tell_all(&mut self, host: &Host) {
-        std::mem::take(&mut self.0).into_iter().for_each(|one| tell(host, one));
+        self.known.clear();
+        std::mem::take(&mut self.order).into_iter().for_each(|one| tell(host, one));
     }
 }
 

@@ -33,6 +33,8 @@ struct Account {
     last: Option<ArchiveId>,
     offline: Option<offline::Cursor>,
     queued: usize,
+    /// The newest entry of the offline queue.
+    last_queued: Option<ArchiveId>,
     seen: Senders,
     sessions: Vec<sessions::Stored>,
 }
@@ -43,6 +45,7 @@ async fn read(tx: &mut dyn store::Transaction, user: &Entity, limits: &Limits) -
     };
     let items = roster::load(tx, user, limits.roster_rows()).await?.rows;
     let seen = seen::load(tx, user, 4_096).await?.rows;
+    let (queued, last_queued) = queued(tx, user).await?;
     Ok(Loaded {
         account: Some(Account {
             password_at: account.password_at.max(account.created_at),
@@ -52,7 +55,8 @@ async fn read(tx: &mut dyn store::Transaction, user: &Entity, limits: &Limits) -
             prefs: mam_prefs::get(tx, user).await?,
             last: archive::last_id(tx, archive::Collection::Archive, user).await?,
             offline: offline::get(tx, user).await?,
-            queued: queued(tx, user).await?,
+            queued,
+            last_queued,
             // Numbers of a session are 32 bits (XEP-0198); the table has room for more.
             seen: Senders::of_rows(seen),
             sessions: sessions::load(tx, user, limits.sessions_per_user).await?.rows,
@@ -60,11 +64,12 @@ async fn read(tx: &mut dyn store::Transaction, user: &Entity, limits: &Limits) -
     })
 }
 
-/// How many messages wait in the offline queue.
-async fn queued(tx: &mut dyn store::Transaction, user: &Entity) -> store::Result<usize> {
+/// How many messages wait in the offline queue, and the newest of them.
+async fn queued(tx: &mut dyn store::Transaction, user: &Entity) -> store::Result<(usize, Option<ArchiveId>)> {
     let collection = archive::Collection::Queue;
-    let Some(last) = archive::last_id(tx, collection, user).await? else { return Ok(0) };
-    Ok(archive::get(tx, collection, user, last).await?.map_or(1, |last| share::queued(&last)))
+    let Some(last) = archive::last_id(tx, collection, user).await? else { return Ok((0, None)) };
+    let queued = archive::get(tx, collection, user, last).await?.map_or(1, |last| share::queued(&last));
+    Ok((queued, Some(last)))
 }
 
 impl User {
@@ -121,7 +126,8 @@ impl User {
         self.roster = account.roster;
         self.blocks = account.blocks;
         self.prefs = account.prefs;
-        self.ids = archive::Clock::after(account.last);
+        // Archive and queue have their ids from one clock, and that of the last home may have been ahead.
+        self.ids = archive::Clock::after(account.last.max(account.last_queued));
         self.stored = account.last;
         self.day = account.last.map(ArchiveId::day);
         self.offline = account.offline;

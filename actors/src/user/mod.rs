@@ -4,7 +4,7 @@
 //! - `attach`: sessions come and go. `session_queue`, `outgoing`: what the user's sessions send. `incoming`: what is sent to the user.
 //! - `steps`: commit, then deliver, in order. `deliver`: what is archived, and which sessions get it. `queue`: what no archive
 //!   keeps. `offline`, `cursor`: what waits for a device. `leftovers`: what ended sessions left.
-//! - `presence`, `subscription`, `roster`: RFC 6121. `foreign`: the same with people on other servers. `iq`, `strangers`: requests, for [`crate::features`].
+//! - `presence`, `audience`, `subscription`, `roster`: RFC 6121. `foreign`: the same with people on other servers. `iq`, `strangers`: requests, for [`crate::features`].
 
 use std::sync::Arc;
 
@@ -29,6 +29,7 @@ use crate::session::{self, SessionId};
 
 mod absent;
 mod attach;
+mod audience;
 mod backpressure;
 mod behalf;
 mod cursor;

@@ -81,7 +81,7 @@ impl User {
         crowd.send();
     }
 
-    fn tell(&self, stanza: &Arc<Stanza>, contact: &BareJid) {
+    pub(super) fn tell(&self, stanza: &Arc<Stanza>, contact: &BareJid) {
         self.tell_all(stanza, std::iter::once(contact), false);
     }
 
@@ -300,18 +300,6 @@ impl User {
         answered
     }
 
-    /// A contact has just been allowed to see this user: it gets the presence there is (3.1.5), or, when it may no
-    /// longer, unavailable from all resources (3.2.2, 3.3.3).
-    pub(super) fn show_presence(&self, contact: &BareJid, available: bool) {
-        for session in self.sessions.iter().filter(|s| s.presence.is_some()) {
-            let stanza = match (&session.presence, available) {
-                (Some(presence), true) => presence.stanza.clone(),
-                _ => Arc::new(unavailable(&session.jid)),
-            };
-            self.tell(&stanza, contact);
-        }
-    }
-
     /// A session ended without saying so: as if it had sent unavailable.
     pub(super) fn gone_unavailable(&mut self, session: &super::UserSession) {
         // Another may have its resource: then that one's presence holds.
@@ -354,7 +342,7 @@ impl User {
 }
 
 /// `<presence type='unavailable' from='…'/>`
-fn unavailable(from: &rookery_proto::xmpp::jid::FullJid) -> Stanza {
+pub(super) fn unavailable(from: &rookery_proto::xmpp::jid::FullJid) -> Stanza {
     Stanza::new(Type::Presence(PresenceType::Unavailable)).from(Jid::from(from.clone()))
 }
 

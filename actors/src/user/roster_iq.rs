@@ -178,7 +178,7 @@ pub(super) fn set_by(host: Host, request: Request, gateway: Option<String>) -> W
             let stood =
                 |user: &User| user.roster.get(&contact).map_or((false, false), |c| (c.to(), c.from()));
             let before = stood(user);
-            user.roster.apply(&item);
+            user.take_row(&item);
             user.catch_up();
             user.push_to_components(Ok(&item));
             let now = stood(user);
@@ -248,7 +248,7 @@ pub(crate) async fn remove(
                 .to(Jid::from(contact.clone()));
             user.acted(&contact, stanza, acted.silent(last == Some(n)));
         }
-        user.roster.remove(&contact);
+        user.forget_contact(&contact);
         user.catch_up();
         user.push_to_components(Err(&contact));
     }))

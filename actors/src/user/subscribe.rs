@@ -260,11 +260,8 @@ impl User {
         if acted.displaced > 0 {
             metrics::counter!("rookery_limits_hit_total", "limit" => "requests").increment(1);
         }
-        if acted.shows == Some(false) {
-            self.show_presence(contact, false); // 3.2.2: before `unsubscribed`, while it may still
-        }
         if let Some((item, push)) = &acted.own {
-            self.roster.apply(item);
+            self.take_row(item); // 3.2.2: before `unsubscribed` goes
             if *push {
                 self.catch_up();
                 self.push_to_components(Ok(item));
@@ -338,10 +335,10 @@ impl User {
             // The subscription may have been taken back meanwhile.
             false => change.shows.filter(|shows| *shows == sees),
         };
-        if shows == Some(false) {
-            self.show_presence(contact, false);
+        if shows == Some(false) && !from {
+            self.show_presence(contact, false); // the contact saw this user at another home
         }
-        self.roster.apply(&change.item);
+        self.take_row(&change.item);
         if change.push {
             self.push_to_components(Ok(&change.item));
         }

@@ -214,10 +214,7 @@ impl User {
         if displaced > 0 {
             metrics::counter!("rookery_limits_hit_total", "limit" => "requests").increment(1);
         }
-        if shows == Some(false) {
-            self.show_presence(contact, false); // section 3.3.3
-        }
-        self.roster.apply(&item);
+        self.take_row(&item); // section 3.3.3: the contact may see this user no more
         self.roster.limit_requests(self.host.options().limits.requests);
         let shut_out = self.is_shut_out(&stanza, contact);
         // Section 3.1.6: the stanza before the push, so that clients know why.
