@@ -146,13 +146,7 @@ async fn contacts_of_a_component_that_is_gone_are_shown_as_gone() {
 
 /// Romeo, whose contact at the component is shown.
 async fn with_friend(world: &World) -> (support::Client, Component) {
-    let item =
-        &Item { jid: format!("friend@{NAME}"), subscription: Subscription::To.into(), ..Item::default() };
-    let user = &Entity::new("romeo@localhost");
-    let put = world
-        .store
-        .write(Default::default(), |tx| Box::pin(async move { roster::put(&mut **tx, user, item) }));
-    put.await.unwrap();
+    subscribed(world, [format!("friend@{NAME}")]).await;
     let mut gate = Component::connect(&world.host, NAME, Handle::current(), true);
     let mut romeo = world.online("romeo", "phone").await;
     gate.until("type='probe'").await;
