@@ -167,6 +167,25 @@ async fn a_message_that_was_acknowledged_and_is_refused_later_leaves_the_archive
     becomes(&world, "romeo", &[]).await;
 }
 
+/// As a link does that gives up, or a server that has stood still.
+#[tokio::test]
+async fn many_that_are_refused_at_once_leave_the_archive_of_a_user_who_was_just_read() {
+    let (world, far) = scene(Archive::Always).await;
+    let mut phone = world.online("romeo", "phone").await;
+    let bodies: Vec<String> = (0..50).map(|n| format!("b{n}")).collect();
+    for body in &bodies {
+        phone.send(&says(body));
+        far.expect(&format!(">{body}<")).await;
+    }
+    phone.settled().await;
+    let world = world.restart().await;
+    let far = Far::of(&world);
+    for body in bodies.iter().skip(1) {
+        far.send(&error(JULIET, "romeo@localhost/phone", body, "wait"));
+    }
+    becomes(&world, "romeo", &["b0"]).await;
+}
+
 #[tokio::test]
 async fn what_has_long_been_said_cannot_be_taken_back() {
     let (world, far) = scene(Archive::Always).await;

@@ -7,7 +7,8 @@
 
 use std::collections::VecDeque;
 
-use rookery_cluster::store::Options;
+use rookery_cluster::entity::Entity;
+use rookery_cluster::store::{self, Options, Transaction};
 use rookery_cluster::tables::archive::{self, ArchiveId, Collection};
 use rookery_proto::xmpp::stanza::{MessageType, Stanza, Type};
 use sha2::Digest as _;
@@ -27,19 +28,21 @@ const REMEMBERED: usize = 1_024;
 /// Among how many of the newest entries a message is looked for in the store.
 const LAST: usize = 200;
 
-/// How many are looked for at once. Errors beyond that take nothing out.
-const LOOKING: u8 = 4;
+/// How many errors wait for the next look at the store. Errors beyond that take nothing out.
+const WAITING: usize = 256;
 
 /// Messages that were sent elsewhere, and archived, a short time ago.
 #[derive(Default)]
 pub(super) struct Sent {
     newest: VecDeque<(ArchiveId, [u8; 16])>,
-    looking: u8,
+    /// Errors whose messages are looked for in the store next.
+    waiting: Vec<Stanza>,
+    looking: bool,
 }
 
 impl Sent {
     pub(super) fn is_busy(&self) -> bool {
-        self.looking > 0
+        self.looking
     }
 }
 
@@ -92,39 +95,57 @@ impl User {
         self.look_for_refused(error);
     }
 
-    /// The same of a message that was sent before this user was read.
+    /// The same of a message that was sent before this user was read. A link that gives up returns all that waits at once, so errors
+    /// that come during one look share the next.
     fn look_for_refused(&mut self, error: &Stanza) {
-        if self.foreign.sent.looking >= LOOKING {
+        let sent = &mut self.foreign.sent;
+        if sent.waiting.len() >= WAITING {
             metrics::counter!("rookery_limits_hit_total", "limit" => "remote_errors").increment(1);
             return;
         }
-        self.foreign.sent.looking += 1;
-        let (store, own, error) = (self.host.store().clone(), self.entity.clone(), error.clone());
+        sent.waiting.push(error.header());
+        if !sent.looking {
+            self.look_for_all();
+        }
+    }
+
+    fn look_for_all(&mut self) {
+        let errors = std::mem::take(&mut self.foreign.sent.waiting);
+        self.foreign.sent.looking = !errors.is_empty();
+        if errors.is_empty() {
+            return;
+        }
+        let (store, own) = (self.host.store().clone(), self.entity.clone());
         let since = self.host.seams().clock.now_micros().saturating_sub(YOUNG);
         self.spawn(async move {
             let removed = store.write(Options::owner(&own), |tx| {
-                let (own, error) = (&own, &error);
-                Box::pin(async move {
-                    let all = archive::Query { start: Some(since), backwards: true, ..archive::Query::all(LAST) };
-                    let page = archive::page(&mut **tx, Collection::Archive, own, &all).await?;
-                    let its = |(_, entry): &&(ArchiveId, archive::Entry)| {
-                        let sent = entry.direction() == archive::Direction::Out;
-                        let stanza = sent.then(|| crate::routing::stored::stanza(&entry.stanza)).flatten();
-                        stanza.is_some_and(|stanza| is_answered(&stanza, error))
-                    };
-                    if let Some((id, _)) = page.entries.iter().find(its) {
-                        archive::remove(&mut **tx, Collection::Archive, own, *id);
-                    }
-                    Ok(())
-                })
+                let (own, errors) = (&own, &errors);
+                Box::pin(async move { remove(&mut **tx, own, errors, since).await })
             });
             if let Err(error) = removed.await {
-                tracing::warn!(user = %own, %error, "a message that another server refused could not be removed from the sender's archive");
+                tracing::warn!(user = %own, %error, "messages that another server refused could not be removed from the sender's archive");
             }
-            let then: Then = Box::new(|user: &mut User| {
-                user.foreign.sent.looking = user.foreign.sent.looking.saturating_sub(1);
-            });
+            let then: Then = Box::new(User::look_for_all);
             then
         });
     }
+}
+
+/// Removes the messages that these errors answer, of those that were sent after `since` (microseconds since 1970).
+async fn remove(tx: &mut dyn Transaction, own: &Entity, errors: &[Stanza], since: u64) -> store::Result<()> {
+    let all = archive::Query { start: Some(since), backwards: true, ..archive::Query::all(LAST) };
+    let page = archive::page(tx, Collection::Archive, own, &all).await?;
+    let sent = |entry: &archive::Entry| {
+        let sent = entry.direction() == archive::Direction::Out;
+        sent.then(|| crate::routing::stored::stanza(&entry.stanza)).flatten()
+    };
+    let mut sent: Vec<(ArchiveId, Stanza)> =
+        page.entries.iter().filter_map(|(id, entry)| Some((*id, sent(entry)?))).collect();
+    for error in errors {
+        if let Some(at) = sent.iter().position(|(_, stanza)| is_answered(stanza, error)) {
+            let (id, _) = sent.remove(at);
+            archive::remove(tx, Collection::Archive, own, id);
+        }
+    }
+    Ok(())
 }
