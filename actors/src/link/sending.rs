@@ -262,8 +262,9 @@ impl Link {
 
     /// The other server has these.
     fn arrived(&mut self, items: Vec<Item>) {
+        let first = items.iter().find_map(|item| item.stanza.id.as_deref());
         let last = items.iter().rev().find_map(|item| item.stanza.id.as_deref());
-        tracing::trace!(link = %self.name, stanzas = items.len(), last, "another server has confirmed what it was sent");
+        tracing::trace!(link = %self.name, stanzas = items.len(), first, last, "another server has confirmed what it was sent");
         if !items.is_empty() {
             self.reached = Some(Instant::now());
         }

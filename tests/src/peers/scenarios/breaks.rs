@@ -1,6 +1,7 @@
 //! The far server goes away in the midst of messages to it. Each message is delivered once or comes back, and the order is kept.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -145,11 +146,9 @@ pub(super) async fn play(world: &mut World, near: Side, number: usize, how: Brea
         let log = world.server(near).whole_log();
         let [near, far_domain] = [near, near.other()].map(|side| Host::Main.domain(side));
         let link = format!("link={near}@{far_domain} ");
-        let upto = confirmed(log.get(before..).unwrap_or_default(), &link);
-        println!(
-            "before the break {far} had confirmed everything up to {upto:?}: what is lost of that, {far} has lost"
-        );
-        lost.retain(|n| upto.is_none_or(|upto| *n > upto));
+        let confirmed = confirmed(log.get(before..).unwrap_or_default(), &link);
+        println!("{far} has confirmed {confirmed:?}: what is lost of that, {far} has lost");
+        lost.retain(|n| !confirmed.iter().any(|range| range.contains(n)));
     }
     let bad = !lost.is_empty()
         || !tally.both().is_empty()
@@ -162,13 +161,27 @@ pub(super) async fn play(world: &mut World, near: Side, number: usize, how: Brea
     }
 }
 
-/// The last message that the far server had confirmed before the stream ended, as a round's part of Rookery's log says. What is sent is
-/// confirmed in its order, so everything before it was confirmed, too.
-fn confirmed(log: &str, link: &str) -> Option<usize> {
-    let ours = log.lines().filter(|line| line.contains(link));
-    let before = ours.take_while(|line| !line.contains("a stream to another server has ended"));
-    let lines = before.filter(|line| line.contains("another server has confirmed what it was sent"));
-    lines.filter_map(|line| line.split_once("last=n")?.1.split_whitespace().next()?.parse().ok()).max()
+/// Which messages the far server has confirmed, before the break and after it, as a round's part of Rookery's log says. What is sent is
+/// confirmed in its order; a range with fewer stanzas than messages has a hole, and proves nothing.
+fn confirmed(log: &str, link: &str) -> Vec<RangeInclusive<usize>> {
+    let number = |line: &str, name: &str| -> Option<usize> {
+        line.split_once(name)?.1.split_whitespace().next()?.trim_matches(['"', 'n']).parse().ok()
+    };
+    let lines = log.lines().filter(|line| line.contains(link));
+    let lines = lines.filter(|line| line.contains("another server has confirmed what it was sent"));
+    let range = |line: &str| {
+        let (stanzas, first) = (number(line, "stanzas=")?, number(line, "first=")?);
+        let last = number(line, "last=")?;
+        (last < first + stanzas).then_some(first..=last)
+    };
+    let mut ranges: Vec<RangeInclusive<usize>> = Vec::new();
+    for range in lines.filter_map(range) {
+        match ranges.last_mut() {
+            Some(before) if before.end() + 1 == *range.start() => *before = *before.start()..=*range.end(),
+            _ => ranges.push(range),
+        }
+    }
+    ranges
 }
 
 fn names(world: &World, near: Side) -> String {
