@@ -262,12 +262,11 @@ impl Link {
 
     /// The other server has these.
     fn arrived(&mut self, items: Vec<Item>) {
-        let first = items.iter().find_map(|item| item.stanza.id.as_deref());
-        let last = items.iter().rev().find_map(|item| item.stanza.id.as_deref());
+        let mut ids = items.iter().filter_map(|item| item.stanza.id.as_deref());
+        let first = ids.next();
+        let last = ids.next_back().or(first);
         tracing::trace!(link = %self.name, stanzas = items.len(), first, last, "another server has confirmed what it was sent");
-        if !items.is_empty() {
-            self.reached = Some(Instant::now());
-        }
+        self.reached = (!items.is_empty()).then(Instant::now).or(self.reached);
         items.into_iter().for_each(|item| self.waiting.done(item));
     }
 
