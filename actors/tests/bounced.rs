@@ -7,7 +7,7 @@ mod support;
 #[path = "support/talk.rs"]
 mod talk;
 
-use far::Far;
+use far::{Far, JULIET, scene};
 use rookery_actors::Ledger;
 use rookery_actors::options::Archive;
 use rookery_proto::xml::{Limits, Scope};
@@ -15,18 +15,6 @@ use rookery_proto::xmpp::jid::BareJid;
 use rookery_proto::xmpp::stanza::Stanza;
 use support::{Client, World};
 use talk::{carbons, kick, no_message, phone, queue, resumable, sleeps};
-
-const JULIET: &str = "juliet@far.example";
-
-async fn scene(archive: Archive) -> (World, Far) {
-    let world = World::with(|options| {
-        far::far(options);
-        options.archive = archive;
-    })
-    .await;
-    let far = Far::of(&world);
-    (world, far)
-}
 
 /// She is sent a message that is acknowledged.
 async fn says(phone: &mut Client, far: &Far, id: &str) {

@@ -5,24 +5,12 @@
 mod far;
 mod support;
 
-use far::Far;
+use far::{Far, JULIET, scene};
 use rookery_actors::options::Archive;
 use rookery_cluster::entity::Entity;
 use rookery_cluster::tables::archive;
 use rookery_proto::xmpp::error::Condition;
 use support::{Client, World};
-
-const JULIET: &str = "juliet@far.example";
-
-async fn scene(archive: Archive) -> (World, Far) {
-    let world = World::with(|options| {
-        far::far(options);
-        options.archive = archive;
-    })
-    .await;
-    let far = Far::of(&world);
-    (world, far)
-}
 
 fn chat(from: &str, to: &str, body: &str) -> String {
     format!("<message from='{from}' to='{to}' type='chat' id='{body}'><body>{body}</body></message>")

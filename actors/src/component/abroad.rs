@@ -22,7 +22,7 @@ const MOST: usize = 10_000;
 const AT_ONCE: usize = 64;
 const TURN: Duration = Duration::from_millis(100);
 
-/// An address of a component, and who was shown it.
+/// An address of a component, and the user of another server that was shown its presence.
 type Pair = (Jid, Jid);
 
 /// What one component has shown.
@@ -104,7 +104,7 @@ impl Host {
         }
     }
 
-    /// Users of other servers hear of it, in the background.
+    /// Users of other servers hear in the background that a component is gone. Nobody tells them that a component is there again.
     pub(super) fn tell_abroad_of(&self, component: &BareJid, said: Said) {
         let abroad = self.state::<Abroad>();
         let Some(upto) = abroad.begin(component, said == Said::Gone) else { return };

@@ -80,7 +80,7 @@ impl Session {
             }
             let receipt = std::mem::replace(&mut item.receipt, Receipt::none());
             if held {
-                receipt.done();
+                receipt.done(); // sent, as to a client without XEP-0198; a request is refused if the session ends first
                 continue;
             }
             item.safe = true;

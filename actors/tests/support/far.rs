@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rookery_actors::link::stream::{Dialer, LinkEnd, Managed, Next, Pair, Ready, Resumable};
-use rookery_actors::options::{Federation, Service};
+use rookery_actors::options::{Archive, Federation, Service};
 use rookery_actors::{Host, Options, Receipt, toys};
 use rookery_cluster::entity::Entity;
 use rookery_cluster::tables::roster::{self, Item};
@@ -25,6 +25,20 @@ use rookery_proto::xmpp::stanza::Stanza;
 use tokio::sync::Notify;
 
 use crate::support::World;
+
+/// A user of the other server.
+pub const JULIET: &str = "juliet@far.example";
+
+/// A server that speaks with the other one, and archives as `archive` says.
+pub async fn scene(archive: Archive) -> (World, Far) {
+    let world = World::with(|options| {
+        far(options);
+        options.archive = archive;
+    })
+    .await;
+    let far = Far::of(&world);
+    (world, far)
+}
 
 const PATIENCE: Duration = Duration::from_secs(60);
 

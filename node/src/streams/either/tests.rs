@@ -196,7 +196,7 @@ async fn one_that_never_says_what_it_is_ends_as_a_client() {
     assert_eq!(without_tls.end().await, "");
 }
 
-/// Who has been looked at has not more time for that.
+/// The time to log in begins with the connection, not when its kind is known.
 #[tokio::test(start_paused = true)]
 async fn the_time_to_log_in_or_to_prove_a_domain_begins_with_the_connection() {
     let scene = scene(|config| {
